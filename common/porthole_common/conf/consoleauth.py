@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""[consoleauth]: the life of a token."""
+
+from oslo_config import cfg
+
+GROUP = "consoleauth"
+OPTS: list[cfg.Opt] = [
+    cfg.IntOpt(
+        "token_ttl",
+        default=600,
+        min=1,
+        max=86400,
+        help="Seconds a token can open a console after it was issued. Above 30 days memcached would read it as a date.",
+    ),
+]
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Register the group on ``conf``."""
+    conf.register_opts(OPTS, group=GROUP)
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """Return ``[(group name, options)]``."""
+    return [(GROUP, OPTS)]

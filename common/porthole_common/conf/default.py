@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""[DEFAULT]: this node, and what Nova keeps in [DEFAULT] for its console proxies."""
+
+import socket
+
+from oslo_config import cfg
+
+OPTS: list[cfg.Opt] = [
+    cfg.HostAddressOpt(
+        "host",
+        default=socket.gethostname(),
+        sample_default="<this machine's host name>",
+        help="Name of this node on the bus. It must be unique among the nodes and stay the same over restarts.",
+    ),
+    cfg.BoolOpt("ssl_only", default=False, help="Refuse connections to the proxy that are not TLS."),
+    cfg.StrOpt("cert", help="PEM file with the proxy's certificate and its chain. Unset: no TLS."),
+    cfg.StrOpt("key", help="PEM file with the certificate's key. Unset: it stands in ``cert``."),
+    cfg.StrOpt("web", default="/usr/share/novnc", help="Folder of the noVNC that the proxy serves; empty: none."),
+    cfg.StrOpt("record", help="Nova's option to record sessions. Recording is not offered: any value is refused."),
+]
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Register the group on ``conf``."""
+    conf.register_opts(OPTS)
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """Return ``[(group name, options)]``."""
+    return [("DEFAULT", OPTS)]

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""[novncproxy]: limits and deadlines of the proxy."""
+
+from oslo_config import cfg
+
+GROUP = "novncproxy"
+OPTS: list[cfg.Opt] = [
+    cfg.IntOpt(
+        "handshake_threads",
+        default=16,
+        min=1,
+        max=256,
+        help="Connections whose request, token check and dial are under way at once. Each holds a thread.",
+    ),
+    cfg.IntOpt(
+        "handshake_backlog",
+        default=1024,
+        min=1,
+        max=16384,
+        help="Accepted connections that wait for a handshake thread. Above it: 503.",
+    ),
+    cfg.FloatOpt(
+        "request_timeout",
+        default=10.0,
+        min=0.1,
+        max=120,
+        help="Seconds from accept to the end of the request's header, TLS included (slowloris).",
+    ),
+    cfg.FloatOpt(
+        "dial_timeout",
+        default=5.0,
+        min=0.1,
+        max=120,
+        help="Seconds to reach the VNC server, its CONNECT reply included.",
+    ),
+    cfg.IntOpt(
+        "max_sessions",
+        default=9500,
+        min=1,
+        help="Open consoles in all. Each takes two descriptors; compare with the process's limit.",
+    ),
+    cfg.IntOpt("max_sessions_per_source", default=1000, min=1, help="Open consoles per client address."),
+    cfg.IntOpt("max_sessions_per_token", default=10, min=1, help="Open consoles per token."),
+    cfg.IntOpt("max_sessions_per_instance", default=50, min=1, help="Open consoles per instance."),
+    cfg.IntOpt(
+        "relay_high_mark",
+        default=262144,
+        min=4096,
+        max=16777216,
+        help="Bytes held for a peer that does not read before the other side is no longer read.",
+    ),
+    cfg.IntOpt(
+        "relay_low_mark",
+        default=65536,
+        min=0,
+        max=16777216,
+        help="Bytes held at which the other side is read again.",
+    ),
+]
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Register the group on ``conf``."""
+    conf.register_opts(OPTS, group=GROUP)
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """Return ``[(group name, options)]``."""
+    return [(GROUP, OPTS)]

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""[vnc]: VNC consoles: where the proxies listen and what URL the user gets."""
+
+from oslo_config import cfg, types
+
+GROUP = "vnc"
+OPTS: list[cfg.Opt] = [
+    cfg.BoolOpt("enabled", default=True, help="Offer VNC consoles on this host."),
+    cfg.HostAddressOpt(
+        "server_listen",
+        default="127.0.0.1",
+        help="Address the VNC servers of this host listen on. Nova writes it into the domain; Porthole reads it there.",
+    ),
+    cfg.HostAddressOpt(
+        "server_proxyclient_address",
+        default="127.0.0.1",
+        help="Address under which the proxy reaches a VNC server of this host that listens on a wildcard address, "
+        "or on loopback when this is not loopback.",
+    ),
+    cfg.HostAddressOpt("novncproxy_host", default="0.0.0.0", help="Address the noVNC proxy listens on."),  # noqa: S104
+    cfg.PortOpt("novncproxy_port", default=6080, help="TCP port of the noVNC proxy."),
+    cfg.URIOpt(
+        "novncproxy_base_url",
+        default="http://127.0.0.1:6080/console.html",
+        schemes=["http", "https"],
+        help="Where a user's browser finds the noVNC page; the token is added as ``path=%3Ftoken%3D<uuid>``.",
+    ),
+    cfg.BoolOpt("xvpvncproxy_enabled", default=True, help="Listen for native VNC viewers (CONNECT with a token)."),
+    cfg.HostAddressOpt("xvpvncproxy_host", default="0.0.0.0", help="Address the xvpvnc proxy listens on."),  # noqa: S104
+    cfg.PortOpt("xvpvncproxy_port", default=6081, help="TCP port of the xvpvnc proxy."),
+    cfg.URIOpt(
+        "xvpvncproxy_base_url",
+        default="http://127.0.0.1:6081/console",
+        schemes=["http", "https"],
+        help="Where a native viewer connects; the token is added as ``token=<uuid>``.",
+    ),
+    cfg.ListOpt(
+        "auth_schemes",
+        default=["none"],
+        item_type=types.String(choices=["none"]),
+        help="How the proxy authenticates to VNC servers. ``none``: it does not, and the RFB stream is opaque to it.",
+    ),
+]
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Register the group on ``conf``."""
+    conf.register_opts(OPTS, group=GROUP)
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """Return ``[(group name, options)]``."""
+    return [(GROUP, OPTS)]

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one error tree of Porthole.
+
+Why: an error keeps its type and its fields from the compute host to the user's terminal. It says what
+happened, never which HTTP status that is: each door maps the tree once (``porthole_api/faults.py`` and
+``porthole_novncproxy/access.py``). Called by every module; imports nothing of the project and no library.
+
+oslo.messaging rebuilds a remote error as ``klass(*args, **kwargs)``. Every leaf is therefore a dataclass
+whose fields are its positional arguments, in order; :class:`PortholeError` copies them into ``args``.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+
+@dataclass(eq=False)
+class PortholeError(Exception):
+    """Root of the tree: whatever Porthole itself can say went wrong."""
+
+    def __post_init__(self) -> None:
+        super().__init__(*self.values())
+
+    def values(self) -> tuple[Any, ...]:
+        """Return the fields in positional order: what a remote side needs to rebuild the error."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    def local(self) -> Self | "PortholeError":
+        """Return a fresh error of the declared class with the same fields.
+
+        oslo.messaging swaps the class of a remote error for one whose ``str()`` carries the far side's
+        traceback; a user must never see that one.
+        """
+        declared = next(cls for cls in type(self).__mro__ if cls.__module__ == __name__)
+        rebuilt: PortholeError = declared(*self.values())
+        return rebuilt
+
+
+class NotFound(PortholeError):
+    """A thing that was named does not exist, or not for this user."""
+
+
+class Refused(PortholeError):
+    """The request is understood and will not be carried out as it stands."""
+
+
+class Conflict(PortholeError):
+    """The thing exists and is in a state that forbids the request for now."""
+
+
+class Unavailable(PortholeError):
+    """Something Porthole depends on does not answer; the same request may succeed later."""
+
+
+class ProtocolError(PortholeError):
+    """The other side of a connection broke the protocol it speaks."""
+
+
+@dataclass(eq=False)
+class ConfigInvalid(PortholeError):
+    """An option holds a value the daemon cannot start with; ``option`` is written ``[group] name``."""
+
+    option: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.option}: {self.reason}"
+
+
+@dataclass(eq=False)
+class InstanceNotFound(NotFound):
+    """No such instance on this host, or in the directory."""
+
+    instance_uuid: str
+
+    def __str__(self) -> str:
+        return f"Instance {self.instance_uuid} could not be found."
+
+
+@dataclass(eq=False)
+class TokenInvalid(Refused):
+    """The token opens nothing. ``reason`` is one of :class:`porthole_common.model.TokenReason`."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"The console token is not valid: {self.reason}."
+
+
+@dataclass(eq=False)
+class ConsoleTypeInvalid(Refused):
+    """The console type is not one that Porthole knows."""
+
+    console_type: str
+
+    def __str__(self) -> str:
+        return f"Invalid console type {self.console_type}."
+
+
+@dataclass(eq=False)
+class ConsoleTypeUnavailable(Refused):
+    """The console type is known, and this instance does not offer it."""
+
+    console_type: str
+
+    def __str__(self) -> str:
+        return f"Unavailable console type {self.console_type}."
+
+
+@dataclass(eq=False)
+class InstanceNotReady(Conflict):
+    """The instance is on its way to another state (building, migrating, deleting, never started)."""
+
+    instance_uuid: str
+    state: str
+
+    def __str__(self) -> str:
+        return f"Instance {self.instance_uuid} is not ready: it is {self.state}."
+
+
+@dataclass(eq=False)
+class InstanceNotRunning(Conflict):
+    """The instance has no screen now: it is stopped or crashed."""
+
+    instance_uuid: str
+    state: str
+
+    def __str__(self) -> str:
+        return f"Instance {self.instance_uuid} is not running: it is {self.state}."
+
+
+@dataclass(eq=False)
+class HypervisorUnavailable(Unavailable):
+    """The compute daemon of ``host`` cannot reach its hypervisor."""
+
+    host: str
+
+    def __str__(self) -> str:
+        return f"The hypervisor of host {self.host} does not answer."
+
+
+@dataclass(eq=False)
+class HostUnavailable(Unavailable):
+    """The compute daemon of ``host`` has not been heard of for too long."""
+
+    host: str
+
+    def __str__(self) -> str:
+        return f"Host {self.host} does not answer."
+
+
+@dataclass(eq=False)
+class TokenStoreUnavailable(Unavailable):
+    """The token store is down, slow or full; whether a token was written is unknown."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"The console token store does not answer: {self.reason}."
+
+
+@dataclass(eq=False)
+class RpcUnavailable(Unavailable):
+    """No answer to an RPC within its deadline, or no broker to carry it; ``topic`` is who was asked."""
+
+    topic: str
+    method: str
+
+    def __str__(self) -> str:
+        return f"No answer from {self.topic} to {self.method} within the deadline."
+
+
+@dataclass(eq=False)
+class RemoteFailure(Unavailable):
+    """The far side of an RPC met an error that is not of this tree; its log has the trace."""
+
+    topic: str
+    method: str
+
+    def __str__(self) -> str:
+        return f"{self.topic} failed to carry out {self.method}."
+
+
+@dataclass(eq=False)
+class VncServerUnavailable(Unavailable):
+    """The VNC server refused, reset or broke off the connection before it said a byte."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"The VNC server at {self.host}:{self.port} does not take connections."
+
+
+@dataclass(eq=False)
+class VncServerTimeout(Unavailable):
+    """The VNC server, or the way to it, was silent until the deadline."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"The VNC server at {self.host}:{self.port} did not answer in time."
+
+
+@dataclass(eq=False)
+class OriginRefused(Refused):
+    """A browser page of another site asked for the console (RFC 6455 section 10.2)."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"The Origin of the request is refused: {self.reason}."
+
+
+@dataclass(eq=False)
+class RequestInvalid(Refused):
+    """The request is malformed; ``reason`` says where, in words for its sender."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@dataclass(eq=False)
+class LimitReached(Refused):
+    """A limit of the proxy is reached; ``limit`` is the option that states it."""
+
+    limit: str
+
+    def __str__(self) -> str:
+        return f"The limit {self.limit} is reached."
+
+
+@dataclass(eq=False)
+class FrameInvalid(ProtocolError):
+    """A WebSocket peer broke RFC 6455; ``code`` is the close code it is told (1002 or 1009)."""
+
+    code: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"WebSocket protocol error {self.code}: {self.reason}."

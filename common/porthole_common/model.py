@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The things Porthole speaks of, as plain values: instance, console, connect_info.
+
+Why: the daemons exchange these over RPC as dictionaries; here is the one place where a dictionary from
+outside becomes a typed value (ports become integers, C11) and back. No I/O; called by every service.
+"""
+
+import re
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Self
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+
+
+class ConsoleType(StrEnum):
+    """Console types, named as Nova names them."""
+
+    NOVNC = "novnc"
+    XVPVNC = "xvpvnc"
+
+
+class InstanceState(StrEnum):
+    """What an instance is doing; ``api`` maps it to Nova's server status."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUSPENDED = "suspended"
+    SHUTOFF = "shutoff"
+    CRASHED = "crashed"
+    BUILDING = "building"
+    MIGRATING = "migrating"
+    DELETING = "deleting"
+    UNKNOWN = "unknown"
+
+
+class TokenReason(StrEnum):
+    """Why a token opens nothing: what the page and the log may say of it."""
+
+    MISSING = "missing"
+    MALFORMED = "malformed"
+    UNKNOWN = "unknown, expired or revoked"
+    CONSOLE_TYPE = "for another console type"
+    INSTANCE_GONE = "its instance has moved or stopped"
+
+
+def is_uuid(text: str) -> bool:
+    """Say whether ``text`` is a lower-case canonical UUID (RFC 9562 section 4), and nothing more."""
+    return _UUID.fullmatch(text) is not None
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a VNC server listens. ``port`` is 1 to 65535."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def from_primitive(cls, value: dict[str, Any]) -> Self:
+        """Build from ``{host, port}``; the port may come as text.
+
+        :raises ValueError: when the port is not a number from 1 to 65535.
+        """
+        port = int(value["port"])
+        if not 0 < port < 65536:
+            raise ValueError(f"port {port} is out of range")
+        return cls(str(value["host"]), port)
+
+    def to_primitive(self) -> dict[str, Any]:
+        """Return ``{host, port}``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One virtual machine as its compute host sees it.
+
+    ``project_id`` and ``user_id`` are None for an instance without an owner: administrators only.
+    ``console_types`` holds what the instance can offer when it runs.
+    """
+
+    uuid: str
+    name: str
+    state: InstanceState
+    project_id: str | None = None
+    user_id: str | None = None
+    console_types: tuple[ConsoleType, ...] = ()
+    created_at: datetime | None = None
+
+    @classmethod
+    def from_primitive(cls, value: dict[str, Any]) -> Self:
+        """Build from ``to_primitive``'s dictionary; keys of a newer version are passed over.
+
+        :raises KeyError: when uuid, name or state is missing.
+        """
+        types = tuple(ConsoleType(name) for name in value.get("console_types", ()) if name in set(ConsoleType))
+        state = value["state"] if value["state"] in set(InstanceState) else InstanceState.UNKNOWN
+        created_at = value.get("created_at")
+        return cls(
+            uuid=value["uuid"],
+            name=value["name"],
+            state=InstanceState(state),
+            project_id=value.get("project_id"),
+            user_id=value.get("user_id"),
+            console_types=types,
+            created_at=datetime.fromisoformat(created_at) if created_at else None,
+        )
+
+    def to_primitive(self) -> dict[str, Any]:
+        """Return ``{uuid, name, state, project_id, user_id, console_types: [...], created_at: ISO 8601 or None}``."""
+        value = asdict(self)
+        value["state"] = str(self.state)
+        value["console_types"] = [str(name) for name in self.console_types]
+        value["created_at"] = self.created_at.isoformat() if self.created_at else None
+        return value
+
+
+@dataclass(frozen=True)
+class ConnectInfo:
+    """What compute answers to ``get_vnc_console``, and what the proxy needs to open the console.
+
+    ``token`` is a UUID in clear and stays out of every log and store; it is left out of ``repr``.
+    ``expires_at`` is set by consoleauth, and by nobody else.
+    """
+
+    instance_uuid: str
+    console_type: ConsoleType
+    host: str
+    port: int
+    access_url: str
+    compute_host: str
+    internal_access_path: str | None = None
+    token: str | None = None
+    expires_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        return f"ConnectInfo({self.console_type} of {self.instance_uuid} at {self.host}:{self.port})"
+
+    @property
+    def target(self) -> Target:
+        """The VNC server this console was issued for."""
+        return Target(self.host, self.port)
+
+    @classmethod
+    def from_primitive(cls, value: dict[str, Any]) -> Self:
+        """Build from ``to_primitive``'s dictionary.
+
+        :raises KeyError: when a required key is missing.
+        :raises ValueError: when console_type, port or expires_at do not parse.
+        """
+        target = Target.from_primitive(value)
+        expires_at = value.get("expires_at")
+        return cls(
+            instance_uuid=value["instance_uuid"],
+            console_type=ConsoleType(value["console_type"]),
+            host=target.host,
+            port=target.port,
+            access_url=value["access_url"],
+            compute_host=value["compute_host"],
+            internal_access_path=value.get("internal_access_path"),
+            token=value.get("token"),
+            expires_at=datetime.fromisoformat(expires_at).astimezone(UTC) if expires_at else None,
+        )
+
+    def to_primitive(self) -> dict[str, Any]:
+        """Return the fields as a dictionary of primitives; ``expires_at`` is ISO 8601 with offset, or None."""
+        value = asdict(self)
+        value["console_type"] = str(self.console_type)
+        value["expires_at"] = self.expires_at.isoformat() if self.expires_at else None
+        return value

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is published rather than called: the shapes and topics of inventory and revocations.
+
+Why: the services form a line (api, novncproxy -> compute -> consoleauth); what must flow the other way is
+sent to everybody who subscribed, and the publisher knows nobody. Compute publishes inventory, the api
+subscribes; consoleauth publishes revocations, the novncproxy subscribes.
+
+A subscriber gives :meth:`Rpc.get_server` the topic, a name of its own that is unique on the bus, and an
+endpoint of this module built on its callback.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from porthole_common.context import RequestContext
+from porthole_common.model import Instance
+from porthole_common.rpc import Rpc, Target
+
+INVENTORY_TOPIC = "porthole.inventory"
+REVOCATIONS_TOPIC = "porthole.revocations"
+VERSION = "1.0"
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Every instance of one host, whole: what is not in ``instances`` is not on ``host``.
+
+    ``hypervisor_up`` is False when compute runs and its hypervisor does not answer: the instances are the
+    last that were known.
+    """
+
+    host: str
+    instances: tuple[Instance, ...]
+    hypervisor_up: bool = True
+
+    @classmethod
+    def from_primitive(cls, value: dict[str, Any]) -> Self:
+        """Build from ``{host, instances: [Instance.to_primitive()], hypervisor_up}``."""
+        instances = tuple(Instance.from_primitive(item) for item in value["instances"])
+        return cls(value["host"], instances, value.get("hypervisor_up", True))
+
+    def to_primitive(self) -> dict[str, Any]:
+        """Return ``{host, instances: [...], hypervisor_up}``."""
+        return {
+            "host": self.host,
+            "instances": [instance.to_primitive() for instance in self.instances],
+            "hypervisor_up": self.hypervisor_up,
+        }
+
+
+class InventoryPublisher:
+    """Compute's side: sends its host's inventory to every api."""
+
+    def __init__(self, rpc: Rpc) -> None:
+        self._client = rpc.get_client(INVENTORY_TOPIC, VERSION)
+
+    def publish(self, context: RequestContext, inventory: Inventory) -> None:
+        """Send a full inventory.
+
+        :raises RpcUnavailable: when there is no broker to take it.
+        """
+        self._client.publish(context, "update_inventory", inventory=inventory.to_primitive())
+
+
+class InventoryEndpoint:
+    """The api's side: hands each inventory that arrives to ``on_inventory``, from an RPC thread."""
+
+    target = Target(version=VERSION)
+
+    def __init__(self, on_inventory: Callable[[Inventory], None]) -> None:
+        self._on_inventory = on_inventory
+
+    def update_inventory(self, context: RequestContext, inventory: dict[str, Any]) -> None:
+        """Take ``inventory`` (:meth:`Inventory.to_primitive`)."""
+        self._on_inventory(Inventory.from_primitive(inventory))
+
+
+class RevocationPublisher:
+    """Consoleauth's side: tells every proxy that an instance's tokens are gone."""
+
+    def __init__(self, rpc: Rpc) -> None:
+        self._client = rpc.get_client(REVOCATIONS_TOPIC, VERSION)
+
+    def publish(self, context: RequestContext, instance_uuid: str) -> None:
+        """Send one revocation.
+
+        :raises RpcUnavailable: when there is no broker to take it.
+        """
+        self._client.publish(context, "revoke_instance", instance_uuid=instance_uuid)
+
+
+class RevocationEndpoint:
+    """The proxy's side: hands each revoked instance's UUID to ``on_revoked``, from an RPC thread."""
+
+    target = Target(version=VERSION)
+
+    def __init__(self, on_revoked: Callable[[str], None]) -> None:
+        self._on_revoked = on_revoked
+
+    def revoke_instance(self, context: RequestContext, instance_uuid: str) -> None:
+        """End what the tokens of ``instance_uuid`` opened."""
+        self._on_revoked(instance_uuid)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The port to oslo.messaging: the only module that imports it.
+
+Why: one transport and one client per process and peer, a deadline on every call, and foreign errors mapped
+once. Called by each service's ``rpcapi.py`` (clients), ``main.py`` (servers) and by ``published.py``.
+
+oslo.messaging pulls in oslo.service, which would choose eventlet unless told otherwise before its import.
+"""
+
+# ruff: noqa: E402
+import warnings
+
+# futurist, which oslo.messaging uses, imports eventlet where it is installed; its notice is not for operators.
+warnings.filterwarnings("ignore", message=r"(?s).*Eventlet is deprecated")
+
+from oslo_service import backend
+
+backend.init_backend(backend.BackendType.THREADING)
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import oslo_messaging
+from oslo_config import cfg
+from oslo_messaging import Target, expected_exceptions
+from oslo_messaging.rpc.dispatcher import DefaultRPCAccessPolicy
+
+from porthole_common import errors
+from porthole_common.context import RequestContext
+
+__all__ = ["Rpc", "RpcClient", "RpcServer", "Target", "expected_exceptions"]
+
+LOG = logging.getLogger(__name__)
+# A send that finds no broker is tried this often again before the caller is told: long enough to step over
+# a connection that died idle in the pool, short enough for the caller's deadline.
+SEND_RETRIES = 1
+
+
+class ContextSerializer(oslo_messaging.NoOpSerializer):  # type: ignore[misc]
+    """Carries the RequestContext; arguments and results are primitives already."""
+
+    def serialize_context(self, context: RequestContext) -> dict[str, Any]:
+        """Return the context as a dictionary."""
+        return context.to_dict()
+
+    def deserialize_context(self, context: dict[str, Any]) -> RequestContext:
+        """Return the context, and make it the current one of this thread, for the log lines."""
+        return RequestContext.from_dict(context)
+
+
+class RpcClient:
+    """Calls the methods of one topic. Thread-safe; makes no connection of its own."""
+
+    def __init__(self, client: Any, topic: str) -> None:
+        self._client = client
+        self._topic = topic
+
+    def call(self, context: RequestContext, method: str, server: str | None = None, **arguments: Any) -> Any:
+        """Call ``method`` and return its result; ``server`` names one host, None any of the topic's servers.
+
+        :raises PortholeError: what the far side raised, rebuilt from its fields.
+        :raises RpcUnavailable: when nothing answered within the deadline, or there is no broker.
+        :raises RemoteFailure: when the far side met an error outside Porthole's tree.
+        """
+        client = self._client.prepare(server=server) if server else self._client
+        try:
+            return client.call(context, method, **arguments)
+        except errors.PortholeError as exc:
+            raise exc.local() from None
+        except oslo_messaging.MessagingException as exc:
+            raise self._map(exc, method) from exc
+
+    def publish(self, context: RequestContext, method: str, **arguments: Any) -> None:
+        """Send ``method`` to every server of the topic and wait for nobody.
+
+        :raises RpcUnavailable: when there is no broker to take it.
+        """
+        try:
+            self._client.prepare(fanout=True).cast(context, method, **arguments)
+        except oslo_messaging.MessagingException as exc:
+            raise self._map(exc, method) from exc
+
+    def _map(self, exc: Exception, method: str) -> errors.PortholeError:
+        if isinstance(exc, oslo_messaging.RemoteError):
+            LOG.error("%s of %s failed with %s", method, self._topic, exc.exc_type)
+            return errors.RemoteFailure(self._topic, method)
+        LOG.warning("%s of %s: %s", method, self._topic, type(exc).__name__)
+        return errors.RpcUnavailable(self._topic, method)
+
+
+class RpcServer:
+    """Serves the endpoints of one topic from oslo.messaging's thread pool."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    def start(self) -> None:
+        """Consume; returns once the queues stand."""
+        self._server.start()
+
+    def stop(self) -> None:
+        """Take no further message, and wait for those under way."""
+        self._server.stop()
+        self._server.wait()
+
+
+class Rpc:
+    """One process's way to the bus: one transport, and one client per topic."""
+
+    def __init__(self, conf: cfg.ConfigOpts, timeout_s: float) -> None:
+        """Prepare the transport; the first connection is made by the first call or server.
+
+        ``timeout_s`` is the deadline of every call of this process, in seconds.
+        """
+        self._timeout_s = timeout_s
+        self._transport = oslo_messaging.get_rpc_transport(conf, allowed_remote_exmods=[errors.__name__])
+        self._serializer = ContextSerializer()
+        self._clients: dict[tuple[str, str], RpcClient] = {}
+        self._lock = threading.Lock()
+
+    def get_client(self, topic: str, version: str) -> RpcClient:
+        """Return the process's client for ``topic`` at ``version`` ("major.minor" the endpoint must offer)."""
+        with self._lock:
+            if (topic, version) not in self._clients:
+                client = oslo_messaging.get_rpc_client(
+                    self._transport,
+                    Target(topic=topic, version=version),
+                    timeout=self._timeout_s,
+                    retry=SEND_RETRIES,
+                    serializer=self._serializer,
+                )
+                self._clients[topic, version] = RpcClient(client, topic)
+            return self._clients[topic, version]
+
+    def get_server(self, topic: str, server: str, endpoints: Sequence[object]) -> RpcServer:
+        """Return a server of ``topic`` under the name ``server``: not started yet."""
+        return RpcServer(
+            oslo_messaging.get_rpc_server(
+                self._transport,
+                Target(topic=topic, server=server),
+                list(endpoints),
+                executor="threading",
+                serializer=self._serializer,
+                access_policy=DefaultRPCAccessPolicy,
+            )
+        )
+
+    def close(self) -> None:
+        """Close the transport and its connections."""
+        self._transport.cleanup()

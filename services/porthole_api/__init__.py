@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""porthole-api: Nova's REST API for console access."""

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How other services reach compute: one method per method of :mod:`porthole_compute.endpoint`."""
+
+from typing import Any
+
+from porthole_common.context import RequestContext
+from porthole_common.model import ConnectInfo, ConsoleType, Target
+from porthole_common.rpc import Rpc
+
+TOPIC = "compute"
+# 1.0: get_vnc_console, validate_console, publish_inventory.
+VERSION = "1.0"
+
+
+class ComputeAPI:
+    """Client of the compute daemons; ``host`` is a daemon's ``[DEFAULT] host``.
+
+    Every call ends within ``[api] rpc_timeout`` and raises RpcUnavailable when that host does not answer.
+    """
+
+    def __init__(self, rpc: Rpc) -> None:
+        self._client = rpc.get_client(TOPIC, VERSION)
+
+    def get_vnc_console(self, context: RequestContext, host: str, instance_uuid: str, console_type: str) -> ConnectInfo:
+        """Return a new console of the instance, with a token that nobody has stored yet.
+
+        :raises InstanceNotFound: when the host does not have the instance.
+        :raises InstanceNotReady: when it is building, migrating, or was never started.
+        :raises InstanceNotRunning: when it is stopped or crashed.
+        :raises ConsoleTypeInvalid: when ``console_type`` is not one of Porthole's.
+        :raises ConsoleTypeUnavailable: when the instance has no VNC display.
+        :raises HypervisorUnavailable: when the hypervisor does not answer.
+        """
+        value: dict[str, Any] = self._client.call(
+            context, "get_vnc_console", server=host, instance_uuid=instance_uuid, console_type=console_type
+        )
+        return ConnectInfo.from_primitive(value)
+
+    def validate_console(
+        self, context: RequestContext, compute_host: str, instance_uuid: str, target: Target, console_type: ConsoleType
+    ) -> Target:
+        """Return where the instance's VNC server listens now: the address to dial.
+
+        :raises TokenInvalid: when that is not ``target``, or the instance is gone or stopped.
+        :raises HypervisorUnavailable: when the hypervisor does not answer.
+        """
+        value: dict[str, Any] = self._client.call(
+            context,
+            "validate_console",
+            server=compute_host,
+            instance_uuid=instance_uuid,
+            host=target.host,
+            port=target.port,
+            console_type=str(console_type),
+        )
+        return Target.from_primitive(value)
+
+    def request_inventory(self, context: RequestContext) -> None:
+        """Ask every compute to publish its inventory now; the answers arrive as publications.
+
+        :raises RpcUnavailable: when there is no broker to take it.
+        """
+        self._client.publish(context, "publish_inventory")

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""porthole-consoleauth: keeps and checks console tokens."""

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How other services reach consoleauth: one method per method of :mod:`porthole_consoleauth.endpoint`."""
+
+from datetime import datetime
+from typing import Any
+
+from porthole_common.context import RequestContext
+from porthole_common.model import ConnectInfo
+from porthole_common.rpc import Rpc
+
+TOPIC = "consoleauth"
+# 1.0: authorize_console, check_token, delete_tokens_for_instance.
+VERSION = "1.0"
+
+
+class ConsoleAuthAPI:
+    """Client of the consoleauth daemons; any of them answers, since they share one store.
+
+    Every call ends within ``[api] rpc_timeout``, and raises RpcUnavailable when none answers.
+    """
+
+    def __init__(self, rpc: Rpc) -> None:
+        self._client = rpc.get_client(TOPIC, VERSION)
+
+    def authorize_console(self, context: RequestContext, connect_info: ConnectInfo) -> datetime:
+        """Store ``connect_info`` under its token and its instance; return when the token expires (aware, UTC).
+
+        :raises TokenStoreUnavailable: when the store did not take it for certain: no URL may be given out.
+        """
+        arguments = connect_info.to_primitive()
+        del arguments["expires_at"]
+        value: dict[str, Any] = self._client.call(context, "authorize_console", **arguments)
+        return datetime.fromisoformat(value["expires_at"])
+
+    def check_token(self, context: RequestContext, token: str) -> ConnectInfo:
+        """Return what ``token`` opens, with ``expires_at`` set and ``token`` left out.
+
+        :raises TokenInvalid: when it is malformed, unknown, expired or revoked.
+        :raises TokenStoreUnavailable: when the store does not answer.
+        """
+        value: dict[str, Any] = self._client.call(context, "check_token", token=token)
+        return ConnectInfo.from_primitive(value)
+
+    def delete_tokens_for_instance(self, context: RequestContext, instance_uuid: str) -> int:
+        """Revoke every token of the instance, publish the revocation, and return how many there were.
+
+        :raises TokenStoreUnavailable: when the store did not confirm it.
+        """
+        count: int = self._client.call(context, "delete_tokens_for_instance", instance_uuid=instance_uuid)
+        return count
