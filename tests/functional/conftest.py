@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real servers that functional tests share, and the daemons that each test starts for itself.
+
+``rabbitmq`` and ``memcached`` live for the whole run; a test that breaks one leaves it working. A test that needs
+one for itself asks for ``own_rabbitmq`` or ``own_memcached``.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.daemons import Porthole
+from support.memcached import Memcached
+from support.rabbitmq import RabbitMQ
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def memcached() -> Iterator[Memcached]:
+    with Memcached() as store:
+        yield store
+
+
+@pytest.fixture
+def own_rabbitmq(tmp_path: Path) -> Iterator[RabbitMQ]:
+    with RabbitMQ(tmp_path / "rabbitmq") as broker:
+        yield broker
+
+
+@pytest.fixture
+def own_memcached() -> Iterator[Memcached]:
+    with Memcached() as store:
+        yield store
+
+
+@pytest.fixture
+def make_porthole(tmp_path: Path, rabbitmq: RabbitMQ, memcached: Memcached) -> Iterator[Callable[..., Porthole]]:
+    """A maker of running sets of daemons; its arguments are those of :class:`Porthole` after the directory.
+
+    ``rabbitmq`` and ``memcached`` default to the shared ones. Everything is stopped at the end of the test.
+    """
+    made: list[Porthole] = []
+
+    def make(**arguments: Any) -> Porthole:
+        arguments = {"rabbitmq": rabbitmq, "memcached": memcached, **arguments}
+        porthole = Porthole(tmp_path / f"porthole{len(made)}", **arguments)
+        made.append(porthole)
+        porthole.start()
+        return porthole
+
+    yield make
+    for porthole in made:
+        porthole.stop()

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A RabbitMQ of the tests' own: private node name, ports, epmd and directories, on loopback alone.
+
+Why not the one of the machine: a test stops, restarts and freezes its broker. One that already runs here is
+neither used nor disturbed. Works as root and as an ordinary user: Debian's wrapper in /usr/sbin would change
+to the user rabbitmq, so the script it wraps is called.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from support.ports import free_port
+from support.processes import Process
+
+_ESTABLISHED = "01"
+
+
+class RabbitMQ:
+    """One broker below ``directory``, which is the broker's alone; a restart keeps port and transport_url."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        self.transport_url = f"rabbit://guest:guest@127.0.0.1:{self.port}/"
+        self._directory = directory
+        epmd_port = free_port()
+        self._env = self._build_environment(epmd_port)
+        # epmd in the foreground as a child of ours: the one that erl would start is a daemon that outlives it.
+        self._epmd = Process(
+            [_find("epmd"), "-address", "127.0.0.1", "-port", str(epmd_port)], directory / "epmd.log", self._env
+        )
+        self._epmd_port = epmd_port
+        self.process = Process(
+            [str(_find_server())], directory / "rabbitmq.log", self._env, name="rabbitmq-server", new_session=True
+        )
+
+    def _build_environment(self, epmd_port: int) -> dict[str, str]:
+        directory = self._directory
+        return {
+            "HOME": str(directory),  # where the Erlang cookie goes
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq"),
+            "RABBITMQ_NODENAME": f"porthole-{secrets.token_hex(4)}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(directory / "log"),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_PID_FILE": str(directory / "pid"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(directory / "config"),
+            "ERL_EPMD_PORT": str(epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_CRASH_DUMP_BYTES": "0",
+            # Few threads that do not spin: the machine has other work. The distribution port on loopback too.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +A 4 +sbwt none -start_epmd false"
+            " -kernel inet_dist_use_interface {127,0,0,1}",
+        }
+
+    def start(self) -> None:
+        """Start, and return once it speaks AMQP."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        (self._directory / "enabled_plugins").write_text("[].\n", encoding="ascii")
+        # A test's disk may well be nearly full, and a broker that blocks its publishers would look like a hang.
+        (self._directory / "rabbitmq.conf").write_text("disk_free_limit.absolute = 1MB\n", encoding="ascii")
+        if not self._epmd.running:
+            self._epmd.start()
+            self._epmd.wait_for(lambda: _accepts(self._epmd_port), 20, "epmd's port")
+        self.process.start()
+        self.process.wait_for(self._speaks_amqp, 120, f"AMQP at port {self.port}")
+
+    def stop(self) -> None:
+        """End the broker: its connections are closed and its queues gone."""
+        self.process.stop(timeout_s=60)
+
+    def kill(self) -> None:
+        """End the broker as a power cut would."""
+        self.process.kill()
+
+    def restart(self) -> None:
+        """Stop and start on the same port."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze it: the kernel still accepts connections and bytes, and nothing answers."""
+        self.process.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a frozen one go on."""
+        self.process.signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Stop everything, and leave no file."""
+        self.stop()
+        self._epmd.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def connection_count(self) -> int:
+        """Return how many TCP connections to the AMQP port are established."""
+        return sum(1 for line in _tcp_lines() if line[1].endswith(f":{self.port:04X}") and line[3] == _ESTABLISHED)
+
+    def _speaks_amqp(self) -> bool:
+        """A broker that is up answers a header of a version it does not speak with its own (AMQP 0-9-1 §4.2.2)."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as sock:
+                sock.sendall(b"AMQP\x00\x09\x09\x09")
+                return sock.recv(4) == b"AMQP"
+        except OSError:
+            return False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _tcp_lines() -> list[list[str]]:
+    """Return /proc/net/tcp's rows: number, local address:port, remote address:port, state, ... in hexadecimal."""
+    rows = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+    return [row.split() for row in rows]
+
+
+def _find(program: str) -> str:
+    path = shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin")
+    assert path, f"{program} is not installed (see bindep.txt)"
+    return path
+
+
+def _find_server() -> Path:
+    """Return the script behind Debian's wrapper, which stands in the same folder as the wrapper itself."""
+    resolved = Path(_find("rabbitmq-server")).resolve()
+    return resolved.with_name("rabbitmq-server")
+
+
+def _accepts(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            return True
+    except OSError:
+        return False
