@@ -109,13 +109,16 @@ class RpcServer:
 class Rpc:
     """One process's way to the bus: one transport, and one client per topic."""
 
-    def __init__(self, conf: cfg.ConfigOpts, timeout_s: float) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, timeout_s: float, transport_url: str | None = None) -> None:
         """Prepare the transport; the first connection is made by the first call or server.
 
-        ``timeout_s`` is the deadline of every call of this process, in seconds.
+        ``timeout_s`` is the deadline of every call of this process, in seconds. ``transport_url`` stands in for
+        the option of that name, for a process whose bus is not for the operator to choose.
         """
         self._timeout_s = timeout_s
-        self._transport = oslo_messaging.get_rpc_transport(conf, allowed_remote_exmods=[errors.__name__])
+        self._transport = oslo_messaging.get_rpc_transport(
+            conf, url=transport_url, allowed_remote_exmods=[errors.__name__]
+        )
         self._serializer = ContextSerializer()
         self._clients: dict[tuple[str, str], RpcClient] = {}
         self._lock = threading.Lock()

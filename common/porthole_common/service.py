@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 import sdnotify
 from oslo_config import cfg
@@ -50,14 +50,17 @@ def main(
     build: Callable[[cfg.ConfigOpts], Sequence[Service]],
     argv: Sequence[str] | None = None,
     conf: cfg.ConfigOpts = cfg.CONF,
+    **parse_overrides: Any,
 ) -> int:
     """Run the services that ``build`` makes from the configuration until a signal; return the exit status.
+
+    ``parse_overrides`` are oslo.config's own (``default_config_files``, ...), for a program that reads other files.
 
     0 after a signal, 78 for a configuration that does not do (one line on stderr names the option), 1 when
     a service failed to start.
     """
     try:
-        porthole_conf.parse(conf, program, argv)
+        porthole_conf.parse(conf, program, argv, **parse_overrides)
         log.setup(conf, program)
     except (cfg.Error, errors.ConfigInvalid) as exc:
         return _refuse(program, exc)
