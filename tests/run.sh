@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Runs every check of Porthole, installing what is missing first: the first command on a fresh machine, and
+# all that .ci/run calls.
+#
+#   tests/run.sh [STAGE...] [-- ARGUMENT...]
+#
+# STAGE: see "stages" below; without one all run, the quick ones first, up to the first that fails. An ARGUMENT
+# goes to the stage's tool: tests/run.sh functional -- -k rabbitmq
+# Works as root, or as a user who may use sudo for apt-get; with systemd or without. Exits 0 only when every
+# stage passed. A server that is missing is a failure, never a skipped test.
+
+set -u
+stages=(lint types imports samples unit functional browser docs)
+# Whoever starts this may have closed its standard input, and whatever opened a file next would be given that number.
+exec </dev/null
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit 1
+# shellcheck source=deploy/packages.sh
+. deploy/packages.sh
+
+chosen=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do
+    case " ${stages[*]} " in
+        *" $1 "*) chosen+=("$1") ;;
+        *)
+            say "there is no stage '$1'; the stages are: ${stages[*]}"
+            exit 2
+            ;;
+    esac
+    shift
+done
+[ "${#chosen[@]}" -gt 0 ] || chosen=("${stages[@]}")
+
+tools=$PWD/.tox/tools
+summary=()
+trap 'say "interrupted"; exit 130' INT TERM
+
+report() {
+    printf '\n'
+    printf '%s\n' "${summary[@]}"
+}
+
+# record NAME RESULT SECONDS
+record() {
+    summary+=("$(printf 'tests/run.sh: %-12s %-6s %4d s' "$1" "$2" "$3")")
+}
+
+# stage NAME COMMAND...: run it; the first failure ends the run.
+stage() {
+    local name=$1 started=$SECONDS status
+    shift
+    printf '\n===== %s =====\n' "$name"
+    "$@"
+    status=$?
+    if [ "$status" -ne 0 ]; then
+        record "$name" FAILED $((SECONDS - started))
+        report
+        say "FAILED at stage $name (exit status $status) after $SECONDS s"
+        exit 1
+    fi
+    record "$name" ok $((SECONDS - started))
+}
+
+install() {
+    install_packages "$tools" test || return 1
+    "$tools/bin/python" -c 'import tox' 2>/dev/null && return 0
+    say "installing tox into $tools"
+    "$tools/bin/python" -m pip install --quiet --disable-pip-version-check 'tox>=4.4' || {
+        say "pip could not install tox into $tools"
+        return 1
+    }
+}
+
+stage install install
+# tox.ini's stages share one environment through a tox of their own, which they find here.
+PATH=$tools/bin:$PATH
+export PATH
+# setuptools packs whatever an earlier build left here, and a module that was deleted since would still be found.
+rm -rf build
+for name in "${chosen[@]}"; do
+    stage "$name" tox run -e "$name" "$@"
+done
+report
+say "passed: ${#chosen[@]} of ${#stages[@]} stages in $SECONDS s"
