@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Letting a client in: the decision of :mod:`access`, the two RPC calls, the limits, the dial; in that order.
+
+Why in one place: a browser (``handler.py``) and a native viewer (``xvp.py``) get the same checks, and nothing is
+dialled before the last of them has passed (S1, S4). Everything here happens before 101 or 200.
+"""
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from porthole_common import errors
+from porthole_common.context import RequestContext
+from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
+from porthole_novncproxy import access
+from porthole_novncproxy.dial import dial
+from porthole_novncproxy.limits import SessionCounter
+
+
+class TokenChecker(Protocol):
+    """The part of :class:`porthole_consoleauth.rpcapi.ConsoleAuthAPI` that is used here."""
+
+    def check_token(self, context: RequestContext, token: str) -> ConnectInfo: ...  # noqa: D102
+
+
+class ConsoleValidator(Protocol):
+    """The part of :class:`porthole_compute.rpcapi.ComputeAPI` that is used here."""
+
+    def validate_console(  # noqa: D102
+        self, context: RequestContext, compute_host: str, instance_uuid: str, target: Target, console_type: ConsoleType
+    ) -> Target: ...
+
+
+@dataclass
+class Admission:
+    """A client that may come in: a VNC server on the line, and what to give back when the console ends.
+
+    ``admitted_at`` is the monotonic second the token was looked at: a revocation after it counts.
+    """
+
+    connect_info: ConnectInfo
+    sock: socket.socket
+    first_bytes: bytes
+    source: str
+    admitted_at: float
+    release: Callable[[], None]
+
+    def close(self) -> None:
+        """Hang up, and uncount the console."""
+        self.sock.close()
+        self.release()
+
+
+class Gate:
+    """Decides on console requests. Thread-safe; one per process."""
+
+    def __init__(
+        self,
+        *,
+        consoleauth: TokenChecker,
+        compute: ConsoleValidator,
+        counter: SessionCounter,
+        allowed_origins: Sequence[str],
+        trusted_proxies: Sequence[str],
+        dial_timeout_s: float,
+    ) -> None:
+        self._consoleauth = consoleauth
+        self._compute = compute
+        self._counter = counter
+        # Tuples: no request can ever add to them (S5).
+        self._allowed_origins = tuple(allowed_origins)
+        self._trusted_proxies = tuple(trusted_proxies)
+        self._dial_timeout_s = dial_timeout_s
+
+    def admit(self, request: access.ConsoleRequest) -> Admission:
+        """Return the open VNC server for ``request``.
+
+        :raises TokenInvalid: no token, or one that opens nothing, or not this door, or not this place any more.
+        :raises OriginRefused: when another site's page asks.
+        :raises RequestInvalid: when the Host is missing or malformed.
+        :raises LimitReached: when too many consoles are open.
+        :raises Unavailable: when a daemon, the store, or the VNC server does not answer.
+        """
+        admitted_at = time.monotonic()
+        context = RequestContext(overwrite=True)
+        access.check_origin(request, self._allowed_origins)
+        token = access.check_token_syntax(request.token)
+        info = self._consoleauth.check_token(context, token)
+        if info.console_type is not request.console_type:
+            raise errors.TokenInvalid(TokenReason.CONSOLE_TYPE)
+        access.check_origin_scheme(request, info.access_url, self._trusted_proxies)
+        release = self._counter.reserve(request.source, token, info.instance_uuid)
+        try:
+            target = self._validate(context, info)
+            connection = dial(target, info.internal_access_path, self._dial_timeout_s)
+        except BaseException:
+            release()
+            raise
+        return Admission(info, connection.sock, connection.first_bytes, request.source, admitted_at, release)
+
+    def _validate(self, context: RequestContext, info: ConnectInfo) -> Target:
+        """Ask the hypervisor's host again, at the moment of use, where the VNC server is (S1, S2)."""
+        try:
+            return self._compute.validate_console(
+                context, info.compute_host, info.instance_uuid, info.target, info.console_type
+            )
+        except (errors.NotFound, errors.Conflict) as exc:
+            raise errors.TokenInvalid(TokenReason.INSTANCE_GONE) from exc

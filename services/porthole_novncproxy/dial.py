@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reaching a VNC server: TCP, the CONNECT of ``internal_access_path``, and the first byte, all by one deadline.
+
+Why before 101: a browser cannot be told why a console failed once the WebSocket stands (C18). An RFB server
+speaks first (RFC 6143 section 7.1.1), so a server that says nothing is dead, and nothing of what it says is
+read here. Called by :mod:`porthole_novncproxy.admission`; the one place that maps OSError of the VNC leg.
+"""
+
+import re
+import select
+import socket
+import time
+from dataclasses import dataclass
+
+from porthole_common import errors
+from porthole_common.model import Target
+
+# A CONNECT reply larger than this is no CONNECT reply (C2).
+MAX_REPLY_BYTES = 4096
+_END_OF_HEADER = b"\r\n\r\n"
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r\n")
+_PATH = re.compile(r"[\x21-\x7e]+")
+# Keepalive of both legs: a peer that vanished is noticed after about two minutes (RFC 1122 section 4.2.3.6).
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+
+
+@dataclass
+class Connection:
+    """A VNC server that is there: its socket, and RFB bytes that came behind the CONNECT reply."""
+
+    sock: socket.socket
+    first_bytes: bytes
+
+
+def set_socket_options(sock: socket.socket) -> None:
+    """Set TCP_NODELAY (O9) and keepalive on one leg of a console."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def dial(target: Target, internal_access_path: str | None, timeout_s: float) -> Connection:
+    """Return a connection to ``target`` on which the first RFB byte has arrived.
+
+    :raises VncServerUnavailable: when it refuses, resets, or ends the connection without a byte.
+    :raises VncServerTimeout: when it is silent until the deadline.
+    """
+    deadline = time.monotonic() + timeout_s
+    try:
+        sock = _connect(target, deadline)
+    except TimeoutError as exc:
+        raise errors.VncServerTimeout(target.host, target.port) from exc
+    except OSError as exc:
+        raise errors.VncServerUnavailable(target.host, target.port) from exc
+    try:
+        first_bytes = _open_path(sock, target, internal_access_path, deadline) if internal_access_path else b""
+        if not first_bytes:
+            _wait_for_byte(sock, deadline)
+        set_socket_options(sock)
+    except TimeoutError as exc:
+        sock.close()
+        raise errors.VncServerTimeout(target.host, target.port) from exc
+    except OSError as exc:
+        sock.close()
+        raise errors.VncServerUnavailable(target.host, target.port) from exc
+    except errors.PortholeError:
+        sock.close()
+        raise
+    return Connection(sock, first_bytes)
+
+
+def _connect(target: Target, deadline: float) -> socket.socket:
+    """Connect to the first address of the host that answers by ``deadline`` (monotonic seconds)."""
+    failure: OSError = TimeoutError("no address was tried before the deadline")
+    for family, kind, protocol, _name, address in socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(_remaining_s(deadline))
+            sock.connect(address)
+        except OSError as exc:
+            sock.close()
+            failure = exc
+        else:
+            return sock
+    raise failure
+
+
+def _open_path(sock: socket.socket, target: Target, path: str, deadline: float) -> bytes:
+    """Ask for ``path`` with CONNECT (RFC 9110 section 9.3.6); return what came behind the reply's blank line."""
+    if not _PATH.fullmatch(path):
+        raise errors.VncServerUnavailable(target.host, target.port)
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    sock.settimeout(_remaining_s(deadline))
+    sock.sendall(f"CONNECT {path} HTTP/1.1\r\nHost: {host}:{target.port}\r\n\r\n".encode("ascii"))
+    reply = bytearray()
+    while _END_OF_HEADER not in reply:
+        if len(reply) >= MAX_REPLY_BYTES:
+            raise errors.VncServerUnavailable(target.host, target.port)
+        sock.settimeout(_remaining_s(deadline))
+        chunk = sock.recv(MAX_REPLY_BYTES - len(reply))
+        if not chunk:
+            raise errors.VncServerUnavailable(target.host, target.port)
+        reply += chunk
+    head, _separator, rest = bytes(reply).partition(_END_OF_HEADER)
+    status = _STATUS_LINE.match(head + b"\r\n")
+    if status is None or status.group(1) != b"200":
+        raise errors.VncServerUnavailable(target.host, target.port)
+    return rest
+
+
+def _wait_for_byte(sock: socket.socket, deadline: float) -> None:
+    """Wait until a byte can be read, and leave it there: the stream is not Porthole's to read."""
+    readiness = select.poll()
+    readiness.register(sock, select.POLLIN)
+    if not readiness.poll(_remaining_s(deadline) * 1000):
+        raise TimeoutError("the VNC server said nothing")
+    if not sock.recv(1, socket.MSG_PEEK):
+        raise ConnectionError("the VNC server ended the connection")
+
+
+def _remaining_s(deadline: float) -> float:
+    remaining_s = deadline - time.monotonic()
+    if remaining_s <= 0:
+        raise TimeoutError("the deadline has passed")
+    return remaining_s

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections before they are requests: accept, TLS, and the request's head, without a thread held.
+
+Why: threads are few, and a client may connect and say nothing (browsers do, slowloris does). Here a silent
+client costs one descriptor until its deadline; a handshake thread meets only whole requests. A connection is
+*new* (not a byte yet), *shaking hands* (TLS), *asking* (part of a head), and then handed on.
+Called by :mod:`porthole_novncproxy.server`; runs in the loop's thread.
+"""
+
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from porthole_novncproxy.loop import READ, WRITE, Loop, Timer
+
+LOG = logging.getLogger(__name__)
+# Larger than any browser's request; what is more is not read.
+MAX_HEAD_BYTES = 16384
+_ACCEPTS_PER_TURN = 64
+_ACCEPT_PAUSE_S = 0.5
+_END_OF_HEAD = b"\r\n\r\n"
+# TLS records begin with their content type, handshake (RFC 8446 section 5.1).
+_TLS_HANDSHAKE = 0x16
+
+
+@dataclass
+class Connection:
+    """One client connection. ``received`` holds what was read and not yet used; ``address`` is (host, port)."""
+
+    sock: socket.socket
+    address: tuple[str, int]
+    door: str
+    fd: int
+    received: bytearray = field(default_factory=bytearray)
+    timer: Timer | None = None
+    served: int = 0
+
+    @property
+    def is_new(self) -> bool:
+        """Say whether not a byte of it has been read."""
+        return not (self.is_tls or self.received or self.served)
+
+    @property
+    def is_tls(self) -> bool:
+        """Say whether TLS stands on it."""
+        return isinstance(self.sock, ssl.SSLSocket)
+
+
+class Doorway:
+    """Turns listening sockets into requests. Methods are called from any thread unless they say otherwise."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        context: ssl.SSLContext | None,
+        ssl_only: bool,
+        timeout_s: float,
+        on_request: Callable[[Connection, bytes], None],
+    ) -> None:
+        """``on_request`` gets a connection and a head with its blank line, from the loop's thread: it must not wait."""
+        self._loop = loop
+        self._context = context
+        self._ssl_only = ssl_only
+        self._timeout_s = timeout_s
+        self._on_request = on_request
+        self._listeners: dict[socket.socket, str] = {}
+        self._waiting: dict[int, Connection] = {}
+
+    def listen(self, listener: socket.socket, door: str) -> None:
+        """Accept from ``listener``; its connections bear the name ``door``."""
+        listener.setblocking(False)
+        self._listeners[listener] = door
+        self._loop.call_soon(lambda: self._resume(listener))
+
+    def close(self) -> None:
+        """Stop listening, and close every connection that is not a request yet. In the loop's thread."""
+        for listener in self._listeners:
+            self._loop.unregister(listener.fileno())
+            listener.close()
+        self._listeners.clear()
+        for connection in list(self._waiting.values()):
+            self._drop(connection)
+
+    def await_request(self, connection: Connection) -> None:
+        """Wait for the next request of a connection whose last one was answered (RFC 9112 section 9.3)."""
+        self._loop.call_soon(lambda: self._await_request(connection))
+
+    def _resume(self, listener: socket.socket) -> None:
+        if listener in self._listeners:
+            self._loop.register(listener.fileno(), READ, lambda _events: self._accept(listener))
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                sock, address = listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue
+            except OSError as exc:
+                # Out of descriptors: those in use go on; the queue waits a little instead of spinning here.
+                LOG.error("Cannot accept a connection: %s", exc.strerror)
+                self._loop.unregister(listener.fileno())
+                self._loop.call_later(_ACCEPT_PAUSE_S, lambda: self._resume(listener))
+                return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._await_request(Connection(sock, (address[0], address[1]), self._listeners[listener], sock.fileno()))
+
+    def _await_request(self, connection: Connection) -> None:
+        if not self._listeners:
+            connection.sock.close()
+            return
+        connection.sock.setblocking(False)
+        connection.timer = self._loop.call_later(self._timeout_s, lambda: self._time_out(connection))
+        self._waiting[connection.fd] = connection
+        self._loop.register(connection.fd, READ, lambda _events: self._on_ready(connection))
+        if connection.received:
+            self._on_ready(connection)
+
+    def _on_ready(self, connection: Connection) -> None:
+        try:
+            if connection.is_new and not self._begin(connection):
+                return
+            self._read_head(connection)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self._loop.modify(connection.fd, READ)
+        except ssl.SSLWantWriteError:
+            self._loop.modify(connection.fd, READ | WRITE)
+        except ssl.SSLError as exc:
+            LOG.info("TLS with %s failed: %s", connection.address[0], exc.reason)
+            self._drop(connection)
+        except OSError:
+            self._drop(connection)
+
+    def _begin(self, connection: Connection) -> bool:
+        """Look at the first byte: TLS or not? Return False when the connection was refused."""
+        first = connection.sock.recv(1, socket.MSG_PEEK)
+        is_tls = bool(first) and first[0] == _TLS_HANDSHAKE
+        if is_tls and self._context is not None:
+            # The descriptor moves into the wrapped socket, with its number.
+            connection.sock = self._context.wrap_socket(
+                connection.sock, server_side=True, do_handshake_on_connect=False
+            )
+        elif is_tls or (self._ssl_only and first):
+            LOG.info("%s speaks %s to a port that does not", connection.address[0], "TLS" if is_tls else "plain HTTP")
+            self._refuse(connection, 400, "Bad Request")
+            return False
+        return True
+
+    def _read_head(self, connection: Connection) -> None:
+        if isinstance(connection.sock, ssl.SSLSocket) and not connection.sock.version():
+            connection.sock.do_handshake()
+        while _END_OF_HEAD not in connection.received:
+            if len(connection.received) >= MAX_HEAD_BYTES:
+                self._refuse(connection, 431, "Request Header Fields Too Large")
+                return
+            chunk = connection.sock.recv(MAX_HEAD_BYTES - len(connection.received))
+            if not chunk:
+                self._drop(connection)
+                return
+            connection.received += chunk
+        size = connection.received.index(_END_OF_HEAD) + len(_END_OF_HEAD)
+        head = bytes(connection.received[:size])
+        del connection.received[:size]
+        connection.served += 1
+        self._forget(connection)
+        self._on_request(connection, head)
+
+    def _time_out(self, connection: Connection) -> None:
+        """408 for half a request; a connection that said nothing is just closed, as browsers expect of spare ones."""
+        if connection.received:
+            self._refuse(connection, 408, "Request Timeout")
+        else:
+            self._drop(connection)
+
+    def _refuse(self, connection: Connection, status: int, phrase: str) -> None:
+        reply = f"HTTP/1.1 {status} {phrase}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode("ascii")
+        try:
+            connection.sock.send(reply)
+            # Unread input would turn the close into a reset and take the reply with it.
+            connection.sock.recv(MAX_HEAD_BYTES)
+        except OSError as exc:
+            LOG.debug("%s did not wait for its refusal: %s", connection.address[0], type(exc).__name__)
+        self._drop(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        if connection.timer is not None:
+            connection.timer.cancel()
+            connection.timer = None
+        self._waiting.pop(connection.fd, None)
+        self._loop.unregister(connection.fd)
+
+    def _drop(self, connection: Connection) -> None:
+        self._forget(connection)
+        connection.sock.close()

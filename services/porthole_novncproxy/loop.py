@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One thread, one epoll: readiness of descriptors, timers, and calls from other threads.
+
+Why not asyncio: the relay moves large reads with one system call each way, and asyncio's bookkeeping per
+event would cost as much as the copy. This is the whole of what the relay needs. Used by
+:mod:`porthole_novncproxy.doorway` (requests that arrive) and :mod:`porthole_novncproxy.relay` (open consoles).
+"""
+
+import collections
+import heapq
+import itertools
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+
+LOG = logging.getLogger(__name__)
+READ = select.EPOLLIN | select.EPOLLRDHUP
+WRITE = select.EPOLLOUT
+_MAX_EVENTS = 256
+
+Callback = Callable[[int], None]
+
+
+class Timer:
+    """A call that is due later; :meth:`cancel` before then and it is never made."""
+
+    __slots__ = ("action",)
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action: Callable[[], None] | None = action
+
+    def cancel(self) -> None:
+        """Drop the call, and with it everything it would keep alive."""
+        self.action = None
+
+
+class Loop:
+    """An event loop. Only :meth:`call_soon` and :meth:`stop` may be called from another thread."""
+
+    def __init__(self, name: str) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callback] = {}
+        self._soon: collections.deque[Callable[[], None]] = collections.deque()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wakeup, select.EPOLLIN)
+        self._stopping = False
+        self._closing = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to run in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the loop after the calls that are due, wait for its thread, and release its descriptors."""
+        if self._thread.ident is not None:
+            self._stopping = True
+            self.call_soon(lambda: None)
+            self._thread.join()
+        with self._closing:
+            self._closed = True
+            self._epoll.close()
+            os.close(self._wakeup)
+
+    def register(self, fd: int, events: int, callback: Callback) -> None:
+        """Call ``callback(ready events)`` whenever ``fd`` is ready for one of ``events``."""
+        self._callbacks[fd] = callback
+        self._epoll.register(fd, events)
+
+    def modify(self, fd: int, events: int) -> None:
+        """Wait for other ``events`` of ``fd``; 0 waits for errors and hang-ups alone."""
+        self._epoll.modify(fd, events)
+
+    def unregister(self, fd: int) -> None:
+        """Forget ``fd``; before it is closed."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def call_soon(self, action: Callable[[], None]) -> None:
+        """Have ``action`` called by the loop's thread; from any thread. Dropped once the loop has ended."""
+        self._soon.append(action)
+        with self._closing:
+            if not self._closed:
+                os.eventfd_write(self._wakeup, 1)
+
+    def call_later(self, delay_s: float, action: Callable[[], None]) -> Timer:
+        """Have ``action`` called in ``delay_s`` seconds."""
+        timer = Timer(action)
+        heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._order), timer))
+        return timer
+
+    def _run(self) -> None:
+        while not self._stopping or self._soon:
+            for fd, events in self._epoll.poll(self._until_timer_s(), _MAX_EVENTS):
+                if fd == self._wakeup:
+                    os.eventfd_read(self._wakeup)
+                    continue
+                callback = self._callbacks.get(fd)
+                # A callback before it in the same round may have closed it.
+                if callback is not None:
+                    self._guard(lambda callback=callback, events=events: callback(events))  # type: ignore[misc]
+            while self._soon:
+                self._guard(self._soon.popleft())
+            self._run_timers()
+
+    def _until_timer_s(self) -> float:
+        while self._timers and self._timers[0][2].action is None:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            return -1
+        return max(0.0, self._timers[0][0] - time.monotonic())
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            action = heapq.heappop(self._timers)[2].action
+            if action is not None:
+                self._guard(action)
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        """Run one callback; a fault in one connection must not end the loop of all of them."""
+        try:
+            action()
+        except Exception:
+            LOG.exception("A callback of the event loop failed")

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The proxy of one process: doors, handshake threads, relay, joined.
+
+The path of a connection: :mod:`doorway` reads its request in the event loop; a handshake thread answers it
+(:mod:`handler` for browsers, :mod:`xvp` for native viewers), which asks :mod:`admission`; an admitted one goes to
+:mod:`relay`, back in the loop. Built and driven by :mod:`porthole_novncproxy.main`.
+"""
+
+import concurrent.futures
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+
+from porthole_common import errors
+from porthole_novncproxy import xvp
+from porthole_novncproxy.access import ConsoleRequest
+from porthole_novncproxy.admission import Admission, Gate
+from porthole_novncproxy.doorway import Connection, Doorway
+from porthole_novncproxy.handler import ConsoleHandler
+from porthole_novncproxy.loop import Loop
+from porthole_novncproxy.pages import PageResponse, Pages
+from porthole_novncproxy.relay import Relay
+from porthole_novncproxy.session import RawCodec, WebSocketCodec
+
+LOG = logging.getLogger(__name__)
+NOVNC = "novnc"
+XVPVNC = "xvpvnc"
+# How long a client may take to take an answer.
+_WRITE_TIMEOUT_S = 10.0
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
+
+
+class ProxyServer:
+    """Serves both doors until :meth:`stop`."""
+
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        pages: Pages,
+        context: ssl.SSLContext | None,
+        ssl_only: bool,
+        request_timeout_s: float,
+        handshake_threads: int,
+        handshake_backlog: int,
+        buffer_bytes: int,
+    ) -> None:
+        self._gate = gate
+        self._pages = pages
+        self._loop = Loop("relay")
+        self._relay = Relay(self._loop, buffer_bytes)
+        self._doorway = Doorway(self._loop, context, ssl_only, request_timeout_s, self._on_request)
+        self._threads = concurrent.futures.ThreadPoolExecutor(handshake_threads, thread_name_prefix="handshake")
+        self._places = threading.Semaphore(handshake_threads + handshake_backlog)
+        self._doors: dict[str, Callable[[Connection, bytes], bool]] = {
+            NOVNC: self._answer_http,
+            XVPVNC: self._answer_xvp,
+        }
+
+    def start(self, listeners: dict[str, socket.socket]) -> None:
+        """Serve from ``listeners``: listening sockets by door."""
+        self._loop.start()
+        for door, listener in listeners.items():
+            self._doorway.listen(listener, door)
+
+    def stop(self) -> None:
+        """Close the doors, let handshakes end, end every console with 1001, and the threads."""
+        closed = threading.Event()
+
+        def close_doors() -> None:
+            self._doorway.close()
+            closed.set()
+
+        self._loop.call_soon(close_doors)
+        closed.wait(_WRITE_TIMEOUT_S)
+        self._threads.shutdown(wait=True, cancel_futures=False)
+        self._relay.stop()
+        self._loop.stop()
+
+    def revoke_instance(self, instance_uuid: str) -> None:
+        """End every open console of the instance."""
+        self._relay.close_instance(instance_uuid)
+
+    def admit(self, request: ConsoleRequest) -> Admission:
+        """Let a browser in (:class:`porthole_novncproxy.handler.Desk`).
+
+        :raises PortholeError: when it may not in.
+        """
+        return self._gate.admit(request)
+
+    def respond(self, raw_path: str, if_modified_since: str | None) -> PageResponse:
+        """Return the page at ``raw_path`` (:class:`porthole_novncproxy.handler.Desk`)."""
+        return self._pages.respond(raw_path, if_modified_since)
+
+    def open_websocket(self, connection: Connection, admission: Admission) -> None:
+        """Relay an upgraded browser (:class:`porthole_novncproxy.handler.Desk`)."""
+        self._relay.open(connection.sock, bytes(connection.received), admission, WebSocketCodec())
+
+    def _on_request(self, connection: Connection, head: bytes) -> None:
+        """Give a request to a handshake thread; turn it away when too many wait already."""
+        if not self._places.acquire(blocking=False):
+            LOG.warning("Turned %s away: [novncproxy] handshake_backlog is reached", connection.address[0])
+            with connection.sock:
+                connection.sock.send(_BUSY)
+            return
+        future = self._threads.submit(self._answer, connection, head)
+        future.add_done_callback(lambda _done: self._places.release())
+
+    def _answer(self, connection: Connection, head: bytes) -> None:
+        """Answer one request, in a handshake thread; a fault in one must not silence the thread."""
+        kept = False
+        try:
+            connection.sock.settimeout(_WRITE_TIMEOUT_S)
+            kept = self._doors[connection.door](connection, head)
+        except OSError as exc:
+            LOG.debug("%s went away: %s", connection.address[0], type(exc).__name__)
+        except Exception:
+            LOG.exception("A request of %s failed", connection.address[0])
+        finally:
+            if not kept:
+                _hang_up(connection.sock)
+
+    def _answer_http(self, connection: Connection, head: bytes) -> bool:
+        """Answer a browser; return whether somebody else has its socket now."""
+        handler = ConsoleHandler(connection, head, self)
+        if handler.handed_over:
+            return True
+        if handler.close_connection:
+            return False
+        self._doorway.await_request(connection)
+        return True
+
+    def _answer_xvp(self, connection: Connection, head: bytes) -> bool:
+        """Answer a native viewer; return whether somebody else has its socket now."""
+        try:
+            admission = self._gate.admit(xvp.parse_request(head, connection.address[0]))
+        except errors.PortholeError as exc:
+            xvp.refuse(connection, exc)
+            return False
+        try:
+            xvp.accept(connection)
+        except BaseException:
+            admission.close()
+            raise
+        self._relay.open(connection.sock, bytes(connection.received), admission, RawCodec())
+        return True
+
+
+def _hang_up(sock: socket.socket) -> None:
+    """Close a connection so that what was written to it arrives: unread input would make it a reset."""
+    try:
+        sock.settimeout(0)
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(65536):
+            continue
+    except BlockingIOError:
+        LOG.debug("A connection was closed with nothing left to read")
+    except OSError as exc:
+        LOG.debug("A connection was gone before it was closed: %s", type(exc).__name__)
+    finally:
+        sock.close()

@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Open consoles: bytes from the VNC server to the client and back, in one thread for all of them.
+
+Why: a process or a thread per console costs megabytes; here a console that is silent costs two descriptors and
+a few small objects. What was read from one side is written to the other at once from one shared buffer; only
+what the other side does not take is kept, and until it has taken it nothing more is read (O6): a viewer that
+stops reading stops its own VNC server, and nobody else's.
+
+A session is *open* (bytes flow), *closing* (the close frame is on its way, the client has
+``CLOSE_TIMEOUT_S`` to answer), or *ended* (both descriptors closed). The VNC leg is closed the moment a
+session leaves *open*, except for a native viewer, where each side may end on its own.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from porthole_common.errors import FrameInvalid
+from porthole_common.model import ConnectInfo
+from porthole_novncproxy import frames
+from porthole_novncproxy.frames import CloseCode
+from porthole_novncproxy.loop import READ, WRITE, Loop, Timer
+from porthole_novncproxy.transport import Leg
+
+LOG = logging.getLogger(__name__)
+# How long a client may take to answer a close frame, or to take what stands before it.
+CLOSE_TIMEOUT_S = 2.0
+# The largest message a browser may announce: noVNC's largest, a clipboard, is far below.
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_READS_PER_TURN = 4
+
+
+class Codec(Protocol):
+    """What lies around the RFB bytes on the client's leg; ``half_close``: each side may end on its own."""
+
+    half_close: bool
+
+    def build_header(self, payload_bytes: int) -> bytes:
+        """Return what precedes ``payload_bytes`` bytes to the client."""
+
+    def build_close(self, code: int, reason: str) -> bytes:
+        """Return what tells the client that the session ends, or nothing."""
+
+    def feed(self, data: memoryview) -> Iterable[frames.Event]:
+        """Yield what the client's bytes mean.
+
+        :raises FrameInvalid: when they mean nothing.
+        """
+
+
+class WebSocketCodec:
+    """RFC 6455: binary frames both ways."""
+
+    half_close = False
+
+    def __init__(self) -> None:
+        self._decoder = frames.FrameDecoder(MAX_MESSAGE_BYTES)
+
+    def build_header(self, payload_bytes: int) -> bytes:
+        """Return the header of a binary frame."""
+        return frames.build_header(payload_bytes)
+
+    def build_close(self, code: int, reason: str) -> bytes:
+        """Return a close frame."""
+        return frames.build_close(code, reason)
+
+    def feed(self, data: memoryview) -> Iterable[frames.Event]:
+        """Yield the events of the frames.
+
+        :raises FrameInvalid: when the client breaks RFC 6455.
+        """
+        return self._decoder.feed(data)
+
+
+class RawCodec:
+    """xvpvnc: the bytes themselves, and each side may end on its own (half-close)."""
+
+    half_close = True
+
+    def build_header(self, payload_bytes: int) -> bytes:
+        """Return nothing: the bytes stand alone."""
+        return b""
+
+    def build_close(self, code: int, reason: str) -> bytes:
+        """Return nothing: the end of the stream says it."""
+        return b""
+
+    def feed(self, data: memoryview) -> Iterable[frames.Event]:
+        """Yield the bytes as they are."""
+        return (frames.Data(bytes(data)),)
+
+
+class Session:
+    """One open console. Every method is called from the loop's thread."""
+
+    def __init__(
+        self,
+        *,
+        loop: Loop,
+        buffer: memoryview,
+        client: Leg,
+        server: Leg,
+        codec: Codec,
+        connect_info: ConnectInfo,
+        on_end: Callable[["Session"], None],
+    ) -> None:
+        self.connect_info = connect_info
+        self._loop = loop
+        self._buffer = buffer
+        self._client = client
+        self._server = server
+        self._codec = codec
+        self._on_end = on_end
+        self._to_client: bytes | memoryview = b""
+        self._to_server: bytes | memoryview = b""
+        self._closing = False
+        self._ended = False
+        # After a breach of the protocol nothing the client says has a meaning; after a failed write the VNC
+        # server hears nothing more, though what it has said already is still relayed.
+        self._client_unheard = False
+        self._server_unheard = False
+        self._timer: Timer | None = None
+        self._bytes_down = self._bytes_up = 0
+        self._opened_at = time.monotonic()
+        self._outcome = "ended"
+
+    def start(self, from_server: bytes, from_client: bytes) -> None:
+        """Begin to relay, with bytes that were read from either side before."""
+        self._to_client = self._codec.build_header(len(from_server)) + from_server if from_server else b""
+        self._guard(lambda: self._take_client(memoryview(from_client)))
+        self._guard(self._flush_client)
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Hang up on the VNC server now, tell the client why, and end when it has answered or has had its time."""
+        if self._closing or self._ended:
+            return
+        self._closing = True
+        self._outcome = f"{int(code)} {reason}"
+        self._unwatch(self._server)
+        self._server.close()
+        self._to_server = b""
+        self._to_client = bytes(self._to_client) + self._codec.build_close(code, reason)
+        self._timer = self._loop.call_later(CLOSE_TIMEOUT_S, self.end)
+        self._guard(self._flush_client)
+
+    def end(self) -> None:
+        """Close both descriptors at once."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for leg in (self._client, self._server):
+            self._unwatch(leg)
+            leg.close()
+        self._to_client = self._to_server = b""
+        LOG.info(
+            "Console %s of instance %s closed: %s; %d bytes to the client, %d from it, %.0f s",
+            self.connect_info.console_type,
+            self.connect_info.instance_uuid,
+            self._outcome,
+            self._bytes_down,
+            self._bytes_up,
+            time.monotonic() - self._opened_at,
+        )
+        self._on_end(self)
+
+    def _on_server_ready(self, events: int) -> None:
+        if events & WRITE and self._to_server:
+            self._guard(self._flush_server)
+        if self._ended or self._closing:
+            return
+        if self._server.mask & READ:
+            self._guard(self._read_server)
+        elif events & ~(READ | WRITE):
+            # Hung up while nothing may be read from it: epoll would say so again and again.
+            self._unwatch(self._server)
+
+    def _on_client_ready(self, events: int) -> None:
+        if events & WRITE and self._to_client:
+            self._guard(self._flush_client)
+        if self._ended:
+            return
+        if self._client.mask & READ:
+            self._guard(self._read_client)
+        elif events & ~(READ | WRITE):
+            self._outcome = "the client vanished"
+            self.end()
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        """Run one step; end the session when its client is gone, and wait for the right things next."""
+        if self._ended:
+            return
+        try:
+            action()
+        except OSError as exc:
+            self._outcome = f"the client's connection broke ({type(exc).__name__})"
+            self.end()
+        if not self._ended:
+            self._watch()
+
+    def _read_server(self) -> None:
+        for _ in range(_READS_PER_TURN):
+            try:
+                size = self._server.read_into(self._buffer)
+            except OSError:
+                self.close(CloseCode.INTERNAL_ERROR, "The connection to the VNC server was lost")
+                return
+            if size is None:
+                return
+            if size == 0:
+                self._server_ended()
+                return
+            self._bytes_down += size
+            self._write_client(self._codec.build_header(size), self._buffer[:size])
+            if self._to_client or size < len(self._buffer):
+                return
+
+    def _write_client(self, header: bytes, payload: memoryview) -> None:
+        """Write to a client that has nothing waiting; keep what it does not take."""
+        sent = self._client.write(header, payload)
+        if sent < len(header) + len(payload):
+            head = header[sent:]
+            self._to_client = head + bytes(payload[max(0, sent - len(header)) :])
+
+    def _flush_client(self) -> None:
+        while self._to_client:
+            sent = self._client.write(b"", self._to_client)
+            if not sent:
+                return
+            self._to_client = memoryview(self._to_client)[sent:] if sent < len(self._to_client) else b""
+        if self._codec.half_close and (self._closing or self._server.at_end):
+            self._client.write_end()
+            self._end_if_both_ended()
+
+    def _server_ended(self) -> None:
+        self._server.at_end = True
+        if not self._codec.half_close:
+            self.close(CloseCode.NORMAL, "The VNC server ended the session")
+        elif not self._to_client:
+            self._client.write_end()
+            self._end_if_both_ended()
+
+    def _read_client(self) -> None:
+        for _ in range(_READS_PER_TURN):
+            size = self._client.read_into(self._buffer)
+            if size is None:
+                return
+            if size == 0:
+                self._client_ended()
+                return
+            self._take_client(self._buffer[:size])
+            if self._ended or self._to_server or not (size == len(self._buffer) or self._client.has_buffered()):
+                return
+
+    def _take_client(self, data: memoryview) -> None:
+        """Act on the client's bytes: payload goes to the VNC server in one write, pings are answered in one."""
+        if self._client_unheard:
+            return
+        payload: list[bytes] = []
+        pongs: list[bytes] = []
+        closed: frames.Close | None = None
+        try:
+            for event in self._codec.feed(data):
+                if isinstance(event, frames.Data):
+                    payload.append(event.payload)
+                elif isinstance(event, frames.Ping):
+                    pongs.append(frames.build_pong(event.payload))
+                elif isinstance(event, frames.Close):
+                    closed = event
+                    break
+        except FrameInvalid as exc:
+            self._client_unheard = True
+            self.close(CloseCode(exc.code), exc.reason)
+            return
+        self._write_server(payload)
+        if pongs and not self._closing:
+            self._to_client = b"".join((self._to_client, *pongs))
+            self._flush_client()
+        if closed is not None:
+            self._client_closed(closed)
+
+    def _write_server(self, payload: list[bytes]) -> None:
+        if self._closing or self._server_unheard or not payload:
+            return
+        fresh = b"".join(payload)
+        self._bytes_up += len(fresh)
+        self._to_server = b"".join((self._to_server, fresh)) if self._to_server else fresh
+        self._flush_server()
+
+    def _flush_server(self) -> None:
+        try:
+            while self._to_server:
+                sent = self._server.write(b"", self._to_server)
+                if not sent:
+                    return
+                self._to_server = memoryview(self._to_server)[sent:] if sent < len(self._to_server) else b""
+            if self._client.at_end:
+                self._server.write_end()
+                self._end_if_both_ended()
+        except OSError:
+            # What the VNC server said before it went is still read, and its end then ends the session.
+            self._server_unheard = True
+            self._to_server = b""
+
+    def _client_closed(self, event: frames.Close) -> None:
+        """Finish the closing handshake (RFC 6455 section 7.1.2): answer the client's close, or take its answer."""
+        if not self._closing:
+            self._outcome = f"the client closed with {event.code}"
+            code = CloseCode.NORMAL if event.code == 1005 else event.code
+            self._to_client = bytes(self._to_client) + frames.build_close(code, "")
+            self._flush_client()
+        self.end()
+
+    def _client_ended(self) -> None:
+        self._client.at_end = True
+        if self._closing:
+            self.end()
+        elif not self._codec.half_close:
+            self._outcome = "the client left"
+            self.end()
+        elif not self._to_server:
+            self._flush_server()
+
+    def _end_if_both_ended(self) -> None:
+        if self._client.at_end and self._server.at_end:
+            self._outcome = "both sides ended"
+            self.end()
+
+    def _watch(self) -> None:
+        """Wait for what can make progress: read a side only when the other has taken everything."""
+        if not self._closing:
+            readable = not self._server.at_end and not self._to_client
+            mask = (READ if readable else 0) | (WRITE if self._to_server else 0)
+            self._set_mask(self._server, mask, self._on_server_ready)
+        # A client that floods pings and reads no pong is not read for ever.
+        readable = not self._client.at_end and not self._to_server and len(self._to_client) < 2 * len(self._buffer)
+        mask = (READ if readable else 0) | (WRITE if self._to_client else 0)
+        resumes = readable and not self._client.mask & READ and self._client.has_buffered()
+        self._set_mask(self._client, mask, self._on_client_ready)
+        if resumes:
+            self._loop.call_soon(lambda: self._guard(self._read_client))
+
+    def _set_mask(self, leg: Leg, mask: int, callback: Callable[[int], None]) -> None:
+        if not leg.watched:
+            leg.watched = True
+            self._loop.register(leg.fd, mask, callback)
+        elif leg.mask != mask:
+            self._loop.modify(leg.fd, mask)
+        leg.mask = mask
+
+    def _unwatch(self, leg: Leg) -> None:
+        if leg.watched:
+            leg.watched = False
+            self._loop.unregister(leg.fd)
