@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What consoleauth answers over RPC: the counterpart of :mod:`porthole_consoleauth.rpcapi`.
+
+Why: it turns RPC arguments into typed values once, asks the store, and writes one log line per event: who may
+open which console, and never the token. Called by oslo.messaging's threads.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from porthole_common import errors
+from porthole_common.context import RequestContext
+from porthole_common.model import ConnectInfo
+from porthole_common.rpc import Target, expected_exceptions
+from porthole_consoleauth.rpcapi import VERSION
+from porthole_consoleauth.token_store import StoredConsole, TokenStore, strip_secrets
+
+LOG = logging.getLogger(__name__)
+
+
+class Publisher(Protocol):
+    """What the endpoint needs of :class:`porthole_common.published.RevocationPublisher`."""
+
+    def publish(self, context: RequestContext, instance_uuid: str) -> None:
+        """Tell every proxy; raise RpcUnavailable when there is no broker."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class ConsoleAuthEndpoint:
+    """The methods of topic ``consoleauth``; ``ttl_s`` is the life of a token in seconds."""
+
+    target = Target(version=VERSION)
+
+    def __init__(
+        self, store: TokenStore, publisher: Publisher, ttl_s: int, clock: Callable[[], datetime] = _now
+    ) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._ttl_s = ttl_s
+        self._clock = clock
+
+    @expected_exceptions(errors.PortholeError)
+    def authorize_console(
+        self,
+        context: RequestContext,
+        token: str,
+        console_type: str,
+        host: str,
+        port: int,
+        internal_access_path: str | None,
+        instance_uuid: str,
+        access_url: str,
+        compute_host: str,
+    ) -> dict[str, Any]:
+        """Store the console under its token; return ``{expires_at: ISO 8601 with offset}``.
+
+        The token may die up to a second before ``expires_at``: memcached counts whole seconds.
+
+        :raises TokenInvalid: when the token is not a canonical UUID.
+        :raises RequestInvalid: when another argument does not parse.
+        :raises TokenStoreUnavailable: when the store did not take it for certain.
+        """
+        expires_at = self._clock() + timedelta(seconds=self._ttl_s)
+        connect_info = _parse(
+            {
+                "console_type": console_type,
+                "host": host,
+                "port": port,
+                "internal_access_path": internal_access_path,
+                "instance_uuid": instance_uuid,
+                "access_url": access_url,
+                "compute_host": compute_host,
+            }
+        )
+        console = StoredConsole(
+            strip_secrets(replace(connect_info, expires_at=expires_at)), context.user_id, context.project_id
+        )
+        self._store.authorize(token, console, self._ttl_s)
+        LOG.info("A %s console of instance %s is authorized until %s", console_type, instance_uuid, expires_at)
+        return {"expires_at": expires_at.isoformat()}
+
+    @expected_exceptions(errors.PortholeError)
+    def check_token(self, context: RequestContext, token: str) -> dict[str, Any]:
+        """Return connect_info with ``expires_at``, without the token.
+
+        :raises TokenInvalid: when it is malformed, unknown, expired or revoked.
+        :raises TokenStoreUnavailable: when the store does not answer.
+        """
+        try:
+            console = self._store.check(token)
+        except errors.TokenInvalid as exc:
+            LOG.info("A console token was refused: %s", exc.reason)
+            raise
+        info = console.connect_info
+        LOG.info(
+            "A %s console of instance %s was asked for with a token of user %s, project %s",
+            info.console_type,
+            info.instance_uuid,
+            console.user_id,
+            console.project_id,
+        )
+        return info.to_primitive()
+
+    @expected_exceptions(errors.PortholeError)
+    def delete_tokens_for_instance(self, context: RequestContext, instance_uuid: str) -> int:
+        """Revoke every token of the instance, then tell the proxies; return how many there were.
+
+        The caller repeats the call when it fails. That is why a revocation that could not be published is an
+        error although the tokens are dead already: sessions that they opened may still run, and the repeated call
+        publishes again.
+
+        :raises RequestInvalid: when ``instance_uuid`` is not a canonical UUID.
+        :raises TokenStoreUnavailable: when the store did not confirm it.
+        :raises RpcUnavailable: when the tokens are dead and the proxies could not be told.
+        """
+        count = self._store.revoke_instance(instance_uuid)
+        LOG.info("%d console tokens of instance %s are revoked", count, instance_uuid)
+        try:
+            self._publisher.publish(context, instance_uuid)
+        except errors.RpcUnavailable:
+            LOG.error("The proxies could not be told that the tokens of instance %s are revoked", instance_uuid)
+            raise
+        return count
+
+
+def _parse(value: dict[str, Any]) -> ConnectInfo:
+    try:
+        return ConnectInfo.from_primitive(value)
+    except (ValueError, TypeError) as exc:
+        raise errors.RequestInvalid(f"connect_info does not parse: {exc}") from None

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""porthole-consoleauth: the process that owns the console tokens.
+
+Why a process of its own: it alone touches the token store, so the rules of a token's life are kept in one place.
+Any number of them may run, on any nodes: they share the store and one RPC topic. ``porthole standalone`` builds
+the same service on the store in memory.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from oslo_config import cfg
+
+from porthole_common import errors, service
+from porthole_common.published import RevocationPublisher
+from porthole_common.rpc import Rpc
+from porthole_consoleauth import memcached_store
+from porthole_consoleauth.endpoint import ConsoleAuthEndpoint
+from porthole_consoleauth.memory_store import MemoryStore
+from porthole_consoleauth.rpcapi import TOPIC
+from porthole_consoleauth.token_store import TokenStore
+
+PROGRAM = "porthole-consoleauth"
+
+
+class ConsoleAuthService:
+    """Consoleauth inside a process (:class:`porthole_common.service.Service`)."""
+
+    name = PROGRAM
+
+    def __init__(self, conf: cfg.ConfigOpts, rpc: Rpc, store: TokenStore, owns_rpc: bool) -> None:
+        """Prepare; ``owns_rpc`` says whether :meth:`stop` closes ``rpc`` too."""
+        self._rpc = rpc
+        self._owns_rpc = owns_rpc
+        self._store = store
+        endpoint = ConsoleAuthEndpoint(store, RevocationPublisher(rpc), conf.consoleauth.token_ttl)
+        self._server = rpc.get_server(TOPIC, conf.host, [endpoint])
+
+    def start(self) -> None:
+        """Serve the topic. A store that does not answer yet is only a warning: calls get an error until it does."""
+        self._store.probe()
+        self._server.start()
+
+    def reload(self) -> None:
+        """Do nothing: no option of consoleauth changes while it runs."""
+
+    def stop(self) -> None:
+        """Answer what is under way, and let go of the bus and the store."""
+        self._server.stop()
+        if self._owns_rpc:
+            self._rpc.close()
+        self._store.close()
+
+
+def build(conf: cfg.ConfigOpts) -> Sequence[ConsoleAuthService]:
+    """Build the daemon's service on memcached.
+
+    :raises ConfigInvalid: when transport_url or [memcache] servers does not do.
+    """
+    store = memcached_store.build_store(conf)
+    rpc = Rpc(conf, conf.api.rpc_timeout)
+    if conf.transport_url.startswith("fake:"):
+        raise errors.ConfigInvalid("[DEFAULT] transport_url", "fake:// reaches no other process")
+    return [ConsoleAuthService(conf, rpc, store, owns_rpc=True)]
+
+
+def build_standalone(conf: cfg.ConfigOpts, rpc: Rpc) -> ConsoleAuthService:
+    """Build the service of ``porthole standalone``: tokens in memory, ``rpc`` shared with the other services."""
+    return ConsoleAuthService(conf, rpc, MemoryStore(), owns_rpc=False)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the daemon; return its exit status."""
+    return service.main(PROGRAM, build, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The token store of ``porthole standalone``: one process's memory.
+
+Why not for the daemon: two consoleauths would each know half of the tokens, and a restart would forget all.
+Keeps the same items and indexes as memcached does, by the same rules.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from porthole_common import errors
+from porthole_common.model import TokenReason
+from porthole_consoleauth import token_store
+from porthole_consoleauth.token_store import StoredConsole
+
+# Guards the process's memory: an item is about half a KiB.
+MAX_TOKENS = 10_000
+
+
+class MemoryStore:
+    """A :class:`porthole_consoleauth.token_store.TokenStore`; ``clock`` counts seconds and never goes back."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, max_tokens: int = MAX_TOKENS) -> None:
+        self._clock = clock
+        self._max_tokens = max_tokens
+        self._lock = threading.Lock()
+        self._items: dict[str, tuple[float, bytes]] = {}
+        self._indexes: dict[str, bytes] = {}
+
+    def probe(self) -> None:
+        """Do nothing: memory answers."""
+
+    def authorize(self, token: str, console: StoredConsole, ttl_s: int) -> None:
+        """Keep ``console`` under ``token``; see the port."""
+        token_hash = token_store.hash_token(token)
+        index = token_store.instance_key(console.connect_info.instance_uuid)
+        item = token_store.build_item(console)
+        with self._lock:
+            self._drop_expired()
+            if len(self._items) >= self._max_tokens:
+                raise errors.TokenStoreUnavailable("it is full")
+            self._items[token_hash] = (self._clock() + ttl_s, item)
+            living = [other for other in self._read_index(index) if other in self._items and other != token_hash]
+            self._indexes[index] = token_store.build_index(living, token_hash)
+
+    def check(self, token: str) -> StoredConsole:
+        """Return what ``token`` opens; see the port."""
+        token_hash = token_store.hash_token(token)
+        with self._lock:
+            expires, item = self._items.get(token_hash, (0.0, None))
+            if item is None or expires <= self._clock():
+                raise errors.TokenInvalid(TokenReason.UNKNOWN)
+            console = token_store.parse_item(item)
+            index = token_store.instance_key(console.connect_info.instance_uuid)
+            if token_hash not in self._read_index(index):
+                raise errors.TokenInvalid(TokenReason.UNKNOWN)
+        return console
+
+    def revoke_instance(self, instance_uuid: str) -> int:
+        """Kill the instance's tokens; see the port."""
+        index = token_store.instance_key(instance_uuid)
+        with self._lock:
+            self._drop_expired()
+            hashes = self._read_index(index)
+            self._indexes.pop(index, None)
+            return sum(self._items.pop(token_hash, None) is not None for token_hash in hashes)
+
+    def close(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._items.clear()
+            self._indexes.clear()
+
+    def _read_index(self, index: str) -> list[str]:
+        return token_store.parse_index(self._indexes.get(index))
+
+    def _drop_expired(self) -> None:
+        now = self._clock()
+        self._items = {key: item for key, item in self._items.items() if item[0] > now}
+        self._indexes = {
+            index: hashes
+            for index, hashes in self._indexes.items()
+            if any(token_hash in self._items for token_hash in token_store.parse_index(hashes))
+        }

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The token store: its port, and the rules every implementation keeps.
+
+Why: a console token opens a screen, so what it may open is decided by a few rules that must be the same in
+memcached and in memory. They stand here, without I/O: how a token becomes a key, what is stored under it, and
+what an instance's index is. A token is valid exactly when its item exists and its hash stands in the index of
+its instance; without the index all tokens of the instance are dead. Called by the stores and the endpoint.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from porthole_common import errors
+from porthole_common.model import ConnectInfo, TokenReason, is_uuid
+
+LOG = logging.getLogger(__name__)
+# An index holds 67 bytes per token: far below memcached's 1 MiB for an item, and enough for any number of people at
+# one screen. Above it the oldest token of the instance dies, so that a new URL always works.
+MAX_TOKENS_PER_INSTANCE = 200
+# The index is written after the item and must not die before it.
+INDEX_MARGIN_S = 60
+
+
+@dataclass(frozen=True)
+class StoredConsole:
+    """What a token opens, and for whom it was issued.
+
+    ``connect_info`` bears no token, has ``expires_at``, and of its access URL only ``scheme://host[:port]``.
+    """
+
+    connect_info: ConnectInfo
+    user_id: str | None = None
+    project_id: str | None = None
+
+
+class TokenStore(Protocol):
+    """Where tokens live. Thread-safe; every method ends within seconds, whatever state the store is in."""
+
+    def probe(self) -> None:
+        """Log a warning when the store does not answer; never raises."""
+
+    def authorize(self, token: str, console: StoredConsole, ttl_s: int) -> None:
+        """Make ``token`` open ``console`` for ``ttl_s`` seconds.
+
+        :raises TokenInvalid: when the token is not a canonical UUID.
+        :raises TokenStoreUnavailable: when it is not certain that the store took it.
+        """
+
+    def check(self, token: str) -> StoredConsole:
+        """Return what ``token`` opens.
+
+        :raises TokenInvalid: when it is malformed (the store is not asked), unknown, expired or revoked.
+        :raises TokenStoreUnavailable: when the store did not answer.
+        """
+
+    def revoke_instance(self, instance_uuid: str) -> int:
+        """Kill every token of the instance in one step, and return how many still lived.
+
+        :raises RequestInvalid: when ``instance_uuid`` is not a canonical UUID (the store is not asked).
+        :raises TokenStoreUnavailable: when it is not certain that they are dead.
+        """
+
+    def close(self) -> None:
+        """Release what the store holds."""
+
+
+def hash_token(token: object) -> str:
+    """Return the SHA-256 of a token in hexadecimal: the only form of it that leaves this module.
+
+    :raises TokenInvalid: when ``token`` is not a lower-case canonical UUID; so nothing else becomes a key.
+    """
+    if not isinstance(token, str) or not is_uuid(token):
+        raise errors.TokenInvalid(TokenReason.MALFORMED)
+    return hashlib.sha256(token.encode("ascii")).hexdigest()
+
+
+def token_key(token_hash: str) -> str:
+    """Return the key of a token's item."""
+    return f"porthole:token:{token_hash}"
+
+
+def instance_key(instance_uuid: object) -> str:
+    """Return the key of an instance's index.
+
+    :raises RequestInvalid: when ``instance_uuid`` is not a lower-case canonical UUID.
+    """
+    if not isinstance(instance_uuid, str) or not is_uuid(instance_uuid):
+        raise errors.RequestInvalid("instance_uuid is not a canonical UUID")
+    return f"porthole:instance:{instance_uuid}"
+
+
+def strip_secrets(connect_info: ConnectInfo) -> ConnectInfo:
+    """Return ``connect_info`` as it may be stored: without the token, which the access URL contains too.
+
+    :raises RequestInvalid: when the access URL has no scheme or host.
+    """
+    try:
+        parts = urlsplit(connect_info.access_url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise errors.RequestInvalid("access_url is not a URL") from None
+    if not parts.scheme or not host:
+        raise errors.RequestInvalid("access_url has no scheme or no host")
+    name = f"[{host}]" if ":" in host else host
+    origin = f"{parts.scheme}://{name}" + (f":{port}" if port is not None else "")
+    return replace(connect_info, token=None, access_url=origin)
+
+
+def build_item(console: StoredConsole) -> bytes:
+    """Return the item of a token: connect_info's keys without ``token``, and ``user_id``, ``project_id``, as JSON."""
+    value = strip_secrets(console.connect_info).to_primitive()
+    del value["token"]
+    return _dump(value | {"user_id": console.user_id, "project_id": console.project_id})
+
+
+def parse_item(item: bytes) -> StoredConsole:
+    """Build what :func:`build_item` wrote.
+
+    :raises TokenInvalid: when it is anything else; that is logged, since somebody else writes into the store.
+    """
+    try:
+        value = json.loads(item)
+        connect_info = ConnectInfo.from_primitive({**value, "token": None})
+        instance_key(connect_info.instance_uuid)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, errors.RequestInvalid) as exc:
+        LOG.error("An item of the token store is not Porthole's: %s", type(exc).__name__)
+        raise errors.TokenInvalid(TokenReason.UNKNOWN) from None
+    return StoredConsole(connect_info, value.get("user_id"), value.get("project_id"))
+
+
+def build_index(hashes: Sequence[str], token_hash: str) -> bytes:
+    """Return an index of ``hashes``, oldest first, and ``token_hash``, as a JSON list of bounded length."""
+    return _dump([*hashes, token_hash][-MAX_TOKENS_PER_INSTANCE:])
+
+
+def parse_index(index: bytes | None) -> list[str]:
+    """Return the token hashes of an index, oldest first; none when there is no index, or it is not Porthole's."""
+    if index is None:
+        return []
+    try:
+        hashes = json.loads(index)
+    except (ValueError, RecursionError):
+        hashes = None
+    if not isinstance(hashes, list) or not all(isinstance(item, str) for item in hashes):
+        LOG.error("An index of the token store is not Porthole's: the tokens of that instance are void")
+        return []
+    return hashes
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
