@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pages of the proxy: what is served, with which headers, and what never is."""
+
+import base64
+import email.utils
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from porthole_common import errors
+from porthole_novncproxy.pages import PACKAGE_WEB, PageResponse, Pages, parse_inline_sources
+
+SCRIPT = "\n  import RFB from './core/rfb.js';\n"
+LITE = f"<html><title>noVNC</title><style>a{{}}</style><script type='module'>{SCRIPT}</script></html>"
+TOKEN = "6b1c9a52-7a3e-4f0c-9d7c-0a4c4f4e2f11"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A web root with a little noVNC, a secret beside it, and a link out of it."""
+    web = tmp_path / "web"
+    (web / "core").mkdir(parents=True)
+    (web / "core" / "rfb.js").write_text("export default class {}")
+    (web / "vnc_lite.html").write_text(LITE)
+    (web / "vnc.html").write_text("<html>noVNC<script src='app/ui.js'></script></html>")
+    (web / "app").mkdir()
+    for name in ("a.css", "a.svg", "a.json", "a.wasm", "a.woff2", "a.mp3", "a.unknown", "with space.js", "é.js"):
+        (web / "app" / name).write_text("x")
+    (web / ".hidden").write_text("x")
+    (tmp_path / "secret").write_text("x")
+    (web / "out.html").symlink_to(tmp_path / "secret")
+    (web / "up").symlink_to(tmp_path)
+    (web / "in.html").symlink_to("vnc.html")
+    (web / "loop").symlink_to("loop")
+    os.mkfifo(web / "pipe")
+    return web
+
+
+@pytest.fixture
+def pages(root: Path) -> Pages:
+    return Pages(str(root), ["'self'"])
+
+
+def header(response: PageResponse, name: str) -> str | None:
+    return dict(response.headers).get(name)
+
+
+def get(pages: Pages, path: str, if_modified_since: str | None = None) -> PageResponse:
+    response = pages.respond(path, if_modified_since)
+    assert header(response, "Location") is None
+    assert header(response, "Referrer-Policy") == "no-referrer"
+    assert header(response, "X-Content-Type-Options") == "nosniff"
+    assert "frame-ancestors" in (header(response, "Content-Security-Policy") or "")
+    return response
+
+
+@pytest.mark.parametrize(
+    ("path", "file"),
+    [
+        ("/vnc.html", "vnc.html"),
+        ("/vnc.html?autoconnect=1", "vnc.html"),
+        ("/vnc_auto.html?path=%3Ftoken%3Dx", "vnc_lite.html"),
+        ("/core/rfb.js", "core/rfb.js"),
+        ("/app/with%20space.js", "app/with space.js"),
+        ("/app/%C3%A9.js", "app/é.js"),
+        ("/in.html", "vnc.html"),
+    ],
+)
+def test_files_of_the_web_root(pages: Pages, root: Path, path: str, file: str) -> None:
+    response = get(pages, path)
+    assert (response.status, response.file) == (200, root / file)
+    assert header(response, "Content-Length") == str((root / file).stat().st_size)
+
+
+@pytest.mark.parametrize("path", ["/", "/?token=x", "/console.html", "/console.html?path=%3Ftoken%3Dx"])
+def test_console_page_comes_from_the_package(pages: Pages, path: str) -> None:
+    response = get(pages, path)
+    assert (response.status, response.file) == (200, PACKAGE_WEB / "console.html")
+
+
+@pytest.mark.parametrize("name", sorted(file.name for file in PACKAGE_WEB.iterdir()))
+def test_every_file_of_the_package_is_served(pages: Pages, name: str) -> None:
+    assert get(pages, f"/{name}").file == PACKAGE_WEB / name
+
+
+def test_console_page_is_the_packages_even_where_the_web_root_has_one(pages: Pages, root: Path) -> None:
+    (root / "console.html").write_text("another")
+    assert get(pages, "/console.html").file == PACKAGE_WEB / "console.html"
+
+
+def test_console_page_has_what_clients_look_for_and_nothing_inline() -> None:
+    text = (PACKAGE_WEB / "console.html").read_text()
+    for word in ("<html", "</html>", "noVNC", "<script"):
+        assert word in text
+    assert parse_inline_sources(text) == ("", "")
+    assert " style=" not in text
+
+
+def test_alias_falls_back_to_vnc_html(pages: Pages, root: Path) -> None:
+    (root / "vnc_lite.html").unlink()
+    assert get(pages, "/vnc_auto.html").file == root / "vnc.html"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//host/%2F..",
+        "///host/%2F..",
+        "////host/%2F..",
+        "//host/vnc.html",
+        "//",
+        "/\\host/..",
+        "\\\\host",
+        "/%5Chost/%2F..",
+        "/%5c%5chost",
+        "/app\\a.css",
+        "/vnc.html\x00",
+        "/vnc.html\r\nX: y",
+        "/vnc.html\x7f",
+        "/é.js",
+        "/ vnc.html",
+        "vnc.html",
+        "http://host/vnc.html",
+        "*",
+        "",
+    ],
+)
+def test_malformed_targets_are_400(pages: Pages, path: str) -> None:
+    """S7: no address that some browser takes for another host, and no redirect for any."""
+    response = get(pages, path)
+    assert (response.status, response.file) == (400, None)
+    assert b"host" not in response.body
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../secret",
+        "/app/../vnc.html",
+        "/./vnc.html",
+        "/%2e%2e/secret",
+        "/%2E%2E/secret",
+        "/..%2fsecret",
+        "/%2f%2fhost",
+        "/app%2fa.css",
+        "/%00",
+        "/vnc.html%00",
+        "/vnc.html%0d%0aX:%20y",
+        "/%ff.js",
+        "/%c0%ae%c0%ae/secret",
+        "/app",
+        "/app/",
+        "/app//a.css",
+        "/core/",
+        "/up",
+        "/up/secret",
+        "/out.html",
+        "/loop",
+        "/pipe",
+        "/.hidden",
+        "/nothing.html",
+        "/vnc.html/",
+        "/vnc.html/x",
+        "/console.html/",
+        "/web/console.html",
+        "/" + "a" * 5000,
+        "/favicon.ico",
+    ],
+)
+def test_what_is_no_file_in_its_place_is_404(pages: Pages, path: str) -> None:
+    """S8: no way up, no listing, no link out."""
+    response = get(pages, path)
+    assert (response.status, response.file) == (404, None)
+    assert b"noVNC" in response.body
+    assert header(response, "Content-Length") == str(len(response.body))
+
+
+@given(path=st.text(max_size=60), prefix=st.sampled_from(["", "/", "/up/", "/app/", "/%2e%2e/", "/..%2f"]))
+def test_no_path_leaves_the_roots(path: str, prefix: str, web_root: Path) -> None:
+    response = Pages(str(web_root), []).respond(prefix + path, None)
+    assert response.status in (200, 400, 404)
+    if response.file is not None:
+        assert response.file.is_relative_to(web_root) or response.file.parent == PACKAGE_WEB
+
+
+@pytest.fixture(scope="module")
+def web_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    web = tmp_path_factory.mktemp("outer") / "web"
+    (web / "core").mkdir(parents=True)
+    (web / "core" / "rfb.js").write_text("")
+    (web / "vnc.html").write_text("")
+    (web / "up").symlink_to("..")
+    return web
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/vnc.html", "text/html; charset=utf-8"),
+        ("/console.js", "text/javascript; charset=utf-8"),
+        ("/console.css", "text/css; charset=utf-8"),
+        ("/core/rfb.js", "text/javascript; charset=utf-8"),
+        ("/app/a.css", "text/css; charset=utf-8"),
+        ("/app/a.svg", "image/svg+xml"),
+        ("/app/a.json", "application/json"),
+        ("/app/a.wasm", "application/wasm"),
+        ("/app/a.woff2", "font/woff2"),
+        ("/app/a.mp3", "audio/mpeg"),
+        ("/app/a.unknown", "application/octet-stream"),
+    ],
+)
+def test_content_types(pages: Pages, path: str, content_type: str) -> None:
+    assert header(get(pages, path), "Content-Type") == content_type
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"token={TOKEN}",
+        f"path=%3Ftoken%3D{TOKEN}",
+        f"path=websockify%3ftoken%3d{TOKEN}",
+        f"path=%253Ftoken%253D{TOKEN}",
+        f"autoconnect=1&path=%2525%33Ftoken%25253D{TOKEN}",
+        f"Token={TOKEN}",
+    ],
+)
+def test_pages_with_a_token_are_stored_nowhere(pages: Pages, query: str) -> None:
+    """S9: neither a cache nor a validator keeps the page under an address that opens a console."""
+    response = get(pages, f"/console.html?{query}", email.utils.formatdate(usegmt=True))
+    assert response.status == 200
+    assert header(response, "Cache-Control") == "no-store"
+
+
+def test_code_is_asked_for_again_each_time(pages: Pages, root: Path) -> None:
+    for path in ("/core/rfb.js", "/console.js", "/vnc.html", "/vnc.html?autoconnect=1"):
+        assert header(get(pages, path), "Cache-Control") == "no-cache"
+
+
+@pytest.mark.parametrize(
+    ("since", "status"),
+    [
+        ("Sun, 09 Sep 2001 01:46:40 GMT", 304),
+        ("Sun, 09 Sep 2001 01:46:41 GMT", 304),
+        ("Sun, 09 Sep 2001 01:46:39 GMT", 200),
+        ("Sun, 09 Sep 2001 01:46:40", 304),
+        ("yesterday", 200),
+        ("", 200),
+        ("Sun, 09 Sep 99999 01:46:40 +9999999999999999999", 200),
+        (None, 200),
+    ],
+)
+def test_unmodified_files_are_304(pages: Pages, root: Path, since: str | None, status: int) -> None:
+    os.utime(root / "core" / "rfb.js", (10**9, 10**9 + 0.7))
+    response = get(pages, "/core/rfb.js", since)
+    assert (response.status, header(response, "Last-Modified")) == (status, "Sun, 09 Sep 2001 01:46:40 GMT")
+    if status == 304:
+        assert (response.file, response.body, header(response, "Content-Length")) == (None, b"", None)
+
+
+@given(since=st.text(max_size=40))
+def test_no_date_breaks_it(since: str, web_root: Path) -> None:
+    assert Pages(str(web_root), []).respond("/vnc.html", since).status in (200, 304)
+
+
+def sha256_source(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def test_policy_of_novnc_pages_names_their_inline_parts(pages: Pages, root: Path) -> None:
+    policy = header(get(pages, "/vnc_lite.html"), "Content-Security-Policy") or ""
+    assert f"script-src 'self' {sha256_source(SCRIPT)};" in policy
+    assert f"style-src 'self' {sha256_source('a{}')};" in policy
+    assert "unsafe-inline" not in policy
+    assert "connect-src 'self';" in policy
+    (root / "vnc_lite.html").write_text(LITE.replace(SCRIPT, "changed();"))
+    policy = header(get(pages, "/vnc_lite.html"), "Content-Security-Policy") or ""
+    assert sha256_source("changed();") in policy
+    assert sha256_source(SCRIPT) not in policy
+
+
+def test_policy_of_the_console_page_allows_nothing_inline(pages: Pages) -> None:
+    policy = header(get(pages, "/console.html"), "Content-Security-Policy") or ""
+    assert "script-src 'self'; style-src 'self';" in policy
+
+
+def test_policy_of_a_drawing_runs_no_script(pages: Pages) -> None:
+    assert header(get(pages, "/app/a.svg"), "Content-Security-Policy") == (
+        "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("page", "scripts"),
+    [
+        ("<script>a</script><script>a</script>", ["a"]),
+        ("<script>a\r\nb\rc</script>", ["a\nb\nc"]),
+        ("<SCRIPT TYPE=module>if (a < b && c) {}</SCRIPT>", ["if (a < b && c) {}"]),
+        ("<!-- <script>no</script> --><script src=x>no</script><script></script>", [""]),
+        ("<p>text</p>", []),
+    ],
+)
+def test_parse_inline_sources(page: str, scripts: list[str]) -> None:
+    assert parse_inline_sources(page) == ("".join(f" {sha256_source(text)}" for text in scripts), "")
+
+
+@pytest.mark.parametrize(
+    ("ancestors", "directive", "x_frame_options"),
+    [
+        (["'self'"], "frame-ancestors 'self'", "SAMEORIGIN"),
+        (["self"], "frame-ancestors 'self'", "SAMEORIGIN"),
+        ([], "frame-ancestors 'none'", "DENY"),
+        (["none"], "frame-ancestors 'none'", "DENY"),
+        (
+            ["'self'", "https://horizon.example:8443", "*.example"],
+            "frame-ancestors 'self' https://horizon.example:8443 *.example",
+            None,
+        ),
+    ],
+)
+def test_frame_ancestors(root: Path, ancestors: list[str], directive: str, x_frame_options: str | None) -> None:
+    for path in ("/console.html", "/core/rfb.js", "/nothing", "//host"):
+        response = Pages(str(root), ancestors).respond(path, None)
+        assert (header(response, "Content-Security-Policy") or "").endswith(f"; {directive}")
+        assert header(response, "X-Frame-Options") == x_frame_options
+
+
+@pytest.mark.parametrize(
+    "ancestors", [["a; script-src *"], ["a b"], ["a\r\nX: y"], [""], ["'none'", "https://a"], ["é"]]
+)
+def test_bad_frame_ancestors_are_refused(root: Path, ancestors: list[str]) -> None:
+    with pytest.raises(errors.ConfigInvalid) as caught:
+        Pages(str(root), ancestors)
+    assert caught.value.option == "[console] frame_ancestors"
+
+
+@pytest.mark.parametrize("missing", ["core/rfb.js", "both pages", "everything"])
+def test_web_root_without_novnc_is_refused(root: Path, missing: str) -> None:
+    if missing == "core/rfb.js":
+        (root / "core" / "rfb.js").unlink()
+    elif missing == "both pages":
+        (root / "vnc.html").unlink()
+        (root / "vnc_lite.html").unlink()
+    else:
+        root = root / "nowhere"
+    with pytest.raises(errors.ConfigInvalid) as caught:
+        Pages(str(root), ["'self'"])
+    assert caught.value.option == "[DEFAULT] web"
+    assert str(root) in caught.value.reason
+
+
+@pytest.mark.parametrize("web_root_option", ["", None])
+def test_no_web_root_no_pages(web_root_option: str | None) -> None:
+    pages = Pages(web_root_option, ["'self'"])
+    assert [pages.respond(path, None).status for path in ("/", "/console.html", "/vnc.html")] == [404, 404, 404]
