@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a libvirt domain's XML says about its console: the VNC address, the owner, the name.
+
+Why: the address in the live XML is the only one that is true, and the owner stands nowhere else. Pure: text
+in, values out. Called by :mod:`porthole_compute.drivers.libvirt_host`.
+
+The owner is read from the first of these that the domain's ``<metadata>`` has:
+
+* Nova's element, ``<instance xmlns="http://openstack.org/xmlns/libvirt/nova/1.1">``, with ``<name>``,
+  ``<creationTime>`` and ``<owner><user uuid=""/><project uuid=""/></owner>``;
+* Porthole's, for domains that nobody's Nova made::
+
+    <instance xmlns="urn:porthole:instance:1">
+      <name>web-1</name>
+      <owner project="the project's id" user="the user's id"/>
+    </instance>
+
+Without either the instance bears the domain's name and has no owner: administrators only.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from lxml import etree
+
+from porthole_common import errors
+
+NOVA_NAMESPACE = "http://openstack.org/xmlns/libvirt/nova/1.1"
+PORTHOLE_NAMESPACE = "urn:porthole:instance:1"
+# libvirt's RPC carries strings up to 4 MiB; a domain's XML is some 10 KiB.
+MAX_XML_CHARS = 4 * 1024 * 1024
+# Nova's own columns end at 255.
+MAX_TEXT_CHARS = 255
+MAX_PORT = 65535
+
+
+@dataclass(eq=False)
+class DomainXmlInvalid(errors.ProtocolError):
+    """The text is not a domain's XML (formatdomain of libvirt); ``reason`` says where it fails."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"The domain's XML is not valid: {self.reason}."
+
+
+@dataclass(frozen=True)
+class VncDisplay:
+    """A VNC server on TCP. ``listen`` is None when the XML names no address; ``port`` None while it has none."""
+
+    listen: str | None
+    port: int | None
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What Porthole reads of a domain. ``vnc`` is None without a VNC server on TCP: no display, or a socket only."""
+
+    name: str
+    project_id: str | None
+    user_id: str | None
+    created_at: datetime | None
+    vnc: VncDisplay | None
+
+
+def parse_domain(xml: str) -> Domain:
+    """Return what ``xml``, the answer of virDomainGetXMLDesc, says.
+
+    :raises DomainXmlInvalid: when it is not well-formed, not a domain, has a DTD, or a field is out of range.
+    """
+    root = _parse(xml)
+    if root.tag != "domain":
+        raise DomainXmlInvalid("its root is not <domain>")
+    name = _read_text(root.findtext("name"), "name")
+    if not name:
+        raise DomainXmlInvalid("<name> is missing")
+    vnc = _read_vnc(root)
+    nova = root.find(f"metadata/{{{NOVA_NAMESPACE}}}instance")
+    if nova is not None:
+        return _read_nova(nova, name, vnc)
+    own = root.find(f"metadata/{{{PORTHOLE_NAMESPACE}}}instance")
+    if own is not None:
+        return _read_own(own, name, vnc)
+    return Domain(name, None, None, None, vnc)
+
+
+def get_proxy_host(listen: str | None, proxyclient_address: str) -> str:
+    """Return the host under which the proxy reaches a VNC server that listens on ``listen``.
+
+    A wildcard or no address: ``proxyclient_address``, since "0.0.0.0" is no place to dial. Loopback: itself when
+    the proxy is told to use loopback, else ``proxyclient_address``, where the operator must have put a forwarder.
+    Any other address: itself.
+    """
+    if not listen:
+        return proxyclient_address
+    address = _parse_address(listen)
+    if address is not None and address.is_unspecified:
+        return proxyclient_address
+    if _is_loopback(listen) and not _is_loopback(proxyclient_address):
+        return proxyclient_address
+    return listen
+
+
+def _parse(xml: str) -> etree._Element:
+    if len(xml) > MAX_XML_CHARS:
+        raise DomainXmlInvalid(f"it is longer than {MAX_XML_CHARS} characters")
+    # Nothing is fetched and nothing expanded: entities would let a description grow or read files.
+    parser = etree.XMLParser(
+        encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True
+    )
+    try:
+        root = etree.fromstring(xml.encode(), parser)
+    except (etree.XMLSyntaxError, UnicodeEncodeError) as exc:
+        raise DomainXmlInvalid(f"it does not parse ({exc})") from exc
+    if root.getroottree().docinfo.doctype:
+        raise DomainXmlInvalid("it has a document type declaration")
+    return root
+
+
+def _read_vnc(root: etree._Element) -> VncDisplay | None:
+    for graphics in root.iterfind("devices/graphics"):
+        if graphics.get("type") != "vnc" or graphics.get("socket") is not None:
+            continue
+        listens = graphics.findall("listen")
+        if any(listen.get("type") in {"socket", "none"} for listen in listens):
+            continue
+        address = next((listen.get("address") for listen in listens if listen.get("address")), graphics.get("listen"))
+        return VncDisplay(_read_text(address, "listen"), _read_port(graphics.get("port")))
+    return None
+
+
+def _read_port(text: str | None) -> int | None:
+    """Return the port; libvirt writes -1, or nothing, while autoport has not chosen one."""
+    if text is None:
+        return None
+    # int() also takes digits of other scripts, signs and blanks; libvirt writes none of them.
+    if not text.isascii() or not text.removeprefix("-").isdecimal() or len(text) > len("-65535"):
+        raise DomainXmlInvalid("a VNC port is not a number")
+    port = int(text)
+    if port > MAX_PORT:
+        raise DomainXmlInvalid(f"the VNC port {port} is out of range")
+    return port if port > 0 else None
+
+
+def _read_nova(element: etree._Element, domain_name: str, vnc: VncDisplay | None) -> Domain:
+    def find(path: str) -> etree._Element | None:
+        return element.find(path, namespaces={"nova": NOVA_NAMESPACE})
+
+    project, user, name, created = (
+        find(path) for path in ("nova:owner/nova:project", "nova:owner/nova:user", "nova:name", "nova:creationTime")
+    )
+    return Domain(
+        name=_read_text(name.text if name is not None else None, "nova:name") or domain_name,
+        project_id=_read_text(project.get("uuid") if project is not None else None, "nova:project"),
+        user_id=_read_text(user.get("uuid") if user is not None else None, "nova:user"),
+        created_at=_read_time(created.text if created is not None else None),
+        vnc=vnc,
+    )
+
+
+def _read_own(element: etree._Element, domain_name: str, vnc: VncDisplay | None) -> Domain:
+    owner = element.find(f"{{{PORTHOLE_NAMESPACE}}}owner")
+    return Domain(
+        name=_read_text(element.findtext(f"{{{PORTHOLE_NAMESPACE}}}name"), "name") or domain_name,
+        project_id=_read_text(owner.get("project") if owner is not None else None, "owner project"),
+        user_id=_read_text(owner.get("user") if owner is not None else None, "owner user"),
+        created_at=None,
+        vnc=vnc,
+    )
+
+
+def _read_text(text: str | None, what: str) -> str | None:
+    """Return ``text`` without the blanks around it, or None when nothing is left."""
+    text = (text or "").strip()
+    if len(text) > MAX_TEXT_CHARS:
+        raise DomainXmlInvalid(f"{what} is longer than {MAX_TEXT_CHARS} characters")
+    return text or None
+
+
+def _read_time(text: str | None) -> datetime | None:
+    """Return Nova's creationTime, ``YYYY-MM-DD HH:MM:SS`` in UTC."""
+    if not text or not text.strip():
+        return None
+    try:
+        return datetime.strptime(text.strip(), "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+    except ValueError as exc:
+        raise DomainXmlInvalid("nova:creationTime is not a time") from exc
+
+
+def _parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address that ``text`` is; None when it is a host name."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_loopback(text: str) -> bool:
+    address = _parse_address(text)
+    return text == "localhost" if address is None else address.is_loopback

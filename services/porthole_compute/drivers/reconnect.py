@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps one connection open, in a thread of its own, and makes it again whenever it is lost.
+
+Why: a hypervisor that is down when the daemon starts, or goes away later, must cost nobody a wait: whoever needs
+the connection has it or hears at once that there is none. Called by :mod:`porthole_compute.drivers.libvirt_host`;
+knows no library.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from porthole_common import errors
+
+LOG = logging.getLogger(__name__)
+
+
+class Reconnector:
+    """One connection, or None while there is none.
+
+    ``open_connection`` gets an event that it, or its callbacks, set once the connection is lost; it returns the
+    connection or raises Unavailable. ``close_connection`` never raises. ``on_change`` is told of every gain and
+    loss, after the fact. ``name`` is what the log calls the other side.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_connection: Callable[[threading.Event], Any],
+        close_connection: Callable[[Any], None],
+        on_change: Callable[[], None],
+        interval_s: float,
+    ) -> None:
+        self._name = name
+        self._open = open_connection
+        self._close = close_connection
+        self._on_change = on_change
+        self._interval_s = interval_s
+        self._current: Any = None
+        self._lost = threading.Event()
+        self._attempted = threading.Event()
+        self._stopping = threading.Event()
+        self._told = False
+        self._thread = threading.Thread(target=self._run, name=f"{name} connector", daemon=True)
+
+    @property
+    def current(self) -> Any:
+        """The connection, or None."""
+        return self._current
+
+    def start(self, timeout_s: float) -> None:
+        """Begin; return after the first attempt, or ``timeout_s`` into it."""
+        self._thread.start()
+        if not self._attempted.wait(timeout_s):
+            LOG.warning("%s has not answered within %g s; waiting for it", self._name, timeout_s)
+
+    def stop(self, timeout_s: float) -> None:
+        """Close the connection; an attempt that hangs for more than ``timeout_s`` is left behind."""
+        self._stopping.set()
+        self._lost.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._lost = threading.Event()
+            connection = self._attempt(self._lost)
+            if connection is None:
+                self._attempted.set()
+                self._stopping.wait(self._interval_s)
+                continue
+            self._current = connection
+            self._attempted.set()
+            self._on_change()
+            # stop() sets one event after the other; it may have met the one of the round before.
+            if not self._stopping.is_set():
+                self._lost.wait()
+            self._current = None
+            self._close(connection)
+            if not self._stopping.is_set():
+                LOG.warning("%s: the connection is lost", self._name)
+                self._on_change()
+
+    def _attempt(self, lost: threading.Event) -> Any:
+        connection, reason = None, ""
+        try:
+            connection = self._open(lost)
+        except errors.Unavailable as exc:
+            reason = str(exc.__cause__ or exc)
+        except Exception:
+            LOG.exception("%s: connecting failed", self._name)
+        if connection is not None:
+            self._told = False
+            LOG.info("%s: connected", self._name)
+        elif reason and not self._told:
+            # Once is enough: it will be like this every few seconds until somebody starts it.
+            LOG.warning("%s: %s; trying again every %g s", self._name, reason, self._interval_s)
+            self._told = True
+        return connection

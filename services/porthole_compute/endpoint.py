@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What other services call on this host: a console of an instance, and whether one is still where it was.
+
+Why: only the host that runs an instance knows where its VNC server listens now. The api asks for consoles, the
+proxy has each one validated before it dials (CVE-2013-0335). :mod:`porthole_compute.rpcapi` is the other end.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from oslo_config import cfg
+
+from porthole_common import errors
+from porthole_common.context import RequestContext
+from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason, is_uuid
+from porthole_common.rpc import Target as RpcTarget
+from porthole_common.rpc import expected_exceptions
+from porthole_compute.access_url import build_novnc_url, build_xvpvnc_url
+from porthole_compute.drivers import ComputeDriver
+
+LOG = logging.getLogger(__name__)
+
+
+class ComputeEndpoint:
+    """Methods of topic ``compute``, run from RPC threads; ``on_inventory_wanted`` returns at once."""
+
+    target = RpcTarget(version="1.0")
+
+    def __init__(self, conf: cfg.ConfigOpts, driver: ComputeDriver, on_inventory_wanted: Callable[[], None]) -> None:
+        self._host = conf.host
+        self._novnc_base_url = conf.vnc.novncproxy_base_url
+        self._xvpvnc_base_url = conf.vnc.xvpvncproxy_base_url
+        self._driver = driver
+        self._on_inventory_wanted = on_inventory_wanted
+
+    @expected_exceptions(errors.PortholeError)
+    def get_vnc_console(self, context: RequestContext, instance_uuid: str, console_type: str) -> dict[str, Any]:
+        """Return a new console as ``ConnectInfo.to_primitive`` writes it, with a token that nobody has stored yet.
+
+        :raises ConsoleTypeInvalid: when ``console_type`` is not one of Porthole's.
+        :raises PortholeError: what :meth:`ComputeDriver.get_vnc_target` raises.
+        """
+        if console_type not in set(ConsoleType):
+            raise errors.ConsoleTypeInvalid(console_type)
+        known_type = ConsoleType(console_type)
+        target = self._get_target(instance_uuid, known_type)
+        token = str(uuid.uuid4())
+        if known_type is ConsoleType.NOVNC:
+            access_url = build_novnc_url(self._novnc_base_url, token)
+        else:
+            access_url = build_xvpvnc_url(self._xvpvnc_base_url, token)
+        connect_info = ConnectInfo(
+            instance_uuid=instance_uuid,
+            console_type=known_type,
+            host=target.host,
+            port=target.port,
+            access_url=access_url,
+            compute_host=self._host,
+            token=token,
+        )
+        return connect_info.to_primitive()
+
+    @expected_exceptions(errors.PortholeError)
+    def validate_console(
+        self, context: RequestContext, instance_uuid: str, host: str, port: int | str, console_type: str
+    ) -> dict[str, Any]:
+        """Return ``{host, port}`` of the instance's VNC server as it is now, which is where it was.
+
+        :raises TokenInvalid: when it is elsewhere, the instance is gone, stopped or on its way, or has no console
+            of the type any more.
+        :raises HypervisorUnavailable: when the hypervisor does not answer.
+        """
+        if console_type not in set(ConsoleType):
+            raise errors.TokenInvalid(str(TokenReason.CONSOLE_TYPE))
+        try:
+            asked = Target.from_primitive({"host": host, "port": port})
+            target = self._get_target(instance_uuid, ConsoleType(console_type))
+        except (errors.NotFound, errors.Conflict, errors.ConsoleTypeUnavailable, ValueError) as exc:
+            LOG.info("console of instance %s is over: %s", instance_uuid, exc)
+            raise errors.TokenInvalid(str(TokenReason.INSTANCE_GONE)) from exc
+        if asked != target:
+            LOG.info("console of instance %s is over: it was issued for another address", instance_uuid)
+            raise errors.TokenInvalid(str(TokenReason.INSTANCE_GONE))
+        return target.to_primitive()
+
+    def publish_inventory(self, context: RequestContext) -> None:
+        """Have the inventory published soon: an api has just started."""
+        self._on_inventory_wanted()
+
+    def _get_target(self, instance_uuid: str, console_type: ConsoleType) -> Target:
+        if not is_uuid(instance_uuid):
+            raise errors.InstanceNotFound(instance_uuid)
+        return self._driver.get_vnc_target(instance_uuid, console_type)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells every api which instances this host has: at start, on each change, when asked, and every so often.
+
+Why: an api answers "which host runs it, whose is it" from memory, and a host that is silent counts as down.
+Made by :mod:`porthole_compute.main`; the driver's events and the endpoint wake it.
+"""
+
+import logging
+import threading
+from typing import Protocol
+
+from porthole_common import errors
+from porthole_common.context import RequestContext, build_daemon_context
+from porthole_common.model import Instance
+from porthole_common.published import Inventory
+from porthole_compute.drivers import ComputeDriver
+
+LOG = logging.getLogger(__name__)
+# A guest that starts sends half a dozen events; one inventory tells them all.
+DEBOUNCE_S = 0.2
+# After a publication that no broker took; the api counts to 90 s before it calls a host down.
+RETRY_S = 5.0
+
+
+class Publisher(Protocol):
+    """Where inventories go: :class:`porthole_common.published.InventoryPublisher`."""
+
+    def publish(self, context: RequestContext, inventory: Inventory) -> None:
+        """Send a full inventory.
+
+        :raises RpcUnavailable: when there is no broker to take it.
+        """
+
+
+class InventoryReporter:
+    """A thread that publishes full inventories; a hypervisor that is down is reported with what was known last."""
+
+    def __init__(
+        self,
+        host: str,
+        driver: ComputeDriver,
+        publisher: Publisher,
+        interval_s: float,
+        debounce_s: float = DEBOUNCE_S,
+        retry_s: float = RETRY_S,
+    ) -> None:
+        self._host = host
+        self._driver = driver
+        self._publisher = publisher
+        self._interval_s = interval_s
+        self._debounce_s = debounce_s
+        self._retry_s = retry_s
+        self._last_known: tuple[Instance, ...] = ()
+        self._in_trouble = False
+        self._wanted = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="inventory", daemon=True)
+
+    def start(self) -> None:
+        """Publish the first inventory, from the thread, and go on."""
+        self._thread.start()
+
+    def request(self) -> None:
+        """Have an inventory published soon; returns at once."""
+        self._wanted.set()
+
+    def stop(self, timeout_s: float) -> None:
+        """Publish no more; wait up to ``timeout_s`` for the publication under way."""
+        self._stopping.set()
+        self._wanted.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def publish(self) -> bool:
+        """Publish an inventory now, from the calling thread; return whether a broker took it."""
+        trouble = ""
+        try:
+            self._publisher.publish(build_daemon_context(), self._read())
+        except errors.Unavailable as exc:
+            trouble = str(exc)
+        if trouble and not self._in_trouble:
+            LOG.warning("the inventory is not published: %s Trying again every %g s", trouble, self._retry_s)
+        elif self._in_trouble and not trouble:
+            LOG.info("the inventory is published again")
+        self._in_trouble = bool(trouble)
+        return not trouble
+
+    def _read(self) -> Inventory:
+        try:
+            self._last_known = tuple(self._driver.list_instances())
+        except errors.HypervisorUnavailable:
+            return Inventory(self._host, self._last_known, hypervisor_up=False)
+        return Inventory(self._host, self._last_known)
+
+    def _run(self) -> None:
+        while True:
+            self._wanted.clear()
+            # Asked after the clear: stop() sets this one first.
+            if self._stopping.is_set():
+                return
+            try:
+                published = self.publish()
+            except Exception:
+                LOG.exception("the inventory could not be made")
+                published = False
+            self._wanted.wait(self._interval_s if published else min(self._retry_s, self._interval_s))
+            # What happens within this time goes into the same inventory.
+            self._stopping.wait(self._debounce_s)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""porthole-compute: the process that knows the instances of one host.
+
+Why one per hypervisor: where a VNC server listens is known there and nowhere else. It answers RPC under the
+host's name, publishes the inventory and has tokens revoked. ``porthole standalone`` builds the same service.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from oslo_config import cfg
+
+from porthole_common import errors, service
+from porthole_common.published import InventoryPublisher
+from porthole_common.rpc import Rpc
+from porthole_compute.drivers import ComputeDriver
+from porthole_compute.drivers.static import StaticDriver
+from porthole_compute.endpoint import ComputeEndpoint
+from porthole_compute.inventory import InventoryReporter
+from porthole_compute.revocation import Revoker
+from porthole_compute.rpcapi import TOPIC
+from porthole_consoleauth.rpcapi import ConsoleAuthAPI
+
+PROGRAM = "porthole-compute"
+# A publication or revocation that is under way at the end has this long.
+STOP_TIMEOUT_S = 5.0
+
+
+class ComputeService:
+    """Compute inside a process (:class:`porthole_common.service.Service`); also its driver's DriverEvents."""
+
+    name = PROGRAM
+
+    def __init__(self, conf: cfg.ConfigOpts, rpc: Rpc, driver: ComputeDriver, owns_rpc: bool) -> None:
+        """Prepare; ``owns_rpc`` says whether :meth:`stop` closes ``rpc`` too."""
+        self._rpc = rpc
+        self._owns_rpc = owns_rpc
+        self._driver = driver
+        self._reporter = InventoryReporter(conf.host, driver, InventoryPublisher(rpc), conf.compute.inventory_interval)
+        self._revoker = Revoker(ConsoleAuthAPI(rpc))
+        endpoint = ComputeEndpoint(conf, driver, self._reporter.request)
+        self._server = rpc.get_server(TOPIC, conf.host, [endpoint])
+        self._serving = False
+
+    def start(self) -> None:
+        """Try the hypervisor once, serve the topic, and publish the first inventory.
+
+        :raises ConfigInvalid: when the driver cannot start with its options.
+        """
+        self._revoker.start()
+        self._driver.start(self)
+        self._serving = True
+        self._server.start()
+        self._reporter.start()
+
+    def reload(self) -> None:
+        """Reread what the driver can reread."""
+        self._driver.reload()
+
+    def stop(self) -> None:
+        """Answer what is under way, and let go of the hypervisor and the bus."""
+        # The stop of a server that was never started waits for its start.
+        if self._serving:
+            self._server.stop()
+        self._driver.stop()
+        self._reporter.stop(STOP_TIMEOUT_S)
+        self._revoker.stop(STOP_TIMEOUT_S)
+        if self._owns_rpc:
+            self._rpc.close()
+
+    def inventory_changed(self) -> None:
+        """Have the inventory published."""
+        self._reporter.request()
+
+    def consoles_ended(self, instance_uuid: str) -> None:
+        """Have the instance's tokens revoked."""
+        self._revoker.revoke(instance_uuid)
+
+
+def build_driver(conf: cfg.ConfigOpts) -> ComputeDriver:
+    """Return the driver that [compute] driver names, not started yet.
+
+    :raises ConfigInvalid: when it is libvirt and the Python bindings are not installed.
+    """
+    if conf.compute.driver == "static":
+        return StaticDriver(conf)
+    try:
+        # Here, since libvirt-python is an extra that only hosts with libvirt install.
+        from porthole_compute.drivers.libvirt_host import LibvirtDriver  # noqa: PLC0415
+    except ImportError as exc:
+        raise errors.ConfigInvalid(
+            "[compute] driver", f"libvirt needs libvirt-python; install porthole[compute] ({exc})"
+        ) from exc
+    return LibvirtDriver(conf)
+
+
+def build_standalone(conf: cfg.ConfigOpts, rpc: Rpc) -> ComputeService:
+    """Build the service of ``porthole standalone``: ``rpc`` is shared with the other services.
+
+    :raises ConfigInvalid: when an option does not do.
+    """
+    _refuse_recording(conf)
+    return ComputeService(conf, rpc, build_driver(conf), owns_rpc=False)
+
+
+def build(conf: cfg.ConfigOpts) -> Sequence[ComputeService]:
+    """Build the daemon's service.
+
+    :raises ConfigInvalid: when an option does not do.
+    """
+    _refuse_recording(conf)
+    driver = build_driver(conf)
+    return [ComputeService(conf, Rpc(conf, conf.api.rpc_timeout), driver, owns_rpc=True)]
+
+
+def _refuse_recording(conf: cfg.ConfigOpts) -> None:
+    if conf.record:
+        raise errors.ConfigInvalid("[DEFAULT] record", "recording sessions is not offered")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the daemon; return its exit status."""
+    return service.main(PROGRAM, build, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
