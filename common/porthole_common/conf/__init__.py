@@ -11,7 +11,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from porthole_common import log
+from porthole_common import errors, log
 from porthole_common.conf import (
     api,
     compute,
@@ -46,7 +46,19 @@ def parse(conf: cfg.ConfigOpts, program: str, argv: Sequence[str] | None = None,
     Without ``--config-file`` the files are those that oslo.config finds for project ``porthole``
     (``/etc/porthole/porthole.conf``, ``/etc/porthole/porthole.conf.d``).
 
-    :raises cfg.Error: when an option or a file does not parse.
+    :raises cfg.Error: when an argument or a file does not parse.
+    :raises ConfigInvalid: when an option's value does not do.
     """
     register_opts(conf)
     conf(args=None if argv is None else list(argv), project="porthole", prog=program, **overrides)
+    for group, opts in list_opts():
+        for opt in opts:
+            _check_value(conf if group == "DEFAULT" else conf[group], group, opt)
+
+
+def _check_value(values: Any, group: str, opt: cfg.Opt) -> None:
+    # oslo.config looks at a value when it is first asked for, which may be days after the start.
+    try:
+        values[opt.dest]
+    except (cfg.Error, ValueError) as exc:
+        raise errors.ConfigInvalid(f"[{group}] {opt.name}", str(exc)) from exc
