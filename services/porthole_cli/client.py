@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compute API over a keystoneauth adapter: servers and their consoles.
+
+Why: the commands need three requests of Nova's API; this is the one module that knows their shapes, and where
+keystoneauth's errors become one line for the user. Works against Porthole and against Nova. Called by
+:mod:`porthole_cli.servers` and :mod:`porthole_cli.consoles`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from keystoneauth1 import adapter, discover, exceptions
+
+from porthole_cli.errors import AnswerInvalid, ApiRefused, ApiUnavailable, CloudInvalid, ServerAmbiguous, ServerNotFound
+from porthole_common.model import is_uuid
+
+# Nova's API reference, "Server Consoles": remote-consoles came with 2.6 and replaced os-getVNCConsole.
+REMOTE_CONSOLES_SINCE = (2, 6)
+PAGE_SIZE = 500
+
+
+@dataclass(frozen=True)
+class Console:
+    """A console as the API gives it; ``url`` holds the token and is for the user's eyes alone."""
+
+    type: str
+    url: str
+
+    def __repr__(self) -> str:
+        return f"Console({self.type})"
+
+
+@dataclass(frozen=True)
+class _Base:
+    """Where the API stands and the microversions it offers (None: it has none)."""
+
+    url: str
+    min_microversion: tuple[int | float, ...] | None = None
+    max_microversion: tuple[int | float, ...] | None = None
+
+
+class ComputeClient:
+    """Asks one compute API, as one user. Makes no request before it is asked something.
+
+    Every method raises CloudInvalid when the cloud has no compute API, ApiUnavailable when the API does not answer,
+    ApiRefused when it answers an error, and AnswerInvalid when the answer is not what Nova's API reference says.
+    """
+
+    def __init__(self, session: adapter.Adapter) -> None:
+        self._adapter = session
+
+    def list_servers(self, name: str | None = None, details: bool = False) -> Iterator[dict[str, Any]]:
+        """Yield the servers, page by page: ``{id, name, links}``, or all their keys with ``details``.
+
+        ``name`` is the API's filter: Nova reads it as a regular expression that matches anywhere.
+        """
+        query: dict[str, Any] = {"limit": PAGE_SIZE} | ({"name": name} if name is not None else {})
+        path = "/servers/detail" if details else "/servers"
+        while True:
+            page = self._request("GET", path, params=query)
+            servers = self._pick(page, "servers", list)
+            yield from servers
+            if not servers or not any(link.get("rel") == "next" for link in page.get("servers_links", ())):
+                return
+            query["marker"] = servers[-1]["id"]
+
+    def get_server(self, server_id: str) -> dict[str, Any]:
+        """Return the server whose ID is ``server_id`` (a UUID), with all its keys."""
+        server: dict[str, Any] = self._pick(self._request("GET", f"/servers/{server_id}"), "server", dict)
+        return server
+
+    def find_server(self, name_or_id: str) -> dict[str, Any]:
+        """Return the server with that ID or else that very name, with all its keys.
+
+        :raises ServerNotFound: when there is none.
+        :raises ServerAmbiguous: when several have the name.
+        """
+        if is_uuid(name_or_id.lower()):
+            try:
+                return self.get_server(name_or_id.lower())
+            except ApiRefused as exc:
+                if exc.status != 404:
+                    raise
+        ids = tuple(server["id"] for server in self.list_servers(name_or_id) if server["name"] == name_or_id)
+        if not ids:
+            raise ServerNotFound(name_or_id)
+        if len(ids) > 1:
+            raise ServerAmbiguous(name_or_id, ids)
+        return self.get_server(ids[0])
+
+    def create_console(self, server_id: str, console_type: str) -> Console:
+        """Ask for a new console of the server: ``console_type`` is ``novnc`` or ``xvpvnc``."""
+        microversion = self._find_console_microversion()
+        if microversion is not None and _is_since(microversion, REMOTE_CONSOLES_SINCE):
+            body = {"remote_console": {"protocol": "vnc", "type": console_type}}
+            path, key = f"/servers/{server_id}/remote-consoles", "remote_console"
+        else:
+            body = {"os-getVNCConsole": {"type": console_type}}
+            path, key = f"/servers/{server_id}/action", "console"
+        answer = self._pick(self._request("POST", path, json=body, microversion=microversion), key, dict)
+        if not isinstance(answer.get("url"), str):
+            raise AnswerInvalid(self._base.url)
+        return Console(str(answer.get("type", console_type)), answer["url"])
+
+    def _find_console_microversion(self) -> str | None:
+        """Return the user's choice, else the oldest with remote-consoles that the server offers, else None."""
+        if self._adapter.default_microversion:
+            return str(self._adapter.default_microversion)
+        base = self._base
+        if base.max_microversion is None or base.max_microversion < REMOTE_CONSOLES_SINCE:
+            return None
+        return discover.version_to_string(max(REMOTE_CONSOLES_SINCE, base.min_microversion or REMOTE_CONSOLES_SINCE))
+
+    @cached_property
+    def _base(self) -> _Base:
+        """The versioned API behind the endpoint, which may be given as the server's root."""
+        try:
+            url = self._adapter.get_endpoint()
+        except exceptions.ClientException as exc:
+            raise self._map(exc) from exc
+        if not url:
+            raise CloudInvalid("The cloud has no compute API: set its URL with --os-endpoint.")
+        if not url.startswith(("http://", "https://")):
+            raise CloudInvalid(f"The endpoint '{url}' is not a URL: http://127.0.0.1:8774/v2.1 would be one.")
+        try:
+            data = self._adapter.get_endpoint_data()
+            data = data and data.get_versioned_data(
+                self._adapter.session, min_version=(2, 1), max_version=(2, discover.LATEST)
+            )
+        except exceptions.ClientException:
+            # No version document, or nobody there: the request itself tells the user which.
+            data = None
+        if data is None or not data.url:
+            return _Base(url.rstrip("/"))
+        return _Base(data.url.rstrip("/"), data.min_microversion, data.max_microversion)
+
+    def _request(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        base = self._base.url
+        try:
+            response = self._adapter.request(path, method, endpoint_override=base, **arguments)
+            answer = response.json()
+        except exceptions.ClientException as exc:
+            raise self._map(exc, base) from exc
+        except ValueError as exc:
+            raise AnswerInvalid(base) from exc
+        if not isinstance(answer, dict):
+            raise AnswerInvalid(base)
+        return answer
+
+    def _pick(self, answer: dict[str, Any], key: str, kind: type) -> Any:
+        if not isinstance(answer.get(key), kind):
+            raise AnswerInvalid(self._base.url)
+        return answer[key]
+
+    def _map(self, exc: exceptions.ClientException, url: str = "") -> ApiRefused | ApiUnavailable:
+        """Return the error for the user; without ``url`` it was Keystone that failed, and the text says where."""
+        if isinstance(exc, exceptions.HttpError):
+            return ApiRefused(exc.http_status, _read_fault(exc))
+        if url and isinstance(exc, exceptions.ConnectTimeout):
+            return ApiUnavailable(f"The API at {url} does not answer in time.")
+        if url and isinstance(exc, exceptions.ConnectFailure):
+            return ApiUnavailable(f"The API at {url} takes no connections.")
+        return ApiUnavailable(str(exc))
+
+
+def _read_fault(exc: exceptions.HttpError) -> str:
+    """Return the message of a fault in Nova's shape, ``{"<fault>": {"code", "message"}}``, else the exception's."""
+    try:
+        body = exc.response.json() if exc.response is not None else None
+        message = next(iter(body.values()))["message"] if isinstance(body, dict) else None
+    except (ValueError, StopIteration, TypeError, KeyError):
+        message = None
+    return " ".join(str(message or exc.message).split())
+
+
+def _is_since(microversion: str, since: tuple[int, int]) -> bool:
+    version = discover.normalize_version_number(microversion)
+    return discover.version_match(since, version) or discover.LATEST in version

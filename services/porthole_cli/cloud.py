@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the cloud as OpenStack's clients do, and opens a keystoneauth adapter to its compute API.
+
+Why: users have their OS_* variables and clouds.yaml already, and both libraries that read them come with
+OpenStack. keystoneauth1 alone reads variables and flags, in a sixth of a second; openstacksdk is what reads
+clouds.yaml, takes twice as long to import, and is therefore imported when a cloud is named and not before.
+Called by :mod:`porthole_cli.main`.
+"""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keystoneauth1 import adapter, discover, exceptions, loading, noauth
+
+from porthole_cli.errors import CloudInvalid
+
+DEFAULT_ENDPOINT = "http://127.0.0.1:8774/v2.1"
+# Seconds an HTTP request waits; keystoneauth's own 600 are longer than a user does.
+TIMEOUT_S = 60.0
+
+# openstacksdk says neither where it looked nor that it skipped a file.
+_SEARCHED = (
+    "clouds.yaml is looked for in this directory, in ~/.config/openstack and in /etc/openstack, or is what "
+    "OS_CLIENT_CONFIG_FILE names; one that is not YAML is passed over"
+)
+
+_Loader = loading.BaseLoader[Any] | None
+OpenCloud = Callable[[argparse.Namespace], adapter.Adapter]
+
+
+def register_options(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """Add the options that say which cloud; what it parses is for :func:`open_cloud`.
+
+    ``argv`` is peeked into, since the options depend on the cloud and the authentication type named there.
+
+    :raises CloudInvalid: when the cloud or the authentication type is not known.
+    """
+    register = _register_named_cloud if _find_cloud_name(argv) else _register_environment
+    parser.set_defaults(open_cloud=register(parser, argv))
+
+
+def open_cloud(options: argparse.Namespace | None) -> adapter.Adapter:
+    """Return an adapter to the compute API of the cloud that ``options`` say; no request is made yet.
+
+    :raises CloudInvalid: when something that the authentication needs is not given.
+    """
+    # cliff types the global options of a command as optional; within an App they are always there.
+    if options is None:
+        raise CloudInvalid("No options: the command runs outside the porthole program.")
+    opener: OpenCloud = options.open_cloud
+    return opener(options)
+
+
+def _find_cloud_name(argv: Sequence[str]) -> str | None:
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek.add_argument("--os-cloud", default=os.environ.get("OS_CLOUD"))
+    name: str | None = peek.parse_known_args(list(argv))[0].os_cloud
+    return name
+
+
+def _register_named_cloud(parser: argparse.ArgumentParser, argv: Sequence[str]) -> OpenCloud:
+    # Only here: see the module's docstring.
+    from openstack import config as openstack_config  # noqa: PLC0415
+    from openstack import exceptions as openstack_exceptions  # noqa: PLC0415
+
+    try:
+        finder = openstack_config.OpenStackConfig()
+        finder.register_argparse_arguments(parser, list(argv), service_keys=["compute"])
+    except openstack_exceptions.ConfigException as exc:
+        raise CloudInvalid(f"{exc} ({_SEARCHED})") from exc
+
+    def open_named_cloud(options: argparse.Namespace) -> adapter.Adapter:
+        try:
+            region = finder.get_one(argparse=options)
+            session = region.get_session()
+        except (openstack_exceptions.ConfigException, exceptions.ClientException) as exc:
+            raise CloudInvalid(str(exc)) from exc
+        session.timeout = session.timeout or TIMEOUT_S
+        version = options.os_compute_api_version or region.get_default_microversion("compute")
+        return adapter.Adapter(
+            session,
+            service_type=region.get_service_type("compute"),
+            service_name=region.get_service_name("compute"),
+            interface=region.get_interface("compute"),
+            region_name=region.get_region_name("compute"),
+            endpoint_override=region.get_endpoint("compute"),
+            default_microversion=_find_microversion(version),
+        )
+
+    return open_named_cloud
+
+
+def _register_environment(parser: argparse.ArgumentParser, argv: Sequence[str]) -> OpenCloud:
+    environ = os.environ
+    parser.add_argument(
+        "--os-cloud", metavar="<name>", help="Cloud of clouds.yaml to connect to. Defaults to env[OS_CLOUD]."
+    )
+    try:
+        auth_type = _find_auth_type(argv)
+        plugin: _Loader = loading.register_auth_argparse_arguments(parser, list(argv), default=auth_type)
+    except exceptions.NoMatchingPlugin as exc:
+        raise CloudInvalid(str(exc)) from exc
+    loading.register_session_argparse_arguments(parser)
+    service = parser.add_argument_group("Compute API Options")
+    for name, text in (
+        ("interface", "Interface of the catalog to use: public, internal or admin."),
+        ("region-name", "Region of the catalog to use."),
+        ("compute-endpoint-override", "URL to use in place of the catalog's."),
+        ("compute-api-version", "Microversion to ask for. Unset: what the server offers decides."),
+    ):
+        variable = "OS_" + name.upper().replace("-", "_")
+        service.add_argument(
+            f"--os-{name}",
+            metavar=f"<{name}>",
+            default=environ.get(variable),
+            help=f"{text} Defaults to env[{variable}].",
+        )
+    parser.set_defaults(timeout=TIMEOUT_S)
+    if plugin is not None and plugin.plugin_class is noauth.NoAuth and not environ.get("OS_ENDPOINT"):
+        parser.set_defaults(os_endpoint=DEFAULT_ENDPOINT)
+    return _open_environment
+
+
+def _find_auth_type(argv: Sequence[str]) -> str:
+    """Return the type that the variables and flags mean when they do not name one.
+
+    An auth URL means Keystone: with a token if there is one, else with a password. Else there is nothing to
+    authenticate to.
+    """
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek.add_argument("--os-auth-url", default=os.environ.get("OS_AUTH_URL"))
+    peek.add_argument("--os-token", default=os.environ.get("OS_TOKEN"))
+    options, _ = peek.parse_known_args(list(argv))
+    if not options.os_auth_url:
+        return "none"
+    return "token" if options.os_token else "password"
+
+
+def _open_environment(options: argparse.Namespace) -> adapter.Adapter:
+    try:
+        auth = loading.load_auth_from_argparse_arguments(options)
+        session = loading.load_session_from_argparse_arguments(options, auth=auth)
+    except exceptions.ClientException as exc:
+        raise CloudInvalid(str(exc)) from exc
+    return adapter.Adapter(
+        session,
+        service_type="compute",
+        interface=options.os_interface or "public",
+        region_name=options.os_region_name,
+        endpoint_override=options.os_compute_endpoint_override,
+        default_microversion=_find_microversion(options.os_compute_api_version),
+    )
+
+
+def _find_microversion(text: str | None) -> str | None:
+    """Return the microversion that ``text`` names, as keystoneauth writes it.
+
+    OpenStack's clients write "2" for no particular one and "2.latest" for keystoneauth's "latest".
+
+    :raises CloudInvalid: when it names none.
+    """
+    if text in (None, "", "2"):
+        return None
+    if text == "2.latest":
+        return "latest"
+    try:
+        discover.normalize_version_number(text)
+    except TypeError as exc:
+        raise CloudInvalid(f"'{text}' is not a microversion: 2.6 would be one.") from exc
+    return text

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``porthole get-vnc-console``: the URL of a server's screen.
+
+Why: the name, the arguments and the table are those of ``nova get-vnc-console``, which people have in their
+fingers and scripts. Called by cliff through :mod:`porthole_cli.main`.
+"""
+
+import argparse
+
+from cliff.lister import Lister
+
+from porthole_cli.client import ComputeClient
+from porthole_cli.cloud import open_cloud
+from porthole_common.model import ConsoleType
+
+
+class GetVncConsole(Lister):
+    """Get a VNC console of a server: a URL that opens it, for a few minutes.
+
+    The URL alone: -f value -c Url
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add SERVER and the console type."""
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument("server", metavar="SERVER", help="Name or ID of the server.")
+        parser.add_argument(
+            "console_type",
+            metavar="{novnc,xvpvnc}",
+            choices=[str(name) for name in ConsoleType],
+            help="novnc: a page for the browser. xvpvnc: an address for a native VNC viewer.",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, str], list[tuple[str, str]]]:
+        """Return the header and the one console."""
+        client = ComputeClient(open_cloud(self.app_args))
+        server = client.find_server(parsed_args.server)
+        console = client.create_console(server["id"], parsed_args.console_type)
+        return ("Type", "Url"), [(console.type, console.url)]

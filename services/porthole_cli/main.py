@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``porthole`` command: its global options, its subcommands, its log.
+
+Why: cliff gives the formats and the help; what is added here is where the cloud is (:mod:`porthole_cli.cloud`)
+and that no line on the terminal or in a log file holds a token. Imports no service: ``porthole list`` is to
+answer before the user has looked up. Started by the shell as ``porthole``.
+"""
+
+import logging
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+from cliff.app import App
+from cliff.command import Command
+from cliff.commandmanager import CommandManager
+
+from porthole_cli import cloud
+from porthole_cli.consoles import GetVncConsole
+from porthole_cli.errors import CloudInvalid
+from porthole_cli.servers import ListServers, ShowServer
+from porthole_common.redaction import RedactingFilter
+
+DESCRIPTION = (
+    "Opens the screens of virtual machines. The cloud is found as OpenStack's clients do: by OS_* variables, by "
+    "--os-cloud or OS_CLOUD and clouds.yaml, or by --os-auth-type none --os-endpoint URL. With nothing set at all "
+    f"it is the Porthole on this machine, {cloud.DEFAULT_ENDPOINT}, without authentication."
+)
+COMMANDS: dict[str, type[Command]] = {
+    "get-vnc-console": GetVncConsole,
+    "list": ListServers,
+    "show": ShowServer,
+}
+_DEBUG_LEVEL = 2
+
+
+class PortholeApp(App):  # type: ignore[misc, unused-ignore]
+    """cliff's App with Porthole's commands."""
+
+    NAME = "porthole"
+    LOG = logging.getLogger(NAME)
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        """Build the parser for ``argv``.
+
+        :raises CloudInvalid: when the cloud or the authentication type named there is not known.
+        """
+        self._argv = argv
+        commands = CommandManager("")
+        for name, command in COMMANDS.items():
+            commands.add_command(name, command)
+        super().__init__(DESCRIPTION, _find_version(), commands, deferred_help=True)
+
+    def build_option_parser(
+        self, description: str | None, version: str | None, argparse_kwargs: dict[str, Any] | None = None
+    ) -> ArgumentParser:
+        """Add the options that say which cloud to cliff's own."""
+        parser: ArgumentParser = super().build_option_parser(description, version, argparse_kwargs)
+        cloud.register_options(parser, self._argv)
+        return parser
+
+    def configure_logging(self) -> None:
+        """Let cliff set up the log, then keep the tokens out of it. ``--debug`` shows every request."""
+        if self.options.debug:
+            self.options.verbose_level = _DEBUG_LEVEL
+        super().configure_logging()
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(RedactingFilter())
+            if not isinstance(handler, logging.FileHandler) and self.options.verbose_level < _DEBUG_LEVEL:
+                # The libraries' warnings repeat what the error says that the user gets anyway.
+                handler.setLevel(logging.ERROR)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 0; 1 after one line on stderr; 2 for a wrong command line."""
+    # cliff would open a shell of its own on an empty command line.
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        return int(PortholeApp(arguments).run(arguments))
+    except CloudInvalid as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 1
+
+
+def _find_version() -> str:
+    try:
+        return metadata.version("porthole")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+from collections.abc import Iterator
+
+import pytest
+from keystoneauth1 import adapter, noauth, session
+
+from porthole_cli.client import ComputeClient
+from porthole_cli.errors import AnswerInvalid, ApiRefused, ApiUnavailable, ServerAmbiguous, ServerNotFound
+from support.nova_api import CONSOLE_URL, TOKEN, NovaApi
+from support.ports import free_port
+
+UUID = "2a5a0a3e-7c5f-4c8e-9d0a-0c1d2e3f4a5b"
+OTHER = "7b1de0c6-93f0-4a63-b6a8-2f2f0f9f7a10"
+
+
+@pytest.fixture
+def api() -> Iterator[NovaApi]:
+    with NovaApi() as running:
+        running.add_server(UUID, "web")
+        yield running
+
+
+def make_client(url: str, microversion: str | None = None) -> ComputeClient:
+    auth = noauth.NoAuth(endpoint=url)
+    opened = session.Session(auth=auth, timeout=10)
+    return ComputeClient(adapter.Adapter(opened, service_type="compute", default_microversion=microversion))
+
+
+class TestListServers:
+    def test_no_server(self) -> None:
+        with NovaApi() as api:
+            assert list(make_client(api.url).list_servers()) == []
+
+    def test_every_page_is_followed(self, api: NovaApi) -> None:
+        api.page_size = 2
+        for number in range(4):
+            api.add_server(f"00000000-0000-4000-8000-00000000000{number}", f"vm{number}")
+
+        names = [server["name"] for server in make_client(api.url).list_servers(details=True)]
+
+        assert names == ["web", "vm0", "vm1", "vm2", "vm3"]
+        assert [request.query.get("marker") for request in api.sent("GET") if "servers" in request.path] == [
+            None,
+            "00000000-0000-4000-8000-000000000000",
+            "00000000-0000-4000-8000-000000000002",
+        ]
+
+    def test_a_next_link_behind_an_empty_page_ends(self, api: NovaApi) -> None:
+        api.answers["GET /v2.1/servers"] = (200, {"servers": [], "servers_links": [{"rel": "next", "href": "x"}]})
+
+        assert list(make_client(api.url).list_servers()) == []
+
+    def test_the_root_of_the_server_does_as_an_endpoint(self, api: NovaApi) -> None:
+        assert [server["id"] for server in make_client(api.root).list_servers()] == [UUID]
+
+
+class TestFindServer:
+    def test_by_id(self, api: NovaApi) -> None:
+        assert make_client(api.url).find_server(UUID)["name"] == "web"
+        assert [request.path for request in api.requests if "servers" in request.path] == [f"/v2.1/servers/{UUID}"]
+
+    def test_by_id_in_upper_case(self, api: NovaApi) -> None:
+        assert make_client(api.url).find_server(UUID.upper())["name"] == "web"
+
+    def test_by_name(self, api: NovaApi) -> None:
+        assert make_client(api.url).find_server("web")["id"] == UUID
+
+    def test_by_a_name_that_looks_like_an_id(self, api: NovaApi) -> None:
+        api.add_server(OTHER, "11111111-2222-4333-8444-555555555555")
+
+        assert make_client(api.url).find_server("11111111-2222-4333-8444-555555555555")["id"] == OTHER
+
+    def test_a_part_of_a_name_is_not_the_name(self, api: NovaApi) -> None:
+        api.add_server(OTHER, "web-2")
+
+        assert make_client(api.url).find_server("web")["id"] == UUID
+        with pytest.raises(ServerNotFound, match=r"^No server with a name or ID of 'we' exists\.$"):
+            make_client(api.url).find_server("we")
+
+    def test_two_of_one_name(self, api: NovaApi) -> None:
+        api.add_server(OTHER, "web")
+
+        with pytest.raises(
+            ServerAmbiguous, match=f"^2 servers are named 'web'; give one of their IDs: {UUID}, {OTHER}"
+        ):
+            make_client(api.url).find_server("web")
+
+    def test_an_unknown_id(self, api: NovaApi) -> None:
+        with pytest.raises(ServerNotFound, match=f"'{OTHER}'"):
+            make_client(api.url).find_server(OTHER)
+
+    def test_an_id_the_user_may_not_see_is_not_looked_for_by_name(self, api: NovaApi) -> None:
+        api.answers[f"GET /v2.1/servers/{UUID}"] = (403, {"forbidden": {"code": 403, "message": "Not yours."}})
+
+        with pytest.raises(ApiRefused, match="Not yours"):
+            make_client(api.url).find_server(UUID)
+
+
+class TestCreateConsole:
+    def test_remote_consoles_where_the_server_has_it(self, api: NovaApi) -> None:
+        console = make_client(api.url).create_console(UUID, "novnc")
+
+        assert (console.type, console.url) == ("novnc", CONSOLE_URL)
+        [request] = api.sent("POST")
+        assert request.path == f"/v2.1/servers/{UUID}/remote-consoles"
+        assert request.body == {"remote_console": {"protocol": "vnc", "type": "novnc"}}
+        assert request.headers["openstack-api-version"] == "compute 2.6"
+        assert request.headers["x-openstack-nova-api-version"] == "2.6"
+
+    @pytest.mark.parametrize("newest", ["2.5", None])
+    def test_the_action_where_it_has_not(self, api: NovaApi, newest: str | None) -> None:
+        api.max_microversion = newest
+
+        console = make_client(api.url).create_console(UUID, "xvpvnc")
+
+        assert (console.type, console.url) == ("xvpvnc", CONSOLE_URL)
+        [request] = api.sent("POST")
+        assert request.path == f"/v2.1/servers/{UUID}/action"
+        assert request.body == {"os-getVNCConsole": {"type": "xvpvnc"}}
+        assert "openstack-api-version" not in request.headers
+
+    @pytest.mark.parametrize(
+        ("wanted", "route"),
+        [("2.1", "action"), ("2.5", "action"), ("2.6", "remote-consoles"), ("latest", "remote-consoles")],
+    )
+    def test_the_microversion_the_user_wants(self, api: NovaApi, wanted: str, route: str) -> None:
+        make_client(api.url, wanted).create_console(UUID, "novnc")
+
+        [request] = api.sent("POST")
+        assert request.path.endswith(route)
+        assert (
+            request.headers["openstack-api-version"]
+            == f"compute {wanted.removeprefix('2.') if 'latest' in wanted else wanted}"
+        )
+
+    def test_a_server_that_starts_above_2_6(self, api: NovaApi) -> None:
+        api.min_microversion = "2.53"
+
+        make_client(api.url).create_console(UUID, "novnc")
+
+        assert api.sent("POST")[0].headers["openstack-api-version"] == "compute 2.53"
+
+    def test_an_answer_without_a_url(self, api: NovaApi) -> None:
+        api.answers[f"POST /v2.1/servers/{UUID}/remote-consoles"] = (200, {"remote_console": {"type": "novnc"}})
+
+        with pytest.raises(AnswerInvalid):
+            make_client(api.url).create_console(UUID, "novnc")
+
+    def test_the_token_is_not_in_the_repr(self, api: NovaApi) -> None:
+        assert TOKEN not in repr(make_client(api.url).create_console(UUID, "novnc"))
+
+
+class TestErrors:
+    def test_a_fault_is_shown_with_novas_message(self, api: NovaApi) -> None:
+        fault = {"conflictingRequest": {"code": 409, "message": f"Instance {UUID} is not running:\nit is shutoff."}}
+        api.answers[f"POST /v2.1/servers/{UUID}/remote-consoles"] = (409, fault)
+
+        with pytest.raises(ApiRefused) as caught:
+            make_client(api.url).create_console(UUID, "novnc")
+
+        assert str(caught.value) == f"Instance {UUID} is not running: it is shutoff. (HTTP 409)"
+
+    @pytest.mark.parametrize("body", [b"<html>nginx</html>", [], {}, {"x": 1}, {"x": {}}, "text"])
+    def test_a_refusal_in_another_shape(self, api: NovaApi, body: object) -> None:
+        api.answers["GET /v2.1/servers"] = (503, body)
+
+        with pytest.raises(ApiRefused, match=r"^[^\n]+ \(HTTP 503\)$"):
+            list(make_client(api.url).list_servers())
+
+    @pytest.mark.parametrize("body", [b"<html>It works!</html>", [], {"hosts": []}, {"servers": 1}])
+    def test_something_that_is_no_compute_api(self, api: NovaApi, body: object) -> None:
+        api.answers["GET /v2.1/servers"] = (200, body)
+
+        with pytest.raises(AnswerInvalid, match="not a compute API"):
+            list(make_client(api.url).list_servers())
+
+    def test_nobody_there(self) -> None:
+        url = f"http://127.0.0.1:{free_port()}/v2.1"
+
+        with pytest.raises(ApiUnavailable) as caught:
+            list(make_client(url).list_servers())
+
+        assert str(caught.value) == f"The API at {url} takes no connections."

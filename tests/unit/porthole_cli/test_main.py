@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+import os
+import subprocess
+import sys
+
+import pytest
+
+from support.nova_api import TOKEN, NovaApi
+
+UUID = "2a5a0a3e-7c5f-4c8e-9d0a-0c1d2e3f4a5b"
+# What "imports" prints the command's modules with, after the command.
+_PROGRAM = """
+import sys
+from porthole_cli.main import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as exc:
+    status = exc.code
+print("imported:", *sorted(sys.modules))
+sys.exit(status)
+"""
+
+
+def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, since it sets up the log of the process it is in."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
+    return subprocess.run(
+        [sys.executable, "-m", "porthole_cli.main", *argv],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=clean | {"PYTHONWARNINGS": "", "COLUMNS": "200", **environment},
+    )
+
+
+class TestImports:
+    @pytest.mark.parametrize("argv", [("--help",), ("list",), ("list", "--help"), ("get-vnc-console", UUID, "novnc")])
+    def test_a_client_command_imports_nothing_heavy(self, argv: tuple[str, ...]) -> None:
+        with NovaApi() as api:
+            api.add_server(UUID, "web")
+            done = subprocess.run(
+                [sys.executable, "-c", _PROGRAM, *argv],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=True,
+                env={"PATH": os.environ["PATH"], "OS_ENDPOINT": api.url},
+            )
+
+        imported = set(done.stdout.split("imported:")[1].split())
+        assert "porthole_cli.main" in imported
+        heavy = (
+            "porthole_api",
+            "porthole_compute",
+            "porthole_consoleauth",
+            "porthole_novncproxy",
+            "porthole_cli.wiring",
+        )
+        heavy += ("oslo_messaging", "oslo_service", "oslo_log", "oslo_config", "eventlet", "openstack")
+        heavy += (
+            "cmd2",
+            "numpy",
+            "libvirt",
+            "lxml",
+            "jsonschema",
+            "cheroot",
+            "websockify",
+            "pymemcache",
+            "kombu",
+            "webob",
+        )
+        assert [name for name in heavy if name in imported] == []
+
+
+class TestCommandLine:
+    def test_nothing_is_the_help_and_not_a_shell(self) -> None:
+        done = run()
+
+        assert done.returncode == 0
+        assert "http://127.0.0.1:8774/v2.1" in done.stdout
+        assert "get-vnc-console" in done.stdout
+
+    def test_an_unknown_cloud_is_one_line(self) -> None:
+        done = run("--os-auth-type", "magic", "list")
+
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.count("\n") == 1
+        assert "magic" in done.stderr
+
+    def test_an_unknown_console_type(self) -> None:
+        done = run("get-vnc-console", "web", "spice-html5")
+
+        assert done.returncode == 2
+        assert "spice-html5" in done.stderr
+
+
+class TestDebug:
+    def test_requests_and_traces_are_shown_and_the_token_is_not(self) -> None:
+        with NovaApi() as api:
+            api.add_server(UUID, "web")
+            url = f"http://x/?path=%3Ftoken%3D{TOKEN}"
+            fault = {"badRequest": {"code": 400, "message": f"Not {url}"}}
+            good = run("--debug", "get-vnc-console", "web", "novnc", OS_ENDPOINT=api.url)
+            api.answers[f"POST /v2.1/servers/{UUID}/remote-consoles"] = (400, fault)
+            bad = run("--debug", "get-vnc-console", "web", "novnc", OS_ENDPOINT=api.url)
+
+        assert TOKEN in good.stdout
+        assert "RESP BODY" in good.stderr
+        assert "token%3D***" in good.stderr
+        assert TOKEN not in good.stderr
+        assert bad.returncode == 1
+        assert "Traceback" in bad.stderr
+        assert TOKEN not in bad.stderr
+
+    def test_a_log_file_is_no_leak_either(self, tmp_path: os.PathLike[str]) -> None:
+        log = os.path.join(tmp_path, "log")
+        with NovaApi() as api:
+            api.add_server(UUID, "web")
+            run("--log-file", log, "get-vnc-console", "web", "novnc", OS_ENDPOINT=api.url)
+
+        with open(log, encoding="utf-8") as lines:
+            text = lines.read()
+        assert "RESP BODY" in text
+        assert TOKEN not in text
