@@ -26,7 +26,6 @@ _SEARCHED = (
     "OS_CLIENT_CONFIG_FILE names; one that is not YAML is passed over"
 )
 
-_Loader = loading.BaseLoader[Any] | None
 OpenCloud = Callable[[argparse.Namespace], adapter.Adapter]
 
 
@@ -99,7 +98,8 @@ def _register_environment(parser: argparse.ArgumentParser, argv: Sequence[str]) 
     )
     try:
         auth_type = _find_auth_type(argv)
-        plugin: _Loader = loading.register_auth_argparse_arguments(parser, list(argv), default=auth_type)
+        plugin: loading.BaseLoader[Any] | None
+        plugin = loading.register_auth_argparse_arguments(parser, list(argv), default=auth_type)
     except exceptions.NoMatchingPlugin as exc:
         raise CloudInvalid(str(exc)) from exc
     loading.register_session_argparse_arguments(parser)
