@@ -4,6 +4,10 @@
 Why: one transport and one client per process and peer, a deadline on every call, and foreign errors mapped
 once. Called by each service's ``rpcapi.py`` (clients), ``main.py`` (servers) and by ``published.py``.
 
+A process has few connections to the broker, whatever it does: one for each server, one for the answers to its
+calls, one to send with. While the broker is away or frozen, calls end at their deadline with RpcUnavailable,
+and work again by themselves when it is back.
+
 oslo.messaging pulls in oslo.service, which would choose eventlet unless told otherwise before its import.
 """
 
@@ -23,22 +27,42 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar, cast
 
+import amqp  # type: ignore[import-untyped]
+import kombu.exceptions
 import oslo_messaging
 from oslo_config import cfg
 from oslo_messaging import Target
+from oslo_messaging import opts as oslo_messaging_opts
 from oslo_messaging.rpc.dispatcher import DefaultRPCAccessPolicy
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.deadline import DeadlinePassed, Workers
 
 __all__ = ["Rpc", "RpcClient", "RpcServer", "Target", "expected_exceptions"]
 
 LOG = logging.getLogger(__name__)
+# One connection to send with is meant so; oslo.messaging warns each time a thread waits for it.
+logging.getLogger("oslo_messaging._drivers.pool").setLevel(logging.ERROR)
+# What a broker in trouble raises through oslo.messaging: some of it unmapped.
+BROKER_ERRORS = (
+    oslo_messaging.MessagingException,
+    kombu.exceptions.KombuError,
+    amqp.AMQPError,
+    OSError,
+    DeadlinePassed,
+)
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 # A send that finds no broker is tried this often again before the caller is told: long enough to step over
 # a connection that died idle in the pool, short enough for the caller's deadline.
 SEND_RETRIES = 1
+# Calls under way at once in one process; each may hold a thread for as long as the broker is away.
+MAX_CALLS = 128
+# The deadline of a call is oslo.messaging's first, since it says more; this much later it is ours.
+GRACE_S = 0.5
+# An orderly goodbye to the broker, or none.
+STOP_TIMEOUT_S = 5.0
 
 
 def expected_exceptions(
@@ -71,9 +95,11 @@ class ContextSerializer(oslo_messaging.NoOpSerializer):  # type: ignore[misc]
 class RpcClient:
     """Calls the methods of one topic. Thread-safe; makes no connection of its own."""
 
-    def __init__(self, client: Any, topic: str) -> None:
+    def __init__(self, client: Any, topic: str, workers: Workers, timeout_s: float) -> None:
         self._client = client
         self._topic = topic
+        self._workers = workers
+        self._timeout_s = timeout_s
 
     def call(self, context: RequestContext, method: str, server: str | None = None, **arguments: Any) -> Any:
         """Call ``method`` and return its result; ``server`` names one host, None any of the topic's servers.
@@ -84,21 +110,29 @@ class RpcClient:
         """
         client = self._client.prepare(server=server) if server else self._client
         try:
-            return client.call(context, method, **arguments)
+            return self._run(functools.partial(client.call, context, method, **arguments))
         except errors.PortholeError as exc:
             raise exc.local() from None
-        except oslo_messaging.MessagingException as exc:
+        except BROKER_ERRORS as exc:
             raise self._map(exc, method) from exc
+        except Exception as exc:
+            # A ValueError of the far side is rebuilt as one here, and is no more the caller's than a RemoteError.
+            LOG.error("%s of %s failed with %s", method, self._topic, type(exc).__name__)
+            raise errors.RemoteFailure(self._topic, method) from exc
 
     def publish(self, context: RequestContext, method: str, **arguments: Any) -> None:
         """Send ``method`` to every server of the topic and wait for nobody.
 
         :raises RpcUnavailable: when there is no broker to take it.
         """
+        client = self._client.prepare(fanout=True)
         try:
-            self._client.prepare(fanout=True).cast(context, method, **arguments)
-        except oslo_messaging.MessagingException as exc:
+            self._run(functools.partial(client.cast, context, method, **arguments))
+        except BROKER_ERRORS as exc:
             raise self._map(exc, method) from exc
+
+    def _run(self, work: Callable[[], Any]) -> Any:
+        return self._workers.run(work, self._timeout_s + GRACE_S)
 
     def _map(self, exc: Exception, method: str) -> errors.PortholeError:
         if isinstance(exc, oslo_messaging.RemoteError):
@@ -111,15 +145,24 @@ class RpcClient:
 class RpcServer:
     """Serves the endpoints of one topic from oslo.messaging's thread pool."""
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: Any, workers: Workers) -> None:
         self._server = server
+        self._workers = workers
+        self._started = False
 
     def start(self) -> None:
-        """Consume; returns once the queues stand."""
+        """Consume; returns once the queues stand, so not before there is a broker."""
         self._server.start()
+        self._started = True
 
     def stop(self) -> None:
-        """Take no further message, and wait for those under way."""
+        """Take no further message, and wait for those under way; a few seconds at most."""
+        if not self._started:
+            return
+        self._started = False
+        _stop_within_deadline(self._workers, self._stop, "server")
+
+    def _stop(self) -> None:
         self._server.stop()
         self._server.wait()
 
@@ -132,12 +175,20 @@ class Rpc:
 
         ``timeout_s`` is the deadline of every call of this process, in seconds. ``transport_url`` stands in for
         the option of that name, for a process whose bus is not for the operator to choose.
+
+        :raises ConfigInvalid: when the transport URL is none, or of a transport that is not installed.
         """
         self._timeout_s = timeout_s
-        self._transport = oslo_messaging.get_rpc_transport(
-            conf, url=transport_url, allowed_remote_exmods=[errors.__name__]
-        )
+        _set_defaults(conf, timeout_s)
+        try:
+            self._transport = oslo_messaging.get_rpc_transport(
+                conf, url=transport_url, allowed_remote_exmods=[errors.__name__]
+            )
+        except (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure) as exc:
+            # Its text would show the URL, and with it the broker's password.
+            raise errors.ConfigInvalid("[DEFAULT] transport_url", type(exc).__name__) from None
         self._serializer = ContextSerializer()
+        self._workers = Workers("rpc", MAX_CALLS)
         self._clients: dict[tuple[str, str], RpcClient] = {}
         self._lock = threading.Lock()
 
@@ -152,7 +203,7 @@ class Rpc:
                     retry=SEND_RETRIES,
                     serializer=self._serializer,
                 )
-                self._clients[topic, version] = RpcClient(client, topic)
+                self._clients[topic, version] = RpcClient(client, topic, self._workers, self._timeout_s)
             return self._clients[topic, version]
 
     def get_server(self, topic: str, server: str, endpoints: Sequence[object]) -> RpcServer:
@@ -165,9 +216,34 @@ class Rpc:
                 executor="threading",
                 serializer=self._serializer,
                 access_policy=DefaultRPCAccessPolicy,
-            )
+            ),
+            self._workers,
         )
 
     def close(self) -> None:
-        """Close the transport and its connections."""
-        self._transport.cleanup()
+        """Close the transport and its connections; a few seconds at most."""
+        _stop_within_deadline(self._workers, self._transport.cleanup, "transport")
+        self._workers.close()
+
+
+def _stop_within_deadline(workers: Workers, stop: Callable[[], None], what: str) -> None:
+    try:
+        workers.run(stop, STOP_TIMEOUT_S)
+    except BROKER_ERRORS as exc:
+        # With the broker away there is nobody to take leave of.
+        LOG.warning("The RPC %s ends without an orderly goodbye: %s", what, type(exc).__name__)
+
+
+def _set_defaults(conf: cfg.ConfigOpts, timeout_s: float) -> None:
+    """Give oslo.messaging's options the defaults that suit Porthole; a configuration file still wins."""
+    rabbit = "oslo_messaging_rabbit"
+    for group, options in oslo_messaging_opts.list_opts():
+        if group == rabbit:
+            conf.register_opts(options, group=group)
+    # Two connections per console were what made Nova's slow to open: one, shared, is never a new one.
+    conf.set_default("rpc_conn_pool_size", 1, group=rabbit)
+    conf.set_default("conn_pool_min_size", 1, group=rabbit)
+    # Back within seconds of the broker, not half a minute later.
+    conf.set_default("rabbit_interval_max", 3, group=rabbit)
+    # An answer is not offered for longer than its caller waits.
+    conf.set_default("kombu_missing_consumer_retry_timeout", int(timeout_s), group=rabbit)
