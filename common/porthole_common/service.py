@@ -27,6 +27,10 @@ EXIT_CONFIG = 78
 EXIT_FAILED = 1
 
 
+class _StartInterrupted(BaseException):
+    """A signal to end came while a service was still starting: perhaps it waits for a broker that is away."""
+
+
 class Service(Protocol):
     """One daemon inside a process. All methods are called from the main thread, one at a time."""
 
@@ -76,8 +80,11 @@ def run(program: str, services: Sequence[Service]) -> int:
     # A SimpleQueue's put is reentrant, so a signal handler may call it (queue.Queue's is not).
     events: queue.SimpleQueue[int] = queue.SimpleQueue()
     notifier = sdnotify.SystemdNotifier()
+    starting = True
 
     def handle_signal(number: int, _frame: FrameType | None) -> None:
+        if starting and number != signal.SIGHUP:
+            raise _StartInterrupted
         events.put(number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -88,12 +95,15 @@ def run(program: str, services: Sequence[Service]) -> int:
         for service in services:
             started.append(service)
             service.start()
+        starting = False
         LOG.info("%s is ready", program)
         notifier.notify("READY=1")
         while events.get() == signal.SIGHUP:
             LOG.info("%s rereads its configuration", program)
             for service in services:
                 service.reload()
+    except _StartInterrupted:
+        LOG.info("%s was told to end before it was ready", program)
     except errors.ConfigInvalid as exc:
         status = _refuse(program, exc)
     except errors.PortholeError as exc:
