@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fakes at compute's ports: a driver, the listener of its events, and a libvirt connection that is a dictionary.
+
+Why: the endpoint's decisions and the libvirt driver's mapping are tested for every state a domain can be in,
+which no real hypervisor would show on demand. Called by the unit tests of porthole_compute.
+"""
+
+import queue
+from collections.abc import Callable
+from typing import Any
+
+import libvirt
+from oslo_config import cfg
+
+from porthole_common import conf as porthole_conf
+from porthole_common import errors
+from porthole_common.model import ConsoleType, Instance, Target
+from porthole_compute.drivers import DriverEvents
+
+TIMEOUT_S = 10
+UUID = "c0ffee00-0000-4000-8000-000000000001"
+OTHER_UUID = "c0ffee00-0000-4000-8000-000000000002"
+
+
+def make_conf(**groups: dict[str, Any]) -> cfg.ConfigOpts:
+    """Return a configuration with the defaults, host ``node1``, and ``groups`` (``vnc={"enabled": False}``)."""
+    conf = cfg.ConfigOpts()
+    porthole_conf.parse(conf, "test", [], default_config_files=[], default_config_dirs=[])
+    conf.set_override("host", "node1")
+    for group, values in groups.items():
+        for name, value in values.items():
+            conf.set_override(name, value, group=None if group == "DEFAULT" else group)
+    return conf
+
+
+class RecordedEvents:
+    """A DriverEvents that keeps what it is told; ``wait_*`` return the next of it, within a deadline."""
+
+    def __init__(self) -> None:
+        self.changes: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def inventory_changed(self) -> None:
+        self.changes.put(None)
+
+    def consoles_ended(self, instance_uuid: str) -> None:
+        self.ended.put(instance_uuid)
+
+    def wait_changed(self) -> None:
+        self.changes.get(timeout=TIMEOUT_S)
+
+    def wait_ended(self) -> str:
+        return self.ended.get(timeout=TIMEOUT_S)
+
+    def take_ended(self) -> list[str]:
+        """Return what has come in until now."""
+        taken = []
+        while not self.ended.empty():
+            taken.append(self.ended.get())
+        return taken
+
+
+class FakeDriver:
+    """A ComputeDriver; ``target`` and ``instances`` are what it answers, or the error that it raises."""
+
+    def __init__(self) -> None:
+        self.target: Target | errors.PortholeError = Target("192.0.2.1", 5900)
+        self.instances: list[Instance] | errors.PortholeError = []
+        self.asked: list[tuple[str, ConsoleType]] = []
+        self.calls: list[str] = []
+        self.events: DriverEvents | None = None
+
+    def start(self, events: DriverEvents) -> None:
+        self.calls.append("start")
+        self.events = events
+
+    def reload(self) -> None:
+        self.calls.append("reload")
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+    def list_instances(self) -> list[Instance]:
+        if isinstance(self.instances, Exception):
+            raise self.instances
+        return self.instances
+
+    def get_vnc_target(self, instance_uuid: str, console_type: ConsoleType) -> Target:
+        self.asked.append((instance_uuid, console_type))
+        if isinstance(self.target, Exception):
+            raise self.target
+        return self.target
+
+
+def build_libvirt_error(code: int) -> libvirt.libvirtError:
+    """Return a libvirtError with ``code`` (VIR_ERR_...)."""
+    error = libvirt.libvirtError("made for a test")
+    error.err = (code, 0, "made for a test", 2, None, None, None, 0, 0)
+    return error
+
+
+class FakeDomain:
+    """A virDomain."""
+
+    def __init__(self, uuid: str, xml: str, state: tuple[int, int] = (libvirt.VIR_DOMAIN_RUNNING, 1)) -> None:
+        self.uuid = uuid
+        self.xml = xml
+        self.current = state
+        self.run_id = 1
+        self.cpu_times_ns = [10_000_000]
+        self.job_operation: int | None = None
+        self.error: libvirt.libvirtError | None = None
+
+    def UUIDString(self) -> str:  # noqa: N802
+        return self.uuid
+
+    def ID(self) -> int:  # noqa: N802
+        return self.run_id
+
+    def name(self) -> str:
+        return "domain-name"
+
+    def state(self) -> list[int]:
+        if self.error:
+            raise self.error
+        return list(self.current)
+
+    def vcpus(self) -> tuple[list[tuple[int, int, int, int]], list[Any]]:
+        return [(number, 1, time_ns, 0) for number, time_ns in enumerate(self.cpu_times_ns)], []
+
+    def controlInfo(self) -> list[int]:  # noqa: N802
+        state = libvirt.VIR_DOMAIN_CONTROL_OK if self.job_operation is None else libvirt.VIR_DOMAIN_CONTROL_JOB
+        return [state, 0, 0]
+
+    def jobStats(self) -> dict[str, int]:  # noqa: N802
+        assert self.job_operation is not None, "asked for a job that is not there"
+        return {"type": 2, "operation": self.job_operation}
+
+    def XMLDesc(self, flags: int) -> str:  # noqa: N802
+        return self.xml
+
+
+class FakeConnection:
+    """A virConnect over ``domains`` (by UUID)."""
+
+    def __init__(self, domains: dict[str, FakeDomain]) -> None:
+        self.domains = domains
+        self.error: libvirt.libvirtError | None = None
+        self.keepalive: tuple[int, int] | None = None
+        self.callbacks: dict[int, Callable[..., None]] = {}
+        self.on_close: Callable[..., None] | None = None
+        self.closed = False
+
+    def setKeepAlive(self, interval_s: int, count: int) -> int:  # noqa: N802
+        self.keepalive = interval_s, count
+        return 0
+
+    def registerCloseCallback(self, callback: Callable[..., None], opaque: object) -> None:  # noqa: N802
+        self.on_close = callback
+
+    def unregisterCloseCallback(self) -> None:  # noqa: N802
+        self.on_close = None
+
+    def domainEventRegisterAny(  # noqa: N802
+        self, domain: object, event_id: int, callback: Callable[..., None], opaque: object
+    ) -> int:
+        self.callbacks[event_id] = callback
+        return event_id
+
+    def listAllDomains(self, flags: int) -> list[FakeDomain]:  # noqa: N802
+        if self.error:
+            raise self.error
+        stopped = {libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED}
+        only_active = bool(flags & libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        return [each for each in self.domains.values() if not only_active or each.current[0] not in stopped]
+
+    def lookupByUUIDString(self, uuid: str) -> FakeDomain:  # noqa: N802
+        if self.error:
+            raise self.error
+        if uuid not in self.domains:
+            raise build_libvirt_error(libvirt.VIR_ERR_NO_DOMAIN)
+        return self.domains[uuid]
+
+    def close(self) -> int:
+        self.closed = True
+        return 0
+
+    def send_lifecycle(self, uuid: str, event: int, detail: int = 0) -> None:
+        """Deliver one lifecycle event as libvirt's event loop does."""
+        domain = self.domains.get(uuid) or FakeDomain(uuid, "")
+        self.callbacks[libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE](self, domain, event, detail, None)
+
+    def lose(self) -> None:
+        """Say that the connection is gone, as the close callback does."""
+        assert self.on_close, "nobody listens"
+        self.on_close(self, libvirt.VIR_CONNECT_CLOSE_REASON_EOF, None)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import inspect
+import logging
+import uuid
+from typing import Any
+
+import pytest
+
+from porthole_common import errors, rpc
+from porthole_common.context import RequestContext
+from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
+from porthole_compute.endpoint import ComputeEndpoint
+from porthole_compute.rpcapi import TOPIC, ComputeAPI
+from support.compute_fakes import UUID, FakeDriver, make_conf
+
+CONTEXT = RequestContext(overwrite=False)
+GONE = str(TokenReason.INSTANCE_GONE)
+
+
+class Calls:
+    """An RpcClient, and the Rpc that gives it: keeps what it is asked to send, answers ``answer``."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self.answer = answer
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.asked_for: list[tuple[str, str]] = []
+
+    def get_client(self, topic: str, version: str) -> Any:
+        self.asked_for.append((topic, version))
+        return self
+
+    def call(self, context: RequestContext, method: str, server: str | None = None, **arguments: Any) -> Any:
+        self.sent.append((method, arguments))
+        return self.answer
+
+    def publish(self, context: RequestContext, method: str, **arguments: Any) -> None:
+        self.sent.append((method, arguments))
+
+
+class Wanted:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+
+
+@pytest.fixture
+def driver() -> FakeDriver:
+    return FakeDriver()
+
+
+@pytest.fixture
+def wanted() -> Wanted:
+    return Wanted()
+
+
+@pytest.fixture
+def endpoint(driver: FakeDriver, wanted: Wanted) -> ComputeEndpoint:
+    return ComputeEndpoint(make_conf(), driver, wanted)
+
+
+def refusal(call: Any, *arguments: Any) -> BaseException:
+    """What the endpoint raises, as oslo.messaging takes it: marked as an answer."""
+    with pytest.raises(rpc.oslo_messaging.ExpectedException) as caught:
+        call(CONTEXT, *arguments)
+    error = caught.value.exc_info[1]
+    assert isinstance(error, errors.PortholeError)
+    return error
+
+
+def test_client_and_endpoint_agree(endpoint: ComputeEndpoint, driver: FakeDriver) -> None:
+    calls = Calls({**endpoint.get_vnc_console(CONTEXT, UUID, "novnc"), "expires_at": None})
+    client: Any = ComputeAPI(calls)  # type: ignore[arg-type]
+    client.get_vnc_console(CONTEXT, "node1", UUID, "novnc")
+    client.validate_console(CONTEXT, "node1", UUID, Target("192.0.2.1", 5900), ConsoleType.NOVNC)
+    client.request_inventory(CONTEXT)
+    used = {name for name, _ in inspect.getmembers(ComputeAPI, inspect.isfunction) if not name.startswith("_")}
+    assert used == {"get_vnc_console", "validate_console", "request_inventory"}
+    served = {name for name, _ in inspect.getmembers(ComputeEndpoint, inspect.isfunction) if not name.startswith("_")}
+    assert {method for method, _ in calls.sent} == served
+    for method, arguments in calls.sent:
+        inspect.signature(getattr(endpoint, method)).bind(CONTEXT, **arguments)
+        getattr(endpoint, method)(CONTEXT, **arguments)
+    assert calls.asked_for == [(TOPIC, endpoint.target.version)]
+
+
+@pytest.mark.parametrize(
+    ("console_type", "url"),
+    [
+        ("novnc", "http://127.0.0.1:6080/console.html?path=%3Ftoken%3D{}"),
+        ("xvpvnc", "http://127.0.0.1:6081/console?token={}"),
+    ],
+)
+def test_a_console(endpoint: ComputeEndpoint, driver: FakeDriver, console_type: str, url: str) -> None:
+    info = ConnectInfo.from_primitive(endpoint.get_vnc_console(CONTEXT, UUID, console_type))
+    assert info.token
+    assert uuid.UUID(info.token).version == 4
+    assert info.access_url == url.format(info.token)
+    assert (info.instance_uuid, info.console_type, info.target) == (UUID, console_type, Target("192.0.2.1", 5900))
+    assert (info.compute_host, info.internal_access_path, info.expires_at) == ("node1", None, None)
+    assert driver.asked == [(UUID, ConsoleType(console_type))]
+
+
+def test_each_console_has_a_token_of_its_own(endpoint: ComputeEndpoint) -> None:
+    assert len({endpoint.get_vnc_console(CONTEXT, UUID, "novnc")["token"] for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize("console_type", ["spice-html5", "NOVNC", "", "novnc "])
+def test_an_unknown_console_type(endpoint: ComputeEndpoint, driver: FakeDriver, console_type: str) -> None:
+    error = refusal(endpoint.get_vnc_console, UUID, console_type)
+    assert isinstance(error, errors.ConsoleTypeInvalid)
+    assert driver.asked == []
+
+
+@pytest.mark.parametrize("instance_uuid", ["", "1", UUID.upper(), UUID + "\n", "../" + UUID])
+def test_what_is_no_uuid_is_no_instance(endpoint: ComputeEndpoint, driver: FakeDriver, instance_uuid: str) -> None:
+    assert isinstance(refusal(endpoint.get_vnc_console, instance_uuid, "novnc"), errors.InstanceNotFound)
+    assert driver.asked == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.InstanceNotFound(UUID),
+        errors.InstanceNotReady(UUID, "building"),
+        errors.InstanceNotRunning(UUID, "shutoff"),
+        errors.ConsoleTypeUnavailable("novnc"),
+        errors.HypervisorUnavailable("node1"),
+    ],
+)
+def test_the_drivers_errors_cross_the_wire(
+    endpoint: ComputeEndpoint, driver: FakeDriver, error: errors.PortholeError
+) -> None:
+    driver.target = error
+    assert refusal(endpoint.get_vnc_console, UUID, "novnc") is error
+
+
+@pytest.mark.parametrize("port", [5900, "5900"])
+def test_a_console_that_is_where_it_was(endpoint: ComputeEndpoint, driver: FakeDriver, port: int | str) -> None:
+    assert endpoint.validate_console(CONTEXT, UUID, "192.0.2.1", port, "novnc") == {"host": "192.0.2.1", "port": 5900}
+    assert driver.asked == [(UUID, ConsoleType.NOVNC)]
+
+
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [
+        ("192.0.2.1", 5901),
+        ("192.0.2.2", 5900),
+        ("192.0.2.1", "5901"),
+        ("192.0.2.1", 0),
+        ("192.0.2.1", "x"),
+        ("", 5900),
+    ],
+)
+def test_a_console_that_is_elsewhere_now(endpoint: ComputeEndpoint, host: str, port: int | str) -> None:
+    error = refusal(endpoint.validate_console, UUID, host, port, "novnc")
+    assert isinstance(error, errors.TokenInvalid)
+    assert error.reason == GONE
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.InstanceNotFound(UUID),
+        errors.InstanceNotReady(UUID, "migrating"),
+        errors.InstanceNotRunning(UUID, "shutoff"),
+        errors.ConsoleTypeUnavailable("novnc"),
+    ],
+)
+def test_a_console_of_an_instance_that_is_gone(
+    endpoint: ComputeEndpoint, driver: FakeDriver, error: errors.PortholeError
+) -> None:
+    driver.target = error
+    found = refusal(endpoint.validate_console, UUID, "192.0.2.1", 5900, "novnc")
+    assert isinstance(found, errors.TokenInvalid)
+    assert found.reason == GONE
+
+
+def test_a_hypervisor_that_is_silent_is_no_verdict_on_the_token(endpoint: ComputeEndpoint, driver: FakeDriver) -> None:
+    driver.target = errors.HypervisorUnavailable("node1")
+    assert refusal(endpoint.validate_console, UUID, "192.0.2.1", 5900, "novnc") is driver.target
+
+
+def test_a_type_that_nobody_issues_is_not_validated(endpoint: ComputeEndpoint) -> None:
+    error = refusal(endpoint.validate_console, UUID, "192.0.2.1", 5900, "rdp")
+    assert isinstance(error, errors.TokenInvalid)
+    assert error.reason == str(TokenReason.CONSOLE_TYPE)
+
+
+def test_an_api_that_asks_gets_an_inventory(endpoint: ComputeEndpoint, wanted: Wanted) -> None:
+    endpoint.publish_inventory(CONTEXT)
+    assert wanted.count == 1
+
+
+def test_the_token_is_in_no_log_line(endpoint: ComputeEndpoint, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    token = endpoint.get_vnc_console(CONTEXT, UUID, "novnc")["token"]
+    refusal(endpoint.validate_console, UUID, "192.0.2.2", 5900, "novnc")
+    assert token not in caplog.text
