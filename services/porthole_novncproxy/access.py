@@ -31,6 +31,17 @@ class ConsoleRequest:
     is_browser_door: bool = True
 
 
+@dataclass(frozen=True)
+class OriginPolicy:
+    """Whose pages may open a console besides the Host's own, and whose X-Forwarded-Proto is believed.
+
+    Immutable: no request can ever add to it (S5).
+    """
+
+    allowed_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+
+
 # One row for each error a console request can end in; the first class that fits counts.
 REFUSALS: tuple[tuple[type[errors.PortholeError], HTTPStatus, str], ...] = (
     (errors.TokenInvalid, HTTPStatus.UNAUTHORIZED, "The link to this console is not valid any more."),

@@ -7,7 +7,7 @@ dialled before the last of them has passed (S1, S4). Everything here happens bef
 
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from porthole_common.context import RequestContext
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
 from porthole_novncproxy import access
 from porthole_novncproxy.dial import dial
-from porthole_novncproxy.limits import SessionCounter
+from porthole_novncproxy.limits import Limits, SessionCounter
 
 
 class TokenChecker(Protocol):
@@ -62,17 +62,19 @@ class Gate:
         consoleauth: TokenChecker,
         compute: ConsoleValidator,
         counter: SessionCounter,
-        allowed_origins: Sequence[str],
-        trusted_proxies: Sequence[str],
+        origins: access.OriginPolicy,
         dial_timeout_s: float,
     ) -> None:
         self._consoleauth = consoleauth
         self._compute = compute
         self._counter = counter
-        # Tuples: no request can ever add to them (S5).
-        self._allowed_origins = tuple(allowed_origins)
-        self._trusted_proxies = tuple(trusted_proxies)
+        self._origins = origins
         self._dial_timeout_s = dial_timeout_s
+
+    def set_policy(self, limits: Limits, origins: access.OriginPolicy) -> None:
+        """Decide by other limits and origins from the next request on; open consoles stay open."""
+        self._counter.limits = limits
+        self._origins = origins
 
     def admit(self, request: access.ConsoleRequest) -> Admission:
         """Return the open VNC server for ``request``.
@@ -85,12 +87,13 @@ class Gate:
         """
         admitted_at = time.monotonic()
         context = RequestContext(overwrite=True)
-        access.check_origin(request, self._allowed_origins)
+        origins = self._origins
+        access.check_origin(request, origins.allowed_origins)
         token = access.check_token_syntax(request.token)
         info = self._consoleauth.check_token(context, token)
         if info.console_type is not request.console_type:
             raise errors.TokenInvalid(TokenReason.CONSOLE_TYPE)
-        access.check_origin_scheme(request, info.access_url, self._trusted_proxies)
+        access.check_origin_scheme(request, info.access_url, origins.trusted_proxies)
         release = self._counter.reserve(request.source, token, info.instance_uuid)
         try:
             target = self._validate(context, info)

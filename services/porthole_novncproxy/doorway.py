@@ -61,7 +61,7 @@ class Doorway:
     ) -> None:
         """``on_request`` gets a connection and a head with its blank line, from the loop's thread: it must not wait."""
         self._loop = loop
-        self._context = context
+        self.context = context
         self._ssl_only = ssl_only
         self._timeout_s = timeout_s
         self._on_request = on_request
@@ -138,11 +138,9 @@ class Doorway:
         """Look at the first byte: TLS or not? Return False when the connection was refused."""
         first = connection.sock.recv(1, socket.MSG_PEEK)
         is_tls = bool(first) and first[0] == _TLS_HANDSHAKE
-        if is_tls and self._context is not None:
+        if is_tls and self.context is not None:
             # The descriptor moves into the wrapped socket, with its number.
-            connection.sock = self._context.wrap_socket(
-                connection.sock, server_side=True, do_handshake_on_connect=False
-            )
+            connection.sock = self.context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
         elif is_tls or (self._ssl_only and first):
             LOG.info("%s speaks %s to a port that does not", connection.address[0], "TLS" if is_tls else "plain HTTP")
             self._refuse(connection, 400, "Bad Request")

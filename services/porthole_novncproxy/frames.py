@@ -49,9 +49,12 @@ class CloseCode(IntEnum):
 
 @dataclass(frozen=True)
 class Data:
-    """Unmasked payload: a part of a message, as much as has arrived."""
+    """Unmasked payload: a part of a message, as much as has arrived.
 
-    payload: bytes
+    A view into the bytes that were fed, unmasked where they lay: good until the next feed.
+    """
+
+    payload: memoryview
 
 
 @dataclass(frozen=True)
@@ -100,30 +103,43 @@ def build_pong(payload: bytes) -> bytes:
     return build_header(len(payload), Opcode.PONG) + payload
 
 
-def unmask(payload: bytes | memoryview, mask: bytes, offset: int = 0) -> bytes:
-    """Return ``payload`` XORed with the 4-byte ``mask``, whose byte ``offset % 4`` meets the first of payload."""
+def unmask(payload: memoryview, mask: bytes, offset: int = 0) -> None:
+    """XOR the writable ``payload`` in place with the 4-byte ``mask``; byte ``offset % 4`` of it meets the first."""
     size = len(payload)
     shift = offset % 4
     key = mask[shift:] + mask[:shift]
     if size < _SMALL_BYTES:
         repeated = (key * (size // 4 + 1))[:size]
-        return (int.from_bytes(payload, "little") ^ int.from_bytes(repeated, "little")).to_bytes(size, "little")
+        masked = int.from_bytes(payload, "little") ^ int.from_bytes(repeated, "little")
+        payload[:] = masked.to_bytes(size, "little")
+        return
     # Eight bytes at a time; the rest, fewer than eight, byte by byte.
     whole = size - size % 8
-    result = numpy.empty(size, dtype=numpy.uint8)
-    data = numpy.frombuffer(payload, dtype=numpy.uint8)
-    wide = numpy.frombuffer(key + key, dtype=numpy.uint64)
-    numpy.bitwise_xor(data[:whole].view(numpy.uint64), wide, out=result[:whole].view(numpy.uint64))
-    numpy.bitwise_xor(data[whole:], numpy.frombuffer(key + key, dtype=numpy.uint8)[: size % 8], out=result[whole:])
-    return result.tobytes()
+    wide = numpy.frombuffer(payload[:whole], dtype=numpy.uint64)
+    numpy.bitwise_xor(wide, numpy.frombuffer(key + key, dtype=numpy.uint64), out=wide)
+    for index in range(whole, size):
+        payload[index] ^= key[index % 4]
 
 
 class FrameDecoder:
-    """Decodes the frames of one client. Feed it bytes as they arrive, split anywhere.
+    """Decodes the frames of one client. Feed it bytes as they arrive, split anywhere; they are unmasked in place.
 
     Holds at most a partial header and one control frame's payload. Text frames count as data, since old
     noVNC peers send them; messages are not put together again: RFB is a stream.
     """
+
+    __slots__ = (
+        "_control",
+        "_fragmented",
+        "_header",
+        "_in_payload",
+        "_mask",
+        "_max_message_bytes",
+        "_message_bytes",
+        "_offset",
+        "_opcode",
+        "_remaining_bytes",
+    )
 
     def __init__(self, max_message_bytes: int) -> None:
         """``max_message_bytes`` bounds what one message may announce; more is close code 1009."""
@@ -136,22 +152,24 @@ class FrameDecoder:
         self._in_payload = False
         self._fragmented = False
         self._message_bytes = 0
-        self._control = bytearray()
+        self._control = b""
 
-    def feed(self, data: bytes | memoryview) -> Iterator[Event]:
+    def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Event]:
         """Yield the events that ``data`` completes, in order; consume the iterator before the next feed.
 
         :raises FrameInvalid: when the peer breaks RFC 6455; nothing may be fed afterwards.
         """
         view = memoryview(data)
+        if view.readonly:
+            view = memoryview(bytearray(view))
         while view or (self._in_payload and not self._remaining_bytes):
             if not self._in_payload:
                 used = self._take_header(view)
                 view = view[used:]
                 continue
             take = min(self._remaining_bytes, len(view))
-            payload = unmask(view[:take], self._mask, self._offset) if take else b""
-            view = view[take:]
+            payload, view = view[:take], view[take:]
+            unmask(payload, self._mask, self._offset)
             self._offset += take
             self._remaining_bytes -= take
             self._in_payload = self._remaining_bytes > 0
@@ -159,7 +177,7 @@ class FrameDecoder:
                 self._control += payload
                 if not self._in_payload:
                     yield self._finish_control()
-            elif payload:
+            elif take:
                 yield Data(payload)
 
     def _take_header(self, view: memoryview) -> int:
@@ -191,7 +209,7 @@ class FrameDecoder:
         if opcode >= Opcode.CLOSE:
             if not final or size > MAX_CONTROL_BYTES:
                 raise FrameInvalid(CloseCode.PROTOCOL_ERROR, "a control frame is fragmented or too long")
-            self._control = bytearray()
+            self._control = b""
         else:
             self._begin_data(opcode, final, size)
         self._opcode = opcode
@@ -209,7 +227,7 @@ class FrameDecoder:
         self._fragmented = not final
 
     def _finish_control(self) -> Event:
-        payload = bytes(self._control)
+        payload = self._control
         if self._opcode is Opcode.PING:
             return Ping(payload)
         if self._opcode is Opcode.PONG:

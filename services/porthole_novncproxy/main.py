@@ -15,9 +15,14 @@ from porthole_common.rpc import Rpc
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 from porthole_novncproxy import server as proxy
+from porthole_novncproxy.access import OriginPolicy
 from porthole_novncproxy.admission import Gate
 from porthole_novncproxy.limits import Limits, SessionCounter
+from porthole_novncproxy.liveness import LivenessPolicy
+from porthole_novncproxy.loop import Loop
 from porthole_novncproxy.pages import Pages
+from porthole_novncproxy.relay import Relay
+from porthole_novncproxy.session import Marks
 from porthole_novncproxy.tls import build_context
 
 LOG = logging.getLogger(__name__)
@@ -40,37 +45,36 @@ class NovncProxyService:
             raise errors.ConfigInvalid("[DEFAULT] record", "recording sessions is not offered")
         self._conf = conf
         options = conf.novncproxy
-        counter = SessionCounter(
-            Limits(
-                total=options.max_sessions,
-                per_source=options.max_sessions_per_source,
-                per_token=options.max_sessions_per_token,
-                per_instance=options.max_sessions_per_instance,
-            )
+        loop = Loop("relay")
+        self._relay = Relay(
+            loop,
+            Marks(options.relay_high_mark, options.relay_low_mark),
+            LivenessPolicy(options.ping_interval, options.idle_timeout, options.max_session_time),
+            conf.consoleauth.enforce_session_timeout,
         )
-        gate = Gate(
+        self._gate = Gate(
             consoleauth=ConsoleAuthAPI(rpc),
             compute=ComputeAPI(rpc),
-            counter=counter,
-            allowed_origins=conf.console.allowed_origins,
-            trusted_proxies=conf.console.trusted_proxies,
+            counter=SessionCounter(_limits(conf)),
+            origins=_origins(conf),
             dial_timeout_s=options.dial_timeout,
         )
         self._server = proxy.ProxyServer(
-            gate=gate,
+            loop=loop,
+            relay=self._relay,
+            gate=self._gate,
             pages=Pages(conf.web, conf.console.frame_ancestors),
             context=build_context(conf),
             ssl_only=conf.ssl_only,
             request_timeout_s=options.request_timeout,
             handshake_threads=options.handshake_threads,
             handshake_backlog=options.handshake_backlog,
-            buffer_bytes=options.relay_high_mark,
         )
         # Each process has a queue of its own: every one must hear of every revocation.
         self._subscription = rpc.get_server(
             published.REVOCATIONS_TOPIC,
             f"{conf.host}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
-            [published.RevocationEndpoint(self._server.revoke_instance)],
+            [published.RevocationEndpoint(self._relay.close_instance)],
         )
         self._listeners: dict[str, socket.socket] = {}
 
@@ -89,15 +93,36 @@ class NovncProxyService:
             LOG.info("%s listens on %s port %d", door, *listener.getsockname()[:2])
 
     def reload(self) -> None:
-        """Say that nothing of the proxy is reread yet."""
-        LOG.warning("%s does not reread its configuration; restart it", PROGRAM)
+        """Reread limits, origins and certificates; open consoles go on. What does not do leaves all as it was."""
+        try:
+            self._conf.mutate_config_files()
+            context = build_context(self._conf)
+        except (cfg.Error, errors.ConfigInvalid) as exc:
+            LOG.error("The configuration stays as it was: %s", exc)
+            return
+        self._server.set_context(context)
+        self._gate.set_policy(_limits(self._conf), _origins(self._conf))
 
     def stop(self) -> None:
-        """Close the doors and every console."""
-        self._server.stop()
+        """Close the doors, give open consoles ``graceful_shutdown_timeout`` to end, then end them."""
+        self._server.stop(self._conf.graceful_shutdown_timeout)
         self._subscription.stop()
         for listener in self._listeners.values():
             listener.close()
+
+
+def _limits(conf: cfg.ConfigOpts) -> Limits:
+    options = conf.novncproxy
+    return Limits(
+        total=options.max_sessions,
+        per_source=options.max_sessions_per_source,
+        per_token=options.max_sessions_per_token,
+        per_instance=options.max_sessions_per_instance,
+    )
+
+
+def _origins(conf: cfg.ConfigOpts) -> OriginPolicy:
+    return OriginPolicy(tuple(conf.console.allowed_origins), tuple(conf.console.trusted_proxies))
 
 
 def _listen(option: str, host: str, port: int) -> socket.socket:

@@ -9,14 +9,21 @@ import logging
 import socket
 import threading
 import time
+from dataclasses import replace
+from datetime import UTC, datetime
 
+from porthole_common.model import ConnectInfo
 from porthole_novncproxy.admission import Admission
+from porthole_novncproxy.codec import Codec
 from porthole_novncproxy.frames import CloseCode
+from porthole_novncproxy.liveness import Liveness, LivenessPolicy
 from porthole_novncproxy.loop import Loop
-from porthole_novncproxy.session import CLOSE_TIMEOUT_S, Codec, Session
+from porthole_novncproxy.session import CLOSE_TIMEOUT_S, Marks, Session
 from porthole_novncproxy.transport import Leg
 
 LOG = logging.getLogger(__name__)
+# What is read at once at most: doc/source/performance.rst has the figures of other sizes.
+_BUFFER_BYTES = 1024 * 1024
 # A revocation is remembered for consoles that were being opened when it came: longer than any opening takes.
 _REVOCATION_MEMORY_S = 120.0
 
@@ -24,15 +31,18 @@ _REVOCATION_MEMORY_S = 120.0
 class Relay:
     """The open sessions of one loop."""
 
-    def __init__(self, loop: Loop, buffer_bytes: int) -> None:
-        """``buffer_bytes``: how much is read at once, and so the most that is held for a peer that does not read."""
+    def __init__(self, loop: Loop, marks: Marks, liveness: LivenessPolicy, enforce_session_timeout: bool) -> None:
+        """``enforce_session_timeout``: end a console when its token expires."""
         self._loop = loop
+        self._marks = marks
+        self._liveness = liveness
+        self._enforce_session_timeout = enforce_session_timeout
         # One for all sessions: a session that is not being relayed this instant holds no buffer.
-        self._buffer = memoryview(bytearray(buffer_bytes))
+        self._buffer = memoryview(bytearray(max(_BUFFER_BYTES, marks.high_bytes)))
         self._sessions: dict[Session, None] = {}
         self._revoked_at: dict[str, float] = {}
         self._all_ended = threading.Event()
-        self._stopping = False
+        self._draining = self._stopping = False
 
     def open(self, client: socket.socket, from_client: bytes, admission: Admission, codec: Codec) -> None:
         """Relay between ``client`` and the admitted VNC server; both sockets belong to the relay from here on.
@@ -45,8 +55,12 @@ class Relay:
         """End every console of the instance with 4401, those that are being opened right now too."""
         self._loop.call_soon(lambda: self._close_instance(instance_uuid))
 
-    def stop(self) -> None:
-        """End every console with 1001 and wait until they have ended; open none after."""
+    def stop(self, drain_timeout_s: float) -> None:
+        """Wait ``drain_timeout_s`` for the consoles to end, then end those that are left with 1001."""
+        self._loop.call_soon(self._drain)
+        if drain_timeout_s and not self._all_ended.wait(0):
+            LOG.info("Open consoles have %.0f s to end", drain_timeout_s)
+            self._all_ended.wait(drain_timeout_s)
         self._loop.call_soon(self._stop)
         self._all_ended.wait(CLOSE_TIMEOUT_S + 1)
 
@@ -56,7 +70,7 @@ class Relay:
         def on_end(ended: Session) -> None:
             self._sessions.pop(ended, None)
             admission.release()
-            if self._stopping and not self._sessions:
+            if self._draining and not self._sessions:
                 self._all_ended.set()
 
         session = Session(
@@ -65,6 +79,8 @@ class Relay:
             client=Leg(client),
             server=Leg(admission.sock),
             codec=codec,
+            marks=self._marks,
+            liveness=self._start_clock(codec, info),
             connect_info=info,
             on_end=on_end,
         )
@@ -76,6 +92,14 @@ class Relay:
         elif self._revoked_at.get(info.instance_uuid, 0.0) >= admission.admitted_at:
             session.close(CloseCode.REVOKED, "The console was revoked")
 
+    def _start_clock(self, codec: Codec, info: ConnectInfo) -> Liveness:
+        now = time.monotonic()
+        expires_at = None
+        if self._enforce_session_timeout and info.expires_at is not None:
+            expires_at = now + (info.expires_at - datetime.now(UTC)).total_seconds()
+        policy = self._liveness if codec.build_ping() else replace(self._liveness, ping_interval_s=0.0)
+        return Liveness(policy, now, expires_at)
+
     def _close_instance(self, instance_uuid: str) -> None:
         now = time.monotonic()
         self._revoked_at = {uuid: at for uuid, at in self._revoked_at.items() if now - at < _REVOCATION_MEMORY_S}
@@ -84,9 +108,12 @@ class Relay:
             if session.connect_info.instance_uuid == instance_uuid:
                 session.close(CloseCode.REVOKED, "The console was revoked")
 
+    def _drain(self) -> None:
+        self._draining = True
+        if not self._sessions:
+            self._all_ended.set()
+
     def _stop(self) -> None:
         self._stopping = True
         for session in list(self._sessions):
             session.close(CloseCode.GOING_AWAY, "The console proxy is stopping")
-        if not self._sessions:
-            self._all_ended.set()

@@ -17,12 +17,12 @@ from porthole_common import errors
 from porthole_novncproxy import xvp
 from porthole_novncproxy.access import ConsoleRequest
 from porthole_novncproxy.admission import Admission, Gate
+from porthole_novncproxy.codec import RawCodec, WebSocketCodec
 from porthole_novncproxy.doorway import Connection, Doorway
 from porthole_novncproxy.handler import ConsoleHandler
 from porthole_novncproxy.loop import Loop
 from porthole_novncproxy.pages import PageResponse, Pages
 from porthole_novncproxy.relay import Relay
-from porthole_novncproxy.session import RawCodec, WebSocketCodec
 
 LOG = logging.getLogger(__name__)
 NOVNC = "novnc"
@@ -38,6 +38,7 @@ class ProxyServer:
     def __init__(
         self,
         *,
+        loop: Loop,
         gate: Gate,
         pages: Pages,
         context: ssl.SSLContext | None,
@@ -45,12 +46,13 @@ class ProxyServer:
         request_timeout_s: float,
         handshake_threads: int,
         handshake_backlog: int,
-        buffer_bytes: int,
+        relay: Relay,
     ) -> None:
         self._gate = gate
         self._pages = pages
-        self._loop = Loop("relay")
-        self._relay = Relay(self._loop, buffer_bytes)
+        self._loop = loop
+        self._relay = relay
+        self._started = False
         self._doorway = Doorway(self._loop, context, ssl_only, request_timeout_s, self._on_request)
         self._threads = concurrent.futures.ThreadPoolExecutor(handshake_threads, thread_name_prefix="handshake")
         self._places = threading.Semaphore(handshake_threads + handshake_backlog)
@@ -61,27 +63,31 @@ class ProxyServer:
 
     def start(self, listeners: dict[str, socket.socket]) -> None:
         """Serve from ``listeners``: listening sockets by door."""
+        self._started = True
         self._loop.start()
         for door, listener in listeners.items():
             self._doorway.listen(listener, door)
 
-    def stop(self) -> None:
-        """Close the doors, let handshakes end, end every console with 1001, and the threads."""
+    def set_context(self, context: ssl.SSLContext | None) -> None:
+        """Shake hands with another certificate from the next connection on."""
+        self._doorway.context = context
+
+    def stop(self, drain_timeout_s: float) -> None:
+        """Close the doors, let handshakes end, give consoles their time, end the rest with 1001, and the threads."""
         closed = threading.Event()
 
         def close_doors() -> None:
             self._doorway.close()
             closed.set()
 
+        if not self._started:
+            self._threads.shutdown()
+            return
         self._loop.call_soon(close_doors)
         closed.wait(_WRITE_TIMEOUT_S)
         self._threads.shutdown(wait=True, cancel_futures=False)
-        self._relay.stop()
+        self._relay.stop(drain_timeout_s)
         self._loop.stop()
-
-    def revoke_instance(self, instance_uuid: str) -> None:
-        """End every open console of the instance."""
-        self._relay.close_instance(instance_uuid)
 
     def admit(self, request: ConsoleRequest) -> Admission:
         """Let a browser in (:class:`porthole_novncproxy.handler.Desk`).

@@ -13,86 +13,61 @@ session leaves *open*, except for a native viewer, where each side may end on it
 
 import logging
 import time
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from porthole_common.errors import FrameInvalid
 from porthole_common.model import ConnectInfo
 from porthole_novncproxy import frames
+from porthole_novncproxy.codec import Codec
 from porthole_novncproxy.frames import CloseCode
+from porthole_novncproxy.liveness import Liveness, Ping
 from porthole_novncproxy.loop import READ, WRITE, Loop, Timer
 from porthole_novncproxy.transport import Leg
 
 LOG = logging.getLogger(__name__)
 # How long a client may take to answer a close frame, or to take what stands before it.
 CLOSE_TIMEOUT_S = 2.0
-# The largest message a browser may announce: noVNC's largest, a clipboard, is far below.
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _READS_PER_TURN = 4
+# sendmsg takes a limited number of buffers; more parts than this are small and are joined.
+_MAX_PARTS = 64
 
 
-class Codec(Protocol):
-    """What lies around the RFB bytes on the client's leg; ``half_close``: each side may end on its own."""
+@dataclass(frozen=True)
+class Marks:
+    """Back-pressure: with more than ``high_bytes`` held for the client its VNC server is not read, until at most
+    ``low_bytes`` are held. Towards the VNC server nothing more is read while anything is held.
+    """  # noqa: D205
 
-    half_close: bool
-
-    def build_header(self, payload_bytes: int) -> bytes:
-        """Return what precedes ``payload_bytes`` bytes to the client."""
-
-    def build_close(self, code: int, reason: str) -> bytes:
-        """Return what tells the client that the session ends, or nothing."""
-
-    def feed(self, data: memoryview) -> Iterable[frames.Event]:
-        """Yield what the client's bytes mean.
-
-        :raises FrameInvalid: when they mean nothing.
-        """
-
-
-class WebSocketCodec:
-    """RFC 6455: binary frames both ways."""
-
-    half_close = False
-
-    def __init__(self) -> None:
-        self._decoder = frames.FrameDecoder(MAX_MESSAGE_BYTES)
-
-    def build_header(self, payload_bytes: int) -> bytes:
-        """Return the header of a binary frame."""
-        return frames.build_header(payload_bytes)
-
-    def build_close(self, code: int, reason: str) -> bytes:
-        """Return a close frame."""
-        return frames.build_close(code, reason)
-
-    def feed(self, data: memoryview) -> Iterable[frames.Event]:
-        """Yield the events of the frames.
-
-        :raises FrameInvalid: when the client breaks RFC 6455.
-        """
-        return self._decoder.feed(data)
-
-
-class RawCodec:
-    """xvpvnc: the bytes themselves, and each side may end on its own (half-close)."""
-
-    half_close = True
-
-    def build_header(self, payload_bytes: int) -> bytes:
-        """Return nothing: the bytes stand alone."""
-        return b""
-
-    def build_close(self, code: int, reason: str) -> bytes:
-        """Return nothing: the end of the stream says it."""
-        return b""
-
-    def feed(self, data: memoryview) -> Iterable[frames.Event]:
-        """Yield the bytes as they are."""
-        return (frames.Data(bytes(data)),)
+    high_bytes: int
+    low_bytes: int
 
 
 class Session:
     """One open console. Every method is called from the loop's thread."""
+
+    __slots__ = (
+        "_buffer",
+        "_bytes_down",
+        "_bytes_up",
+        "_client",
+        "_client_unheard",
+        "_closing",
+        "_codec",
+        "_ended",
+        "_liveness",
+        "_loop",
+        "_marks",
+        "_on_end",
+        "_opened_at",
+        "_outcome",
+        "_server",
+        "_server_unheard",
+        "_timer",
+        "_to_client",
+        "_to_server",
+        "connect_info",
+    )
 
     def __init__(
         self,
@@ -102,6 +77,8 @@ class Session:
         client: Leg,
         server: Leg,
         codec: Codec,
+        marks: Marks,
+        liveness: Liveness,
         connect_info: ConnectInfo,
         on_end: Callable[["Session"], None],
     ) -> None:
@@ -111,6 +88,8 @@ class Session:
         self._client = client
         self._server = server
         self._codec = codec
+        self._marks = marks
+        self._liveness = liveness
         self._on_end = on_end
         self._to_client: bytes | memoryview = b""
         self._to_server: bytes | memoryview = b""
@@ -130,6 +109,7 @@ class Session:
         self._to_client = self._codec.build_header(len(from_server)) + from_server if from_server else b""
         self._guard(lambda: self._take_client(memoryview(from_client)))
         self._guard(self._flush_client)
+        self._schedule_check()
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Hang up on the VNC server now, tell the client why, and end when it has answered or has had its time."""
@@ -141,6 +121,8 @@ class Session:
         self._server.close()
         self._to_server = b""
         self._to_client = bytes(self._to_client) + self._codec.build_close(code, reason)
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = self._loop.call_later(CLOSE_TIMEOUT_S, self.end)
         self._guard(self._flush_client)
 
@@ -165,6 +147,23 @@ class Session:
             time.monotonic() - self._opened_at,
         )
         self._on_end(self)
+
+    def _schedule_check(self) -> None:
+        delay_s = self._liveness.due_in_s(time.monotonic())
+        if delay_s is not None and not (self._closing or self._ended):
+            self._timer = self._loop.call_later(delay_s, self._check)
+
+    def _check(self) -> None:
+        """Do what is due: a ping, or the end of a session that is idle, over its time, or whose client is gone."""
+        due = self._liveness.check(time.monotonic())
+        if isinstance(due, Ping):
+            # Behind what the client has not taken, a ping would only be more of the same.
+            if not self._to_client:
+                self._to_client = self._codec.build_ping()
+                self._guard(self._flush_client)
+        elif due is not None:
+            self.close(due.code, due.reason)
+        self._schedule_check()
 
     def _on_server_ready(self, events: int) -> None:
         if events & WRITE and self._to_server:
@@ -202,8 +201,9 @@ class Session:
 
     def _read_server(self) -> None:
         for _ in range(_READS_PER_TURN):
+            room = self._room_for_client()
             try:
-                size = self._server.read_into(self._buffer)
+                size = self._server.read_into(self._buffer[:room])
             except OSError:
                 self.close(CloseCode.INTERNAL_ERROR, "The connection to the VNC server was lost")
                 return
@@ -213,20 +213,32 @@ class Session:
                 self._server_ended()
                 return
             self._bytes_down += size
+            self._liveness.moved(time.monotonic())
             self._write_client(self._codec.build_header(size), self._buffer[:size])
-            if self._to_client or size < len(self._buffer):
+            if self._to_client or size < room:
                 return
 
+    def _room_for_client(self) -> int:
+        """Return how much to read for the client: what its kernel takes at once, and the high mark on top of it.
+
+        Large reads are what makes a stream cheap; the bound is what keeps a viewer that stops from being held more
+        than the high mark.
+        """
+        held = len(self._to_client)
+        return max(1, min(len(self._buffer), self._marks.high_bytes - held + max(0, self._client.free_bytes())))
+
     def _write_client(self, header: bytes, payload: memoryview) -> None:
-        """Write to a client that has nothing waiting; keep what it does not take."""
-        sent = self._client.write(header, payload)
-        if sent < len(header) + len(payload):
-            head = header[sent:]
-            self._to_client = head + bytes(payload[max(0, sent - len(header)) :])
+        """Write to the client, behind what it has not taken yet; keep what it does not take now."""
+        head = b"".join((self._to_client, header)) if self._to_client else header
+        sent = self._client.write((head, payload) if head else (payload,))
+        if sent < len(head):
+            self._to_client = b"".join((head[sent:], payload))
+        else:
+            self._to_client = bytes(payload[sent - len(head) :])
 
     def _flush_client(self) -> None:
         while self._to_client:
-            sent = self._client.write(b"", self._to_client)
+            sent = self._client.write((self._to_client,))
             if not sent:
                 return
             self._to_client = memoryview(self._to_client)[sent:] if sent < len(self._to_client) else b""
@@ -244,21 +256,22 @@ class Session:
 
     def _read_client(self) -> None:
         for _ in range(_READS_PER_TURN):
-            size = self._client.read_into(self._buffer)
+            size = self._client.read_into(self._buffer[: self._marks.high_bytes])
             if size is None:
                 return
             if size == 0:
                 self._client_ended()
                 return
+            self._liveness.heard(time.monotonic())
             self._take_client(self._buffer[:size])
-            if self._ended or self._to_server or not (size == len(self._buffer) or self._client.has_buffered()):
+            if self._ended or self._to_server or not (size == self._marks.high_bytes or self._client.has_buffered()):
                 return
 
     def _take_client(self, data: memoryview) -> None:
         """Act on the client's bytes: payload goes to the VNC server in one write, pings are answered in one."""
         if self._client_unheard:
             return
-        payload: list[bytes] = []
+        payload: list[memoryview] = []
         pongs: list[bytes] = []
         closed: frames.Close | None = None
         try:
@@ -281,18 +294,31 @@ class Session:
         if closed is not None:
             self._client_closed(closed)
 
-    def _write_server(self, payload: list[bytes]) -> None:
+    def _write_server(self, payload: list[memoryview]) -> None:
+        """Write to a VNC server that has taken everything before; keep what it does not take now."""
         if self._closing or self._server_unheard or not payload:
             return
-        fresh = b"".join(payload)
-        self._bytes_up += len(fresh)
-        self._to_server = b"".join((self._to_server, fresh)) if self._to_server else fresh
-        self._flush_server()
+        parts = payload if len(payload) <= _MAX_PARTS else [memoryview(b"".join(payload))]
+        size = sum(map(len, parts))
+        self._bytes_up += size
+        self._liveness.moved(time.monotonic())
+        try:
+            sent = self._server.write(parts)
+        except OSError:
+            self._lose_server()
+            return
+        if sent < size:
+            self._to_server = b"".join(parts)[sent:]
+
+    def _lose_server(self) -> None:
+        """Give up writing; what the VNC server said before it went is still read, and its end ends the session."""
+        self._server_unheard = True
+        self._to_server = b""
 
     def _flush_server(self) -> None:
         try:
             while self._to_server:
-                sent = self._server.write(b"", self._to_server)
+                sent = self._server.write((self._to_server,))
                 if not sent:
                     return
                 self._to_server = memoryview(self._to_server)[sent:] if sent < len(self._to_server) else b""
@@ -300,9 +326,7 @@ class Session:
                 self._server.write_end()
                 self._end_if_both_ended()
         except OSError:
-            # What the VNC server said before it went is still read, and its end then ends the session.
-            self._server_unheard = True
-            self._to_server = b""
+            self._lose_server()
 
     def _client_closed(self, event: frames.Close) -> None:
         """Finish the closing handshake (RFC 6455 section 7.1.2): answer the client's close, or take its answer."""
@@ -331,11 +355,11 @@ class Session:
     def _watch(self) -> None:
         """Wait for what can make progress: read a side only when the other has taken everything."""
         if not self._closing:
-            readable = not self._server.at_end and not self._to_client
+            readable = not self._server.at_end and len(self._to_client) <= self._marks.low_bytes
             mask = (READ if readable else 0) | (WRITE if self._to_server else 0)
             self._set_mask(self._server, mask, self._on_server_ready)
         # A client that floods pings and reads no pong is not read for ever.
-        readable = not self._client.at_end and not self._to_server and len(self._to_client) < 2 * len(self._buffer)
+        readable = not self._client.at_end and not self._to_server and len(self._to_client) < 2 * self._marks.high_bytes
         mask = (READ if readable else 0) | (WRITE if self._to_client else 0)
         resumes = readable and not self._client.mask & READ and self._client.has_buffered()
         self._set_mask(self._client, mask, self._on_client_ready)

@@ -5,9 +5,18 @@ Why: a plain socket and Python's SSLSocket say "not now" in different ways, and 
 scattered buffers. Called by :mod:`porthole_novncproxy.relay` alone, from the loop's thread.
 """
 
+import array
+import fcntl
 import socket
 import ssl
+import termios
+from collections.abc import Sequence
 
+# What one TLS record holds (RFC 8446 section 5.1), and what is not worth a record of its own.
+_RECORD_BYTES = 16384
+_SHORT_BYTES = 1024
+# Where ioctl puts its answer: one for all, since one thread asks.
+_UNSENT = array.array("i", [0])
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -42,19 +51,51 @@ class Leg:
         """Say whether TLS holds decrypted bytes that epoll will not tell of."""
         return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
 
-    def write(self, header: bytes, payload: memoryview | bytes) -> int:
-        """Write header and payload as far as they go at once; return how many bytes of both went.
+    def write(self, parts: Sequence[bytes | memoryview]) -> int:
+        """Write ``parts`` (at most 64) one after another as far as they go at once; return how many bytes went.
 
         :raises OSError: when the connection is broken.
         """
         try:
             if self.tls:
-                return self.sock.send(b"".join((header, payload)) if header else payload)
-            if header:
-                return self.sock.sendmsg((header, payload))
-            return self.sock.send(payload)
+                return self._write_records(parts)
+            if len(parts) == 1:
+                return self.sock.send(parts[0])
+            return self.sock.sendmsg(parts)
         except _NOT_NOW:
             return 0
+
+    def _write_records(self, parts: Sequence[bytes | memoryview]) -> int:
+        """Write to TLS, which takes one buffer and one record (16 KiB) at a time.
+
+        A short part in front, a frame's header, shares the record of what follows it.
+        """
+        view = memoryview(parts[0])
+        rest = list(parts[1:])
+        if rest and len(view) < _SHORT_BYTES:
+            view = memoryview(b"".join((view, rest[0][:_RECORD_BYTES])))
+            rest[0] = rest[0][_RECORD_BYTES:]
+        written = 0
+        try:
+            for part in (view, *rest):
+                left = memoryview(part)
+                while left:
+                    sent = self.sock.send(left)
+                    written += sent
+                    left = left[sent:]
+        except _NOT_NOW:
+            return written
+        return written
+
+    def free_bytes(self) -> int:
+        """Return about how many bytes the kernel takes for this leg at once, on top of what it holds; 0 for TLS.
+
+        SO_SNDBUF counts the kernel's own bookkeeping too, about as much again as the data (socket(7)).
+        """
+        if self.tls:
+            return 0
+        fcntl.ioctl(self.fd, termios.TIOCOUTQ, _UNSENT)
+        return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2 - _UNSENT[0]
 
     def write_end(self) -> None:
         """Tell the peer that no more comes, and keep reading; over TLS that is left to :meth:`close`."""

@@ -68,7 +68,13 @@ class Porthole:
         self, rabbitmq: RabbitMQ, stores: list[Memcached], libvirt_uri: str | None, instances_file: Path | None
     ) -> Options:
         return {
-            "DEFAULT": {"debug": True, "transport_url": rabbitmq.transport_url, "host": self.host},
+            "DEFAULT": {
+                "debug": True,
+                "transport_url": rabbitmq.transport_url,
+                "host": self.host,
+                # A test does not wait for the consoles it left open.
+                "graceful_shutdown_timeout": 0,
+            },
             "api": {"bind_port": self.api_port},
             "compute": {"driver": "static" if instances_file else "libvirt"},
             "libvirt": {"connection_uri": libvirt_uri},

@@ -7,12 +7,14 @@ GROUP = "console"
 OPTS: list[cfg.Opt] = [
     cfg.ListOpt(
         "allowed_origins",
+        mutable=True,
         default=[],
         item_type=types.HostAddress(),
         help="Host names besides the request's own Host whose pages may open a console (RFC 6454).",
     ),
     cfg.ListOpt(
         "trusted_proxies",
+        mutable=True,
         default=[],
         item_type=types.IPAddress(),
         help="Addresses of reverse proxies whose X-Forwarded-Proto is believed.",

@@ -12,6 +12,11 @@ OPTS: list[cfg.Opt] = [
         max=86400,
         help="Seconds a token can open a console after it was issued. Above 30 days memcached would read it as a date.",
     ),
+    cfg.BoolOpt(
+        "enforce_session_timeout",
+        default=False,
+        help="End an open console when its token expires. Read by the proxy.",
+    ),
 ]
 
 

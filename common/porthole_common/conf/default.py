@@ -16,6 +16,13 @@ OPTS: list[cfg.Opt] = [
     cfg.StrOpt("cert", help="PEM file with the proxy's certificate and its chain. Unset: no TLS."),
     cfg.StrOpt("key", help="PEM file with the certificate's key. Unset: it stands in ``cert``."),
     cfg.StrOpt("web", default="/usr/share/novnc", help="Folder of the noVNC that the proxy serves; empty: none."),
+    cfg.IntOpt(
+        "graceful_shutdown_timeout",
+        default=60,
+        min=0,
+        max=86400,
+        help="Seconds that open consoles have to end after SIGTERM, before the proxy ends them. 0: none.",
+    ),
     cfg.StrOpt("record", help="Nova's option to record sessions. Recording is not offered: any value is refused."),
 ]
 
