@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from collections.abc import Iterator
+from typing import Any
+
+import libvirt
+import pytest
+
+from porthole_common import errors
+from porthole_common.model import ConsoleType, Instance, InstanceState, Target
+from porthole_compute.drivers.libvirt_host import LibvirtDriver, read_state
+from support.compute_fakes import (
+    OTHER_UUID,
+    UUID,
+    FakeConnection,
+    FakeDomain,
+    RecordedEvents,
+    build_libvirt_error,
+    make_conf,
+)
+
+BOTH = (ConsoleType.NOVNC, ConsoleType.XVPVNC)
+VNC = "<graphics type='vnc' port='5901' listen='127.0.0.1'/>"
+UNKNOWN_UUID = "c0ffee00-0000-4000-8000-00000000000f"
+
+
+def build_xml(devices: str = VNC, metadata: str = "") -> str:
+    return f"<domain><name>vm1</name><metadata>{metadata}</metadata><devices>{devices}</devices></domain>"
+
+
+class Hypervisor:
+    """A libvirt daemon that can go away: opens connections to ``domains``, or refuses."""
+
+    def __init__(self) -> None:
+        self.domains = {UUID: FakeDomain(UUID, build_xml()), OTHER_UUID: FakeDomain(OTHER_UUID, build_xml(""))}
+        self.down = False
+        self.connections: list[FakeConnection] = []
+
+    def open(self, uri: str) -> FakeConnection:
+        if self.down:
+            raise build_libvirt_error(libvirt.VIR_ERR_SYSTEM_ERROR)
+        self.connections.append(FakeConnection(self.domains))
+        return self.connections[-1]
+
+    @property
+    def connection(self) -> FakeConnection:
+        return self.connections[-1]
+
+
+@pytest.fixture
+def hypervisor() -> Hypervisor:
+    return Hypervisor()
+
+
+@pytest.fixture
+def events() -> RecordedEvents:
+    return RecordedEvents()
+
+
+def make_driver(hypervisor: Hypervisor, **vnc: Any) -> LibvirtDriver:
+    conf = make_conf(vnc=vnc, libvirt={"reconnect_interval": 1})
+    return LibvirtDriver(conf, hypervisor.open)
+
+
+@pytest.fixture
+def driver(hypervisor: Hypervisor, events: RecordedEvents) -> Iterator[LibvirtDriver]:
+    driver = make_driver(hypervisor)
+    driver.start(events)
+    events.wait_changed()
+    yield driver
+    driver.stop()
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "expected"),
+    [
+        (libvirt.VIR_DOMAIN_NOSTATE, 0, InstanceState.BUILDING),
+        (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED, InstanceState.RUNNING),
+        (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_MIGRATED, InstanceState.RUNNING),
+        (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_POSTCOPY, InstanceState.MIGRATING),
+        (libvirt.VIR_DOMAIN_BLOCKED, 0, InstanceState.RUNNING),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER, InstanceState.PAUSED),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR, InstanceState.PAUSED),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP, InstanceState.BUILDING),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION, InstanceState.MIGRATING),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY, InstanceState.MIGRATING),
+        (libvirt.VIR_DOMAIN_SHUTDOWN, 0, InstanceState.SHUTOFF),
+        (libvirt.VIR_DOMAIN_SHUTOFF, 0, InstanceState.SHUTOFF),
+        (libvirt.VIR_DOMAIN_CRASHED, 0, InstanceState.CRASHED),
+        (libvirt.VIR_DOMAIN_PMSUSPENDED, 0, InstanceState.SUSPENDED),
+        (99, 0, InstanceState.UNKNOWN),
+    ],
+)
+def test_the_state_of_a_domain(state: int, reason: int, expected: InstanceState) -> None:
+    assert read_state(FakeDomain(UUID, "", (state, reason))) == expected
+
+
+def test_paused_before_its_first_instruction_is_building() -> None:
+    domain = FakeDomain(UUID, "", (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER))
+    domain.cpu_times_ns = [0, 0]
+    assert read_state(domain) == InstanceState.BUILDING
+    domain.cpu_times_ns = [0, 1]
+    assert read_state(domain) == InstanceState.PAUSED
+
+
+@pytest.mark.parametrize(
+    ("operation", "expected"),
+    [
+        (libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, InstanceState.MIGRATING),
+        (libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, InstanceState.MIGRATING),
+        (libvirt.VIR_DOMAIN_JOB_OPERATION_SNAPSHOT, InstanceState.RUNNING),
+    ],
+)
+def test_a_running_domain_with_a_job(operation: int, expected: InstanceState) -> None:
+    domain = FakeDomain(UUID, "")
+    domain.job_operation = operation
+    assert read_state(domain) == expected
+
+
+def test_the_target_is_read_anew_each_time(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
+    assert driver.get_vnc_target(UUID, ConsoleType.NOVNC) == Target("127.0.0.1", 5901)
+    hypervisor.domains[UUID].xml = build_xml("<graphics type='vnc' port='5977' listen='198.51.100.9'/>")
+    assert driver.get_vnc_target(UUID, ConsoleType.NOVNC) == Target("198.51.100.9", 5977)
+
+
+def test_a_wildcard_is_dialled_at_the_proxyclient_address(hypervisor: Hypervisor, events: RecordedEvents) -> None:
+    hypervisor.domains[UUID].xml = build_xml("<graphics type='vnc' port='5901' listen='0.0.0.0'/>")
+    driver = make_driver(hypervisor, server_proxyclient_address="192.0.2.5")
+    driver.start(events)
+    try:
+        assert driver.get_vnc_target(UUID, ConsoleType.NOVNC) == Target("192.0.2.5", 5901)
+    finally:
+        driver.stop()
+
+
+@pytest.mark.parametrize(
+    ("uuid", "change", "expected"),
+    [
+        (UNKNOWN_UUID, {}, errors.InstanceNotFound(UNKNOWN_UUID)),
+        (OTHER_UUID, {}, errors.ConsoleTypeUnavailable("novnc")),
+        (UUID, {"xml": build_xml("<graphics type='vnc' port='-1'/>")}, errors.InstanceNotReady(UUID, "running")),
+        (UUID, {"xml": "<nonsense/>"}, errors.HypervisorUnavailable("node1")),
+        (UUID, {"current": (libvirt.VIR_DOMAIN_SHUTOFF, 0)}, errors.InstanceNotRunning(UUID, "shutoff")),
+        (
+            UUID,
+            {"current": (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION)},
+            errors.InstanceNotReady(UUID, "migrating"),
+        ),
+        (UUID, {"error": build_libvirt_error(libvirt.VIR_ERR_NO_DOMAIN)}, errors.InstanceNotFound(UUID)),
+        (
+            UUID,
+            {"error": build_libvirt_error(libvirt.VIR_ERR_OPERATION_INVALID)},
+            errors.InstanceNotRunning(UUID, "shutoff"),
+        ),
+        (UUID, {"error": build_libvirt_error(libvirt.VIR_ERR_RPC)}, errors.HypervisorUnavailable("node1")),
+    ],
+)
+def test_why_there_is_no_target(
+    driver: LibvirtDriver, hypervisor: Hypervisor, uuid: str, change: dict[str, Any], expected: errors.PortholeError
+) -> None:
+    vars(hypervisor.domains.get(uuid) or FakeDomain("", "")).update(change)
+    with pytest.raises(type(expected)) as caught:
+        driver.get_vnc_target(uuid, ConsoleType.NOVNC)
+    assert caught.value.values() == expected.values()
+
+
+@pytest.mark.parametrize(
+    ("options", "console_type"),
+    [({"enabled": False}, ConsoleType.NOVNC), ({"xvpvncproxy_enabled": False}, ConsoleType.XVPVNC)],
+)
+def test_a_type_that_the_host_does_not_offer(
+    hypervisor: Hypervisor, events: RecordedEvents, options: dict[str, Any], console_type: ConsoleType
+) -> None:
+    driver = make_driver(hypervisor, **options)
+    driver.start(events)
+    try:
+        with pytest.raises(errors.ConsoleTypeUnavailable):
+            driver.get_vnc_target(UUID, console_type)
+    finally:
+        driver.stop()
+
+
+def test_the_inventory(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
+    owner = "<i:instance xmlns:i='urn:porthole:instance:1'><i:owner project='p' user='u'/></i:instance>"
+    hypervisor.domains[UUID].xml = build_xml(VNC, owner)
+    hypervisor.domains[OTHER_UUID].current = (libvirt.VIR_DOMAIN_SHUTOFF, 0)
+    assert driver.list_instances() == [
+        Instance(UUID, "vm1", InstanceState.RUNNING, "p", "u", BOTH),
+        Instance(OTHER_UUID, "vm1", InstanceState.SHUTOFF),
+    ]
+
+
+def test_one_odd_domain_hides_no_other(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
+    hypervisor.domains[UUID].xml = "<nonsense/>"
+    hypervisor.domains[OTHER_UUID].error = build_libvirt_error(libvirt.VIR_ERR_NO_DOMAIN)
+    assert driver.list_instances() == [Instance(UUID, "domain-name", InstanceState.RUNNING)]
+
+
+def test_an_inventory_that_breaks_off_is_none(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
+    hypervisor.domains[OTHER_UUID].error = build_libvirt_error(libvirt.VIR_ERR_RPC)
+    with pytest.raises(errors.HypervisorUnavailable):
+        driver.list_instances()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED],
+)
+def test_what_ends_consoles(driver: LibvirtDriver, hypervisor: Hypervisor, events: RecordedEvents, event: int) -> None:
+    hypervisor.connection.send_lifecycle(UUID, event)
+    assert events.wait_ended() == UUID
+    events.wait_changed()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        libvirt.VIR_DOMAIN_EVENT_DEFINED,
+        libvirt.VIR_DOMAIN_EVENT_STARTED,
+        libvirt.VIR_DOMAIN_EVENT_SUSPENDED,
+        libvirt.VIR_DOMAIN_EVENT_RESUMED,
+        libvirt.VIR_DOMAIN_EVENT_SHUTDOWN,
+        libvirt.VIR_DOMAIN_EVENT_PMSUSPENDED,
+    ],
+)
+def test_what_only_changes_the_inventory(
+    driver: LibvirtDriver, hypervisor: Hypervisor, events: RecordedEvents, event: int
+) -> None:
+    hypervisor.connection.send_lifecycle(UUID, event)
+    events.wait_changed()
+    assert events.take_ended() == []
+
+
+def test_a_new_owner_changes_the_inventory(
+    driver: LibvirtDriver, hypervisor: Hypervisor, events: RecordedEvents
+) -> None:
+    callback = hypervisor.connection.callbacks[libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE]
+    callback(hypervisor.connection, hypervisor.domains[UUID], 2, "urn:porthole:instance:1", None)
+    events.wait_changed()
+
+
+def test_the_connection_is_kept_alive_for_less_than_a_calls_deadline(
+    driver: LibvirtDriver, hypervisor: Hypervisor
+) -> None:
+    assert hypervisor.connection.keepalive
+    interval_s, count = hypervisor.connection.keepalive
+    assert interval_s * (count + 1) < 10
+
+
+def test_without_a_connection_the_answer_comes_at_once(
+    driver: LibvirtDriver, hypervisor: Hypervisor, events: RecordedEvents
+) -> None:
+    hypervisor.down = True
+    hypervisor.connection.lose()
+    events.wait_changed()
+    for ask in (driver.list_instances, lambda: driver.get_vnc_target(UUID, ConsoleType.NOVNC)):
+        with pytest.raises(errors.HypervisorUnavailable) as caught:
+            ask()
+        assert caught.value.host == "node1"
+    assert hypervisor.connections[0].closed
+
+
+def test_a_hypervisor_that_is_down_at_start_is_waited_for(hypervisor: Hypervisor, events: RecordedEvents) -> None:
+    hypervisor.down = True
+    driver = make_driver(hypervisor)
+    driver.start(events)
+    try:
+        with pytest.raises(errors.HypervisorUnavailable):
+            driver.list_instances()
+        hypervisor.down = False
+        events.wait_changed()
+        assert len(driver.list_instances()) == 2
+    finally:
+        driver.stop()
+
+
+def test_what_stopped_while_nobody_watched_is_ended(
+    driver: LibvirtDriver, hypervisor: Hypervisor, events: RecordedEvents
+) -> None:
+    third = "c0ffee00-0000-4000-8000-000000000003"
+    hypervisor.domains[third] = FakeDomain(third, build_xml())
+    hypervisor.connection.send_lifecycle(third, libvirt.VIR_DOMAIN_EVENT_STARTED)
+    events.wait_changed()
+    hypervisor.domains[UUID].current = (libvirt.VIR_DOMAIN_SHUTOFF, 0)
+    del hypervisor.domains[third]
+    hypervisor.connection.lose()
+    assert {events.wait_ended(), events.wait_ended()} == {UUID, third}
+    events.wait_changed()
+    assert events.take_ended() == []
+
+
+def test_what_stopped_and_started_while_nobody_watched_is_ended(
+    driver: LibvirtDriver, hypervisor: Hypervisor, events: RecordedEvents
+) -> None:
+    hypervisor.domains[UUID].run_id = 2
+    hypervisor.connection.lose()
+    assert events.wait_ended() == UUID
+    events.wait_changed()
+    assert events.take_ended() == []
+
+
+def test_a_connection_that_breaks_while_it_is_made_forgets_nothing(
+    hypervisor: Hypervisor, events: RecordedEvents
+) -> None:
+    attempts: list[int] = []
+
+    def open_connection(uri: str) -> FakeConnection:
+        connection = hypervisor.open(uri)
+        attempts.append(1)
+        if len(attempts) == 2:
+            connection.error = build_libvirt_error(libvirt.VIR_ERR_RPC)
+        return connection
+
+    driver = LibvirtDriver(make_conf(libvirt={"reconnect_interval": 1}), open_connection)
+    driver.start(events)
+    try:
+        hypervisor.domains[UUID].current = (libvirt.VIR_DOMAIN_SHUTOFF, 0)
+        hypervisor.connection.lose()
+        assert events.wait_ended() == UUID
+        assert len(attempts) == 3
+        assert hypervisor.connections[1].closed
+    finally:
+        driver.stop()
+
+
+def test_stop_closes_the_connection(hypervisor: Hypervisor, events: RecordedEvents) -> None:
+    driver = make_driver(hypervisor)
+    driver.start(events)
+    driver.reload()
+    driver.stop()
+    assert hypervisor.connection.closed
+    with pytest.raises(errors.HypervisorUnavailable):
+        driver.list_instances()

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from pathlib import Path
+
+import pytest
+
+from porthole_common import errors
+from porthole_common.model import ConsoleType, Instance, InstanceState, Target
+from porthole_compute.drivers.static import StaticDriver, parse_instances
+from support.compute_fakes import OTHER_UUID, UUID, RecordedEvents, make_conf
+
+BOTH = (ConsoleType.NOVNC, ConsoleType.XVPVNC)
+
+
+def build_file(*entries: str) -> str:
+    return "instances:\n" + "".join(f"- {{{entry}}}\n" for entry in entries)
+
+
+def build_entry(uuid: str = UUID, **changes: str) -> str:
+    values = {"uuid": uuid, "name": "a", "host": "192.0.2.1", "port": "5900", **changes}
+    return ", ".join(f"{key}: {value}" for key, value in values.items() if value != "-")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "instances.yaml"
+    path.write_text(build_file(build_entry(), build_entry(OTHER_UUID, port="5901", project_id="p", user_id="u")))
+    return path
+
+
+@pytest.fixture
+def events() -> RecordedEvents:
+    return RecordedEvents()
+
+
+@pytest.fixture
+def driver(path: Path, events: RecordedEvents) -> StaticDriver:
+    driver = StaticDriver(make_conf(static={"instances_file": str(path)}))
+    driver.start(events)
+    return driver
+
+
+def test_the_instances_of_the_file(driver: StaticDriver) -> None:
+    assert driver.list_instances() == [
+        Instance(UUID, "a", InstanceState.RUNNING, console_types=BOTH),
+        Instance(OTHER_UUID, "a", InstanceState.RUNNING, "p", "u", BOTH),
+    ]
+    assert driver.get_vnc_target(OTHER_UUID, ConsoleType.NOVNC) == Target("192.0.2.1", 5901)
+
+
+def test_a_uuid_comes_out_canonical() -> None:
+    for text in (UUID.upper(), f"'{UUID.replace('-', '')}'", f"'{{{UUID}}}'"):
+        assert list(parse_instances(build_file(build_entry(text)), BOTH)) == [UUID]
+
+
+def test_an_instance_that_is_not_there(driver: StaticDriver) -> None:
+    with pytest.raises(errors.InstanceNotFound):
+        driver.get_vnc_target("c0ffee00-0000-4000-8000-00000000000f", ConsoleType.NOVNC)
+
+
+def test_consoles_that_the_host_does_not_offer(path: Path, events: RecordedEvents) -> None:
+    driver = StaticDriver(make_conf(static={"instances_file": str(path)}, vnc={"enabled": False}))
+    driver.start(events)
+    assert driver.list_instances()[0].console_types == ()
+    with pytest.raises(errors.ConsoleTypeUnavailable):
+        driver.get_vnc_target(UUID, ConsoleType.NOVNC)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[", "not YAML"),
+        ("\x07", "not YAML"),
+        ("[" * 5000, "not YAML"),
+        ("!!python/object/apply:os.system [true]", "not YAML"),
+        ("", "one key, instances"),
+        ("- a", "one key, instances"),
+        ("instances: []\nmore: 1", "one key, instances"),
+        ("instances: {}", "must be a list"),
+        ("instances:", "must be a list"),
+        ("instances: [a]", "entry 1: it must be a mapping"),
+        (build_file(build_entry(), build_entry(OTHER_UUID, colour="red")), "entry 2: unknown key 'colour'"),
+        (build_file(build_entry(uuid="-")), "entry 1: uuid is missing"),
+        (build_file(build_entry(name="-")), "entry 1: name is missing"),
+        (build_file(build_entry(host="-")), "entry 1: host is missing"),
+        (build_file(build_entry(port="-")), "entry 1: port is missing"),
+        (build_file(build_entry(uuid="123")), "entry 1: uuid must be text"),
+        (build_file(build_entry(uuid="abc")), "entry 1: uuid is not a UUID"),
+        (build_file(build_entry(name="''")), "entry 1: name must be text"),
+        (build_file(build_entry(name="n" * 256)), "entry 1: name must be text"),
+        (build_file(build_entry(project_id="12")), "entry 1: project_id must be text"),
+        (build_file(build_entry(host="[a]")), "entry 1: host must be text"),
+        (build_file(build_entry(port="'5900'")), "entry 1: port must be a number"),
+        (build_file(build_entry(port="0")), "entry 1: port must be a number"),
+        (build_file(build_entry(port="65536")), "entry 1: port must be a number"),
+        (build_file(build_entry(port="true")), "entry 1: port must be a number"),
+        (build_file(build_entry(), build_entry(UUID.upper())), "entry 2: uuid .* is there twice"),
+    ],
+)
+def test_a_file_that_does_not_do_is_refused_with_the_entry_and_the_key(text: str, reason: str) -> None:
+    with pytest.raises(errors.ConfigInvalid, match=reason) as caught:
+        parse_instances(text, BOTH)
+    assert caught.value.option == "[static] instances_file"
+    assert "\n" not in str(caught.value)
+
+
+def test_start_needs_the_file(tmp_path: Path, events: RecordedEvents) -> None:
+    driver = StaticDriver(make_conf(static={"instances_file": str(tmp_path / "none.yaml")}))
+    with pytest.raises(errors.ConfigInvalid, match=r"\[static\] instances_file: .*none.yaml: No such file"):
+        driver.start(events)
+    driver.stop()
+
+
+def test_start_needs_text(path: Path, events: RecordedEvents) -> None:
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(errors.ConfigInvalid, match="not UTF-8"):
+        StaticDriver(make_conf(static={"instances_file": str(path)})).start(events)
+
+
+def test_reload_ends_what_vanished_or_moved(driver: StaticDriver, path: Path, events: RecordedEvents) -> None:
+    third = "c0ffee00-0000-4000-8000-000000000003"
+    path.write_text(build_file(build_entry(UUID), build_entry(OTHER_UUID, port="5901"), build_entry(third)))
+    driver.reload()
+    assert events.take_ended() == []
+    path.write_text(build_file(build_entry(UUID, host="192.0.2.2"), build_entry(third, port="5905")))
+    driver.reload()
+    assert events.take_ended() == [UUID, OTHER_UUID, third]
+    assert driver.get_vnc_target(UUID, ConsoleType.NOVNC) == Target("192.0.2.2", 5900)
+    events.wait_changed()
+
+
+def test_a_bad_file_at_reload_leaves_the_old_one(
+    driver: StaticDriver, path: Path, events: RecordedEvents, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.write_text(build_file(build_entry(port="x")))
+    driver.reload()
+    assert "[static] instances_file: entry 1: port" in caplog.text
+    assert len(driver.list_instances()) == 2
+    assert events.take_ended() == []
