@@ -40,7 +40,6 @@ class ComputeService:
         self._revoker = Revoker(ConsoleAuthAPI(rpc))
         endpoint = ComputeEndpoint(conf, driver, self._reporter.request)
         self._server = rpc.get_server(TOPIC, conf.host, [endpoint])
-        self._serving = False
 
     def start(self) -> None:
         """Try the hypervisor once, serve the topic, and publish the first inventory.
@@ -49,7 +48,6 @@ class ComputeService:
         """
         self._revoker.start()
         self._driver.start(self)
-        self._serving = True
         self._server.start()
         self._reporter.start()
 
@@ -59,9 +57,7 @@ class ComputeService:
 
     def stop(self) -> None:
         """Answer what is under way, and let go of the hypervisor and the bus."""
-        # The stop of a server that was never started waits for its start.
-        if self._serving:
-            self._server.stop()
+        self._server.stop()
         self._driver.stop()
         self._reporter.stop(STOP_TIMEOUT_S)
         self._revoker.stop(STOP_TIMEOUT_S)

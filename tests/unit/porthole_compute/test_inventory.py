@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import logging
+import queue
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from porthole_common import errors
+from porthole_common.context import RequestContext
+from porthole_common.model import Instance, InstanceState
+from porthole_common.published import Inventory
+from porthole_compute.inventory import InventoryReporter
+from support.compute_fakes import TIMEOUT_S, UUID, FakeDriver
+
+VM = Instance(UUID, "a", InstanceState.RUNNING)
+NEVER_S = 3600.0
+
+
+class Broker:
+    """A Publisher; what is published waits in ``published``, each round counts in ``rounds``."""
+
+    def __init__(self) -> None:
+        self.published: queue.SimpleQueue[Inventory] = queue.SimpleQueue()
+        self.down = False
+        self.failed = threading.Semaphore(0)
+
+    def publish(self, context: RequestContext, inventory: Inventory) -> None:
+        assert context.is_admin
+        if self.down:
+            self.failed.release()
+            raise errors.RpcUnavailable("porthole.inventory", "update_inventory")
+        self.published.put(inventory)
+
+    def next(self) -> Inventory:
+        return self.published.get(timeout=TIMEOUT_S)
+
+
+@pytest.fixture
+def driver() -> FakeDriver:
+    driver = FakeDriver()
+    driver.instances = [VM]
+    return driver
+
+
+@pytest.fixture
+def broker() -> Broker:
+    return Broker()
+
+
+@pytest.fixture
+def reporter(driver: FakeDriver, broker: Broker) -> Iterator[InventoryReporter]:
+    reporter = InventoryReporter("node1", driver, broker, NEVER_S, debounce_s=0, retry_s=0.001)
+    yield reporter
+    reporter.stop(TIMEOUT_S)
+
+
+def test_an_inventory_is_whole(reporter: InventoryReporter, broker: Broker) -> None:
+    assert reporter.publish()
+    assert broker.next() == Inventory("node1", (VM,), hypervisor_up=True)
+
+
+def test_a_hypervisor_that_is_down_is_reported_with_what_was_known(
+    reporter: InventoryReporter, driver: FakeDriver, broker: Broker
+) -> None:
+    reporter.publish()
+    driver.instances = errors.HypervisorUnavailable("node1")
+    reporter.publish()
+    driver.instances = []
+    reporter.publish()
+    assert [broker.next() for _ in range(3)] == [
+        Inventory("node1", (VM,)),
+        Inventory("node1", (VM,), hypervisor_up=False),
+        Inventory("node1", ()),
+    ]
+
+
+def test_a_hypervisor_that_never_answered_has_no_instances(
+    reporter: InventoryReporter, driver: FakeDriver, broker: Broker
+) -> None:
+    driver.instances = errors.HypervisorUnavailable("node1")
+    reporter.publish()
+    assert broker.next() == Inventory("node1", (), hypervisor_up=False)
+
+
+def test_one_at_start_and_one_for_each_request(reporter: InventoryReporter, broker: Broker) -> None:
+    reporter.start()
+    broker.next()
+    reporter.request()
+    broker.next()
+
+
+def test_one_every_interval(driver: FakeDriver, broker: Broker) -> None:
+    reporter = InventoryReporter("node1", driver, broker, 0.001, debounce_s=0)
+    reporter.start()
+    for _ in range(3):
+        broker.next()
+    reporter.stop(TIMEOUT_S)
+
+
+def test_a_burst_of_events_is_one_inventory(driver: FakeDriver, broker: Broker) -> None:
+    reporter = InventoryReporter("node1", driver, broker, NEVER_S, debounce_s=0.1)
+    reporter.start()
+    broker.next()
+    for _ in range(1000):
+        reporter.request()
+    broker.next()
+    reporter.stop(TIMEOUT_S)
+    assert broker.published.empty()
+
+
+def test_a_broker_that_is_down_is_logged_once_and_tried_again(
+    reporter: InventoryReporter, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "porthole_compute.inventory")
+    broker.down = True
+    reporter.start()
+    for _ in range(5):
+        assert broker.failed.acquire(timeout=TIMEOUT_S)
+    broker.down = False
+    broker.next()
+    reporter.stop(TIMEOUT_S)
+    assert [record.getMessage()[:34] for record in caplog.records] == [
+        "the inventory is not published: No",
+        "the inventory is published again",
+    ]
+
+
+def test_an_unforeseen_error_ends_no_thread(
+    reporter: InventoryReporter, driver: FakeDriver, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver.instances = errors.InstanceNotFound(UUID)
+    reporter.start()
+    while "Traceback" not in caplog.text:
+        reporter.request()
+    driver.instances = [VM]
+    assert broker.next().instances == (VM,)
+
+
+def test_stop_before_start(reporter: InventoryReporter) -> None:
+    reporter.stop(TIMEOUT_S)

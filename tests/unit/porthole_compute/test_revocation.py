@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+
+import logging
+import queue
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from porthole_common import errors
+from porthole_common.context import RequestContext
+from porthole_compute.revocation import Revoker
+from support.compute_fakes import OTHER_UUID, TIMEOUT_S, UUID
+
+DOWN = errors.TokenStoreUnavailable("down")
+
+
+class Consoleauth:
+    """A TokenDeleter; ``failing`` gives the error for an instance, and whose turn it was waits in ``calls``."""
+
+    def __init__(self) -> None:
+        self.calls: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.revoked: list[str] = []
+        self.failing: dict[str, Exception] = {}
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def delete_tokens_for_instance(self, context: RequestContext, instance_uuid: str) -> int:
+        assert context.is_admin
+        self.calls.put(instance_uuid)
+        self.gate.wait(TIMEOUT_S)
+        if instance_uuid in self.failing:
+            raise self.failing[instance_uuid]
+        self.revoked.append(instance_uuid)
+        return 2
+
+    def next(self) -> str:
+        return self.calls.get(timeout=TIMEOUT_S)
+
+
+@pytest.fixture
+def consoleauth() -> Consoleauth:
+    return Consoleauth()
+
+
+@pytest.fixture
+def revoker(consoleauth: Consoleauth) -> Iterator[Revoker]:
+    revoker = Revoker(consoleauth, first_retry_s=0.001, last_retry_s=0.002, max_pending=3)
+    yield revoker
+    consoleauth.failing.clear()
+    revoker.stop(TIMEOUT_S)
+
+
+def test_each_instance_is_revoked(revoker: Revoker, consoleauth: Consoleauth) -> None:
+    revoker.start()
+    revoker.revoke(UUID)
+    assert consoleauth.next() == UUID
+    revoker.revoke(OTHER_UUID)
+    assert consoleauth.next() == OTHER_UUID
+
+
+def test_revoke_waits_for_nobody(revoker: Revoker, consoleauth: Consoleauth) -> None:
+    consoleauth.gate.clear()
+    revoker.start()
+    revoker.revoke(UUID)
+    assert consoleauth.next() == UUID
+    revoker.revoke(OTHER_UUID)
+    assert consoleauth.revoked == []
+    consoleauth.gate.set()
+    assert consoleauth.next() == OTHER_UUID
+
+
+def test_what_fails_is_tried_until_it_works_and_logged_once(
+    revoker: Revoker, consoleauth: Consoleauth, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    consoleauth.failing[UUID] = DOWN
+    revoker.start()
+    revoker.revoke(UUID)
+    assert [consoleauth.next() for _ in range(5)] == [UUID] * 5
+    del consoleauth.failing[UUID]
+    revoker.stop(TIMEOUT_S)
+    assert consoleauth.revoked == [UUID]
+    assert caplog.text.count("do not go through") == 1
+
+
+@pytest.mark.parametrize("error", [errors.RpcUnavailable("consoleauth", "x"), errors.RequestInvalid("x"), KeyError()])
+def test_no_error_ends_the_thread_or_holds_up_others(
+    revoker: Revoker, consoleauth: Consoleauth, error: Exception
+) -> None:
+    consoleauth.failing[UUID] = error
+    revoker.start()
+    revoker.revoke(UUID)
+    assert consoleauth.next() == UUID
+    revoker.revoke(OTHER_UUID)
+    while consoleauth.next() != OTHER_UUID:
+        pass
+
+
+def test_an_instance_waits_once(revoker: Revoker, consoleauth: Consoleauth) -> None:
+    for _ in range(10):
+        revoker.revoke(UUID)
+    assert revoker.revoke_pending()
+    assert consoleauth.revoked == [UUID]
+
+
+def test_an_instance_that_ends_again_meanwhile_is_revoked_again(revoker: Revoker, consoleauth: Consoleauth) -> None:
+    consoleauth.gate.clear()
+    revoker.start()
+    revoker.revoke(UUID)
+    assert consoleauth.next() == UUID
+    revoker.revoke(UUID)
+    consoleauth.gate.set()
+    assert consoleauth.next() == UUID
+
+
+def test_what_waits_is_bounded(revoker: Revoker, consoleauth: Consoleauth, caplog: pytest.LogCaptureFixture) -> None:
+    for uuid in "abcd":
+        revoker.revoke(uuid)
+    assert "instance a are left to expire" in caplog.text
+    assert revoker.revoke_pending()
+    assert consoleauth.revoked == ["b", "c", "d"]
+
+
+def test_stop_tries_once_more(revoker: Revoker, consoleauth: Consoleauth, caplog: pytest.LogCaptureFixture) -> None:
+    slow = Revoker(consoleauth, first_retry_s=3600)
+    consoleauth.failing[UUID] = DOWN
+    slow.start()
+    slow.revoke(UUID)
+    assert consoleauth.next() == UUID
+    slow.stop(TIMEOUT_S)
+    assert consoleauth.next() == UUID
+    assert "1 instances keep their tokens" in caplog.text
