@@ -135,8 +135,8 @@ class RpcClient:
         return self._workers.run(work, self._timeout_s + GRACE_S)
 
     def _map(self, exc: Exception, method: str) -> errors.PortholeError:
-        if isinstance(exc, oslo_messaging.RemoteError):
-            LOG.error("%s of %s failed with %s", method, self._topic, exc.exc_type)
+        if isinstance(exc, oslo_messaging.RemoteError | oslo_messaging.RPCDispatcherError):
+            LOG.error("%s of %s failed with %s", method, self._topic, getattr(exc, "exc_type", type(exc).__name__))
             return errors.RemoteFailure(self._topic, method)
         LOG.warning("%s of %s: %s", method, self._topic, type(exc).__name__)
         return errors.RpcUnavailable(self._topic, method)
@@ -213,7 +213,6 @@ class Rpc:
                 self._transport,
                 Target(topic=topic, server=server),
                 list(endpoints),
-                executor="threading",
                 serializer=self._serializer,
                 access_policy=DefaultRPCAccessPolicy,
             ),

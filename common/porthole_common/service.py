@@ -79,7 +79,7 @@ def run(program: str, services: Sequence[Service]) -> int:
     """Start ``services`` in order, wait for SIGTERM or SIGINT, stop them in reverse; return the exit status."""
     # A SimpleQueue's put is reentrant, so a signal handler may call it (queue.Queue's is not).
     events: queue.SimpleQueue[int] = queue.SimpleQueue()
-    notifier = sdnotify.SystemdNotifier()
+    notify = _build_notifier()
     starting = True
 
     def handle_signal(number: int, _frame: FrameType | None) -> None:
@@ -97,7 +97,7 @@ def run(program: str, services: Sequence[Service]) -> int:
             service.start()
         starting = False
         LOG.info("%s is ready", program)
-        notifier.notify("READY=1")
+        notify("READY=1")
         while events.get() == signal.SIGHUP:
             LOG.info("%s rereads its configuration", program)
             for service in services:
@@ -110,12 +110,20 @@ def run(program: str, services: Sequence[Service]) -> int:
         LOG.error("%s cannot start: %s", program, exc)
         sys.stderr.write(f"{program}: {exc}\n")
         status = EXIT_FAILED
-    notifier.notify("STOPPING=1")
+    notify("STOPPING=1")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(EXIT_FAILED))
     for service in reversed(started):
         service.stop()
     return status
+
+
+def _build_notifier() -> Callable[[str], None]:
+    """Return what tells systemd of a state; without systemd (sd_notify(3)) nobody is told."""
+    if "NOTIFY_SOCKET" not in os.environ:
+        return lambda _state: None
+    notify: Callable[[str], None] = sdnotify.SystemdNotifier().notify
+    return notify
 
 
 def _refuse(program: str, exc: Exception) -> int:

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
+import pytest
+from oslo_config import cfg
+
+from porthole_common import conf as porthole_conf
+from porthole_common import errors
+
+OPTIONS = [(group, option) for group, options in porthole_conf.list_opts() for option in options]
+NAMES = [f"{group}.{option.name}" for group, option in OPTIONS]
+
+
+def parse(tmp_path: Path, text: str) -> cfg.ConfigOpts:
+    path = tmp_path / "porthole.conf"
+    path.write_text(text, encoding="utf-8")
+    conf = cfg.ConfigOpts()
+    porthole_conf.parse(conf, "porthole-test", ["--config-file", str(path)])
+    return conf
+
+
+def read(conf: cfg.ConfigOpts, group: str, name: str) -> object:
+    return conf[name] if group == "DEFAULT" else conf[group][name]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=NAMES)
+def test_every_listed_option_is_registered_with_help(tmp_path: Path, group: str, option: cfg.Opt) -> None:
+    assert option.help
+    assert read(parse(tmp_path, ""), group, option.dest) == option.default
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=NAMES)
+def test_every_number_has_a_lower_bound(group: str, option: cfg.Opt) -> None:
+    if isinstance(option, cfg.IntOpt | cfg.FloatOpt):
+        assert getattr(option.type, "min", None) is not None
+
+
+def test_no_option_is_listed_twice() -> None:
+    assert len(set(NAMES)) == len(NAMES)
+
+
+def test_registering_twice_does_no_harm() -> None:
+    conf = cfg.ConfigOpts()
+    porthole_conf.register_opts(conf)
+    porthole_conf.register_opts(conf)
+
+
+def test_values_of_the_file(tmp_path: Path) -> None:
+    conf = parse(tmp_path, "[memcache]\nservers = a:1, [::1]:2\n[consoleauth]\ntoken_ttl = 60\n")
+    assert conf.memcache.servers == ["a:1", "[::1]:2"]
+    assert conf.consoleauth.token_ttl == 60
+
+
+@pytest.mark.parametrize(
+    ("group", "line"),
+    [
+        ("consoleauth", "token_ttl = 0"),
+        ("consoleauth", "token_ttl = 2592001"),
+        ("api", "auth_strategy = wishful"),
+        ("compute", "driver = teleport"),
+        ("console", "ssl_minimum_version = tlsv1"),
+        ("vnc", "novncproxy_port = 65536"),
+        ("vnc", "novncproxy_base_url = ftp://x/"),
+    ],
+)
+def test_a_bad_value_names_its_option(tmp_path: Path, group: str, line: str) -> None:
+    with pytest.raises(errors.ConfigInvalid) as caught:
+        parse(tmp_path, f"[{group}]\n{line}\n")
+    assert caught.value.option == f"[{group}] {line.split()[0]}"
+
+
+def test_a_missing_file_is_an_error() -> None:
+    with pytest.raises(cfg.ConfigFilesNotFoundError):
+        porthole_conf.parse(cfg.ConfigOpts(), "porthole-test", ["--config-file", "/nonexistent/porthole.conf"])

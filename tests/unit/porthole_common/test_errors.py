@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+import inspect
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from porthole_common import errors
+from porthole_common.model import TokenReason
+from support.bus import across_the_wire
+
+BRANCHES = {
+    errors.PortholeError,
+    errors.NotFound,
+    errors.Refused,
+    errors.Conflict,
+    errors.Unavailable,
+    errors.ProtocolError,
+}
+CLASSES = [value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, errors.PortholeError)]
+LEAVES = [cls for cls in CLASSES if cls not in BRANCHES]
+
+
+def build(leaf: type[errors.PortholeError]) -> errors.PortholeError:
+    """Return an error of ``leaf`` with a different value in each field."""
+    values: list[Any] = [
+        number if field.type is int else f"{field.name}-1" for number, field in enumerate(fields(leaf))
+    ]
+    return leaf(*values)
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_leaf_hangs_from_a_branch(leaf: type[errors.PortholeError]) -> None:
+    assert leaf.__mro__[1] in BRANCHES
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_leaf_keeps_type_and_fields_across_the_wire(leaf: type[errors.PortholeError]) -> None:
+    sent = build(leaf)
+    received = across_the_wire(sent)
+    assert isinstance(received, leaf)
+    assert received.values() == sent.values()
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_local_form_of_a_remote_error_shows_no_traceback(leaf: type[errors.PortholeError]) -> None:
+    sent = build(leaf)
+    received = across_the_wire(sent)
+    assert "Traceback" in str(received)
+    local = received.local()
+    assert type(local) is leaf
+    assert str(local) == str(sent)
+    assert local.args == sent.values()
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_text_names_its_fields(leaf: type[errors.PortholeError]) -> None:
+    error = build(leaf)
+    assert all(str(value) in str(error) for value in error.values())
+
+
+def test_a_reason_stays_a_reason_across_the_wire() -> None:
+    received = across_the_wire(errors.TokenInvalid(TokenReason.UNKNOWN))
+    assert received.reason == TokenReason.UNKNOWN
+
+
+def test_an_error_of_another_module_is_not_rebuilt() -> None:
+    received = across_the_wire(ValueError("x"))
+    assert not isinstance(received, errors.PortholeError)

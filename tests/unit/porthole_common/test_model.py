@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from porthole_common.model import ConnectInfo, ConsoleType, Instance, InstanceState, Target, is_uuid
+
+UUID = "7f3a5c1e-0b1d-4c2e-9f00-aabbccddeeff"
+INFO = ConnectInfo(
+    instance_uuid=UUID,
+    console_type=ConsoleType.NOVNC,
+    host="192.0.2.1",
+    port=5901,
+    access_url="http://proxy:6080/console.html",
+    compute_host="host1",
+    internal_access_path="/path",
+    token="11111111-2222-4333-8444-555555555555",
+    expires_at=datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC),
+)
+
+
+@given(st.uuids())
+def test_every_canonical_uuid_is_one(value: Any) -> None:
+    assert is_uuid(str(value))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        UUID.upper(),
+        UUID[:-1],
+        UUID + "0",
+        UUID + "\n",
+        " " + UUID,
+        UUID.replace("-", ""),
+        "{" + UUID + "}",
+        "x" * 10240,
+    ],
+)
+def test_nothing_else_is_a_uuid(text: str) -> None:
+    assert not is_uuid(text)
+
+
+def test_digits_of_other_scripts_are_no_uuid() -> None:
+    assert not is_uuid(UUID.replace("7", "\N{ARABIC-INDIC DIGIT SEVEN}"))
+
+
+@pytest.mark.parametrize("port", [5900, "5900"])
+def test_port_is_a_number_whatever_it_came_as(port: object) -> None:
+    assert Target.from_primitive({"host": "h", "port": port}) == Target("h", 5900)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, "", "vnc", "5900x"])
+def test_port_out_of_range_is_refused(port: object) -> None:
+    with pytest.raises(ValueError):
+        Target.from_primitive({"host": "h", "port": port})
+
+
+def test_target_round_trip() -> None:
+    assert Target.from_primitive(Target("::1", 1).to_primitive()) == Target("::1", 1)
+
+
+def test_connect_info_round_trip_through_json() -> None:
+    assert ConnectInfo.from_primitive(json.loads(json.dumps(INFO.to_primitive()))) == INFO
+
+
+def test_connect_info_without_the_optional_fields() -> None:
+    value = replace(INFO, internal_access_path=None, token=None, expires_at=None).to_primitive()
+    for name in ("internal_access_path", "token", "expires_at"):
+        assert value.pop(name) is None
+    assert ConnectInfo.from_primitive(value).expires_at is None
+
+
+def test_expiry_is_in_utc_whatever_its_offset() -> None:
+    there = INFO.expires_at and INFO.expires_at.astimezone(timezone(timedelta(hours=5)))
+    parsed = ConnectInfo.from_primitive(INFO.to_primitive() | {"expires_at": there and there.isoformat()})
+    assert parsed.expires_at == INFO.expires_at
+    assert parsed.expires_at
+    assert parsed.expires_at.tzinfo is UTC
+
+
+@pytest.mark.parametrize("key", ["instance_uuid", "console_type", "host", "port", "access_url", "compute_host"])
+def test_connect_info_needs_its_keys(key: str) -> None:
+    value = INFO.to_primitive()
+    del value[key]
+    with pytest.raises(KeyError):
+        ConnectInfo.from_primitive(value)
+
+
+@pytest.mark.parametrize(("key", "value"), [("console_type", "spice"), ("port", "x"), ("expires_at", "tomorrow")])
+def test_connect_info_refuses_what_does_not_parse(key: str, value: str) -> None:
+    with pytest.raises(ValueError):
+        ConnectInfo.from_primitive(INFO.to_primitive() | {key: value})
+
+
+def test_repr_shows_no_token() -> None:
+    assert INFO.token
+    assert INFO.token not in repr(INFO)
+    assert INFO.token not in f"{INFO}"
+
+
+def test_instance_round_trip_through_json() -> None:
+    instance = Instance(
+        UUID,
+        "vm1",
+        InstanceState.PAUSED,
+        project_id="p",
+        user_id="u",
+        console_types=(ConsoleType.NOVNC, ConsoleType.XVPVNC),
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    assert Instance.from_primitive(json.loads(json.dumps(instance.to_primitive()))) == instance
+
+
+def test_instance_of_a_newer_version() -> None:
+    value = {"uuid": UUID, "name": "vm1", "state": "dreaming", "console_types": ["novnc", "hologram"], "colour": "red"}
+    instance = Instance.from_primitive(value)
+    assert instance.state is InstanceState.UNKNOWN
+    assert instance.console_types == (ConsoleType.NOVNC,)
+    assert instance.project_id is None
+
+
+@pytest.mark.parametrize("key", ["uuid", "name", "state"])
+def test_instance_needs_its_keys(key: str) -> None:
+    value = Instance(UUID, "vm1", InstanceState.RUNNING).to_primitive()
+    del value[key]
+    with pytest.raises(KeyError):
+        Instance.from_primitive(value)

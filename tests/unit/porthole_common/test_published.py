@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import queue
+
+from porthole_common.context import build_daemon_context
+from porthole_common.model import Instance, InstanceState
+from porthole_common.published import (
+    INVENTORY_TOPIC,
+    REVOCATIONS_TOPIC,
+    Inventory,
+    InventoryEndpoint,
+    InventoryPublisher,
+    RevocationEndpoint,
+    RevocationPublisher,
+)
+from support.bus import fake_bus
+
+INVENTORY = Inventory(
+    "host1", (Instance("7f3a5c1e-0b1d-4c2e-9f00-aabbccddeeff", "vm1", InstanceState.RUNNING),), hypervisor_up=False
+)
+
+
+def test_inventory_round_trip_through_json() -> None:
+    assert Inventory.from_primitive(json.loads(json.dumps(INVENTORY.to_primitive()))) == INVENTORY
+
+
+def test_inventory_of_a_compute_that_does_not_tell_of_its_hypervisor() -> None:
+    value = INVENTORY.to_primitive()
+    del value["hypervisor_up"]
+    assert Inventory.from_primitive(value).hypervisor_up
+
+
+def test_inventory_reaches_every_subscriber() -> None:
+    first: queue.Queue[Inventory] = queue.Queue()
+    second: queue.Queue[Inventory] = queue.Queue()
+    with fake_bus() as bus:
+        servers = [
+            bus.get_server(INVENTORY_TOPIC, name, [InventoryEndpoint(arrived.put)])
+            for name, arrived in (("api1", first), ("api2", second))
+        ]
+        for server in servers:
+            server.start()
+        InventoryPublisher(bus).publish(build_daemon_context(), INVENTORY)
+        assert first.get(timeout=10) == INVENTORY
+        assert second.get(timeout=10) == INVENTORY
+        for server in servers:
+            server.stop()
+
+
+def test_revocation_reaches_its_subscriber() -> None:
+    arrived: queue.Queue[str] = queue.Queue()
+    with fake_bus() as bus:
+        server = bus.get_server(REVOCATIONS_TOPIC, "proxy1", [RevocationEndpoint(arrived.put)])
+        server.start()
+        RevocationPublisher(bus).publish(build_daemon_context(), "some-uuid")
+        assert arrived.get(timeout=10) == "some-uuid"
+        server.stop()

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+import inspect
+import threading
+import traceback
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from oslo_config import cfg
+
+from porthole_common import errors
+from porthole_common.context import RequestContext
+from porthole_common.rpc import Rpc, RpcClient, Target, expected_exceptions
+from support.bus import fake_bus
+
+TOPIC = "test-topic"
+BRANCHES = {"PortholeError", "NotFound", "Refused", "Conflict", "Unavailable", "ProtocolError"}
+LEAVES = [
+    value
+    for name, value in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(value, errors.PortholeError) and name not in BRANCHES
+]
+
+
+def build(leaf: type[errors.PortholeError]) -> errors.PortholeError:
+    return leaf(*[7 if field.type is int else f"{field.name}-1" for field in fields(leaf)])
+
+
+class Endpoint:
+    """A far side that says what it saw, and raises what it is given."""
+
+    target = Target(version="1.3")
+
+    def __init__(self) -> None:
+        self.published: list[str] = []
+        self.arrived = threading.Event()
+        self.release = threading.Event()
+
+    def echo(self, context: RequestContext, text: str) -> dict[str, Any]:
+        return {"text": text, "user_id": context.user_id, "request_id": context.request_id}
+
+    @expected_exceptions(errors.PortholeError)
+    def refuse(self, context: RequestContext, name: str) -> None:
+        raise build(getattr(errors, name))
+
+    def fail(self, context: RequestContext) -> None:
+        raise ValueError("a programming error")
+
+    def hang(self, context: RequestContext) -> None:
+        self.release.wait(30)
+
+    def note(self, context: RequestContext, text: str) -> None:
+        self.published.append(text)
+        self.arrived.set()
+
+
+# For the module: a server on fake:// takes a second to stop.
+@pytest.fixture(scope="module")
+def endpoint() -> Endpoint:
+    return Endpoint()
+
+
+@pytest.fixture(scope="module")
+def rpc(endpoint: Endpoint) -> Iterator[Rpc]:
+    with fake_bus() as bus:
+        server = bus.get_server(TOPIC, "host1", [endpoint])
+        server.start()
+        yield bus
+        endpoint.release.set()
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def impatient(rpc: Rpc) -> Iterator[Rpc]:
+    """Another process's way to the same topics, with a short deadline."""
+    with fake_bus(timeout_s=0.05) as bus:
+        yield bus
+
+
+@pytest.fixture
+def client(rpc: Rpc) -> RpcClient:
+    return rpc.get_client(TOPIC, "1.0")
+
+
+def context() -> RequestContext:
+    return RequestContext(user_id="u1", overwrite=False)
+
+
+def test_call_carries_arguments_context_and_result(client: RpcClient) -> None:
+    asker = context()
+    answer = client.call(asker, "echo", text="x")
+    assert answer == {"text": "x", "user_id": "u1", "request_id": asker.request_id}
+
+
+def test_call_of_one_server(client: RpcClient) -> None:
+    assert client.call(context(), "echo", server="host1", text="x")["text"] == "x"
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_every_error_of_the_tree_crosses(client: RpcClient, leaf: type[errors.PortholeError]) -> None:
+    sent = build(leaf)
+    with pytest.raises(leaf) as caught:
+        client.call(context(), "refuse", name=leaf.__name__)
+    assert type(caught.value) is leaf
+    assert caught.value.values() == sent.values()
+
+
+def test_text_of_a_remote_error_has_no_traceback(client: RpcClient) -> None:
+    with pytest.raises(errors.InstanceNotFound) as caught:
+        client.call(context(), "refuse", name="InstanceNotFound")
+    assert str(caught.value) == "Instance instance_uuid-1 could not be found."
+    assert "refuse" not in "".join(traceback.format_exception_only(caught.value))
+
+
+def test_an_error_outside_the_tree_is_a_remote_failure(client: RpcClient) -> None:
+    with pytest.raises(errors.RemoteFailure) as caught:
+        client.call(context(), "fail")
+    assert caught.value.values() == (TOPIC, "fail")
+
+
+def test_an_unknown_method_is_a_remote_failure(client: RpcClient) -> None:
+    with pytest.raises(errors.RemoteFailure):
+        client.call(context(), "nonsense")
+
+
+def test_a_version_the_server_lacks_is_a_remote_failure(rpc: Rpc) -> None:
+    with pytest.raises(errors.RemoteFailure):
+        rpc.get_client(TOPIC, "1.4").call(context(), "echo", text="x")
+
+
+def test_nobody_answers(impatient: Rpc) -> None:
+    with pytest.raises(errors.RpcUnavailable) as caught:
+        impatient.get_client("nobody", "1.0").call(context(), "echo", text="x")
+    assert caught.value.values() == ("nobody", "echo")
+
+
+def test_a_server_that_hangs(impatient: Rpc) -> None:
+    with pytest.raises(errors.RpcUnavailable) as caught:
+        impatient.get_client(TOPIC, "1.0").call(context(), "hang")
+    assert caught.value.values() == (TOPIC, "hang")
+
+
+def test_publish_reaches_a_server(client: RpcClient, endpoint: Endpoint) -> None:
+    client.publish(context(), "note", text="x")
+    assert endpoint.arrived.wait(10)
+    assert endpoint.published == ["x"]
+
+
+def test_one_client_per_topic_and_version(rpc: Rpc) -> None:
+    assert rpc.get_client(TOPIC, "1.0") is rpc.get_client(TOPIC, "1.0")
+    assert rpc.get_client(TOPIC, "1.0") is not rpc.get_client(TOPIC, "1.1")
+
+
+def test_a_server_that_never_started_stops_at_once(rpc: Rpc, endpoint: Endpoint) -> None:
+    rpc.get_server("other", "host1", [endpoint]).stop()
+
+
+@pytest.mark.parametrize("url", ["nonsense://guest:secret@host/", "not a url at all"])
+def test_a_bad_transport_url_names_the_option_and_no_password(url: str) -> None:
+    cfg.CONF([], project="porthole", default_config_files=[], default_config_dirs=[])
+    with pytest.raises(errors.ConfigInvalid, match="transport_url") as caught:
+        Rpc(cfg.CONF, 1, transport_url=url)
+    assert "secret" not in str(caught.value)
+
+
+def test_expected_exceptions_keeps_signature_and_docstring() -> None:
+    @expected_exceptions(errors.PortholeError)
+    def method(context: object, name: str) -> None:
+        """Say something."""
+
+    assert list(inspect.signature(method).parameters) == ["context", "name"]
+    assert method.__doc__ == "Say something."

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+import logging
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from oslo_config import cfg
+
+from porthole_common import errors, service
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def _process_restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    dispositions = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, disposition in dispositions.items():
+        signal.signal(number, disposition)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+class Recorder:
+    """A service that notes what is done to it, and may do something at its start."""
+
+    def __init__(self, name: str, calls: list[str], on_start: Callable[[], object] = lambda: None) -> None:
+        self.name = name
+        self._calls = calls
+        self._on_start = on_start
+
+    def start(self) -> None:
+        self._calls.append(f"start {self.name}")
+        self._on_start()
+
+    def reload(self) -> None:
+        self._calls.append(f"reload {self.name}")
+
+    def stop(self) -> None:
+        self._calls.append(f"stop {self.name}")
+
+
+class SignalWhenReady(logging.Handler):
+    """Sends the process its signals, one after another, once the log says that it is ready."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__()
+        self._numbers = list(numbers)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().endswith("is ready"):
+            for number in self._numbers:
+                signal.raise_signal(number)
+
+
+@pytest.fixture
+def when_ready() -> Iterator[Callable[..., None]]:
+    logger = logging.getLogger("porthole_common.service")
+    level = logger.level
+    added: list[logging.Handler] = []
+
+    def send(*numbers: int) -> None:
+        handler = SignalWhenReady(numbers)
+        added.append(handler)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+
+    yield send
+    logger.setLevel(level)
+    for handler in added:
+        logger.removeHandler(handler)
+
+
+def raising(error: Exception) -> Callable[[], object]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_services_start_in_order_and_stop_in_reverse(when_ready: Callable[..., None], number: int) -> None:
+    calls: list[str] = []
+    when_ready(number)
+    assert service.run("p", [Recorder("a", calls), Recorder("b", calls)]) == 0
+    assert calls == ["start a", "start b", "stop b", "stop a"]
+
+
+def test_sighup_reloads_every_service(when_ready: Callable[..., None]) -> None:
+    calls: list[str] = []
+    when_ready(signal.SIGHUP, signal.SIGHUP, signal.SIGTERM)
+    assert service.run("p", [Recorder("a", calls), Recorder("b", calls)]) == 0
+    assert calls[2:-2] == ["reload a", "reload b", "reload a", "reload b"]
+
+
+def test_a_bad_option_ends_with_78_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    calls: list[str] = []
+    bad = Recorder("b", calls, raising(errors.ConfigInvalid("[vnc] web", "no such folder")))
+    assert service.run("p", [Recorder("a", calls), bad]) == service.EXIT_CONFIG
+    assert capsys.readouterr().err == "p: [vnc] web: no such folder\n"
+    assert calls == ["start a", "start b", "stop b", "stop a"]
+
+
+def test_a_service_that_cannot_start_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    calls: list[str] = []
+    assert service.run("p", [Recorder("a", calls, raising(errors.HypervisorUnavailable("h")))]) == service.EXIT_FAILED
+    assert capsys.readouterr().err == "p: The hypervisor of host h does not answer.\n"
+    assert calls == ["start a", "stop a"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_start_that_waits(number: int) -> None:
+    calls: list[str] = []
+    waiting = Recorder("b", calls, lambda: signal.raise_signal(number))
+    assert service.run("p", [Recorder("a", calls), waiting, Recorder("c", calls)]) == 0
+    assert calls == ["start a", "start b", "stop b", "stop a"]
+
+
+def test_sighup_during_a_start_reloads_afterwards(when_ready: Callable[..., None]) -> None:
+    calls: list[str] = []
+    when_ready(signal.SIGTERM)
+    service.run("p", [Recorder("a", calls, lambda: signal.raise_signal(signal.SIGHUP))])
+    assert calls == ["start a", "reload a", "stop a"]
+
+
+def run_main(build: Callable[[cfg.ConfigOpts], Sequence[service.Service]], *argv: str) -> int:
+    return service.main("porthole-test", build, list(argv), cfg.ConfigOpts(), default_config_files=[])
+
+
+def test_main_hands_the_parsed_configuration_to_build(when_ready: Callable[..., None]) -> None:
+    seen: list[Any] = []
+    calls: list[str] = []
+
+    def build(conf: cfg.ConfigOpts) -> Sequence[service.Service]:
+        seen.append(conf.consoleauth.token_ttl)
+        return [Recorder("a", calls)]
+
+    when_ready(signal.SIGTERM)
+    assert run_main(build) == 0
+    assert (seen, calls) == ([600], ["start a", "stop a"])
+
+
+def test_main_refuses_a_missing_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(lambda _: [], "--config-file", "/nonexistent/porthole.conf") == service.EXIT_CONFIG
+    assert "/nonexistent/porthole.conf" in capsys.readouterr().err
+
+
+def test_main_refuses_what_build_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    def build(conf: cfg.ConfigOpts) -> Sequence[service.Service]:
+        raise errors.ConfigInvalid("[memcache] servers", "empty")
+
+    assert run_main(build) == service.EXIT_CONFIG
+    assert "porthole-test: [memcache] servers: empty\n" in capsys.readouterr().err
