@@ -243,16 +243,23 @@ class Session:
                 return
             self._to_client = memoryview(self._to_client)[sent:] if sent < len(self._to_client) else b""
         if self._codec.half_close and (self._closing or self._server.at_end):
-            self._client.write_end()
-            self._end_if_both_ended()
+            self._end_client_stream()
 
     def _server_ended(self) -> None:
         self._server.at_end = True
         if not self._codec.half_close:
             self.close(CloseCode.NORMAL, "The VNC server ended the session")
         elif not self._to_client:
-            self._client.write_end()
-            self._end_if_both_ended()
+            self._end_client_stream()
+
+    def _end_client_stream(self) -> None:
+        """Tell a native viewer that no more comes; over TLS only the end of the whole session says so."""
+        if self._client.tls:
+            self._outcome = self._outcome if self._closing else "the VNC server ended the session"
+            self.end()
+            return
+        self._client.write_end()
+        self._end_if_both_ended()
 
     def _read_client(self) -> None:
         for _ in range(_READS_PER_TURN):
@@ -314,6 +321,7 @@ class Session:
         """Give up writing; what the VNC server said before it went is still read, and its end ends the session."""
         self._server_unheard = True
         self._to_server = b""
+        self._end_if_both_ended()
 
     def _flush_server(self) -> None:
         try:
@@ -348,7 +356,7 @@ class Session:
             self._flush_server()
 
     def _end_if_both_ended(self) -> None:
-        if self._client.at_end and self._server.at_end:
+        if self._client.at_end and self._server.at_end and not (self._to_client or self._to_server):
             self._outcome = "both sides ended"
             self.end()
 

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The event loop and the legs of a console without a thread, a socket or a clock: a test moves them by hand.
+
+Why: what a relay does at a cut between two bytes, or while a peer takes nothing, can be said exactly only when nothing
+happens by itself. :class:`FakeLoop` is as strict as epoll: it fails where epoll would raise.
+"""
+
+import collections
+from collections.abc import Callable, Sequence
+
+from porthole_novncproxy.loop import READ, WRITE, Callback, Timer
+
+
+class FakeLoop:
+    """Has the methods of :class:`porthole_novncproxy.loop.Loop`; time is :attr:`now`, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.callbacks: dict[int, Callback] = {}
+        self.masks: dict[int, int] = {}
+        self.soon: collections.deque[Callable[[], None]] = collections.deque()
+        self.timers: list[tuple[float, Timer]] = []
+
+    def register(self, fd: int, events: int, callback: Callback) -> None:
+        """Fail on a descriptor that is registered, as epoll does."""
+        assert fd not in self.callbacks, f"descriptor {fd} is registered twice"
+        self.callbacks[fd] = callback
+        self.masks[fd] = events
+
+    def modify(self, fd: int, events: int) -> None:
+        """Fail on a descriptor that is not registered, as epoll does."""
+        assert fd in self.callbacks, f"descriptor {fd} is not registered"
+        self.masks[fd] = events
+
+    def unregister(self, fd: int) -> None:
+        """Forget a descriptor, known or not."""
+        self.callbacks.pop(fd, None)
+        self.masks.pop(fd, None)
+
+    def call_soon(self, action: Callable[[], None]) -> None:
+        """Keep ``action`` for :meth:`run_soon`."""
+        self.soon.append(action)
+
+    def call_later(self, delay_s: float, action: Callable[[], None]) -> Timer:
+        """Keep ``action`` for :meth:`advance`."""
+        timer = Timer(action)
+        self.timers.append((self.now + delay_s, timer))
+        return timer
+
+    def run_soon(self) -> None:
+        """Make the calls that are due now."""
+        while self.soon:
+            self.soon.popleft()()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and make the calls that fall due, in order."""
+        self.now += seconds
+        while due := sorted((at, number) for number, (at, _timer) in enumerate(self.timers) if at <= self.now):
+            timer = self.timers.pop(due[0][1])[1]
+            if timer.action is not None:
+                timer.action()
+        self.run_soon()
+
+    @property
+    def pending_timers(self) -> int:
+        """How many timers have neither been called nor cancelled."""
+        return sum(timer.action is not None for _at, timer in self.timers)
+
+
+class FakeLeg:
+    """Has the methods of :class:`porthole_novncproxy.transport.Leg`.
+
+    ``incoming``: what its peer sent: bytes, b"" for its end, an OSError for a broken connection. ``room_bytes``: what
+    its peer takes yet; None is without bound. ``broken``: raised by writes.
+    """
+
+    def __init__(self, fd: int, *incoming: bytes | OSError, room_bytes: int | None = None) -> None:
+        self.fd = fd
+        self.mask = 0
+        self.watched = False
+        self.at_end = False
+        self.tls = False
+        self.incoming = collections.deque(incoming)
+        self.room_bytes = room_bytes
+        self.broken: OSError | None = None
+        self.written = bytearray()
+        self.taken_bytes = 0
+        self.closed = 0
+        self.ended = False
+
+    def read_into(self, buffer: memoryview) -> int | None:
+        """Return what is there as far as ``buffer`` goes."""
+        assert not self.closed, "a closed leg is read"
+        assert len(buffer) > 0, "an empty read would pass for the end"
+        if not self.incoming:
+            return None
+        chunk = self.incoming[0]
+        if isinstance(chunk, OSError):
+            raise chunk
+        if not chunk:
+            return 0
+        size = min(len(buffer), len(chunk))
+        buffer[:size] = chunk[:size]
+        self.taken_bytes += size
+        if size == len(chunk):
+            self.incoming.popleft()
+        else:
+            self.incoming[0] = chunk[size:]
+        return size
+
+    def has_buffered(self) -> bool:
+        """Nothing is hidden from epoll here."""
+        return False
+
+    def free_bytes(self) -> int:
+        """Return what the peer takes yet."""
+        return 1 << 20 if self.room_bytes is None else self.room_bytes
+
+    def write(self, parts: Sequence[bytes | memoryview]) -> int:
+        """Take what there is room for."""
+        assert not self.closed, "a closed leg is written"
+        assert not self.ended, "something is written after the end was told"
+        if self.broken:
+            raise self.broken
+        data = b"".join(parts)
+        size = len(data) if self.room_bytes is None else min(len(data), self.room_bytes)
+        self.written += data[:size]
+        if self.room_bytes is not None:
+            self.room_bytes -= size
+        return size
+
+    def write_end(self) -> None:
+        """Note that the peer was told of the end."""
+        if self.broken:
+            raise self.broken
+        self.ended = True
+
+    def close(self) -> None:
+        """Note the close."""
+        self.closed += 1
+
+    @property
+    def ready(self) -> int:
+        """What epoll would say of it, whatever is asked."""
+        events = READ if self.incoming else 0
+        return events | (WRITE if self.room_bytes is None or self.room_bytes else 0)
+
+
+def pump(loop: FakeLoop, *legs: FakeLeg, rounds: int = 10_000) -> None:
+    """Call the callbacks of ready legs until nothing is ready that is waited for.
+
+    :raises AssertionError: when that does not end: the relay spins.
+    """
+    for _ in range(rounds):
+        loop.run_soon()
+        moved = False
+        for leg in legs:
+            events = leg.ready & loop.masks.get(leg.fd, 0)
+            if events:
+                moved = True
+                loop.callbacks[leg.fd](events)
+        if not moved and not loop.soon:
+            return
+    raise AssertionError(f"still busy after {rounds} rounds")
