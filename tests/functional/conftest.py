@@ -2,7 +2,8 @@
 """The real servers that functional tests share, and the daemons that each test starts for itself.
 
 ``rabbitmq`` and ``memcached`` live for the whole run; a test that breaks one leaves it working. A test that needs
-one for itself asks for ``own_rabbitmq`` or ``own_memcached``.
+one for itself asks for ``own_rabbitmq`` or ``own_memcached``. ``libvirtd`` starts once, and each test finds it without
+guests.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from support.daemons import Porthole
+from support.libvirtd import Libvirtd
 from support.memcached import Memcached
 from support.rabbitmq import RabbitMQ
 
@@ -26,6 +28,22 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
 def memcached() -> Iterator[Memcached]:
     with Memcached() as store:
         yield store
+
+
+@pytest.fixture(scope="session")
+def libvirtd_of_run() -> Iterator[Libvirtd]:
+    with Libvirtd() as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def libvirtd(libvirtd_of_run: Libvirtd) -> Iterator[Libvirtd]:
+    """A running libvirtd without guests; what a test stops or freezes runs again for the next one."""
+    yield libvirtd_of_run
+    libvirtd_of_run.resume()
+    if not libvirtd_of_run.process.running:
+        libvirtd_of_run.start()
+    libvirtd_of_run.remove_guests()
 
 
 @pytest.fixture

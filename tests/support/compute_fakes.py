@@ -167,6 +167,9 @@ class FakeConnection:
         self.callbacks[event_id] = callback
         return event_id
 
+    def domainEventDeregisterAny(self, callback_id: int) -> None:  # noqa: N802
+        del self.callbacks[callback_id]
+
     def listAllDomains(self, flags: int) -> list[FakeDomain]:  # noqa: N802
         if self.error:
             raise self.error

@@ -176,6 +176,10 @@ class Libvirtd:
         display = self.virsh("vncdisplay", guest).strip()
         return 5900 + int(display.rpartition(":")[2])
 
+    def guest_pid(self, name: str) -> int:
+        """Return the process id of a running guest's QEMU."""
+        return int((self._runtime / "libvirt" / "qemu" / "run" / f"{name}.pid").read_text())
+
     def screenshot(self, guest: str, path: Path) -> Path:
         """Write what the guest shows to ``path`` (PNG or PPM, as the first bytes say) and return it."""
         self.virsh("screenshot", guest, str(path))

@@ -135,6 +135,7 @@ class LibvirtDriver:
         self._running: dict[str, int] = {}
         self._ran_before: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._callback_ids: list[int] = []
 
     def start(self, events: DriverEvents) -> None:
         """Connect, and keep trying when that fails; return after the first attempt."""
@@ -248,10 +249,13 @@ class LibvirtDriver:
             self._running = {}
         connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
         connection.registerCloseCallback(lambda *_: lost.set(), None)
-        connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None)
-        connection.domainEventRegisterAny(
-            None, libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, lambda *_: self._tell_changed(), None
-        )
+        self._callback_ids = [
+            connection.domainEventRegisterAny(None, event_id, callback, None)
+            for event_id, callback in (
+                (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle),
+                (libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, lambda *_: self._tell_changed()),
+            )
+        ]
 
     def _compare_running(self, running: dict[str, int]) -> None:
         """Take over the list of a new connection; end the consoles of what stopped while there was none."""
@@ -284,7 +288,12 @@ class LibvirtDriver:
             self._events.consoles_ended(instance_uuid)
 
     def _close(self, connection: Any) -> None:
-        # A connection that is lost takes no farewell, and its callbacks never fire again.
+        # Each callback holds a reference, and the last reference the socket. A connection that is lost takes the
+        # callback off and complains all the same.
+        for callback_id in self._callback_ids:
+            with contextlib.suppress(libvirt.libvirtError):
+                connection.domainEventDeregisterAny(callback_id)
+        self._callback_ids = []
         with contextlib.suppress(libvirt.libvirtError):
             connection.unregisterCloseCallback()
         with contextlib.suppress(libvirt.libvirtError):

@@ -329,5 +329,7 @@ def test_stop_closes_the_connection(hypervisor: Hypervisor, events: RecordedEven
     driver.reload()
     driver.stop()
     assert hypervisor.connection.closed
+    assert hypervisor.connection.callbacks == {}
+    assert hypervisor.connection.on_close is None
     with pytest.raises(errors.HypervisorUnavailable):
         driver.list_instances()

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The libvirt driver, and what compute decides with it, on a real libvirtd with QEMU guests."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from porthole_common import errors, rpc
+from porthole_common.context import RequestContext
+from porthole_common.model import ConsoleType, Instance, InstanceState, Target
+from porthole_compute.drivers.libvirt_host import LibvirtDriver
+from porthole_compute.endpoint import ComputeEndpoint
+from support.compute_fakes import RecordedEvents, make_conf
+from support.libvirtd import Libvirtd, guest_xml
+from support.ports import free_port
+from support.processes import wait_until
+
+BOTH = (ConsoleType.NOVNC, ConsoleType.XVPVNC)
+CONTEXT = RequestContext(overwrite=False)
+UUID = "5c1d3e00-0000-4000-8000-000000000001"
+OTHER_UUID = "5c1d3e00-0000-4000-8000-000000000002"
+NOVA = (
+    "<nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'><nova:name>web-1</nova:name><nova:owner>"
+    "<nova:user uuid='u-nova'>alice</nova:user><nova:project uuid='p-nova'>shop</nova:project></nova:owner>"
+    "</nova:instance>"
+)
+PORTHOLE = (
+    "<p:instance xmlns:p='urn:porthole:instance:1'><p:name>db-1</p:name><p:owner project='p-own' user='u-own'/>"
+    "</p:instance>"
+)
+# A libvirtd that is back is found within reconnect_interval, and a guest's events within milliseconds.
+TIMEOUT_S = 30
+
+
+def vnc(port: int, listen: str = "127.0.0.1") -> str:
+    return f"<graphics type='vnc' port='{port}' autoport='no' listen='{listen}'/>"
+
+
+def read_greeting(target: Target) -> bytes:
+    with socket.create_connection((target.host, target.port), timeout=TIMEOUT_S) as sock:
+        return sock.recv(12)
+
+
+@pytest.fixture
+def events() -> RecordedEvents:
+    return RecordedEvents()
+
+
+def make_driver(libvirtd: Libvirtd, **options: dict[str, object]) -> LibvirtDriver:
+    conf = make_conf(libvirt={"connection_uri": libvirtd.uri, "reconnect_interval": 1}, **options)
+    return LibvirtDriver(conf)
+
+
+@pytest.fixture
+def driver(libvirtd: Libvirtd, events: RecordedEvents) -> Iterator[LibvirtDriver]:
+    driver = make_driver(libvirtd)
+    driver.start(events)
+    yield driver
+    driver.stop()
+
+
+def is_up(driver: LibvirtDriver) -> bool:
+    try:
+        driver.list_instances()
+    except errors.HypervisorUnavailable:
+        return False
+    return True
+
+
+def ask(driver: LibvirtDriver, uuid: str = UUID) -> Target:
+    return driver.get_vnc_target(uuid, ConsoleType.NOVNC)
+
+
+def state_of(driver: LibvirtDriver, uuid: str = UUID) -> InstanceState:
+    return next(instance.state for instance in driver.list_instances() if instance.uuid == uuid)
+
+
+def test_the_target_is_the_guests_vnc_server(libvirtd: Libvirtd, driver: LibvirtDriver) -> None:
+    libvirtd.create(guest_xml("guest", UUID))
+    target = ask(driver)
+    assert target == Target("127.0.0.1", libvirtd.vnc_port(UUID))
+    assert read_greeting(target) == b"RFB 003.008\n"
+
+
+def test_a_guest_that_listens_everywhere_is_dialled_at_the_proxyclient_address(
+    libvirtd: Libvirtd, events: RecordedEvents
+) -> None:
+    port = free_port()
+    libvirtd.create(guest_xml("guest", UUID, vnc=vnc(port, "0.0.0.0")))
+    driver = make_driver(libvirtd, vnc={"server_proxyclient_address": "192.0.2.7"})
+    driver.start(events)
+    try:
+        assert ask(driver) == Target("192.0.2.7", port)
+    finally:
+        driver.stop()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "name", "project_id", "user_id"),
+    [
+        (NOVA + PORTHOLE, "web-1", "p-nova", "u-nova"),
+        (PORTHOLE, "db-1", "p-own", "u-own"),
+        ("", "guest", None, None),
+    ],
+)
+def test_owner_and_name_come_from_the_metadata(
+    libvirtd: Libvirtd, driver: LibvirtDriver, metadata: str, name: str, project_id: str | None, user_id: str | None
+) -> None:
+    libvirtd.define(guest_xml("guest", UUID, metadata=metadata))
+    assert driver.list_instances() == [Instance(UUID, name, InstanceState.SHUTOFF, project_id, user_id, BOTH)]
+
+
+def test_a_guest_through_its_states(libvirtd: Libvirtd, driver: LibvirtDriver) -> None:
+    with pytest.raises(errors.InstanceNotFound):
+        ask(driver)
+    libvirtd.define(guest_xml("guest", UUID))
+    with pytest.raises(errors.InstanceNotRunning):
+        ask(driver)
+    assert state_of(driver) == InstanceState.SHUTOFF
+    libvirtd.virsh("start", UUID, "--paused")
+    with pytest.raises(errors.InstanceNotReady):
+        ask(driver)
+    assert state_of(driver) == InstanceState.BUILDING
+    libvirtd.virsh("resume", UUID)
+    target = ask(driver)
+    assert state_of(driver) == InstanceState.RUNNING
+    # The guest has a processor time to show once it has run for a tick of the host's clock.
+    wait_until(lambda: has_run(libvirtd), TIMEOUT_S, "the guest's first instructions")
+    libvirtd.virsh("suspend", UUID)
+    assert state_of(driver) == InstanceState.PAUSED
+    assert ask(driver) == target
+    libvirtd.destroy(UUID)
+    with pytest.raises(errors.InstanceNotRunning):
+        ask(driver)
+    libvirtd.virsh("undefine", UUID)
+    with pytest.raises(errors.InstanceNotFound):
+        ask(driver)
+
+
+def has_run(libvirtd: Libvirtd) -> bool:
+    stats = dict(line.strip().split("=", 1) for line in libvirtd.virsh("domstats", UUID).splitlines() if "=" in line)
+    return int(stats["vcpu.0.time"]) > 0
+
+
+@pytest.mark.parametrize(
+    "graphics",
+    [
+        None,
+        "<graphics type='vnc'><listen type='socket'/></graphics>",
+        "<graphics type='vnc'><listen type='none'/></graphics>",
+    ],
+    ids=["no graphics", "a socket", "no listener"],
+)
+def test_a_guest_without_vnc_on_tcp(libvirtd: Libvirtd, driver: LibvirtDriver, graphics: str | None) -> None:
+    libvirtd.create(guest_xml("guest", UUID, vnc=graphics))
+    with pytest.raises(errors.ConsoleTypeUnavailable):
+        ask(driver)
+    assert driver.list_instances() == [Instance(UUID, "guest", InstanceState.RUNNING)]
+
+
+def test_lifecycle_events_arrive(libvirtd: Libvirtd, driver: LibvirtDriver, events: RecordedEvents) -> None:
+    events.wait_changed()
+    libvirtd.create(guest_xml("guest", UUID))
+    events.wait_changed()
+    assert events.take_ended() == []
+    libvirtd.virsh("suspend", UUID)
+    libvirtd.virsh("resume", UUID)
+    libvirtd.virsh("reset", UUID)
+    libvirtd.define(guest_xml("other", OTHER_UUID))
+    libvirtd.virsh("undefine", OTHER_UUID)
+    assert events.wait_ended() == OTHER_UUID
+    libvirtd.destroy(UUID)
+    assert events.wait_ended() == UUID
+
+
+def test_a_guest_that_crashes_ends_its_consoles(
+    libvirtd: Libvirtd, driver: LibvirtDriver, events: RecordedEvents
+) -> None:
+    libvirtd.create(guest_xml("guest", UUID))
+    os.kill(libvirtd.guest_pid("guest"), signal.SIGKILL)
+    assert events.wait_ended() == UUID
+
+
+def test_a_restart_of_libvirtd_ends_nothing(libvirtd: Libvirtd, driver: LibvirtDriver, events: RecordedEvents) -> None:
+    libvirtd.create(guest_xml("guest", UUID))
+    target = ask(driver)
+    with socket.create_connection((target.host, target.port), timeout=TIMEOUT_S) as viewer:
+        assert viewer.recv(12) == b"RFB 003.008\n"
+        libvirtd.restart()
+        wait_until(lambda: is_up(driver), TIMEOUT_S, "the new connection")
+        viewer.sendall(b"RFB 003.008\n")
+        assert viewer.recv(2) == b"\x01\x01"
+    assert ask(driver) == target
+    assert events.take_ended() == []
+    libvirtd.destroy(UUID)
+    assert events.wait_ended() == UUID
+
+
+def test_while_libvirtd_is_stopped_the_answer_comes_at_once(
+    libvirtd: Libvirtd, driver: LibvirtDriver, events: RecordedEvents
+) -> None:
+    libvirtd.stop()
+    wait_until(lambda: not is_up(driver), TIMEOUT_S, "the loss of the connection")
+    began = time.monotonic()
+    with pytest.raises(errors.HypervisorUnavailable):
+        ask(driver)
+    with pytest.raises(errors.HypervisorUnavailable):
+        driver.list_instances()
+    assert time.monotonic() - began < 1
+
+
+def test_a_guest_that_ended_while_libvirtd_was_stopped_ends_its_consoles(
+    libvirtd: Libvirtd, driver: LibvirtDriver, events: RecordedEvents
+) -> None:
+    libvirtd.create(guest_xml("guest", UUID))
+    libvirtd.create(guest_xml("survivor", OTHER_UUID))
+    wait_until(lambda: len(driver.list_instances()) == 2, TIMEOUT_S, "both guests")
+    pid = libvirtd.guest_pid("guest")
+    libvirtd.stop()
+    os.kill(pid, signal.SIGKILL)
+    assert events.take_ended() == []
+    libvirtd.start()
+    assert events.wait_ended() == UUID
+    wait_until(lambda: is_up(driver), TIMEOUT_S, "the new connection")
+    assert [instance.uuid for instance in driver.list_instances()] == [OTHER_UUID]
+    assert events.take_ended() == []
+
+
+def test_a_frozen_libvirtd_holds_nobody_for_long(
+    libvirtd: Libvirtd, driver: LibvirtDriver, events: RecordedEvents
+) -> None:
+    libvirtd.create(guest_xml("guest", UUID))
+    target = ask(driver)
+    libvirtd.pause()
+    began = time.monotonic()
+    with pytest.raises(errors.HypervisorUnavailable):
+        ask(driver)
+    assert time.monotonic() - began < 10
+    began = time.monotonic()
+    with pytest.raises(errors.HypervisorUnavailable):
+        ask(driver)
+    assert time.monotonic() - began < 1
+    libvirtd.resume()
+    wait_until(lambda: is_up(driver), TIMEOUT_S, "the new connection")
+    assert ask(driver) == target
+    assert events.take_ended() == []
+
+
+def test_libvirtd_may_come_after_compute(
+    libvirtd: Libvirtd, events: RecordedEvents, caplog: pytest.LogCaptureFixture
+) -> None:
+    libvirtd.stop()
+    driver = make_driver(libvirtd)
+    driver.start(events)
+    try:
+        assert not is_up(driver)
+        assert caplog.text.count("trying again every 1 s") == 1
+        libvirtd.start()
+        libvirtd.create(guest_xml("guest", UUID))
+        wait_until(lambda: is_up(driver), TIMEOUT_S, "the connection")
+        assert ask(driver).port == libvirtd.vnc_port(UUID)
+    finally:
+        driver.stop()
+
+
+def test_reconnecting_leaves_nothing_behind(libvirtd: Libvirtd, driver: LibvirtDriver) -> None:
+    def restart() -> None:
+        libvirtd.restart()
+        wait_until(lambda: is_up(driver), TIMEOUT_S, "the new connection")
+
+    restart()
+    descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    for _ in range(5):
+        restart()
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+    assert threading.active_count() <= threads
+
+
+def test_stop_ends_the_connection(libvirtd: Libvirtd, events: RecordedEvents) -> None:
+    driver = make_driver(libvirtd)
+    driver.start(events)
+    assert is_up(driver)
+    driver.stop()
+    assert not is_up(driver)
+    assert "libvirt-events" in {thread.name for thread in threading.enumerate()}
+    assert not any("connector" in thread.name for thread in threading.enumerate())
+
+
+class Consoles:
+    """Compute's endpoint over the driver, as the proxy sees it."""
+
+    def __init__(self, driver: LibvirtDriver) -> None:
+        self._endpoint = ComputeEndpoint(make_conf(), driver, lambda: None)
+
+    def get(self, uuid: str) -> Target:
+        return Target.from_primitive(self._endpoint.get_vnc_console(CONTEXT, uuid, "novnc"))
+
+    def validate(self, uuid: str, target: Target) -> Target:
+        value = self._endpoint.validate_console(CONTEXT, uuid, target.host, target.port, "novnc")
+        return Target.from_primitive(value)
+
+    def assert_over(self, uuid: str, target: Target) -> None:
+        with pytest.raises(rpc.oslo_messaging.ExpectedException) as caught:
+            self.validate(uuid, target)
+        assert isinstance(caught.value.exc_info[1], errors.TokenInvalid)
+
+
+@pytest.fixture
+def consoles(driver: LibvirtDriver) -> Consoles:
+    return Consoles(driver)
+
+
+def test_a_console_is_not_valid_for_the_guest_that_took_over_the_port(libvirtd: Libvirtd, consoles: Consoles) -> None:
+    first, second = free_port(), free_port()
+    libvirtd.create(guest_xml("a", UUID, vnc=vnc(first)))
+    libvirtd.create(guest_xml("b", OTHER_UUID, vnc=vnc(second)))
+    issued = consoles.get(UUID)
+    assert consoles.validate(UUID, issued) == issued
+    libvirtd.destroy(UUID)
+    libvirtd.destroy(OTHER_UUID)
+    libvirtd.create(guest_xml("a", UUID, vnc=vnc(second)))
+    libvirtd.create(guest_xml("b", OTHER_UUID, vnc=vnc(first)))
+    consoles.assert_over(UUID, issued)
+    moved = consoles.get(UUID)
+    assert moved == Target("127.0.0.1", second)
+    assert consoles.validate(UUID, moved) == moved
+
+
+def test_a_console_is_not_valid_on_another_host(libvirtd: Libvirtd, consoles: Consoles) -> None:
+    libvirtd.create(guest_xml("a", UUID))
+    issued = consoles.get(UUID)
+    consoles.assert_over(UUID, Target("192.0.2.1", issued.port))
+
+
+@pytest.mark.parametrize("stop", ["destroy", "undefine", "pause at start"])
+def test_a_console_is_not_valid_once_the_guest_stopped(libvirtd: Libvirtd, consoles: Consoles, stop: str) -> None:
+    port = free_port()
+    libvirtd.define(guest_xml("a", UUID, vnc=vnc(port)))
+    libvirtd.virsh("start", UUID)
+    issued = consoles.get(UUID)
+    libvirtd.destroy(UUID)
+    if stop == "undefine":
+        libvirtd.virsh("undefine", UUID)
+    if stop == "pause at start":
+        libvirtd.virsh("start", UUID, "--paused")
+    consoles.assert_over(UUID, issued)
