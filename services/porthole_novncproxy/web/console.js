@@ -49,7 +49,9 @@ function setState(state, text) {
     document.body.dataset.state = state;
     element('state').textContent = text;
     element('ctrl-alt-del').disabled = state !== 'connected';
+    element('full-screen').disabled = state !== 'connected' || !document.fullscreenEnabled;
     element('reconnect').disabled = state === 'loading' || state === 'connecting';
+    element('all-tools').hidden = state !== 'connected';
 }
 
 function showPanel(words, detail = '') {
@@ -122,6 +124,7 @@ function listen(session, url) {
         session.settled = true;
         session.rfb.disconnect();
         showEnd('refused', wordsFor('unverified'));
+        element('all-tools').hidden = false;
     });
     on('disconnect', () => setTimeout(() => settle(session, url, 1005, ''), CLOSE_GRACE_MS));
 }
@@ -240,7 +243,6 @@ function bindTools() {
     });
     element('fit').setAttribute('aria-pressed', String(isSet('scale', true)));
     element('fit').addEventListener('click', toggleFit);
-    element('full-screen').disabled = !document.fullscreenEnabled;
     element('full-screen').addEventListener('click', toggleFullScreen);
     document.addEventListener('fullscreenchange', () => {
         element('full-screen').setAttribute('aria-pressed', String(document.fullscreenElement !== null));
@@ -260,7 +262,6 @@ async function start() {
     const url = consoleUrl();
     const path = (url.pathname + url.search).slice(1);
     element('all-tools').href = `vnc.html?autoconnect=1&path=${encodeURIComponent(path)}`;
-    element('all-tools').hidden = false;
     try {
         ({default: RFB} = await import('./core/rfb.js'));
     } catch (error) {
