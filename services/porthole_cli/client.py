@@ -6,6 +6,7 @@ keystoneauth's errors become one line for the user. Works against Porthole and a
 :mod:`porthole_cli.servers` and :mod:`porthole_cli.consoles`.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,8 @@ from porthole_common.model import is_uuid
 # Nova's API reference, "Server Consoles": remote-consoles came with 2.6 and replaced os-getVNCConsole.
 REMOTE_CONSOLES_SINCE = (2, 6)
 PAGE_SIZE = 500
+# Characters that are no letter to a regular expression, in every dialect that Nova's databases have.
+_REGEX_SPECIAL = re.compile(r"[\\.^$*+?()\[\]{}|]")
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ class ComputeClient:
             except ApiRefused as exc:
                 if exc.status != 404:
                     raise
-        ids = tuple(server["id"] for server in self.list_servers(name_or_id) if server["name"] == name_or_id)
+        named = self.list_servers(_REGEX_SPECIAL.sub(r"\\\g<0>", name_or_id))
+        ids = tuple(server["id"] for server in named if server["name"] == name_or_id)
         if not ids:
             raise ServerNotFound(name_or_id)
         if len(ids) > 1:

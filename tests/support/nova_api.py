@@ -7,6 +7,7 @@ authentication; no one real server can be all of these. Shapes as in Nova's and 
 
 import base64
 import json
+import re
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -139,7 +140,7 @@ class NovaApi:
         return 404, {"itemNotFound": {"code": 404, "message": f"{request.path} could not be found."}}
 
     def _page(self, request: Request) -> dict[str, Any]:
-        found = [server for server in self.servers if request.query.get("name", "") in server["name"]]
+        found = [server for server in self.servers if re.search(request.query.get("name", ""), server["name"])]
         ids = [server["id"] for server in found]
         start = ids.index(request.query["marker"]) + 1 if "marker" in request.query else 0
         size = min(self.page_size, int(request.query.get("limit", self.page_size)))

@@ -77,6 +77,12 @@ class TestFindServer:
         with pytest.raises(ServerNotFound, match=r"^No server with a name or ID of 'we' exists\.$"):
             make_client(api.url).find_server("we")
 
+    @pytest.mark.parametrize("name", ["web (1)", "a+b", "x.y", "50%", "[", "back\\slash", "ünï", "a|b"])
+    def test_a_name_is_no_regular_expression(self, api: NovaApi, name: str) -> None:
+        api.add_server(OTHER, name)
+
+        assert make_client(api.url).find_server(name)["id"] == OTHER
+
     def test_two_of_one_name(self, api: NovaApi) -> None:
         api.add_server(OTHER, "web")
 
