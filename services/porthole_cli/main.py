@@ -21,6 +21,7 @@ from porthole_cli import cloud
 from porthole_cli.consoles import GetVncConsole
 from porthole_cli.errors import CloudInvalid
 from porthole_cli.servers import ListServers, ShowServer
+from porthole_cli.standalone import Standalone
 from porthole_common.redaction import RedactingFilter
 
 DESCRIPTION = (
@@ -32,6 +33,7 @@ COMMANDS: dict[str, type[Command]] = {
     "get-vnc-console": GetVncConsole,
     "list": ListServers,
     "show": ShowServer,
+    "standalone": Standalone,
 }
 _DEBUG_LEVEL = 2
 

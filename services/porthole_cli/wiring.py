@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The four services in one process: the wiring of ``porthole standalone``.
+
+Why: someone with one hypervisor wants its screens without a broker, a memcached and four units. Everything that
+decides or relays is the daemons' own; what differs is that messages and tokens stay in memory, and that no
+address off this machine is listened on, since nobody authenticates. Called by :mod:`porthole_cli.standalone`,
+which imports this module late, for what it pulls in.
+"""
+
+import argparse
+import ipaddress
+import sys
+from collections.abc import Sequence
+
+from oslo_config import cfg
+
+import porthole_api.main
+import porthole_compute.main
+import porthole_consoleauth.main
+import porthole_novncproxy.main
+from porthole_cli.cloud import DEFAULT_ENDPOINT
+from porthole_common import errors, service
+from porthole_common.rpc import Rpc
+
+PROGRAM = "porthole standalone"
+# oslo.messaging's driver within one process.
+TRANSPORT_URL = "fake://"
+LOOPBACK = "127.0.0.1"
+# The options that say where something listens.
+_ADDRESSES = (("api", "bind_host"), ("vnc", "novncproxy_host"), ("vnc", "xvpvncproxy_host"))
+# Flag of the command -> the option that it stands in for.
+_FLAGS = {
+    "libvirt_uri": ("libvirt", "connection_uri"),
+    "driver": ("compute", "driver"),
+    "instances_file": ("static", "instances_file"),
+    "api_port": ("api", "bind_port"),
+    "novnc_port": ("vnc", "novncproxy_port"),
+    "xvp_port": ("vnc", "xvpvncproxy_port"),
+}
+
+
+class Announcement:
+    """The last service to start: tells the user that the others serve, where, and what to type."""
+
+    name = "announcement"
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._conf = conf
+
+    def start(self) -> None:
+        """Print the addresses and the next command on stdout."""
+        vnc = self._conf.vnc
+        endpoint = f"http://{_format_host(self._conf.api.bind_host)}:{self._conf.api.bind_port}/v2.1"
+        command = "porthole" if endpoint == DEFAULT_ENDPOINT else f"porthole --os-endpoint {endpoint}"
+        lines = [f"The API is at          {endpoint}", f"Browsers open          {vnc.novncproxy_base_url}"]
+        if vnc.xvpvncproxy_enabled:
+            lines.append(f"Native viewers open    {vnc.xvpvncproxy_base_url}")
+        lines += ["Next, in another terminal:", f"    {command} list", f"    {command} get-vnc-console SERVER novnc"]
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+
+    def reload(self) -> None:
+        """Do nothing."""
+
+    def stop(self) -> None:
+        """Do nothing."""
+
+
+class Bus:
+    """The first service to start, and so the last to stop: closes what all the others speak through."""
+
+    name = "bus"
+
+    def __init__(self, rpc: Rpc) -> None:
+        self._rpc = rpc
+
+    def start(self) -> None:
+        """Do nothing: the services open what they need."""
+
+    def reload(self) -> None:
+        """Do nothing."""
+
+    def stop(self) -> None:
+        """Close the transport."""
+        self._rpc.close()
+
+
+def run(arguments: argparse.Namespace, debug: bool) -> int:
+    """Run the services until a signal and return the exit status, as the daemons do (78: configuration).
+
+    ``arguments`` are those of :class:`porthole_cli.standalone.Standalone`.
+    """
+    argv = [f"--config-file={path}" for path in arguments.config_file] + (["--debug"] if debug else [])
+
+    def build(conf: cfg.ConfigOpts) -> Sequence[service.Service]:
+        configure(conf, arguments)
+        return build_services(conf)
+
+    # What /etc/porthole says is for this node's daemons.
+    return service.main(PROGRAM, build, argv, default_config_files=[], default_config_dirs=[])
+
+
+def configure(conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> None:
+    """Bring the flags and standalone's own defaults into ``conf``, before any service has seen it.
+
+    A flag wins over the configuration file, and the file over the defaults.
+
+    :raises ConfigInvalid: when a flag's value does not do, or an address is not on loopback.
+    """
+    for flag, (group, option) in _FLAGS.items():
+        value = getattr(arguments, flag)
+        if value is not None:
+            _override(conf, group, option, value, flag)
+    if arguments.instances_file and not arguments.driver:
+        conf.set_override("driver", "static", group="compute")
+    conf.set_default("novncproxy_host", LOOPBACK, group="vnc")
+    conf.set_default("xvpvncproxy_host", LOOPBACK, group="vnc")
+    # Ctrl-C ends the open consoles too: whoever types it sits beside them.
+    conf.set_default("graceful_shutdown_timeout", 0)
+    for group, option in _ADDRESSES:
+        if not _is_loopback(conf[group][option]):
+            raise errors.ConfigInvalid(
+                f"[{group}] {option}",
+                f"standalone authenticates nobody and listens on loopback only, not on {conf[group][option]}",
+            )
+    vnc = conf.vnc
+    novnc, xvp = (_format_host(host) for host in (vnc.novncproxy_host, vnc.xvpvncproxy_host))
+    scheme = "https" if conf.cert else "http"
+    conf.set_default("novncproxy_base_url", f"{scheme}://{novnc}:{vnc.novncproxy_port}/console.html", group="vnc")
+    conf.set_default("xvpvncproxy_base_url", f"{scheme}://{xvp}:{vnc.xvpvncproxy_port}/console", group="vnc")
+
+
+def build_services(conf: cfg.ConfigOpts) -> Sequence[service.Service]:
+    """Return the services in the order they start in: each after those that it calls.
+
+    :raises ConfigInvalid: when an option does not do.
+    """
+    rpc = Rpc(conf, conf.api.rpc_timeout / porthole_api.main.CALLS_PER_REQUEST, TRANSPORT_URL)
+    return [
+        Bus(rpc),
+        porthole_consoleauth.main.build_standalone(conf, rpc),
+        porthole_compute.main.build_standalone(conf, rpc),
+        porthole_api.main.build_standalone(conf, rpc),
+        porthole_novncproxy.main.build_service(conf, rpc),
+        Announcement(conf),
+    ]
+
+
+def _override(conf: cfg.ConfigOpts, group: str, option: str, value: object, flag: str) -> None:
+    try:
+        conf.set_override(option, value, group=group)
+    except (ValueError, cfg.Error) as exc:
+        raise errors.ConfigInvalid(f"--{flag.replace('_', '-')} ([{group}] {option})", str(exc)) from exc
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # A name is looked up when it is bound, and may mean anything by then; this one never does.
+        return host == "localhost"
+
+
+def _format_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

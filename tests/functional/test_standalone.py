@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``porthole standalone`` as a user starts it: one process, no broker, no memcached, nothing off loopback."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from support.libvirtd import Libvirtd, guest_xml
+from support.ports import free_port
+from support.processes import Process, wait_until
+
+GREETING = b"RFB 003.008\n"
+UUID = "2a5a0a3e-7c5f-4c8e-9d0a-0c1d2e3f4a5b"
+TIMEOUT_S = 30
+
+
+@pytest.fixture
+def vnc_port() -> Iterator[int]:
+    """A server that greets whoever connects as RFB 3.8 does, and waits for the other side to leave."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.sendall(GREETING)
+                connection.recv(1)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield listener.getsockname()[1]
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join(TIMEOUT_S)
+
+
+class Standalone:
+    """One running ``porthole standalone`` on free ports."""
+
+    def __init__(self, directory: Path, *flags: str) -> None:
+        self.api_port, self.novnc_port, self.xvp_port = free_port(), free_port(), free_port()
+        self.endpoint = f"http://127.0.0.1:{self.api_port}/v2.1"
+        ports = [f"--api-port={self.api_port}", f"--novnc-port={self.novnc_port}", f"--xvp-port={self.xvp_port}"]
+        argv = [sys.executable, "-m", "porthole_cli.main", "standalone", *ports, *flags]
+        env = {"PYTHONUNBUFFERED": "1", "NO_PROXY": "*", "PYTHONWARNINGS": ""}
+        self.process = Process(argv, directory / "standalone.log", env, name="porthole standalone")
+
+    def start(self) -> None:
+        self.process.start()
+        self.process.wait_for_line("is ready", TIMEOUT_S)
+
+    def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run a client command against it."""
+        command = [sys.executable, "-m", "porthole_cli.main", "--os-endpoint", self.endpoint, *argv]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
+        environment |= {"NO_PROXY": "*", "PYTHONWARNINGS": "", "COLUMNS": "200"}
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+
+    def wait_for_server(self, name: str) -> None:
+        wait_until(lambda: name in self.run("list", "-f", "value").stdout.split(), TIMEOUT_S, f"server {name}")
+
+    def get_url(self, name: str, console_type: str) -> str:
+        done = self.run("get-vnc-console", name, console_type, "-f", "value", "-c", "Url")
+        assert done.returncode == 0, done.stderr + self.process.log()
+        return done.stdout.strip()
+
+    def listening(self) -> set[str]:
+        """The addresses that the process listens on, in hexadecimal as /proc/net/tcp has them."""
+        inodes = set()
+        for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            inodes |= set(re.findall(r"socket:\[(\d+)\]", os.readlink(entry)))
+        found = set()
+        for table in ("tcp", "tcp6"):
+            for row in Path(f"/proc/{self.process.pid}/net/{table}").read_text().splitlines()[1:]:
+                fields = row.split()
+                if fields[3] == "0A" and fields[9] in inodes:
+                    found.add(fields[1].split(":")[0])
+        return found
+
+
+def websocket_url(url: str) -> str:
+    """Return the address that the page at ``url`` opens its WebSocket on."""
+    parts = urlsplit(url)
+    return f"ws://{parts.netloc}/{parse_qs(parts.query)['path'][0]}"
+
+
+def token_of(url: str) -> str:
+    found = re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", url)
+    assert found, url
+    return found[0]
+
+
+def read_page(url: str) -> tuple[int, str]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=TIMEOUT_S) as answer:
+        return answer.status, answer.read().decode()
+
+
+def refused_with(url: str) -> int:
+    """Open the WebSocket, which must be refused; return the status."""
+    with pytest.raises(InvalidStatus) as caught, connect(websocket_url(url), open_timeout=TIMEOUT_S, proxy=None):
+        pass
+    return caught.value.response.status_code
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Standalone]]:
+    started = []
+
+    def begin(*flags: str) -> Standalone:
+        standalone = Standalone(tmp_path, *flags)
+        started.append(standalone)
+        standalone.start()
+        return standalone
+
+    yield begin
+    for standalone in started:
+        standalone.process.stop()
+
+
+@pytest.fixture
+def instances_file(tmp_path: Path, vnc_port: int) -> Path:
+    path = tmp_path / "instances.yaml"
+    path.write_text(f"instances: [{{uuid: {UUID}, name: web, host: 127.0.0.1, port: {vnc_port}}}]\n", encoding="utf-8")
+    return path
+
+
+class TestConsole:
+    def test_a_browser_gets_the_page_and_the_vnc_servers_bytes(
+        self, start: Callable[..., Standalone], instances_file: Path
+    ) -> None:
+        standalone = start("--instances-file", str(instances_file))
+        standalone.wait_for_server("web")
+        url = standalone.get_url("web", "novnc")
+
+        status, page = read_page(url)
+        assert status == 200
+        assert "noVNC" in page
+        origin = f"http://127.0.0.1:{standalone.novnc_port}"
+        with connect(
+            websocket_url(url), subprotocols=["binary"], origin=origin, open_timeout=TIMEOUT_S, proxy=None
+        ) as console:
+            assert console.recv(timeout=TIMEOUT_S) == GREETING
+
+    def test_a_native_viewer_gets_them_too(self, start: Callable[..., Standalone], instances_file: Path) -> None:
+        standalone = start("--instances-file", str(instances_file))
+        standalone.wait_for_server("web")
+        token = token_of(standalone.get_url("web", "xvpvnc"))
+
+        with socket.create_connection(("127.0.0.1", standalone.xvp_port), TIMEOUT_S) as viewer:
+            viewer.sendall(f"CONNECT /console?token={token} HTTP/1.0\r\n\r\n".encode())
+            stream = viewer.makefile("rb")
+            assert stream.readline() == b"HTTP/1.1 200 OK\r\n"
+            assert stream.readline() == b"\r\n"
+            assert stream.read(len(GREETING)) == GREETING
+
+    def test_a_guest_of_libvirt_until_it_is_stopped(self, start: Callable[..., Standalone], libvirtd: Libvirtd) -> None:
+        libvirtd.create(guest_xml("alpha"))
+        standalone = start("--libvirt-uri", libvirtd.uri)
+        standalone.wait_for_server("alpha")
+        url = standalone.get_url("alpha", "novnc")
+        with connect(websocket_url(url), subprotocols=["binary"], open_timeout=TIMEOUT_S, proxy=None) as console:
+            assert console.recv(timeout=TIMEOUT_S) == GREETING
+
+        libvirtd.destroy("alpha")
+
+        assert refused_with(url) == 401
+
+    def test_a_token_that_nobody_gave_out(self, start: Callable[..., Standalone], instances_file: Path) -> None:
+        standalone = start("--instances-file", str(instances_file))
+
+        url = f"http://127.0.0.1:{standalone.novnc_port}/console.html?path=%3Ftoken%3D{UUID}"
+
+        assert refused_with(url) == 401
+
+
+class TestSurroundings:
+    def test_it_listens_on_loopback_and_nowhere_else(
+        self, start: Callable[..., Standalone], instances_file: Path
+    ) -> None:
+        # 127.0.0.1 as the kernel writes it on a little-endian machine.
+        assert start("--instances-file", str(instances_file)).listening() == {"0100007F"}
+
+    def test_no_token_in_the_log_at_debug(self, start: Callable[..., Standalone], instances_file: Path) -> None:
+        standalone = start("--debug", "--instances-file", str(instances_file))
+        standalone.wait_for_server("web")
+        url = standalone.get_url("web", "novnc")
+        read_page(url)
+        with connect(websocket_url(url), subprotocols=["binary"], open_timeout=TIMEOUT_S, proxy=None) as console:
+            console.recv(timeout=TIMEOUT_S)
+        standalone.process.stop()
+
+        log = standalone.process.log()
+        assert "DEBUG" in log
+        assert token_of(url) not in log
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_ends_it_with_consoles_open(
+        self, start: Callable[..., Standalone], instances_file: Path, number: int
+    ) -> None:
+        standalone = start("--instances-file", str(instances_file))
+        standalone.wait_for_server("web")
+        url = standalone.get_url("web", "novnc")
+        with connect(websocket_url(url), subprotocols=["binary"], open_timeout=TIMEOUT_S, proxy=None) as console:
+            console.recv(timeout=TIMEOUT_S)
+            standalone.process.signal(number)
+
+            assert standalone.process.wait(TIMEOUT_S) == 0
+
+
+class TestRefusals:
+    def refuse(self, tmp_path: Path, *flags: str) -> str:
+        """Start what must not start; return what it said on stderr and stdout."""
+        standalone = Standalone(tmp_path, *flags)
+        standalone.process.start()
+        assert standalone.process.wait(TIMEOUT_S) == 78
+        return standalone.process.log()
+
+    def test_an_address_off_loopback(self, tmp_path: Path) -> None:
+        path = tmp_path / "porthole.conf"
+        path.write_text("[vnc]\nnovncproxy_host = 0.0.0.0\n", encoding="utf-8")
+
+        said = self.refuse(tmp_path, "--config-file", str(path))
+
+        assert "[vnc] novncproxy_host: standalone authenticates nobody" in said
+        assert "Traceback" not in said
+
+    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
+        said = self.refuse(tmp_path, "--config-file", str(tmp_path / "none.conf"))
+
+        assert "none.conf" in said
+        assert "Traceback" not in said
+
+    def test_a_port_that_is_taken(self, tmp_path: Path, instances_file: Path, vnc_port: int) -> None:
+        said = self.refuse(tmp_path, "--instances-file", str(instances_file), f"--api-port={vnc_port}")
+
+        assert "[api] bind_" in said
+        assert str(vnc_port) in said
+        assert "Traceback" not in said
