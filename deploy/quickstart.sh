@@ -1,0 +1,304 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Opens the screen of a virtual machine in a browser: the first command after a git clone, on Debian 12 or
+# Ubuntu 24.04 and later.
+#
+#   deploy/quickstart.sh
+#
+# It installs what is missing (apt-get, as root or through sudo), makes a virtual environment in the checkout,
+# starts a small guest on this machine's libvirt, starts "porthole standalone", prints the console's URL, and
+# waits. Ctrl-C ends it and removes the guest; outside the checkout no file is left, only the packages.
+#
+# A libvirtd that answers at qemu:///system is used, and left as it was. Where none does (no systemd, say), a
+# private one is started, as an unprivileged user, and stopped at the end. KVM is not needed.
+#
+# The guest is GRUB's rescue image: it shows a prompt, answers to keys, and boots nothing. GRUB asks for keys in
+# a loop, so it takes one processor core, at the lowest priority, for as long as it runs.
+#
+#   PORTHOLE_VENV   a virtual environment that has Porthole and bindep already: used as it is
+
+# shellcheck disable=SC2317  # traps and wait_until call functions that nothing else calls
+
+set -u
+# Whoever starts this may have closed its standard input.
+exec </dev/null
+# shellcheck source=deploy/packages.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/packages.sh"
+
+case ${1:-} in
+    "") ;;
+    -h | --help)
+        sed -n '3,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        exit 0
+        ;;
+    *)
+        say "there is no argument '$1'; see deploy/quickstart.sh --help"
+        exit 2
+        ;;
+esac
+
+IMAGE=/usr/lib/grub-rescue/grub-rescue-cdrom.iso
+READY_TIMEOUT_S=60
+STOP_TIMEOUT_S=20
+
+venv=${PORTHOLE_VENV:-$PORTHOLE_CHECKOUT/.venv}
+work=
+uri=
+guest=
+porthole_pid=
+libvirtd_pid=
+
+# The user's own cloud and HTTP proxy are not what is asked here.
+unset "${!OS_@}"
+export NO_PROXY=127.0.0.1 no_proxy=127.0.0.1 LC_ALL=C.UTF-8
+# libvirtd lives where an ordinary user's PATH does not look.
+PATH=$PATH:/usr/sbin:/sbin
+
+# stop_process PID: SIGTERM, and SIGKILL when that does not do in time. A child of this shell.
+stop_process() {
+    local deadline=$((SECONDS + STOP_TIMEOUT_S))
+    kill -TERM "$1" 2>/dev/null || return 0
+    while kill -0 "$1" 2>/dev/null && [ "$SECONDS" -lt "$deadline" ]; do
+        sleep 0.1
+    done
+    kill -KILL "$1" 2>/dev/null
+    wait "$1" 2>/dev/null
+}
+
+virsh_() {
+    timeout "$STOP_TIMEOUT_S" virsh --quiet --connect "$uri" "$@"
+}
+
+# remove_guest: the guest, and the log that the machine's own libvirtd keeps of it.
+remove_guest() {
+    local log=/var/log/libvirt/qemu/$guest.log
+    # It may be gone already: the guest's own doing, or somebody's at this machine.
+    virsh_ destroy "$guest" >/dev/null 2>&1
+    if [ "$uri" != qemu:///system ]; then
+        # A guest outlives a libvirtd that died.
+        local pid_file=$work/libvirt/run/libvirt/qemu/run/$guest.pid
+        [ ! -e "$pid_file" ] || kill -KILL "$(cat "$pid_file")" 2>/dev/null
+        return 0
+    fi
+    if [ "$(id -u)" -eq 0 ]; then
+        rm -f -- "$log"
+    elif ! sudo --non-interactive rm -f -- "$log" 2>/dev/null; then
+        say "libvirt's log of the guest is left, for root to remove: $log"
+    fi
+}
+
+clean_up() {
+    local status=$?
+    # A second Ctrl-C must not leave half of it behind.
+    trap '' INT TERM HUP
+    [ -z "$porthole_pid" ] || stop_process "$porthole_pid"
+    [ -z "$guest" ] || remove_guest
+    [ -z "$libvirtd_pid" ] || stop_process "$libvirtd_pid"
+    [ -z "$work" ] || rm -rf -- "$work"
+    exit "$status"
+}
+
+fail() {
+    say "$*"
+    exit 1
+}
+
+# wait_until COMMAND...: until it succeeds; fails when the time is up or the process $watched_pid has ended.
+wait_until() {
+    local deadline=$((SECONDS + READY_TIMEOUT_S))
+    until "$@"; do
+        kill -0 "$watched_pid" 2>/dev/null && [ "$SECONDS" -lt "$deadline" ] || return 1
+        sleep 0.2
+    done
+}
+
+# install_project: Porthole into the environment, unless what is there was made from the same setup.cfg.
+install_project() {
+    local stamp=$venv/porthole-setup.cfg
+    cmp -s "$PORTHOLE_CHECKOUT/setup.cfg" "$stamp" && return 0
+    say "installing Porthole into $venv"
+    # Editable: the next git pull is in effect at once.
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+        --editable "${PORTHOLE_CHECKOUT}[compute]" || fail "pip could not install Porthole into $venv"
+    cp -- "$PORTHOLE_CHECKOUT/setup.cfg" "$stamp"
+}
+
+install_everything() {
+    # pip's downloads stay in the checkout too.
+    [ -n "${PORTHOLE_VENV:-}" ] || export PIP_CACHE_DIR="${PIP_CACHE_DIR:-$venv/pip-cache}"
+    install_packages "$venv" quickstart || exit 1
+    [ -n "${PORTHOLE_VENV:-}" ] || install_project
+    [ -r "$IMAGE" ] || fail "the guest's image is not there: $IMAGE"
+}
+
+# start_libvirtd: a private one in session mode, which root cannot have: root starts it as the user nobody.
+start_libvirtd() {
+    local home=$work/libvirt as_user=()
+    mkdir -p "$home/run" "$home/config/libvirt" "$home/cache" "$home/data"
+    # "file": libvirtd opens the guest's log itself, and starts no virtlogd that somebody would have to stop.
+    printf 'stdio_handler = "file"\n' >"$home/config/libvirt/qemu.conf"
+    if [ "$(id -u)" -eq 0 ]; then
+        chmod 711 "$work"
+        chown -R nobody:nogroup "$home"
+        as_user=(setpriv --reuid=nobody --regid=nogroup --clear-groups)
+        "${as_user[@]}" test -x "$home" || fail "the user nobody cannot reach $work; set TMPDIR to where it can"
+    fi
+    # A UNIX socket's path ends at 107 bytes, and libvirt's for the guest adds 62 to this one.
+    [ "${#work}" -le 45 ] || fail "$work is too long a path for libvirt's sockets; set TMPDIR to a shorter one"
+    # A session of its own: the terminal's Ctrl-C must not end it before the guest is removed through it.
+    env HOME="$home" XDG_RUNTIME_DIR="$home/run" XDG_CONFIG_HOME="$home/config" XDG_CACHE_HOME="$home/cache" \
+        XDG_DATA_HOME="$home/data" setsid nice -n 19 "${as_user[@]}" libvirtd --timeout 0 \
+        >"$work/libvirtd.log" 2>&1 &
+    libvirtd_pid=$!
+    uri="qemu+unix:///session?socket=$home/run/libvirt/libvirt-sock"
+    watched_pid=$libvirtd_pid
+    wait_until virsh_ version >/dev/null 2>&1 || {
+        tail -n 20 -- "$work/libvirtd.log" >&2
+        fail "libvirtd did not start"
+    }
+}
+
+# may_use_system: root may, and so may the group that Debian's policy names. Others would be asked for a password.
+may_use_system() {
+    [ "$(id -u)" -eq 0 ] || [[ " $(id -nG) " == *" libvirt "* ]]
+}
+
+find_hypervisor() {
+    uri=qemu:///system
+    if may_use_system && virsh_ version >/dev/null 2>&1; then
+        say "using the libvirtd of this machine"
+    else
+        say "no libvirtd answers us at qemu:///system; starting a private one"
+        start_libvirtd
+    fi
+}
+
+guest_xml() {
+    cat <<XML
+<domain type='qemu'>
+  <name>$1</name>
+  <memory unit='MiB'>64</memory>
+  <vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='pc'>hvm</type><boot dev='cdrom'/></os>
+  <features><acpi/></features>
+  <devices>
+    <disk type='file' device='cdrom'>
+      <driver name='qemu' type='raw'/><source file='$IMAGE'/><target dev='hda' bus='ide'/><readonly/>
+    </disk>
+    <input type='tablet' bus='usb'/>
+    <graphics type='vnc' autoport='yes' listen='127.0.0.1' sharePolicy='ignore'/>
+    <video><model type='vga'/></video>
+    <memballoon model='none'/>
+  </devices>
+</domain>
+XML
+}
+
+start_guest() {
+    local name
+    # Whatever bears the name already is somebody's.
+    for name in demo porthole-demo "porthole-demo-$$"; do
+        virsh_ domstate "$name" >/dev/null 2>&1 || break
+    done
+    guest_xml "$name" >"$work/guest.xml"
+    # Set first, so that a Ctrl-C while it starts removes it too.
+    guest=$name
+    virsh_ create "$work/guest.xml" >/dev/null || fail "libvirt could not start the guest"
+    if [ "$uri" = qemu:///system ] && [ -r "/run/libvirt/qemu/$name.pid" ]; then
+        # An ordinary user may not; then it runs like any other guest.
+        renice -n 19 -p "$(cat "/run/libvirt/qemu/$name.pid")" >/dev/null 2>&1
+    fi
+}
+
+# choose_ports: the usual three, or free ones where somebody listens already.
+choose_ports() {
+    local usual=(8774 6080 6081) index
+    read -r -a ports <<<"$("$venv/bin/python" - "${usual[@]}" <<'PYTHON'
+import socket
+import sys
+
+held = []
+for port in map(int, sys.argv[1:]):
+    for candidate in (port, 0):
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", candidate))
+            listener.listen()
+        except OSError:
+            continue
+        held.append(listener)
+        break
+print(*(listener.getsockname()[1] for listener in held))
+PYTHON
+    )"
+    [ "${#ports[@]}" -eq 3 ] || fail "there are no free TCP ports on 127.0.0.1"
+    for index in 0 1 2; do
+        [ "${ports[index]}" = "${usual[index]}" ] ||
+            say "port ${usual[index]} is taken; using ${ports[index]} in its place"
+    done
+}
+
+porthole() {
+    "$venv/bin/python" -m porthole_cli.main "$@"
+}
+
+start_porthole() {
+    setsid "$venv/bin/python" -m porthole_cli.main standalone --libvirt-uri "$uri" --api-port "${ports[0]}" \
+        --novnc-port "${ports[1]}" --xvp-port "${ports[2]}" >"$work/porthole.log" 2>&1 &
+    porthole_pid=$!
+    watched_pid=$porthole_pid
+    endpoint=http://127.0.0.1:${ports[0]}/v2.1
+    # Its last word when it has started; the guest is known a moment later.
+    if ! { wait_until grep -q "get-vnc-console SERVER" "$work/porthole.log" && wait_until get_url; }; then
+        tail -n 20 -- "$work/porthole.log" >&2
+        [ ! -s "$work/get-url.log" ] || tail -n 1 -- "$work/get-url.log" >&2
+        fail "Porthole did not start"
+    fi
+}
+
+get_url() {
+    url=$(porthole --os-endpoint "$endpoint" get-vnc-console "$guest" novnc -f value -c Url 2>"$work/get-url.log")
+}
+
+show_url() {
+    local command=$venv/bin/porthole
+    [ "${ports[0]}" = 8774 ] || command="$command --os-endpoint $endpoint"
+    cat <<TEXT
+
+The screen of the guest "$guest":
+
+    $url
+
+Open it in a browser on this machine, and type: GRUB answers. From another machine, open a way in first:
+
+    ssh -L ${ports[1]}:127.0.0.1:${ports[1]} THIS-MACHINE
+
+The URL opens the screen for ten minutes. Another one:
+
+    $command get-vnc-console $guest novnc
+
+Ctrl-C ends Porthole and removes the guest.
+TEXT
+}
+
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
+
+install_everything
+work=$(mktemp -d "${TMPDIR:-/tmp}/porthole.XXXXXX") || exit 1
+# stevedore's cache of entry points, and what else Python's libraries would leave in the home directory.
+export XDG_CACHE_HOME=$work/cache
+find_hypervisor
+start_guest
+choose_ports
+start_porthole
+show_url
+wait "$porthole_pid"
+status=$?
+porthole_pid=
+tail -n 20 -- "$work/porthole.log" >&2
+fail "Porthole ended by itself (exit status $status)"

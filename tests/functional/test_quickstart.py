@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""deploy/quickstart.sh from its start to Ctrl-C: it prints a URL that opens the guest's screen, and leaves nothing.
+
+The environment of the tests stands in for the one it would make (PORTHOLE_VENV), and its temporary directory and
+home are the test's own, so that whatever is left can be found.
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from websockets.sync.client import connect
+
+from support.processes import Process
+
+SCRIPT = Path(__file__).parents[2] / "deploy" / "quickstart.sh"
+URL = re.compile(r"http://127\.0\.0\.1:(\d+)/console\.html\?path=%3Ftoken%3D[0-9a-f-]{36}")
+TIMEOUT_S = 120
+
+
+class Quickstart:
+    """One run of the script, with everything that it may leave behind."""
+
+    def __init__(self) -> None:
+        # Short, for a UNIX socket's path ends at 107 bytes, and open to the user that libvirtd runs as.
+        self.directory = Path(tempfile.mkdtemp(prefix="phq"))
+        self.directory.chmod(0o711)
+        self.temporary, self.home = self.directory / "t", self.directory / "h"
+        for path in (self.temporary, self.home):
+            path.mkdir(mode=0o711)
+        self.environment = {
+            "PORTHOLE_VENV": sys.prefix,
+            "TMPDIR": str(self.temporary),
+            "HOME": str(self.home),
+            "PYTHONWARNINGS": "",
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.process: Process | None = None
+
+    def start(self) -> Process:
+        # A process group of its own: what a terminal sends Ctrl-C to.
+        log = self.directory / "log"
+        self.process = Process(["bash", str(SCRIPT)], log, self.environment, name="quickstart", new_session=True)
+        self.process.start()
+        return self.process
+
+    def processes(self) -> list[str]:
+        """The command lines of the processes that have the temporary directory in theirs or in their environment."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+                continue
+            try:
+                command, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
+            except OSError:
+                # Ended meanwhile, or somebody else's.
+                continue
+            if str(self.temporary).encode() in command + environment:
+                found.append(command.replace(b"\0", b" ").decode(errors="replace"))
+        return found
+
+    def assert_nothing_left(self) -> None:
+        assert self.processes() == []
+        assert list(self.temporary.iterdir()) == []
+        assert list(self.home.iterdir()) == []
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.stop(timeout_s=60)
+        shutil.rmtree(self.directory)
+
+
+@pytest.fixture
+def quickstart() -> Iterator[Quickstart]:
+    run = Quickstart()
+    yield run
+    run.close()
+
+
+@pytest.fixture
+def api_port_taken() -> Iterator[None]:
+    """Somebody listens on the API's usual port: this test, or whoever did before."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            holder.bind(("127.0.0.1", 8774))
+            holder.listen()
+        except OSError:
+            assert socket.create_connection(("127.0.0.1", 8774), 5)
+        yield
+
+
+def guests_of_this_machine() -> str:
+    """The guests of the machine's own libvirtd, if it has one that answers."""
+    if os.geteuid() != 0:
+        return ""
+    command = ["virsh", "--quiet", "--connect", "qemu:///system", "list", "--all", "--name"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout
+
+
+def test_a_url_that_opens_the_screen_and_ctrl_c_that_leaves_nothing(
+    quickstart: Quickstart, api_port_taken: None
+) -> None:
+    guests = guests_of_this_machine()
+    process = quickstart.start()
+    process.wait_for(lambda: "Ctrl-C ends" in process.log(), TIMEOUT_S, "the URL")
+
+    found = URL.search(process.log())
+    assert found, process.log()
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(found[0], timeout=30) as page:
+        assert "noVNC" in page.read().decode()
+    path = parse_qs(urlsplit(found[0]).query)["path"][0]
+    with connect(f"ws://127.0.0.1:{found[1]}/{path}", subprotocols=["binary"], open_timeout=30, proxy=None) as console:
+        assert console.recv(timeout=30) == b"RFB 003.008\n"
+    assert "port 8774 is taken; using" in process.log()
+    assert "--os-endpoint http://127.0.0.1:" in process.log()
+    token = found[0][-36:]
+    assert not any(token in line for line in quickstart.processes())
+
+    process.signal(signal.SIGINT)
+
+    assert process.wait(60) == 130
+    quickstart.assert_nothing_left()
+    assert guests_of_this_machine() == guests
+
+
+def test_a_signal_half_way_leaves_nothing(quickstart: Quickstart) -> None:
+    process = quickstart.start()
+    # The guest's description is there just before libvirt is asked to start it.
+    process.wait_for(lambda: list(quickstart.temporary.glob("*/guest.xml")), TIMEOUT_S, "the guest's start")
+
+    process.signal(signal.SIGTERM)
+
+    assert process.wait(60) == 143
+    quickstart.assert_nothing_left()
+
+
+def test_an_error_half_way_is_shown_and_leaves_nothing(quickstart: Quickstart) -> None:
+    environment = quickstart.directory / "venv"
+    (environment / "bin").mkdir(parents=True)
+    python = environment / "bin" / "python"
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *standalone*) echo "no such luck" >&2; exit 3 ;; esac\nexec {sys.executable} "$@"\n',
+        encoding="utf-8",
+    )
+    python.chmod(0o755)
+    quickstart.environment["PORTHOLE_VENV"] = str(environment)
+    process = quickstart.start()
+
+    assert process.wait(TIMEOUT_S) == 1
+
+    assert "no such luck" in process.log()
+    assert "quickstart.sh: Porthole did not start" in process.log()
+    quickstart.assert_nothing_left()
+
+
+def test_an_argument_it_does_not_know(quickstart: Quickstart) -> None:
+    done = subprocess.run(["bash", str(SCRIPT), "--frob"], capture_output=True, text=True, timeout=30, check=False)
+
+    assert done.returncode == 2
+    assert "--frob" in done.stderr
