@@ -66,7 +66,7 @@ def test_values_of_the_file(tmp_path: Path) -> None:
 def test_a_bad_value_names_its_option(tmp_path: Path, group: str, line: str) -> None:
     with pytest.raises(errors.ConfigInvalid) as caught:
         parse(tmp_path, f"[{group}]\n{line}\n")
-    assert caught.value.option == f"[{group}] {line.split()[0]}"
+    assert caught.value.option == f"[{group}] {line.split(maxsplit=1)[0]}"
 
 
 def test_a_missing_file_is_an_error() -> None:
