@@ -8,7 +8,8 @@ import pytest
 from support.nova_api import TOKEN, NovaApi
 
 UUID = "2a5a0a3e-7c5f-4c8e-9d0a-0c1d2e3f4a5b"
-# What "imports" prints the command's modules with, after the command.
+Done = subprocess.CompletedProcess[str]
+# Runs the command, then prints which modules the process has imported.
 _PROGRAM = """
 import sys
 from porthole_cli.main import main
@@ -21,11 +22,11 @@ sys.exit(status)
 """
 
 
-def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*argv: str, program: tuple[str, str] = ("-m", "porthole_cli.main"), **environment: str) -> Done:
     """Run the command in a process of its own, since it sets up the log of the process it is in."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
     return subprocess.run(
-        [sys.executable, "-m", "porthole_cli.main", *argv],
+        [sys.executable, *program, *argv],
         capture_output=True,
         text=True,
         timeout=60,
@@ -39,15 +40,9 @@ class TestImports:
     def test_a_client_command_imports_nothing_heavy(self, argv: tuple[str, ...]) -> None:
         with NovaApi() as api:
             api.add_server(UUID, "web")
-            done = subprocess.run(
-                [sys.executable, "-c", _PROGRAM, *argv],
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=True,
-                env={"PATH": os.environ["PATH"], "OS_ENDPOINT": api.url},
-            )
+            done = run(*argv, program=("-c", _PROGRAM), OS_ENDPOINT=api.url)
 
+        assert done.returncode == 0, done.stderr
         imported = set(done.stdout.split("imported:")[1].split())
         assert "porthole_cli.main" in imported
         heavy = (
