@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The WSGI application: the URL table, and what is wrapped around it.
+
+From the outside in: proxy headers (oslo.middleware), request id (oslo.middleware), ``/healthcheck``
+(oslo.middleware), :class:`porthole_api.middleware.Frame`, the URL table, authentication, the handler. Version
+documents need no authentication and skip that step. Called by :mod:`porthole_api.main`.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from oslo_config import cfg
+from oslo_middleware import healthcheck, http_proxy_to_wsgi, request_id
+
+from porthole_api.auth import WsgiApplication, build_auth
+from porthole_api.consoles import ConsoleOpener
+from porthole_api.handlers import versions
+from porthole_api.handlers.consoles import ConsolesHandler
+from porthole_api.handlers.servers import ServersHandler
+from porthole_api.microversions import REMOTE_CONSOLES
+from porthole_api.middleware import Frame, run_handler
+from porthole_api.request import Request
+from porthole_api.routes import Route, UrlTable
+
+HEALTHCHECK = "/healthcheck"
+
+
+def build_routes(opener: ConsoleOpener) -> list[Route]:
+    """Return the API's table of contents.
+
+    Everything but the version documents also stands below a project's id, as in catalogs of old.
+    """
+    servers = ServersHandler(opener.directory)
+    consoles = ConsolesHandler(opener)
+    routes = [
+        Route("GET", "/", versions.handle_list_versions, public=True),
+        Route("GET", "/v2.1", versions.handle_show_version, public=True),
+        Route("GET", "/v2.1/", versions.handle_show_version, public=True),
+    ]
+    for base in ("/v2.1", "/v2.1/{project_id}"):
+        routes += [
+            Route("GET", f"{base}/servers", servers.handle_list),
+            Route("GET", f"{base}/servers/detail", servers.handle_list_details),
+            Route("GET", f"{base}/servers/{{id}}", servers.handle_show),
+            Route("POST", f"{base}/servers/{{id}}/action", consoles.handle_action),
+            Route(
+                "POST",
+                f"{base}/servers/{{id}}/remote-consoles",
+                consoles.handle_remote_console,
+                since=REMOTE_CONSOLES,
+            ),
+        ]
+    return routes
+
+
+def build_app(conf: cfg.ConfigOpts, opener: ConsoleOpener) -> WsgiApplication:
+    """Return the whole application.
+
+    :raises ConfigInvalid: when ``[api] auth_strategy`` does not do.
+    """
+    table = UrlTable(build_routes(opener))
+    authenticated = build_auth(conf)(run_handler)
+
+    def dispatch(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        route = table.match(Request(environ))
+        return (run_handler if route.public else authenticated)(environ, start_response)
+
+    framed = Frame(dispatch)
+    health = healthcheck.Healthcheck(framed, conf)
+
+    def switch(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        application = health if environ.get("PATH_INFO") == HEALTHCHECK else framed
+        answer: Iterable[bytes] = application(environ, start_response)
+        return answer
+
+    wrapped: WsgiApplication = http_proxy_to_wsgi.HTTPProxyToWSGI(request_id.RequestId(switch), conf)
+    return wrapped

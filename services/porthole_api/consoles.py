@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opening a console: find the host, ask it for a console, have the token stored, and only then give the URL.
+
+Why: this is what the whole service is for, in one place whatever route the request came by. Called by
+:mod:`porthole_api.handlers.consoles`.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from porthole_api.directory import Directory
+from porthole_api.servers import get_server
+from porthole_common import errors
+from porthole_common.context import RequestContext
+from porthole_common.model import ConsoleType
+from porthole_compute.rpcapi import ComputeAPI
+from porthole_consoleauth.rpcapi import ConsoleAuthAPI
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ConsoleOpener:
+    """What it takes to open a console: the directory and the two services."""
+
+    directory: Directory
+    compute: ComputeAPI
+    consoleauth: ConsoleAuthAPI
+
+    def open_console(self, context: RequestContext, server_id: str, console_type: str) -> str:
+        """Return the URL of a new console of the server, which holds a token that is stored.
+
+        :raises InstanceNotFound: when there is no such instance, or it is another project's.
+        :raises ConsoleTypeUnavailable: when Porthole, or the instance, has no console of that type.
+        :raises Conflict: when the instance is in no state to show a screen.
+        :raises Unavailable: when its host, its hypervisor, the token store or the bus does not answer.
+        """
+        located = get_server(self.directory, context, server_id)
+        if console_type not in set(ConsoleType):
+            raise errors.ConsoleTypeUnavailable(console_type)
+        if located.unavailable:
+            raise located.unavailable
+        uuid = located.instance.uuid
+        connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type)
+        # No URL before the store has the token for certain: it could never open anything.
+        expires_at = self.consoleauth.authorize_console(context, connect_info)
+        LOG.info("Console %s of instance %s on %s until %s", console_type, uuid, located.host, expires_at.isoformat())
+        return connect_info.access_url

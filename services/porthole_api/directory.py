@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which instances there are, on which host, in what state: what every compute has published.
+
+Why: the api owns no database. Each compute sends whole snapshots (:class:`porthole_common.published.Inventory`),
+and this directory answers from the latest one of each host. Written by RPC threads, read by HTTP threads.
+
+The rules:
+
+* A snapshot replaces everything its host said before.
+* A host that was silent for ``SILENT_AFTER_S`` is down, and so is one whose hypervisor does not answer: its
+  instances stay visible with state UNKNOWN, and carry the reason. They are forgotten only when the host says so,
+  or when the process ends.
+* An instance that several hosts report (it is migrating, or a host came back from the dead) is the one of a host
+  that answers, before one that does not; among those a running one; among those the one published last.
+* Until the computes had time to answer the first question, an instance that is not there may be one that was not
+  told of yet: readers wait for it, at most ``WARM_LIMIT_S``.
+"""
+
+import threading
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from porthole_common import errors
+from porthole_common.model import Instance, InstanceState
+from porthole_common.published import Inventory
+
+# Three publications of a compute, which sends one every 30 s.
+SILENT_AFTER_S = 90.0
+# The computes answer at once; what limits the wait is a user's patience with a cloud that has none.
+WARM_LIMIT_S = 2.0
+# Computes answer the first question together: when no further host has appeared for this long, all have.
+WARM_QUIET_S = 0.5
+
+
+@dataclass(frozen=True)
+class Located:
+    """One instance as users see it; ``unavailable`` says why its console cannot be opened now, or is None."""
+
+    instance: Instance
+    host: str
+    created_at: datetime
+    updated_at: datetime
+    unavailable: errors.Unavailable | None = None
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """What one host said last; ``seen_at_s`` is the monotonic clock, ``number`` counts all publications."""
+
+    instances: dict[str, Instance]
+    hypervisor_up: bool
+    seen_at_s: float
+    number: int
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the directory itself notes of an instance: its place in the order, its hosts, and two times."""
+
+    name: str
+    state: InstanceState
+    hosts: frozenset[str]
+    first_seen_at: datetime
+    changed_at: datetime
+
+
+class Directory:
+    """The instances of all hosts. Thread-safe.
+
+    ``clock`` is monotonic, in seconds; ``now`` returns the aware time that instances without a date of their own are
+    given; ``condition`` is what readers wait on.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        condition: threading.Condition | None = None,
+    ) -> None:
+        self._clock = clock
+        self._now = now
+        self._changed = condition or threading.Condition()
+        self._snapshots: dict[str, _Snapshot] = {}
+        self._known: dict[str, _Known] = {}
+        self._order: list[tuple[str, str]] = []
+        self._count = 0
+        self._made_at_s = clock()
+        self._asked_at_s: float | None = None
+        self._new_host_at_s: float | None = None
+
+    def mark_asked(self) -> None:
+        """Note that every compute has just been asked for its inventory: the wait for the answers begins."""
+        with self._changed:
+            self._asked_at_s = self._clock()
+            self._changed.notify_all()
+
+    def update(self, inventory: Inventory) -> None:
+        """Replace what ``inventory.host`` said before."""
+        with self._changed:
+            self._count += 1
+            former = self._snapshots.get(inventory.host)
+            instances = {instance.uuid: instance for instance in inventory.instances}
+            snapshot = _Snapshot(instances, inventory.hypervisor_up, self._clock(), self._count)
+            self._snapshots[inventory.host] = snapshot
+            if former is None:
+                self._new_host_at_s = snapshot.seen_at_s
+            for uuid in former.instances.keys() - instances.keys() if former else ():
+                self._withdraw(uuid, inventory.host)
+            for instance in instances.values():
+                self._report(instance, inventory.host)
+            self._changed.notify_all()
+
+    def get(self, uuid: str) -> Located:
+        """Return the instance.
+
+        :raises InstanceNotFound: when no host has it.
+        :raises RpcUnavailable: when no host has ever answered: whether it exists cannot be said.
+        """
+        with self._changed:
+            self._wait_while_warming(lambda: uuid in self._known)
+            if uuid in self._known:
+                return self._locate(uuid)
+            if not self._snapshots:
+                raise errors.RpcUnavailable("compute", "publish_inventory")
+            raise errors.InstanceNotFound(uuid)
+
+    def list_instances(self, after: str | None = None) -> Iterator[Located]:
+        """Yield all instances by name, then UUID; with ``after`` those behind that UUID.
+
+        The order is that of this moment; an instance that goes away while the caller reads is passed over.
+
+        :raises InstanceNotFound: when ``after`` is not there (any more).
+        :raises RpcUnavailable: when the computes could not even be asked yet.
+        """
+        with self._changed:
+            self._wait_while_warming(lambda: False)
+            if self._asked_at_s is None and not self._snapshots:
+                raise errors.RpcUnavailable("compute", "publish_inventory")
+            start = 0
+            if after is not None:
+                if after not in self._known:
+                    raise errors.InstanceNotFound(after)
+                start = bisect_right(self._order, (self._known[after].name, after))
+            order = self._order[start:]
+        return self._locate_each(order)
+
+    def _locate_each(self, order: list[tuple[str, str]]) -> Iterator[Located]:
+        for _, uuid in order:
+            with self._changed:
+                if uuid not in self._known:
+                    continue
+                located = self._locate(uuid)
+            yield located
+
+    def _report(self, instance: Instance, host: str) -> None:
+        known = self._known.get(instance.uuid)
+        if known is None:
+            now = self._now()
+            known = _Known(instance.name, instance.state, frozenset([host]), now, now)
+            insort(self._order, (instance.name, instance.uuid))
+        elif (known.name, known.state) != (instance.name, instance.state) or host not in known.hosts:
+            if known.name != instance.name:
+                self._take_out_of_order(instance.uuid, known)
+                insort(self._order, (instance.name, instance.uuid))
+            known = replace(
+                known, name=instance.name, state=instance.state, hosts=known.hosts | {host}, changed_at=self._now()
+            )
+        self._known[instance.uuid] = known
+
+    def _withdraw(self, uuid: str, host: str) -> None:
+        known = self._known[uuid]
+        hosts = known.hosts - {host}
+        if hosts:
+            self._known[uuid] = replace(known, hosts=hosts, changed_at=self._now())
+        else:
+            self._take_out_of_order(uuid, known)
+            del self._known[uuid]
+
+    def _take_out_of_order(self, uuid: str, known: _Known) -> None:
+        del self._order[bisect_left(self._order, (known.name, uuid))]
+
+    def _locate(self, uuid: str) -> Located:
+        known = self._known[uuid]
+        host = max(known.hosts, key=lambda candidate: self._rank(uuid, candidate))
+        instance = self._snapshots[host].instances[uuid]
+        unavailable = self._find_fault(host)
+        if unavailable:
+            instance = replace(instance, state=InstanceState.UNKNOWN)
+        created_at = instance.created_at or known.first_seen_at
+        return Located(instance, host, created_at, max(known.changed_at, created_at), unavailable)
+
+    def _rank(self, uuid: str, host: str) -> tuple[bool, bool, int]:
+        snapshot = self._snapshots[host]
+        running = snapshot.instances[uuid].state is InstanceState.RUNNING
+        return self._find_fault(host) is None, running, snapshot.number
+
+    def _find_fault(self, host: str) -> errors.Unavailable | None:
+        snapshot = self._snapshots[host]
+        if self._clock() - snapshot.seen_at_s > SILENT_AFTER_S:
+            return errors.HostUnavailable(host)
+        return None if snapshot.hypervisor_up else errors.HypervisorUnavailable(host)
+
+    def _wait_while_warming(self, is_satisfied: Callable[[], bool]) -> None:
+        """Wait, with the lock released, until ``is_satisfied`` or the first answers are in; bounded either way."""
+        while not is_satisfied():
+            remaining_s = self._warm_at_s() - self._clock()
+            if remaining_s <= 0:
+                return
+            self._changed.wait(remaining_s)
+
+    def _warm_at_s(self) -> float:
+        """Return when the first answers are taken for complete, or given up, on the clock."""
+        if self._asked_at_s is None:
+            return self._made_at_s + WARM_LIMIT_S
+        limit_s = self._asked_at_s + WARM_LIMIT_S
+        if self._new_host_at_s is None:
+            return limit_s
+        return min(limit_s, max(self._new_host_at_s, self._asked_at_s) + WARM_QUIET_S)

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one place where an error becomes an HTTP answer, in Nova's shape.
+
+Why: the error tree knows no HTTP, and clients know Nova's faults: ``{"<fault>": {"code": int, "message": str}}``,
+whose message they show to their users. Called by :mod:`porthole_api.middleware`.
+"""
+
+import json
+import logging
+
+import webob
+from webob import exc as http
+
+from porthole_common import errors
+
+LOG = logging.getLogger(__name__)
+
+# First match wins: leaves before the branch they hang on.
+_STATUSES: tuple[tuple[type[errors.PortholeError], int], ...] = (
+    (errors.NotFound, 404),
+    (errors.Conflict, 409),
+    (errors.Unavailable, 503),
+    (errors.Refused, 400),
+)
+# Nova's names (compute API guide, "Faults"); what is not here is a computeFault.
+_NAMES = {
+    400: "badRequest",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "itemNotFound",
+    405: "badMethod",
+    409: "conflictingRequest",
+    413: "overLimit",
+    415: "badMediaType",
+    429: "overLimit",
+    501: "notImplemented",
+    503: "serviceUnavailable",
+}
+# Seconds: a daemon that restarts is back by then, and so is a broker's connection.
+RETRY_AFTER_S = 5
+_UNEXPECTED = "An unexpected error prevented the server from fulfilling your request."
+
+
+def build_fault(status: int, message: str) -> webob.Response:
+    """Return the answer of ``status`` with ``message`` for the user's eyes."""
+    name = _NAMES.get(status, "computeFault")
+    body = json.dumps({name: {"code": status, "message": message}})
+    response = webob.Response(status=status, body=body.encode(), content_type="application/json", charset=None)
+    if status == 503:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response
+
+
+def map_error(error: Exception) -> webob.Response:
+    """Return the answer to ``error``; one that nobody foresaw is logged with its trace and shown to nobody."""
+    if isinstance(error, errors.PortholeError):
+        for kind, status in _STATUSES:
+            if isinstance(error, kind):
+                return build_fault(status, str(error))
+    if isinstance(error, http.HTTPException):
+        response = build_fault(error.status_int, error.detail or error.explanation)
+        if error.status_int == 405:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+    LOG.error("Unexpected error", exc_info=error)
+    return build_fault(500, _UNEXPECTED)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A request as the handlers see it, and the two things they make: its query, and JSON answers.
+
+Why: what the middleware found out (who asks, which microversion, what the URL names) travels in the WSGI
+environment, so that other people's middleware can stand in between; here it gets names and types.
+Called by the middleware, the URL table and every handler.
+"""
+
+import json
+from typing import Any
+from urllib.parse import parse_qsl
+
+import webob
+
+from porthole_api.microversions import MIN_VERSION, Version
+from porthole_common import errors
+from porthole_common.context import RequestContext
+
+CONTEXT = "porthole.context"
+MICROVERSION = "porthole.microversion"
+URL_ARGUMENTS = "porthole.url_arguments"
+ROUTE = "porthole.route"
+# Far more than any client sends; what it guards is the time to parse.
+_MAX_QUERY_FIELDS = 100
+
+
+class Request(webob.Request):  # type: ignore[misc]
+    """webob's request, with what the middleware put into the environment."""
+
+    @property
+    def context(self) -> RequestContext:
+        """Who asks, and under which request id."""
+        context: RequestContext = self.environ[CONTEXT]
+        return context
+
+    @property
+    def microversion(self) -> Version:
+        """The microversion the answer must be in."""
+        version: Version = self.environ.get(MICROVERSION, MIN_VERSION)
+        return version
+
+    @property
+    def url_arguments(self) -> dict[str, str]:
+        """The variable parts of the path, by the names the URL table gives them."""
+        arguments: dict[str, str] = self.environ.get(URL_ARGUMENTS, {})
+        return arguments
+
+    @property
+    def base_url(self) -> str:
+        """The URL below which this request's resources stand, as its sender sees it; without a final slash."""
+        url: str = self.application_url.rstrip("/")
+        project_id = self.url_arguments.get("project_id")
+        return f"{url}/v2.1/{project_id}" if project_id else f"{url}/v2.1"
+
+    @property
+    def bookmark_url(self) -> str:
+        """``base_url`` without the version: where Nova's "bookmark" links point."""
+        url: str = self.application_url.rstrip("/")
+        project_id = self.url_arguments.get("project_id")
+        return f"{url}/{project_id}" if project_id else url
+
+    def parse_query(self) -> dict[str, str]:
+        """Return the query's parameters; of one that is given twice, the last.
+
+        :raises RequestInvalid: when it is not UTF-8, or has too many parameters.
+        """
+        try:
+            pairs = parse_qsl(
+                self.environ.get("QUERY_STRING", ""),
+                keep_blank_values=True,
+                errors="strict",
+                max_num_fields=_MAX_QUERY_FIELDS,
+            )
+        except ValueError:
+            raise errors.RequestInvalid("Malformed query: not UTF-8, or too many parameters.") from None
+        return dict(pairs)
+
+
+def build_json(value: Any) -> webob.Response:
+    """Return ``value`` as an answer of status 200."""
+    return webob.Response(body=json.dumps(value).encode(), content_type="application/json", charset=None)

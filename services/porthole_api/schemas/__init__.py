@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The JSON schemas of request bodies, one file each, beside this module.
+
+Why files: they are the API's contract, and documents and tests can read them without importing the service.
+Called by the handlers.
+"""
+
+import json
+from importlib import resources
+
+import jsonschema
+
+
+def load_validator(name: str) -> jsonschema.protocols.Validator:
+    """Return the validator of ``<name>.json``: JSON Schema, draft 2020-12."""
+    text = resources.files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8")
+    schema = json.loads(text)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)

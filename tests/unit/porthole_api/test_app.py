@@ -1,0 +1,433 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole application over fakes of compute and consoleauth: every route, every fault, at three microversions."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+import webob
+from hypothesis import given
+from hypothesis import strategies as st
+
+from porthole_api.bodies import MAX_BODY_BYTES
+from porthole_api.directory import SILENT_AFTER_S
+from porthole_common import errors
+from porthole_common.model import InstanceState
+from support.api import TOKEN, Api, build_conf, build_instance, build_uuid
+
+UUID, UNKNOWN_UUID = build_uuid(1), build_uuid(99)
+VERSIONS = ["2.1", "2.6", "2.96"]
+ACTION = {"os-getVNCConsole": {"type": "novnc"}}
+REMOTE = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
+URL = f"http://proxy.example:6080/console.html?path=%3Ftoken%3D{TOKEN}"
+# Both ways to a console, at each microversion that has them: (path below the server, body, microversion).
+WAYS = [("action", ACTION, version) for version in VERSIONS] + [
+    ("remote-consoles", REMOTE, version) for version in VERSIONS[1:]
+]
+each_way = pytest.mark.parametrize(("path", "body", "version"), WAYS, ids=[f"{path}-{v}" for path, _, v in WAYS])
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api([build_instance(1, project_id="red")])
+
+
+def assert_fault(response: webob.Response, status: int, name: str, text: str = "", version: str | None = None) -> None:
+    assert response.status_int == status, response.text
+    assert response.content_type == "application/json"
+    assert list(response.json) == [name]
+    assert response.json[name]["code"] == status
+    assert text in response.json[name]["message"]
+    assert re.fullmatch("req-[0-9a-f-]{36}", response.headers["x-openstack-request-id"])
+    if version:
+        assert_version(response, version)
+
+
+def assert_version(response: webob.Response, version: str) -> None:
+    assert response.headers["OpenStack-API-Version"] == f"compute {version}"
+    assert response.headers["X-OpenStack-Nova-API-Version"] == version
+    assert response.headers["Vary"] == "OpenStack-API-Version, X-OpenStack-Nova-API-Version"
+
+
+class TestVersions:
+    VERSION = {"id": "v2.1", "status": "CURRENT", "version": "2.96", "min_version": "2.1"}
+
+    @pytest.mark.parametrize("path", ["/v2.1", "/v2.1/"])
+    def test_the_version_document(self, api: Api, path: str) -> None:
+        version = api.get(path, headers={"Host": "api.example:8774"}).json["version"]
+        assert version.items() >= self.VERSION.items()
+        assert version["links"] == [{"rel": "self", "href": "http://api.example:8774/v2.1/"}]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", version["updated"])
+
+    def test_the_list_of_versions(self, api: Api) -> None:
+        response = api.get("/")
+        assert response.json["versions"][0].items() >= self.VERSION.items()
+        assert "OpenStack-API-Version" not in response.headers
+
+    @pytest.mark.parametrize("path", ["/", "/v2.1", "/v2.1/", "/healthcheck"])
+    def test_they_and_the_healthcheck_need_no_authentication(self, api: Api, path: str) -> None:
+        assert api.get(path, environ={"REMOTE_ADDR": "192.0.2.1"}).status_int == 200
+
+    def test_the_rest_does(self, api: Api) -> None:
+        response = api.get("/v2.1/servers", environ={"REMOTE_ADDR": "192.0.2.1"})
+        assert_fault(response, 403, "forbidden", version="2.1")
+
+
+class TestServers:
+    @pytest.mark.parametrize("version", VERSIONS)
+    def test_the_list(self, api: Api, version: str) -> None:
+        response = api.get("/v2.1/servers", version)
+        assert_version(response, version)
+        (server,) = response.json["servers"]
+        assert set(server) == {"id", "name", "links"}
+        assert set(response.json) == {"servers"}
+
+    def test_the_list_with_details_has_the_keys_of_the_microversion(self, api: Api) -> None:
+        (old,) = api.get("/v2.1/servers/detail", "2.1").json["servers"]
+        (new,) = api.get("/v2.1/servers/detail", "2.96").json["servers"]
+        assert "pinned_availability_zone" in set(new) - set(old)
+        assert "server_groups" not in new
+
+    def test_one_server(self, api: Api) -> None:
+        server = api.get(f"/v2.1/servers/{UUID}", "2.96").json["server"]
+        assert (server["id"], server["name"], server["status"], server["server_groups"]) == (UUID, "vm1", "ACTIVE", [])
+
+    def test_a_link_leads_to_the_server(self, api: Api) -> None:
+        server = api.get("/v2.1/servers").json["servers"][0]
+        assert api.get(server["links"][0]["href"]).json["server"]["id"] == UUID
+
+    @pytest.mark.parametrize("server", [UNKNOWN_UUID, "vm1", "detailed", "%00", "%ff", UUID + "%0a", "x" * 2000])
+    def test_an_unknown_server_or_a_name_is_not_found(self, api: Api, server: str) -> None:
+        assert_fault(api.get(f"/v2.1/servers/{server}", "2.6"), 404, "itemNotFound", version="2.6")
+
+    def test_the_filters_clients_send(self, api: Api) -> None:
+        query = "name=vm1&deleted=False&all_tenants=True&limit=10&status=active"
+        assert [server["id"] for server in api.get(f"/v2.1/servers/detail?{query}").json["servers"]] == [UUID]
+        assert api.get("/v2.1/servers?name=other").json == {"servers": []}
+
+    @pytest.mark.parametrize(
+        "query", ["limit=-1", "limit=x", "limit=" + "9" * 5000, f"marker={UNKNOWN_UUID}", "name=%ff"]
+    )
+    def test_a_query_that_does_not_do_is_a_bad_request(self, api: Api, query: str) -> None:
+        assert_fault(api.get(f"/v2.1/servers?{query}"), 400, "badRequest")
+
+    @pytest.mark.parametrize(
+        "path", ["/v2.1/servers", "/v2.1/servers/detail", "/v2.1/p1/servers", "/v2.1/p1/servers/detail"]
+    )
+    def test_the_links_lead_through_all_pages(self, path: str) -> None:
+        api = Api([build_instance(number, f"vm {number}") for number in range(1, 6)])
+        seen, url = [], f"{path}?limit=2&name=vm%20"
+        while url:
+            page = api.get(url).json
+            seen += [server["id"] for server in page["servers"]]
+            url = next((link["href"] for link in page.get("servers_links", []) if link["rel"] == "next"), "")
+            assert not url or url.startswith(f"http://localhost{path}?")
+        assert seen == [build_uuid(number) for number in range(1, 6)]
+
+    def test_a_silent_hosts_server_is_unknown(self, api: Api) -> None:
+        api.clock.now_s += SILENT_AFTER_S + 1
+        assert api.get(f"/v2.1/servers/{UUID}").json["server"]["status"] == "UNKNOWN"
+
+
+class TestConsoles:
+    @pytest.mark.parametrize("version", VERSIONS)
+    @pytest.mark.parametrize("console_type", ["novnc", "xvpvnc"])
+    def test_the_action(self, api: Api, version: str, console_type: str) -> None:
+        response = api.post(f"/v2.1/servers/{UUID}/action", {"os-getVNCConsole": {"type": console_type}}, version)
+        assert (response.status_int, response.json) == (200, {"console": {"type": console_type, "url": URL}})
+        assert_version(response, version)
+
+    @pytest.mark.parametrize("version", ["2.6", "2.8", "2.96"])
+    @pytest.mark.parametrize("console_type", ["novnc", "xvpvnc"])
+    def test_remote_consoles(self, api: Api, version: str, console_type: str) -> None:
+        body = {"remote_console": {"type": console_type, "protocol": "vnc"}}
+        response = api.post(f"/v2.1/servers/{UUID}/remote-consoles", body, version)
+        assert response.status_int == 200
+        assert response.json == {"remote_console": {"protocol": "vnc", "type": console_type, "url": URL}}
+
+    @pytest.mark.parametrize("version", ["2.1", "2.5"])
+    def test_remote_consoles_are_not_there_below_2_6(self, api: Api, version: str) -> None:
+        response = api.post(f"/v2.1/servers/{UUID}/remote-consoles", REMOTE, version)
+        assert_fault(response, 404, "itemNotFound", version=version)
+
+    @each_way
+    def test_no_cache_keeps_the_url(self, api: Api, path: str, body: Any, version: str) -> None:
+        response = api.post(f"/v2.1/servers/{UUID}/{path}", body, version)
+        assert response.headers["Cache-Control"] == "no-store"
+
+    @each_way
+    @pytest.mark.parametrize("accept", ["", "*/*", "text/html", "no type"])
+    def test_whatever_is_accepted_the_answer_is_json(
+        self, api: Api, path: str, body: Any, version: str, accept: str
+    ) -> None:
+        response = api.post(f"/v2.1/servers/{UUID}/{path}", body, version, headers={"Accept": accept})
+        assert (response.status_int, response.content_type) == (200, "application/json")
+
+    @each_way
+    def test_below_a_project_too(self, api: Api, path: str, body: Any, version: str) -> None:
+        assert api.post(f"/v2.1/0123abc/servers/{UUID}/{path}", body, version).status_int == 200
+
+    def test_the_request_ids_go_to_both_services(self, api: Api) -> None:
+        global_id = "req-5a9d4f5e-0000-4000-8000-0000000000aa"
+        response = api.post(f"/v2.1/servers/{UUID}/action", ACTION, headers={"X-Openstack-Request-Id": global_id})
+        for context in (api.compute.calls[0][0], api.consoleauth.calls[0][0]):
+            assert context.request_id == response.headers["x-openstack-request-id"]
+            assert context.global_request_id == global_id
+            assert (context.user_id, context.is_admin) == ("admin", True)
+
+
+COMPUTE_FAULTS = [
+    (errors.InstanceNotFound(UUID), 404, "itemNotFound"),
+    (errors.InstanceNotReady(UUID, InstanceState.BUILDING), 409, "conflictingRequest"),
+    (errors.InstanceNotReady(UUID, InstanceState.MIGRATING), 409, "conflictingRequest"),
+    (errors.InstanceNotReady(UUID, InstanceState.DELETING), 409, "conflictingRequest"),
+    (errors.InstanceNotRunning(UUID, InstanceState.SHUTOFF), 409, "conflictingRequest"),
+    (errors.ConsoleTypeUnavailable("novnc"), 400, "badRequest"),
+    (errors.ConsoleTypeInvalid("novnc"), 400, "badRequest"),
+    (errors.HypervisorUnavailable("host-a"), 503, "serviceUnavailable"),
+    (errors.RpcUnavailable("compute", "get_vnc_console"), 503, "serviceUnavailable"),
+    (errors.RemoteFailure("compute", "get_vnc_console"), 503, "serviceUnavailable"),
+]
+STORE_FAULTS = [
+    errors.TokenStoreUnavailable("timed out"),
+    errors.RpcUnavailable("consoleauth", "authorize_console"),
+    errors.RemoteFailure("consoleauth", "authorize_console"),
+]
+
+
+class TestFaults:
+    @each_way
+    @pytest.mark.parametrize(("error", "status", "name"), COMPUTE_FAULTS, ids=[repr(row[0]) for row in COMPUTE_FAULTS])
+    def test_what_compute_says(
+        self, api: Api, path: str, body: Any, version: str, error: errors.PortholeError, status: int, name: str
+    ) -> None:
+        api.compute.error = error
+        response = api.post(f"/v2.1/servers/{UUID}/{path}", body, version)
+        assert_fault(response, status, name, str(error), version)
+        assert ("Retry-After" in response.headers) == (status == 503)
+
+    @each_way
+    @pytest.mark.parametrize("error", STORE_FAULTS, ids=repr)
+    def test_what_consoleauth_says(
+        self, api: Api, path: str, body: Any, version: str, error: errors.PortholeError
+    ) -> None:
+        api.consoleauth.error = error
+        response = api.post(f"/v2.1/servers/{UUID}/{path}", body, version)
+        assert_fault(response, 503, "serviceUnavailable", str(error), version)
+        assert TOKEN not in response.text
+        assert int(response.headers["Retry-After"]) > 0
+
+    @each_way
+    def test_a_silent_host(self, api: Api, path: str, body: Any, version: str) -> None:
+        api.clock.now_s += SILENT_AFTER_S + 1
+        response = api.post(f"/v2.1/servers/{UUID}/{path}", body, version)
+        assert_fault(response, 503, "serviceUnavailable", "host-a", version)
+
+    @each_way
+    @pytest.mark.parametrize("server", [UNKNOWN_UUID, "vm1", "x" * 2000])
+    def test_an_unknown_server(self, api: Api, path: str, body: Any, version: str, server: str) -> None:
+        response = api.post(f"/v2.1/servers/{server}/{path}", body, version)
+        assert_fault(response, 404, "itemNotFound", "could not be found", version)
+
+    @each_way
+    def test_an_error_that_nobody_foresaw(self, api: Api, path: str, body: Any, version: str) -> None:
+        api.compute.error = ZeroDivisionError("internals")
+        response = api.post(f"/v2.1/servers/{UUID}/{path}", body, version)
+        assert_fault(response, 500, "computeFault", "unexpected error", version)
+        assert "internals" not in response.text
+
+    @each_way
+    @pytest.mark.parametrize(
+        ("content", "kind"),
+        [
+            (b"", "application/json"),
+            (b"not json", "application/json"),
+            (b"[]", "application/json"),
+            (b"{}", "application/json"),
+            (b'"\xff"', "application/json"),
+            (b"[" * 60000, "application/json"),
+            (b'"' + b"x" * MAX_BODY_BYTES + b'"', "application/json"),
+            (b"x" * (1 << 20), "application/json"),
+            (b"os-getVNCConsole=novnc", "application/x-www-form-urlencoded"),
+        ],
+        ids=["empty", "not-json", "list", "no-key", "not-utf-8", "deep", "long", "1-MiB", "form"],
+    )
+    def test_a_body_that_is_no_body(
+        self, api: Api, path: str, body: Any, version: str, content: bytes, kind: str
+    ) -> None:
+        response = api.request("POST", f"/v2.1/servers/{UUID}/{path}", version, body=content, content_type=kind)
+        assert_fault(response, 400, "badRequest", version=version)
+        assert api.compute.calls == []
+
+    @pytest.mark.parametrize("version", VERSIONS)
+    @pytest.mark.parametrize(
+        ("body", "text"),
+        [
+            ({"os-getVNCConsole": {}}, "'type' is a required property"),
+            ({"os-getVNCConsole": {"type": "spice-html5"}}, "os-getVNCConsole.type"),
+            ({"os-getVNCConsole": {"type": "novnc", "x": 1}}, "'x' was unexpected"),
+            ({"os-getVNCConsole": {"type": "novnc"}, "x": 1}, "one action"),
+            ({"os-getVNCConsole": "novnc"}, "os-getVNCConsole"),
+            ({"reboot": {"type": "SOFT"}}, "There is no such action: reboot"),
+            ({"x" * 5000: None}, "There is no such action"),
+        ],
+    )
+    def test_an_action_that_does_not_do(self, api: Api, version: str, body: Any, text: str) -> None:
+        response = api.post(f"/v2.1/servers/{UUID}/action", body, version)
+        assert_fault(response, 400, "badRequest", text, version)
+        assert len(response.body) < 1000
+
+    @pytest.mark.parametrize("version", ["2.6", "2.7", "2.96"])
+    @pytest.mark.parametrize(
+        ("protocol", "console_type", "text"),
+        [
+            ("vnc", "spice-html5", "not a console of protocol 'vnc'"),
+            ("spice", "novnc", "not a console of protocol 'spice'"),
+            ("vnc", "telnet", "remote_console.type"),
+            ("http", "novnc", "remote_console.protocol"),
+            ("spice", "spice-html5", "Unavailable console type spice-html5"),
+            ("rdp", "rdp-html5", "Unavailable console type rdp-html5"),
+            ("serial", "serial", "Unavailable console type serial"),
+            ("vnc", None, "remote_console.type"),
+        ],
+    )
+    def test_a_remote_console_that_does_not_do(
+        self, api: Api, version: str, protocol: str, console_type: str | None, text: str
+    ) -> None:
+        body = {"remote_console": {"protocol": protocol, "type": console_type}}
+        response = api.post(f"/v2.1/servers/{UUID}/remote-consoles", body, version)
+        assert_fault(response, 400, "badRequest", text, version)
+        assert api.compute.calls == []
+
+    @pytest.mark.parametrize(
+        ("version", "text"), [("2.7", "remote_console"), ("2.8", "Unavailable console type webmks")]
+    )
+    def test_mks_came_with_2_8(self, api: Api, version: str, text: str) -> None:
+        body = {"remote_console": {"protocol": "mks", "type": "webmks"}}
+        assert_fault(api.post(f"/v2.1/servers/{UUID}/remote-consoles", body, version), 400, "badRequest", text)
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/v2.1/flavors/1",
+            "/v2.1/flavors?is_public=None",
+            "/v2.1/v2/images/1",
+            "/v2.1/ports",
+            "/v2.1/project",
+            "/v2.1//",
+            "/v2.1/servers/",
+            f"/v2.1/servers/{UUID}/os-interface",
+        ],
+    )
+    def test_what_is_not_there(self, api: Api, path: str) -> None:
+        assert_fault(api.get(path), 404, "itemNotFound", version="2.1")
+
+    @pytest.mark.parametrize(
+        ("method", "path", "allow"),
+        [
+            ("POST", "/v2.1/servers", "GET, HEAD"),
+            ("DELETE", f"/v2.1/servers/{UUID}", "GET, HEAD"),
+            ("PUT", f"/v2.1/servers/{UUID}/action", "POST"),
+            ("GET", f"/v2.1/servers/{UUID}/action", "POST"),
+            ("POST", "/v2.1", "GET, HEAD"),
+            ("OPTIONS", "/", "GET, HEAD"),
+        ],
+    )
+    def test_a_wrong_method(self, api: Api, method: str, path: str, allow: str) -> None:
+        response = api.request(method, path)
+        assert_fault(response, 405, "badMethod")
+        assert response.headers["Allow"] == allow
+
+    @pytest.mark.parametrize(
+        ("version", "status", "name", "text"),
+        [
+            (
+                "2.999",
+                406,
+                "computeFault",
+                "Version 2.999 is not supported by the API. Minimum is 2.1 and maximum is 2.96.",
+            ),
+            ("two", 400, "badRequest", "API Version String two is of invalid format."),
+        ],
+    )
+    @pytest.mark.parametrize("path", ["/v2.1/servers", "/v2.1", "/v2.1/flavors"])
+    def test_a_microversion_that_does_not_do(
+        self, api: Api, path: str, version: str, status: int, name: str, text: str
+    ) -> None:
+        assert_fault(api.get(path, version), status, name, text, version="2.1")
+
+
+class TestHeads:
+    def test_a_head_has_the_headers_of_the_get_and_no_body(self, api: Api) -> None:
+        head, get = api.request("HEAD", "/v2.1/servers"), api.get("/v2.1/servers")
+        assert (head.status_int, head.body) == (200, b"")
+        assert head.headers["Content-Length"] == get.headers["Content-Length"]
+
+    def test_behind_a_proxy_with_a_prefix_the_links_are_the_proxys(self) -> None:
+        conf = build_conf()
+        api = Api([build_instance(1)], conf)
+        conf.set_override("enable_proxy_headers_parsing", True, "oslo_middleware")
+        headers = {
+            "X-Forwarded-Proto": "https",
+            "X-Forwarded-Host": "cloud.example",
+            "X-Forwarded-Prefix": "/compute",
+        }
+        links = api.get(f"/v2.1/servers/{UUID}", headers=headers).json["server"]["links"]
+        assert links[0]["href"] == f"https://cloud.example/compute/v2.1/servers/{UUID}"
+
+    def test_proxy_headers_count_only_when_the_operator_says_so(self, api: Api) -> None:
+        server = api.get(f"/v2.1/servers/{UUID}", headers={"X-Forwarded-Host": "evil.example"}).json["server"]
+        assert "evil" not in json.dumps(server)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=10,
+)
+ALMOST = st.one_of(
+    st.fixed_dictionaries({"os-getVNCConsole": JSON}),
+    st.fixed_dictionaries({"os-getVNCConsole": st.fixed_dictionaries({"type": JSON})}),
+    st.fixed_dictionaries({"remote_console": st.fixed_dictionaries({"type": JSON, "protocol": JSON})}),
+    JSON,
+)
+LATIN = st.text(st.characters(max_codepoint=255), max_size=40)
+
+
+class TestNever500:
+    """Whatever is sent, the answer is one of those that a client can do something with."""
+
+    EXPECTED = {200, 400, 403, 404, 405, 406}
+
+    @given(ALMOST, st.sampled_from(VERSIONS), st.sampled_from(["action", "remote-consoles"]))
+    def test_for_any_json(self, body: Any, version: str, path: str) -> None:
+        content = json.dumps(body).encode()
+        response = Api([build_instance(1)]).request(
+            "POST", f"/v2.1/servers/{UUID}/{path}", version, body=content, content_type="application/json"
+        )
+        assert response.status_int in self.EXPECTED
+
+    @given(st.binary(max_size=200), st.just("application/json") | LATIN)
+    def test_for_any_bytes(self, content: bytes, kind: str) -> None:
+        response = Api([build_instance(1)]).request(
+            "POST", f"/v2.1/servers/{UUID}/action", body=content, environ={"CONTENT_TYPE": kind}
+        )
+        assert response.status_int in self.EXPECTED
+
+    @given(
+        st.sampled_from(["HTTP_HOST", "HTTP_ACCEPT", "HTTP_OPENSTACK_API_VERSION", "HTTP_X_OPENSTACK_NOVA_API_VERSION"])
+        | st.sampled_from(["QUERY_STRING", "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING", "HTTP_X_OPENSTACK_REQUEST_ID"])
+        | st.sampled_from(["HTTP_FORWARDED", "HTTP_X_FORWARDED_HOST", "REMOTE_ADDR"]),
+        LATIN,
+    )
+    def test_for_any_header(self, name: str, value: str) -> None:
+        api = Api([build_instance(1)])
+        for method, path in (("GET", "/v2.1/servers"), ("POST", f"/v2.1/servers/{UUID}/action"), ("GET", "/v2.1")):
+            response = api.request(method, path, json_body=ACTION, environ={name: value})
+            assert response.status_int in self.EXPECTED
+
+    @given(st.sampled_from(["", "/v2.1/", "/v2.1/servers/", f"/v2.1/servers/{UUID}/"]), LATIN, LATIN)
+    def test_for_any_path_and_method(self, path: str, rest: str, method: str) -> None:
+        environ = {"PATH_INFO": path + rest, "REQUEST_METHOD": method}
+        assert Api([build_instance(1)]).get("/", environ=environ).status_int in self.EXPECTED

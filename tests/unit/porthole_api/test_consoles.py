@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opening a console: whom it asks, in which order, and what it never says."""
+
+import inspect
+import logging
+
+import pytest
+
+from porthole_api.consoles import ConsoleOpener
+from porthole_common import errors
+from porthole_common.context import RequestContext
+from porthole_common.published import Inventory
+from porthole_compute.rpcapi import ComputeAPI
+from porthole_consoleauth.rpcapi import ConsoleAuthAPI
+from support.api import HOST, TOKEN, FakeCompute, FakeConsoleAuth, build_directory, build_instance, build_uuid
+
+MEMBER = RequestContext(project_id="red", user_id="rita", is_admin=False, overwrite=False)
+OWN, OTHERS = build_instance(1, project_id="red"), build_instance(2, project_id="blue")
+
+
+def build(compute: FakeCompute, consoleauth: FakeConsoleAuth, hypervisor_up: bool = True) -> ConsoleOpener:
+    directory = build_directory()
+    directory.update(Inventory(HOST, (OWN, OTHERS), hypervisor_up))
+    return ConsoleOpener(directory, compute, consoleauth)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fake_and_real", [(FakeCompute, ComputeAPI), (FakeConsoleAuth, ConsoleAuthAPI)])
+def test_the_fakes_have_the_signatures_of_the_ports(fake_and_real: tuple[type, type]) -> None:
+    fake, real = fake_and_real
+    for name, method in inspect.getmembers(fake, inspect.isfunction):
+        if not name.startswith("_"):
+            assert inspect.signature(method) == inspect.signature(getattr(real, name)), name
+
+
+def test_the_hosts_console_is_stored_before_its_url_is_given() -> None:
+    compute, consoleauth = FakeCompute(), FakeConsoleAuth()
+    url = build(compute, consoleauth).open_console(MEMBER, OWN.uuid, "novnc")
+    assert compute.calls == [(MEMBER, HOST, OWN.uuid, "novnc")]
+    ((context, connect_info),) = consoleauth.calls
+    assert (context, connect_info.token, connect_info.access_url) == (MEMBER, TOKEN, url)
+    assert TOKEN in url
+
+
+@pytest.mark.parametrize(
+    "error",
+    [errors.TokenStoreUnavailable("down"), errors.RpcUnavailable("consoleauth", "authorize_console")],
+)
+def test_without_a_stored_token_there_is_no_url(error: errors.PortholeError) -> None:
+    with pytest.raises(type(error)):
+        build(FakeCompute(), FakeConsoleAuth(error)).open_console(MEMBER, OWN.uuid, "novnc")
+
+
+def test_when_compute_refuses_nothing_is_stored() -> None:
+    consoleauth = FakeConsoleAuth()
+    with pytest.raises(errors.InstanceNotRunning):
+        build(FakeCompute(errors.InstanceNotRunning(OWN.uuid, "shutoff")), consoleauth).open_console(
+            MEMBER, OWN.uuid, "novnc"
+        )
+    assert consoleauth.calls == []
+
+
+@pytest.mark.parametrize("uuid", [OTHERS.uuid, build_uuid(9), "vm1"])
+def test_nobody_is_asked_about_what_the_user_does_not_see(uuid: str) -> None:
+    compute = FakeCompute()
+    with pytest.raises(errors.InstanceNotFound):
+        build(compute, FakeConsoleAuth()).open_console(MEMBER, uuid, "novnc")
+    assert compute.calls == []
+
+
+@pytest.mark.parametrize("console_type", ["spice-html5", "rdp-html5", "serial", "webmks"])
+def test_a_type_that_porthole_does_not_have_is_unavailable(console_type: str) -> None:
+    compute = FakeCompute()
+    with pytest.raises(errors.ConsoleTypeUnavailable):
+        build(compute, FakeConsoleAuth()).open_console(MEMBER, OWN.uuid, console_type)
+    assert compute.calls == []
+
+
+def test_a_host_that_does_not_answer_is_not_asked() -> None:
+    compute = FakeCompute()
+    with pytest.raises(errors.HypervisorUnavailable):
+        build(compute, FakeConsoleAuth(), hypervisor_up=False).open_console(MEMBER, OWN.uuid, "novnc")
+    assert compute.calls == []
+
+
+def test_the_log_holds_no_token(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        build(FakeCompute(), FakeConsoleAuth()).open_console(MEMBER, OWN.uuid, "novnc")
+    assert OWN.uuid in caplog.text
+    assert TOKEN not in caplog.text

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frame around every request: headers, log line, errors, and the thread's context."""
+
+import logging
+from typing import Any
+
+import pytest
+import webob
+from oslo_context import context as oslo_context
+
+from porthole_api.middleware import Frame, run_handler
+from porthole_api.request import CONTEXT, MICROVERSION, ROUTE, URL_ARGUMENTS, Request, build_json
+from porthole_api.routes import Route
+from porthole_common import errors
+from porthole_common.context import RequestContext
+
+VERSION_HEADERS = {"OpenStack-API-Version", "X-OpenStack-Nova-API-Version", "Vary"}
+UUID = "5a9d4f5e-0000-4000-8000-000000000001"
+
+
+def send(application: Any, path: str = "/v2.1/servers", **headers: str) -> webob.Response:
+    request = webob.Request.blank(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    request.environ["openstack.request_id"] = "req-of-this-test"
+    return request.get_response(Frame(application))
+
+
+def fail_with(error: BaseException) -> Any:
+    def application(_environ: dict[str, Any], _start_response: Any) -> Any:
+        raise error
+
+    return application
+
+
+def test_the_microversion_is_noted_and_answered() -> None:
+    seen: list[object] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        seen.append(environ[MICROVERSION])
+        return build_json({})(environ, start_response)
+
+    response = send(application, OpenStack_API_Version="compute 2.6")
+    assert seen == [(2, 6)]
+    assert response.headers["OpenStack-API-Version"] == "compute 2.6"
+    assert response.headers["X-OpenStack-Nova-API-Version"] == "2.6"
+
+
+@pytest.mark.parametrize("error", [errors.InstanceNotFound(UUID), KeyError("x")])
+def test_faults_carry_the_headers_too(error: Exception) -> None:
+    response = send(fail_with(error), OpenStack_API_Version="compute 2.6")
+    assert set(response.headers) >= VERSION_HEADERS
+    assert response.headers["OpenStack-API-Version"] == "compute 2.6"
+
+
+@pytest.mark.parametrize(("version", "status"), [("compute x", 400), ("compute 2.999", 406)])
+def test_a_version_that_is_refused_is_answered_in_the_oldest(version: str, status: int) -> None:
+    response = send(fail_with(AssertionError("not to be called")), OpenStack_API_Version=version)
+    assert (response.status_int, response.headers["OpenStack-API-Version"]) == (status, "compute 2.1")
+
+
+@pytest.mark.parametrize("path", ["/", "/other", "/v2.10/servers"])
+def test_outside_the_versioned_api_there_is_no_microversion(path: str) -> None:
+    response = send(build_json({}), path, OpenStack_API_Version="compute x")
+    assert response.status_int == 200
+    assert not VERSION_HEADERS & set(response.headers)
+
+
+def test_the_threads_context_is_the_requests_and_is_gone_afterwards() -> None:
+    seen: list[str] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        seen.append(oslo_context.get_current().request_id)
+        return build_json({})(environ, start_response)
+
+    send(application)
+    assert seen == ["req-of-this-test"]
+    assert oslo_context.get_current() is None
+    send(fail_with(KeyError("x")))
+    assert oslo_context.get_current() is None
+
+
+def test_the_log_names_the_route_and_never_the_path(caplog: pytest.LogCaptureFixture) -> None:
+    route = Route("GET", "/v2.1/secrets/{secret}/of/{id}", lambda _request: build_json({}))
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        environ[ROUTE], environ[URL_ARGUMENTS] = route, {"secret": "s3cret", "id": UUID}
+        return route.handler(Request(environ))(environ, start_response)
+
+    with caplog.at_level(logging.INFO):
+        send(application, "/v2.1/secrets/s3cret/of/x?token=s3cret")
+        send(fail_with(errors.InstanceNotFound("x")), "/v2.1/s3cret?token=s3cret")
+    assert f"GET /v2.1/secrets/{{secret}}/of/{{id}} {UUID}: 200" in caplog.text
+    assert "GET of no route: 404" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("project_id", "is_admin", "is_let"),
+    [(None, False, True), ("red", False, True), ("blue", False, False), ("blue", True, True)],
+)
+def test_a_url_of_another_project_is_for_administrators(project_id: str | None, is_admin: bool, is_let: bool) -> None:
+    request = Request.blank("/")
+    request.environ |= {
+        CONTEXT: RequestContext(project_id="red", is_admin=is_admin, overwrite=False),
+        URL_ARGUMENTS: {"project_id": project_id} if project_id else {},
+        ROUTE: Route("GET", "/", lambda _request: build_json({"in": True})),
+    }
+    if is_let:
+        assert request.get_response(run_handler).json == {"in": True}
+    else:
+        with pytest.raises(errors.RequestInvalid, match="project_id"):
+            request.get_response(run_handler)
