@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP server of the daemon: cheroot, with deadlines and limits. The only module that imports cheroot.
+
+Why not cheroot as it comes: there a silent connection holds a thread, a client that sends a byte now and then
+holds one for ever, and a body that nobody reads is taken into memory whole. Called by :mod:`porthole_api.main`;
+under uwsgi or gunicorn those do the same work.
+"""
+
+import errno
+import io
+import logging
+import socket
+import threading
+import time
+from typing import Any
+
+from cheroot import server as cheroot_server
+from cheroot import wsgi as cheroot_wsgi
+from cheroot.makefile import StreamReader
+
+from porthole_api.auth import WsgiApplication
+from porthole_common import errors
+
+LOG = logging.getLogger(__name__)
+
+# From a request's first byte to the last of its body: as long as a slow client holds a thread.
+REQUEST_DEADLINE_S = 5.0
+# Until the first or next request, and for a client to take the answer.
+IDLE_TIMEOUT_S = 15
+# Request line and headers; Keystone tokens of old have 8 KiB.
+MAX_HEADER_BYTES = 32 * 1024
+# Connections that wait for a request or for a thread, each; more get 503. It guards the file descriptors.
+MAX_WAITING = 500
+# What is left of a body that was refused unread is thrown away up to here: a client that writes all of it before
+# it reads gets the answer, where a close would have been a reset.
+MAX_DISCARD_BYTES = 4 * 1024 * 1024
+DISCARD_TIMEOUT_S = 2.0
+STOP_TIMEOUT_S = 5
+_BACKLOG = 128
+_BLOCK_BYTES = 64 * 1024
+
+
+class HttpServer:
+    """Serves one WSGI application at one address, from its own threads."""
+
+    def __init__(self, application: WsgiApplication, host: str, port: int, threads: int) -> None:
+        """Prepare; ``threads`` is how many requests are answered at a time."""
+        self._server = _Server((host, port), application, threads)
+        self._thread = threading.Thread(target=self._server.serve, name="http", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The TCP port, also when it was given as 0; known once started."""
+        port: int = self._server.bind_addr[1]
+        return port
+
+    def start(self) -> None:
+        """Listen; returns once connections are taken.
+
+        :raises ConfigInvalid: when the address or the port cannot be had.
+        """
+        host, port = self._server.bind_addr
+        try:
+            self._server.prepare()
+        except OSError as error:
+            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+            taken = cause.errno in (errno.EADDRINUSE, errno.EACCES, errno.EPERM)
+            option = "[api] bind_port" if taken else "[api] bind_host"
+            raise errors.ConfigInvalid(option, f"cannot listen on {host} port {port}: {cause.strerror}") from error
+        self._thread.start()
+        LOG.info("Listening on %s port %d", host, self.port)
+
+    def stop(self) -> None:
+        """Take no more requests; those under way have ``STOP_TIMEOUT_S`` to end. Harmless when not started."""
+        if self._thread.is_alive():
+            self._server.stop()
+            self._thread.join(STOP_TIMEOUT_S)
+
+
+class _Server(cheroot_wsgi.Server):
+    """cheroot's server, where a thread is taken when a request begins, not when a connection is made."""
+
+    max_request_header_size = MAX_HEADER_BYTES
+    keep_alive_conn_limit = MAX_WAITING
+
+    def __init__(self, address: tuple[str, int], application: WsgiApplication, threads: int) -> None:
+        super().__init__(
+            address,
+            application,
+            numthreads=threads,
+            # Also SERVER_NAME, by which a request without Host is told where it is.
+            server_name=address[0],
+            request_queue_size=_BACKLOG,
+            timeout=IDLE_TIMEOUT_S,
+            shutdown_timeout=STOP_TIMEOUT_S,
+            accepted_queue_size=MAX_WAITING,
+            # Not waited for: it would hold up the thread that accepts.
+            accepted_queue_timeout=0,
+        )
+        self.ConnectionClass = _Connection
+
+    def process_conn(self, conn: "_Connection") -> None:
+        """Put a new connection to those that wait for a request, and one that has a request before the threads."""
+        if conn.last_used is not None:
+            super().process_conn(conn)
+        elif self.can_add_keepalive_connection:
+            self.put_conn(conn)
+        else:
+            self._unservicable_conns.put(conn)  # type: ignore[attr-defined]
+
+    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+        """Log through the process's logging, where tokens are taken out, and not on stderr."""
+        LOG.log(level, "%s", msg, exc_info=traceback)
+
+
+class _Request(cheroot_server.HTTPRequest):
+    """cheroot's request, which never waits for the rest of a body that was refused."""
+
+    def send_headers(self) -> None:
+        """Send the head of the answer, and have the connection closed when part of the body is still to come."""
+        if self._has_unread_body():
+            self.close_connection = True
+            self.conn.discards = True
+        super().send_headers()
+
+    def simple_response(self, status: str | int, msg: str = "") -> None:
+        """Answer what is not even HTTP, or too long to be read."""
+        # A client that was too slow once is not waited for again.
+        self.conn.discards = not str(status).startswith("408")
+        super().simple_response(status, msg)
+
+    def _has_unread_body(self) -> bool:
+        if self.chunked_read:
+            return not self.rfile.closed
+        remaining: int = getattr(self.rfile, "remaining", 0)
+        return remaining != 0 and not self._take_from_buffer(remaining)
+
+    def _take_from_buffer(self, length: int) -> bool:
+        """Read the body's rest and say so, when all of it has arrived already: then the connection can live on."""
+        if 0 < length <= self.conn.rfile.buffered_bytes:
+            self.rfile.read(length)
+            return True
+        return False
+
+
+class _Connection(cheroot_server.HTTPConnection):
+    """cheroot's connection with a deadline for each request, and an orderly close."""
+
+    RequestHandlerClass = _Request
+    deadline_s = float("inf")
+    discards = False
+
+    def __init__(self, server: _Server, sock: socket.socket, makefile: Any) -> None:
+        def make_file(sock: socket.socket, mode: str, size_bytes: int) -> Any:
+            return _DeadlineReader(self, sock) if "r" in mode else makefile(sock, mode, size_bytes)
+
+        super().__init__(server, sock, make_file)
+
+    def communicate(self) -> bool:
+        """Answer one request; say whether the connection stays open."""
+        self.deadline_s = time.monotonic() + REQUEST_DEADLINE_S
+        return bool(super().communicate())  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Close; what the client may still be writing is taken first, or the answer would be lost in a reset."""
+        if self.discards:
+            try:
+                self._discard()
+            except OSError as error:
+                LOG.debug("The client went away: %s", error)
+        super().close()
+
+    def _discard(self) -> None:
+        self.socket.shutdown(socket.SHUT_WR)
+        give_up_at_s = time.monotonic() + DISCARD_TIMEOUT_S
+        taken_bytes = 0
+        while taken_bytes < MAX_DISCARD_BYTES:
+            self.socket.settimeout(max(give_up_at_s - time.monotonic(), 0.001))
+            block = self.socket.recv(_BLOCK_BYTES)
+            if not block:
+                return
+            taken_bytes += len(block)
+
+
+class _DeadlineReader(StreamReader):
+    """The buffered reader of a connection, on :class:`_DeadlineIO`."""
+
+    def __init__(self, connection: _Connection, sock: socket.socket) -> None:
+        # Past StreamReader's own, which would make a raw reader without a deadline.
+        super(StreamReader, self).__init__(_DeadlineIO(connection, sock), io.DEFAULT_BUFFER_SIZE)
+        self.bytes_read = 0
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How much can be read without the network."""
+        return len(self._read_buf) - self._read_pos  # type: ignore[attr-defined,no-any-return]
+
+
+class _DeadlineIO(socket.SocketIO):
+    """Reads until the connection's deadline, whenever the last byte came."""
+
+    def __init__(self, connection: _Connection, sock: socket.socket) -> None:
+        super().__init__(sock, "rb")
+        self._connection = connection
+        self._socket = sock
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read some bytes.
+
+        :raises TimeoutError: when the request's time is up.
+        """
+        remaining_s = self._connection.deadline_s - time.monotonic()
+        if remaining_s <= 0:
+            # cheroot knows a timeout by this text.
+            raise TimeoutError("timed out")
+        self._socket.settimeout(remaining_s)
+        try:
+            return super().readinto(buffer)
+        finally:
+            self._socket.settimeout(IDLE_TIMEOUT_S)

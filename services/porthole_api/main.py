@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""porthole-api: the process that serves Nova's API for consoles.
+
+Why it holds no state of its own but the directory: any number of api processes answer alike. Run as a daemon, built
+into ``porthole standalone``, or imported by a WSGI server through :mod:`porthole_api.wsgi`.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from oslo_config import cfg
+
+from porthole_api.app import build_app
+from porthole_api.auth import WsgiApplication
+from porthole_api.consoles import ConsoleOpener
+from porthole_api.directory import Directory
+from porthole_api.http_server import HttpServer
+from porthole_api.subscription import Subscription
+from porthole_common import conf as porthole_conf
+from porthole_common import log, service
+from porthole_common.rpc import Rpc
+from porthole_compute.rpcapi import ComputeAPI
+from porthole_consoleauth.rpcapi import ConsoleAuthAPI
+
+PROGRAM = "porthole-api"
+CONFIG_FILE_VARIABLE = "PORTHOLE_CONFIG_FILE"
+# A console takes two calls one after the other, and the user waits for [api] rpc_timeout in all.
+CALLS_PER_REQUEST = 2
+
+
+class ApiService:
+    """The api inside a process (:class:`porthole_common.service.Service`)."""
+
+    name = PROGRAM
+
+    def __init__(self, conf: cfg.ConfigOpts, rpc: Rpc, owns_rpc: bool) -> None:
+        """Prepare; ``owns_rpc`` says whether :meth:`stop` closes ``rpc`` too.
+
+        :raises ConfigInvalid: when an option does not do.
+        """
+        self._rpc = rpc
+        self._owns_rpc = owns_rpc
+        # A host's api keeps its name over restarts, so that no queue is left behind by each.
+        self._subscription, application = _build(conf, rpc, f"{conf.host}-{conf.api.bind_port}")
+        self._http = HttpServer(application, conf.api.bind_host, conf.api.bind_port, conf.api.workers)
+
+    def start(self) -> None:
+        """Listen; the bus is joined beside it, and until then the answer is 503.
+
+        :raises ConfigInvalid: when the address or the port cannot be had.
+        """
+        self._http.start()
+        self._subscription.start()
+
+    def reload(self) -> None:
+        """Do nothing: no option of the api can change while it runs."""
+
+    def stop(self) -> None:
+        """Answer what is under way, then leave the bus."""
+        self._http.stop()
+        self._subscription.stop()
+        if self._owns_rpc:
+            self._rpc.close()
+
+
+def build_standalone(conf: cfg.ConfigOpts, rpc: Rpc) -> ApiService:
+    """Build the service of ``porthole standalone``: ``rpc`` is shared with the other services.
+
+    :raises ConfigInvalid: when an option does not do.
+    """
+    return ApiService(conf, rpc, owns_rpc=False)
+
+
+def build(conf: cfg.ConfigOpts) -> Sequence[ApiService]:
+    """Build the daemon's service.
+
+    :raises ConfigInvalid: when an option does not do.
+    """
+    return [ApiService(conf, _build_rpc(conf), owns_rpc=True)]
+
+
+def build_wsgi_application() -> WsgiApplication:
+    """Build the application for a WSGI server's worker process, which it must be called in: it starts threads.
+
+    The configuration is the file that ``PORTHOLE_CONFIG_FILE`` names, or else those that the daemons read.
+
+    :raises ConfigInvalid: when an option does not do.
+    :raises cfg.Error: when an option or a file does not parse.
+    """
+    path = os.environ.get(CONFIG_FILE_VARIABLE)
+    porthole_conf.parse(cfg.CONF, PROGRAM, ["--config-file", path] if path else [])
+    log.setup(cfg.CONF, PROGRAM)
+    # The workers of one host may share a name: what they subscribe to is sent to each all the same.
+    subscription, application = _build(cfg.CONF, _build_rpc(cfg.CONF), f"{cfg.CONF.host}-wsgi")
+    subscription.start()
+    return application
+
+
+def _build_rpc(conf: cfg.ConfigOpts) -> Rpc:
+    return Rpc(conf, conf.api.rpc_timeout / CALLS_PER_REQUEST)
+
+
+def _build(conf: cfg.ConfigOpts, rpc: Rpc, name: str) -> tuple[Subscription, WsgiApplication]:
+    directory = Directory(time.monotonic)
+    compute = ComputeAPI(rpc)
+    subscription = Subscription(rpc, compute, directory, name)
+    return subscription, build_app(conf, ConsoleOpener(directory, compute, ConsoleAuthAPI(rpc)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the daemon; return its exit status."""
+    return service.main(PROGRAM, build, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

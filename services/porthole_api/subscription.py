@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Joining the bus: subscribe to the inventory, then ask every compute for it.
+
+Why in a thread of its own: without a broker the first connection is tried for ever, and meanwhile users are owed
+a 503. Called by :mod:`porthole_api.main`.
+"""
+
+import logging
+import threading
+
+from porthole_api.directory import Directory
+from porthole_common import errors, published
+from porthole_common.context import RequestContext, build_daemon_context
+from porthole_common.rpc import Rpc, RpcServer, Target
+from porthole_compute.rpcapi import ComputeAPI
+
+LOG = logging.getLogger(__name__)
+RETRY_AFTER_S = 2.0
+STOP_TIMEOUT_S = 2.0
+
+
+class EchoEndpoint:
+    """Answers this api's own first call."""
+
+    target = Target(version=published.VERSION)
+
+    def echo(self, context: RequestContext) -> None:
+        """Return nothing: that the answer arrives is all."""
+
+
+class Subscription:
+    """Fills ``directory`` from the bus, under ``name``, which no other host's api has."""
+
+    def __init__(
+        self, rpc: Rpc, compute: ComputeAPI, directory: Directory, name: str, retry_after_s: float = RETRY_AFTER_S
+    ) -> None:
+        self._rpc = rpc
+        self._compute = compute
+        self._directory = directory
+        self._name = name
+        self._retry_after_s = retry_after_s
+        self._endpoints = [published.InventoryEndpoint(directory.update), EchoEndpoint()]
+        self._server: RpcServer | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._join, name="subscription", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no further inventory. Harmless when not started, or while the first connection is still tried."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_TIMEOUT_S)
+        if self._server:
+            self._server.stop()
+
+    def _join(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                if not self._server:
+                    server = self._rpc.get_server(published.INVENTORY_TOPIC, self._name, self._endpoints)
+                    server.start()
+                    # Only now, since the stop of a server that was never started waits for its start.
+                    self._server = server
+                self._ask()
+            except errors.Unavailable as error:
+                LOG.warning("The computes could not be asked for their inventory: %s", error)
+            except Exception:
+                # A broker that refuses the password may take it tomorrow.
+                LOG.exception("The bus could not be joined")
+            else:
+                return
+            self._stopping.wait(self._retry_after_s)
+
+    def _ask(self) -> None:
+        """Ask, subscribed already: the answers are publications.
+
+        oslo.messaging makes the queue for replies with the first call, and without a broker tries that for ever,
+        past the call's deadline. So the first call is made here and not for a user: to this very subscription.
+        """
+        context = build_daemon_context()
+        self._rpc.get_client(published.INVENTORY_TOPIC, published.VERSION).call(context, "echo", server=self._name)
+        self._compute.request_inventory(context)
+        self._directory.mark_asked()
+        LOG.info("Subscribed to the inventory; every compute was asked for it")

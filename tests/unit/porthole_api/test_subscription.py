@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Joining the bus: subscribed first, then asked, and tried again when it does not work."""
+
+import queue
+from collections.abc import Sequence
+from typing import Any
+
+from porthole_api.directory import Directory
+from porthole_api.subscription import EchoEndpoint, Subscription
+from porthole_common import errors
+from porthole_common.published import INVENTORY_TOPIC, Inventory, InventoryEndpoint
+from support.api import FakeClock, FakeCompute, FakeCondition, build_instance, build_uuid
+
+WAIT_S = 30
+
+
+class FakeBus:
+    """Stands at :class:`porthole_common.rpc.Rpc`; ``steps`` tells what was asked of it, ``failures`` come first."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.failures = list(failures)
+        self.steps: queue.Queue[tuple[str, ...]] = queue.Queue()
+        self.endpoints: Sequence[Any] = ()
+
+    def get_server(self, topic: str, server: str, endpoints: Sequence[object]) -> "FakeBus":
+        self.endpoints = endpoints
+        self.steps.put(("server", topic, server))
+        return self
+
+    def get_client(self, topic: str, version: str) -> "FakeBus":
+        return self
+
+    def call(self, context: Any, method: str, server: str) -> None:
+        self.steps.put(("call", method, server))
+        if self.failures:
+            raise self.failures.pop(0)
+
+    def start(self) -> None:
+        self.steps.put(("start",))
+        if self.failures and not isinstance(self.failures[0], errors.PortholeError):
+            raise self.failures.pop(0)
+
+    def stop(self) -> None:
+        self.steps.put(("stop",))
+
+    def next_steps(self, count: int) -> list[tuple[str, ...]]:
+        return [self.steps.get(timeout=WAIT_S) for _ in range(count)]
+
+
+class Asked(FakeCompute):
+    """Notes on the bus when the computes are asked."""
+
+    def __init__(self, bus: FakeBus) -> None:
+        super().__init__()
+        self.bus = bus
+
+    def request_inventory(self, context: Any) -> None:
+        self.bus.steps.put(("ask",))
+
+
+def build(bus: FakeBus) -> tuple[Subscription, Directory]:
+    clock = FakeClock()
+    directory = Directory(clock, condition=FakeCondition(clock))
+    return Subscription(bus, Asked(bus), directory, "api-1", retry_after_s=0), directory  # type: ignore[arg-type]
+
+
+JOIN = [("server", INVENTORY_TOPIC, "api-1"), ("start",)]
+ASK = [("call", "echo", "api-1"), ("ask",)]
+
+
+def test_it_subscribes_before_it_asks() -> None:
+    bus = FakeBus()
+    subscription, _ = build(bus)
+    subscription.start()
+    assert bus.next_steps(4) == JOIN + ASK
+    subscription.stop()
+    assert bus.next_steps(1) == [("stop",)]
+
+
+def test_what_arrives_goes_into_the_directory() -> None:
+    bus = FakeBus()
+    subscription, directory = build(bus)
+    subscription.start()
+    bus.next_steps(4)
+    endpoint = next(one for one in bus.endpoints if isinstance(one, InventoryEndpoint))
+    endpoint.update_inventory(None, Inventory("a", (build_instance(1),)).to_primitive())  # type: ignore[arg-type]
+    assert directory.get(build_uuid(1)).host == "a"
+    subscription.stop()
+
+
+def test_a_broker_that_does_not_answer_is_asked_again() -> None:
+    bus = FakeBus(errors.RpcUnavailable(INVENTORY_TOPIC, "echo"))
+    subscription, _ = build(bus)
+    subscription.start()
+    assert bus.next_steps(5) == [*JOIN, ASK[0], *ASK]
+    subscription.stop()
+
+
+def test_a_broker_that_refuses_is_joined_again() -> None:
+    bus = FakeBus(ConnectionRefusedError("access refused"))
+    subscription, _ = build(bus)
+    subscription.start()
+    assert bus.next_steps(6) == [*JOIN, *JOIN, *ASK]
+    subscription.stop()
+
+
+def test_one_that_was_never_started_stops() -> None:
+    build(FakeBus())[0].stop()
+
+
+def test_the_echo_has_the_arguments_of_its_call() -> None:
+    EchoEndpoint().echo(None)  # type: ignore[arg-type]
