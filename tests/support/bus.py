@@ -5,23 +5,31 @@
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from oslo_config import cfg
 
+from porthole_common import conf as porthole_conf
 from porthole_common import errors
 from porthole_common.rpc import Rpc
+
+
+def parse_global_conf(*argv: str) -> None:
+    """Parse Porthole's options into the global CONF, from ``argv`` alone."""
+    cfg.CONF.reset()
+    porthole_conf.parse(cfg.CONF, "porthole-test", list(argv), default_config_files=[], default_config_dirs=[])
 
 
 @contextmanager
 def fake_bus(timeout_s: float = 10) -> Iterator[Rpc]:
     """Yield an :class:`Rpc` on ``fake://``; all of them in one process share their topics, until one is closed.
 
-    On the global CONF, since oslo.messaging registers its tracing options on no other.
+    On the global CONF, with Porthole's options at their defaults: oslo.messaging registers its tracing options on no
+    other.
     """
-    cfg.CONF([], project="porthole", default_config_files=[], default_config_dirs=[])
+    parse_global_conf()
     rpc = Rpc(cfg.CONF, timeout_s, transport_url="fake://")
     try:
         yield rpc
@@ -40,3 +48,19 @@ def across_the_wire(error: Exception) -> Any:
     except type(error):
         data = serialize_remote_exception(sys.exc_info())
     return deserialize_remote_exception(data, [errors.__name__])
+
+
+def expected_error(call: Callable[[], object]) -> Exception:
+    """Return what an endpoint's method raised, as oslo.messaging's dispatcher takes it.
+
+    :raises AssertionError: when it raised nothing that its ``expected_exceptions`` names.
+    """
+    from oslo_messaging.rpc.dispatcher import ExpectedException
+
+    try:
+        call()
+    except ExpectedException as exc:
+        error = exc.exc_info[1]
+        assert isinstance(error, Exception)
+        return error
+    raise AssertionError("nothing was raised")

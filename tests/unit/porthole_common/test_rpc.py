@@ -12,7 +12,7 @@ from oslo_config import cfg
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.rpc import Rpc, RpcClient, Target, expected_exceptions
-from support.bus import fake_bus
+from support.bus import fake_bus, parse_global_conf
 
 TOPIC = "test-topic"
 BRANCHES = {"PortholeError", "NotFound", "Refused", "Conflict", "Unavailable", "ProtocolError"}
@@ -158,7 +158,7 @@ def test_a_server_that_never_started_stops_at_once(rpc: Rpc, endpoint: Endpoint)
 
 @pytest.mark.parametrize("url", ["nonsense://guest:secret@host/", "not a url at all"])
 def test_a_bad_transport_url_names_the_option_and_no_password(url: str) -> None:
-    cfg.CONF([], project="porthole", default_config_files=[], default_config_dirs=[])
+    parse_global_conf()
     with pytest.raises(errors.ConfigInvalid, match="transport_url") as caught:
         Rpc(cfg.CONF, 1, transport_url=url)
     assert "secret" not in str(caught.value)

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from porthole_common import errors
+from porthole_common.context import RequestContext
+from porthole_common.model import ConnectInfo, ConsoleType, TokenReason
+from porthole_consoleauth import endpoint as endpoint_module
+from porthole_consoleauth import rpcapi
+from porthole_consoleauth.endpoint import ConsoleAuthEndpoint
+from porthole_consoleauth.memory_store import MemoryStore
+from porthole_consoleauth.rpcapi import ConsoleAuthAPI
+from support.bus import expected_error, fake_bus
+
+TOKEN = "0f1e2d3c-4b5a-4978-8697-a5b4c3d2e1f0"
+INSTANCE = "7f3a5c1e-0b1d-4c2e-9f00-aabbccddeeff"
+NOW = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
+TTL_S = 600
+INFO = ConnectInfo(
+    instance_uuid=INSTANCE,
+    console_type=ConsoleType.NOVNC,
+    host="192.0.2.1",
+    port=5901,
+    access_url=f"http://proxy:6080/console.html?path=%3Ftoken%3D{TOKEN}",
+    compute_host="host1",
+    token=TOKEN,
+)
+
+
+class Publisher:
+    """Notes what is published, or finds no broker."""
+
+    def __init__(self) -> None:
+        self.published: list[str] = []
+        self.broken = False
+
+    def publish(self, context: RequestContext, instance_uuid: str) -> None:
+        if self.broken:
+            raise errors.RpcUnavailable("porthole.revocations", "revoke_instance")
+        self.published.append(instance_uuid)
+
+
+@pytest.fixture
+def publisher() -> Publisher:
+    return Publisher()
+
+
+@pytest.fixture
+def endpoint(publisher: Publisher) -> ConsoleAuthEndpoint:
+    return ConsoleAuthEndpoint(MemoryStore(), publisher, TTL_S, clock=lambda: NOW)
+
+
+def context() -> RequestContext:
+    return RequestContext(user_id="user1", project_id="project1", overwrite=False)
+
+
+def arguments(**changes: Any) -> dict[str, Any]:
+    value = INFO.to_primitive()
+    del value["expires_at"]
+    return value | changes
+
+
+def refused(method: Callable[..., Any], **values: Any) -> Exception:
+    """Return the expected error of an endpoint's method."""
+    return expected_error(lambda: method(context(), **values))
+
+
+def test_authorize_says_when_the_token_expires(endpoint: ConsoleAuthEndpoint) -> None:
+    answer = endpoint.authorize_console(context(), **arguments())
+    assert datetime.fromisoformat(answer["expires_at"]) == NOW + timedelta(seconds=TTL_S)
+
+
+def test_check_returns_connect_info_without_the_token(endpoint: ConsoleAuthEndpoint) -> None:
+    endpoint.authorize_console(context(), **arguments())
+    answer = endpoint.check_token(context(), token=TOKEN)
+    assert TOKEN not in repr(answer)
+    expected = replace(INFO, token=None, access_url="http://proxy:6080", expires_at=NOW + timedelta(seconds=TTL_S))
+    assert ConnectInfo.from_primitive(answer) == expected
+
+
+def test_a_port_as_text_is_stored_as_a_number(endpoint: ConsoleAuthEndpoint) -> None:
+    endpoint.authorize_console(context(), **arguments(port="5901"))
+    assert endpoint.check_token(context(), token=TOKEN)["port"] == 5901
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "x"),
+        ("port", 0),
+        ("port", None),
+        ("console_type", "spice"),
+        ("access_url", "nowhere"),
+        ("instance_uuid", "x y"),
+    ],
+)
+def test_an_argument_that_does_not_parse(endpoint: ConsoleAuthEndpoint, name: str, value: object) -> None:
+    assert isinstance(refused(endpoint.authorize_console, **arguments(**{name: value})), errors.RequestInvalid)
+
+
+@pytest.mark.parametrize("token", [None, "", "x y", TOKEN.upper()])
+def test_a_malformed_token(endpoint: ConsoleAuthEndpoint, token: object) -> None:
+    for method, values in (
+        (endpoint.authorize_console, arguments(token=token)),
+        (endpoint.check_token, {"token": token}),
+    ):
+        error = refused(method, **values)
+        assert isinstance(error, errors.TokenInvalid)
+        assert error.reason == TokenReason.MALFORMED
+
+
+def test_revocation_is_published(endpoint: ConsoleAuthEndpoint, publisher: Publisher) -> None:
+    endpoint.authorize_console(context(), **arguments())
+    assert endpoint.delete_tokens_for_instance(context(), instance_uuid=INSTANCE) == 1
+    assert publisher.published == [INSTANCE]
+    assert isinstance(refused(endpoint.check_token, token=TOKEN), errors.TokenInvalid)
+
+
+def test_revocation_of_nothing_is_published_too(endpoint: ConsoleAuthEndpoint, publisher: Publisher) -> None:
+    assert endpoint.delete_tokens_for_instance(context(), instance_uuid=INSTANCE) == 0
+    assert publisher.published == [INSTANCE]
+
+
+def test_a_revocation_that_cannot_be_published_still_kills_and_can_be_repeated(
+    endpoint: ConsoleAuthEndpoint, publisher: Publisher
+) -> None:
+    endpoint.authorize_console(context(), **arguments())
+    publisher.broken = True
+    assert isinstance(refused(endpoint.delete_tokens_for_instance, instance_uuid=INSTANCE), errors.RpcUnavailable)
+    assert isinstance(refused(endpoint.check_token, token=TOKEN), errors.TokenInvalid)
+    publisher.broken = False
+    endpoint.delete_tokens_for_instance(context(), instance_uuid=INSTANCE)
+    assert publisher.published == [INSTANCE]
+
+
+def test_a_bad_instance_is_not_published(endpoint: ConsoleAuthEndpoint, publisher: Publisher) -> None:
+    assert isinstance(refused(endpoint.delete_tokens_for_instance, instance_uuid="x"), errors.RequestInvalid)
+    assert publisher.published == []
+
+
+def test_one_line_per_event_names_the_instance_and_no_token(
+    endpoint: ConsoleAuthEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    endpoint.authorize_console(context(), **arguments())
+    endpoint.check_token(context(), token=TOKEN)
+    endpoint.delete_tokens_for_instance(context(), instance_uuid=INSTANCE)
+    refused(endpoint.check_token, token=TOKEN)
+    lines = [record.getMessage() for record in caplog.records if record.name == endpoint_module.__name__]
+    assert len(lines) == 4
+    assert all(INSTANCE in line for line in lines[:3])
+    assert "project1" in lines[1]
+    assert TOKEN not in caplog.text
+
+
+CLIENT_METHODS = [
+    name for name, _ in inspect.getmembers(ConsoleAuthAPI, inspect.isfunction) if not name.startswith("_")
+]
+
+
+def test_client_and_endpoint_have_the_same_methods_and_version() -> None:
+    served = [
+        name for name, _ in inspect.getmembers(ConsoleAuthEndpoint, inspect.isfunction) if not name.startswith("_")
+    ]
+    assert served == CLIENT_METHODS
+    assert ConsoleAuthEndpoint.target.version == rpcapi.VERSION
+
+
+class RecordingRpc:
+    """Stands in for :class:`porthole_common.rpc.Rpc`: notes the arguments of each call."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def get_client(self, topic: str, version: str) -> "RecordingRpc":
+        assert (topic, version) == (rpcapi.TOPIC, rpcapi.VERSION)
+        return self
+
+    def call(self, context: RequestContext, method: str, **values: Any) -> Any:
+        self.calls.append((method, values))
+        return {"authorize_console": {"expires_at": NOW.isoformat()}, "check_token": arguments()}.get(method, 1)
+
+
+def test_what_the_client_sends_is_what_the_endpoint_takes() -> None:
+    rpc = RecordingRpc()
+    client = ConsoleAuthAPI(rpc)  # type: ignore[arg-type]
+    client.authorize_console(context(), INFO)
+    client.check_token(context(), TOKEN)
+    client.delete_tokens_for_instance(context(), INSTANCE)
+    assert [method for method, _ in rpc.calls] == CLIENT_METHODS
+    for method, values in rpc.calls:
+        parameters = list(inspect.signature(getattr(ConsoleAuthEndpoint, method)).parameters)
+        assert parameters[:2] == ["self", "context"]
+        assert sorted(parameters[2:]) == sorted(values)
+
+
+def test_client_and_endpoint_over_the_bus(endpoint: ConsoleAuthEndpoint) -> None:
+    with fake_bus() as bus:
+        server = bus.get_server(rpcapi.TOPIC, "host1", [endpoint])
+        server.start()
+        client = ConsoleAuthAPI(bus)
+        expires_at = client.authorize_console(context(), INFO)
+        assert expires_at == NOW + timedelta(seconds=TTL_S)
+        assert client.check_token(context(), TOKEN).expires_at == expires_at
+        assert client.delete_tokens_for_instance(context(), INSTANCE) == 1
+        with pytest.raises(errors.TokenInvalid) as caught:
+            client.check_token(context(), TOKEN)
+        assert caught.value.reason == TokenReason.UNKNOWN
+        server.stop()

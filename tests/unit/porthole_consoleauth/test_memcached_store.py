@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: Apache-2.0
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+from oslo_config import cfg
+
+from porthole_common import conf as porthole_conf
+from porthole_common import errors
+from porthole_consoleauth import memcached_store, token_store
+from porthole_consoleauth.memcached_store import MemcachedNode, MemcachedStore, build_store, parse_server
+from support.fake_memcached import FakeNode
+from support.token_store_contract import TTL_S, TokenStoreContract, build_console, is_valid, new_uuid
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def no_pause(_seconds: float) -> None:
+    """Let the next try follow at once."""
+
+
+@pytest.fixture
+def node() -> FakeNode:
+    return FakeNode()
+
+
+@pytest.fixture
+def store(node: FakeNode) -> MemcachedStore:
+    return MemcachedStore({"only:1": node}, pause=no_pause)
+
+
+class TestMemcachedStore(TokenStoreContract):
+    pass
+
+
+class TestMemcachedStoreOnThreeServers(TokenStoreContract):
+    @pytest.fixture
+    def store(self) -> MemcachedStore:
+        return MemcachedStore({f"host{number}:1": FakeNode() for number in range(3)}, pause=no_pause)
+
+
+def index_of(node: FakeNode, instance_uuid: str) -> list[str]:
+    return token_store.parse_index(node.get(token_store.instance_key(instance_uuid)))
+
+
+def item_key(token: str) -> str:
+    return token_store.token_key(token_store.hash_token(token))
+
+
+def test_keys_hold_hashes_alone(store: MemcachedStore, node: FakeNode) -> None:
+    token, instance_uuid = new_uuid(), new_uuid()
+    store.authorize(token, build_console(instance_uuid), TTL_S)
+    assert set(node.living()) == {item_key(token), f"porthole:instance:{instance_uuid}"}
+    assert not any(token.encode() in (node.get(key) or b"") for key in node.living())
+
+
+def test_a_token_lives_its_time_and_no_longer(store: MemcachedStore, node: FakeNode) -> None:
+    token = new_uuid()
+    store.authorize(token, build_console(new_uuid()), TTL_S)
+    node.now += TTL_S - 1
+    assert is_valid(store, token)
+    node.now += 1
+    assert not is_valid(store, token)
+
+
+def test_the_index_outlives_its_newest_token(store: MemcachedStore, node: FakeNode) -> None:
+    instance_uuid, token = new_uuid(), new_uuid()
+    store.authorize(new_uuid(), build_console(instance_uuid), TTL_S)
+    node.now += TTL_S - 1
+    store.authorize(token, build_console(instance_uuid), TTL_S)
+    node.now += TTL_S - 1
+    assert is_valid(store, token)
+    node.now += TTL_S
+    assert node.living() == []
+
+
+def test_the_item_is_written_before_the_index(store: MemcachedStore, node: FakeNode) -> None:
+    store.authorize(new_uuid(), build_console(new_uuid()), TTL_S)
+    assert [command for command, _ in node.commands] == ["set", "gets", "add"]
+
+
+def test_an_item_without_its_index_opens_nothing(store: MemcachedStore, node: FakeNode) -> None:
+    token, instance_uuid = new_uuid(), new_uuid()
+    store.authorize(token, build_console(instance_uuid), TTL_S)
+    node.drop(token_store.instance_key(instance_uuid))
+    assert not is_valid(store, token)
+
+
+def test_an_index_without_the_item_opens_nothing(store: MemcachedStore, node: FakeNode) -> None:
+    token = new_uuid()
+    store.authorize(token, build_console(new_uuid()), TTL_S)
+    node.drop(item_key(token))
+    assert not is_valid(store, token)
+
+
+def once(node: FakeNode, command: str, act: Callable[[], object]) -> None:
+    """Let ``act`` be quicker than the next ``command``."""
+
+    def hook() -> None:
+        del node.before[command]
+        act()
+
+    node.before[command] = hook
+
+
+def rewrite(node: FakeNode, key: str) -> None:
+    """Change an index so that nobody's compare-and-set succeeds."""
+    node.set(key, token_store.build_index([], "x"), TTL_S)
+
+
+def test_another_authorize_between_read_and_first_write(store: MemcachedStore, node: FakeNode) -> None:
+    instance_uuid, mine, other = new_uuid(), new_uuid(), new_uuid()
+    once(node, "add", lambda: store.authorize(other, build_console(instance_uuid), TTL_S))
+    store.authorize(mine, build_console(instance_uuid), TTL_S)
+    assert is_valid(store, mine)
+    assert is_valid(store, other)
+
+
+def test_another_authorize_between_read_and_later_write(store: MemcachedStore, node: FakeNode) -> None:
+    instance_uuid, mine, other = new_uuid(), new_uuid(), new_uuid()
+    store.authorize(new_uuid(), build_console(instance_uuid), TTL_S)
+    once(node, "cas", lambda: store.authorize(other, build_console(instance_uuid), TTL_S))
+    store.authorize(mine, build_console(instance_uuid), TTL_S)
+    assert len(index_of(node, instance_uuid)) == 3
+    assert is_valid(store, mine)
+    assert is_valid(store, other)
+
+
+def test_a_revocation_between_read_and_write_is_not_undone(store: MemcachedStore, node: FakeNode) -> None:
+    instance_uuid, earlier, mine = new_uuid(), new_uuid(), new_uuid()
+    store.authorize(earlier, build_console(instance_uuid), TTL_S)
+    once(node, "cas", lambda: store.revoke_instance(instance_uuid))
+    store.authorize(mine, build_console(instance_uuid), TTL_S)
+    assert not is_valid(store, earlier)
+    assert index_of(node, instance_uuid) == [token_store.hash_token(mine)]
+
+
+def test_a_revocation_and_an_authorize_between_read_and_write(store: MemcachedStore, node: FakeNode) -> None:
+    instance_uuid, earlier, other, mine = new_uuid(), new_uuid(), new_uuid(), new_uuid()
+
+    def act() -> None:
+        store.revoke_instance(instance_uuid)
+        store.authorize(other, build_console(instance_uuid), TTL_S)
+
+    store.authorize(earlier, build_console(instance_uuid), TTL_S)
+    once(node, "cas", act)
+    store.authorize(mine, build_console(instance_uuid), TTL_S)
+    assert index_of(node, instance_uuid) == [token_store.hash_token(other), token_store.hash_token(mine)]
+
+
+def test_a_revocation_kills_a_token_whose_item_it_did_not_see(store: MemcachedStore, node: FakeNode) -> None:
+    """Items are deleted as a courtesy: what counts is the index."""
+    instance_uuid, late = new_uuid(), new_uuid()
+    store.authorize(new_uuid(), build_console(instance_uuid), TTL_S)
+    once(node, "delete", lambda: store.authorize(late, build_console(instance_uuid), TTL_S))
+    store.revoke_instance(instance_uuid)
+    assert node.get(item_key(late)) is not None
+    assert not is_valid(store, late)
+
+
+def test_an_index_that_never_stands_still(node: FakeNode) -> None:
+    store = MemcachedStore({"only:1": node}, pause=no_pause)
+    instance_uuid, token = new_uuid(), new_uuid()
+    key = token_store.instance_key(instance_uuid)
+    node.set(key, token_store.build_index([], "x"), TTL_S)
+    node.before["cas"] = lambda: rewrite(node, key)
+    with pytest.raises(errors.TokenStoreUnavailable):
+        store.authorize(token, build_console(instance_uuid), TTL_S)
+    assert sum(command == "cas" for command, _ in node.commands) == memcached_store.INDEX_ATTEMPTS
+    assert not is_valid(store, token)
+
+
+def test_the_competition_for_an_index_ends_in_time(node: FakeNode) -> None:
+    clock = Clock()
+    store = MemcachedStore({"only:1": node}, pause=no_pause, clock=clock)
+
+    def lose_slowly() -> None:
+        clock.now += 1
+        node.set(key, token_store.build_index([], "x"), TTL_S)
+
+    instance_uuid = new_uuid()
+    key = token_store.instance_key(instance_uuid)
+    node.set(key, token_store.build_index([], "x"), TTL_S)
+    node.before["cas"] = lose_slowly
+    with pytest.raises(errors.TokenStoreUnavailable):
+        store.authorize(new_uuid(), build_console(instance_uuid), TTL_S)
+    assert clock.now <= memcached_store.INDEX_DEADLINE_S + 1
+
+
+def test_the_tries_are_apart(node: FakeNode) -> None:
+    pauses: list[float] = []
+    store = MemcachedStore({"only:1": node}, pause=pauses.append)
+    instance_uuid = new_uuid()
+    key = token_store.instance_key(instance_uuid)
+    node.set(key, token_store.build_index([], "x"), TTL_S)
+    node.before["cas"] = lambda: rewrite(node, key)
+    with pytest.raises(errors.TokenStoreUnavailable):
+        store.authorize(new_uuid(), build_console(instance_uuid), TTL_S)
+    assert all(0 <= pause <= memcached_store.INDEX_PAUSE_S for pause in pauses)
+    assert len(set(pauses)) > 1
+
+
+def test_expired_tokens_leave_the_index_as_it_grows(store: MemcachedStore, node: FakeNode) -> None:
+    instance_uuid, living = new_uuid(), new_uuid()
+    for _ in range(memcached_store.PRUNE_EVERY - 2):
+        store.authorize(new_uuid(), build_console(instance_uuid), 10)
+    store.authorize(living, build_console(instance_uuid), TTL_S)
+    node.now += 20
+    store.authorize(new_uuid(), build_console(instance_uuid), TTL_S)
+    assert len(index_of(node, instance_uuid)) == 2
+    assert is_valid(store, living)
+
+
+def test_garbage_instead_of_an_index_is_replaced(store: MemcachedStore, node: FakeNode) -> None:
+    instance_uuid, token = new_uuid(), new_uuid()
+    node.set(token_store.instance_key(instance_uuid), b"garbage", TTL_S)
+    store.authorize(token, build_console(instance_uuid), TTL_S)
+    assert is_valid(store, token)
+
+
+def test_garbage_instead_of_an_item_is_unknown(store: MemcachedStore, node: FakeNode) -> None:
+    token = new_uuid()
+    node.set(item_key(token), b"garbage", TTL_S)
+    assert not is_valid(store, token)
+
+
+@pytest.mark.parametrize("command", ["set", "gets", "add", "cas"])
+def test_a_fault_at_any_step_of_authorize_is_said(store: MemcachedStore, node: FakeNode, command: str) -> None:
+    instance_uuid, token = new_uuid(), new_uuid()
+    if command == "cas":
+        store.authorize(new_uuid(), build_console(instance_uuid), TTL_S)
+
+    def fail() -> None:
+        raise errors.TokenStoreUnavailable("x")
+
+    node.before[command] = fail
+    with pytest.raises(errors.TokenStoreUnavailable):
+        store.authorize(token, build_console(instance_uuid), TTL_S)
+    assert not is_valid(store, token)
+
+
+def test_a_store_that_is_down_is_never_an_unknown_token(store: MemcachedStore, node: FakeNode) -> None:
+    token, instance_uuid = new_uuid(), new_uuid()
+    store.authorize(token, build_console(instance_uuid), TTL_S)
+    node.down = True
+    with pytest.raises(errors.TokenStoreUnavailable):
+        store.check(token)
+    with pytest.raises(errors.TokenStoreUnavailable):
+        store.check(new_uuid())
+    with pytest.raises(errors.TokenStoreUnavailable):
+        store.revoke_instance(instance_uuid)
+    node.down = False
+    assert is_valid(store, token)
+
+
+def test_a_write_that_was_not_stored_is_no_success(node: FakeNode) -> None:
+    class Refusing(FakeNode):
+        def set(self, key: str, value: bytes, expire_s: int) -> bool:
+            return False
+
+    with pytest.raises(errors.TokenStoreUnavailable):
+        MemcachedStore({"only:1": Refusing()}).authorize(new_uuid(), build_console(new_uuid()), TTL_S)
+
+
+@pytest.fixture
+def three() -> dict[str, FakeNode]:
+    return {f"host{number}:1": FakeNode() for number in range(3)}
+
+
+def test_keys_spread_over_the_servers_and_stay_there(three: dict[str, FakeNode]) -> None:
+    instances = [new_uuid() for _ in range(30)]
+    for instance_uuid in instances:
+        MemcachedStore(three).authorize(new_uuid(), build_console(instance_uuid), TTL_S)
+    assert all(node.living() for node in three.values())
+    shuffled = MemcachedStore(dict(reversed(three.items())))
+    assert all(shuffled.revoke_instance(instance_uuid) == 1 for instance_uuid in instances)
+
+
+def test_no_other_server_stands_in_for_one_that_is_down(three: dict[str, FakeNode]) -> None:
+    """Its indexes would come back with it, and with them tokens that were revoked meanwhile."""
+    store = MemcachedStore(three)
+    tokens = {new_uuid(): new_uuid() for _ in range(30)}
+    for token, instance_uuid in tokens.items():
+        store.authorize(token, build_console(instance_uuid), TTL_S)
+    down = three["host0:1"]
+    down.down = True
+    unsaid = []
+    for token, instance_uuid in tokens.items():
+        try:
+            store.revoke_instance(instance_uuid)
+        except errors.TokenStoreUnavailable:
+            unsaid.append(token)
+    down.down = False
+    assert unsaid
+    assert [token for token in tokens if is_valid(store, token)] == unsaid
+
+
+def test_pruning_does_not_need_every_server(three: dict[str, FakeNode]) -> None:
+    store = MemcachedStore(three, pause=no_pause)
+    instance_uuid, tokens = new_uuid(), [new_uuid() for _ in range(60)]
+    for token in tokens[:10]:
+        store.authorize(token, build_console(instance_uuid), TTL_S)
+    down = next(node for node in three.values() if not index_of(node, instance_uuid))
+    down.down = True
+    refused = 0
+    for token in tokens[10:]:
+        try:
+            store.authorize(token, build_console(instance_uuid), TTL_S)
+        except errors.TokenStoreUnavailable:
+            refused += 1
+    down.down = False
+    assert 0 < refused < 50
+    assert sum(is_valid(store, token) for token in tokens) == 60 - refused
+
+
+def test_probe_names_the_server_that_is_missing(three: dict[str, FakeNode], caplog: pytest.LogCaptureFixture) -> None:
+    three["host1:1"].down = True
+    MemcachedStore(three).probe()
+    assert "host1:1" in caplog.text
+    assert "host0:1" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:11211", ("127.0.0.1", 11211)),
+        ("[::1]:11211", ("::1", 11211)),
+        ("Cache.Example.org:1", ("cache.example.org", 1)),
+    ],
+)
+def test_a_server_is_host_and_port(text: str, address: tuple[str, int]) -> None:
+    assert parse_server(text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", "host", "::1", "[::1]", "host:", ":11211", "host:x", "host:0", "host:65536", "a b:1", "unix:/x", "/x"]
+)
+def test_anything_else_names_the_option(text: str) -> None:
+    with pytest.raises(errors.ConfigInvalid, match=r"\[memcache\] servers"):
+        parse_server(text)
+
+
+def build_conf(**overrides: object) -> cfg.ConfigOpts:
+    conf = cfg.ConfigOpts()
+    porthole_conf.parse(conf, "porthole-test", [], default_config_files=[])
+    for name, value in overrides.items():
+        conf.set_override(name, value, group="memcache")
+    return conf
+
+
+@pytest.mark.parametrize("servers", [[], ["a:1", "a:1"], ["a:1", "A:1"], ["a:1", "b"]])
+def test_a_bad_list_of_servers_names_the_option(servers: list[str]) -> None:
+    with pytest.raises(errors.ConfigInvalid, match=r"\[memcache\] servers"):
+        build_store(build_conf(servers=servers))
+
+
+def test_building_the_store_connects_to_nothing() -> None:
+    build_store(build_conf(servers=["192.0.2.1:11211", "[2001:db8::1]:11211"])).close()
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A port of this process: what stands behind it never answers, and the test decides when it breaks off."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+def test_a_thread_waits_no_longer_than_the_timeout_for_a_connection() -> None:
+    node = MemcachedNode("192.0.2.1", 11211, build_conf(pool_size=1, timeout=0.05).memcache)
+    node._free.get_nowait()
+    with pytest.raises(errors.TokenStoreUnavailable, match="in use"):
+        node.get("key")
+
+
+def test_a_server_that_does_not_answer(listener: socket.socket) -> None:
+    node = MemcachedNode("127.0.0.1", listener.getsockname()[1], build_conf(timeout=0.05).memcache)
+    with pytest.raises(errors.TokenStoreUnavailable, match="no answer in time"):
+        node.get("key")
+    node.close()
+
+
+def test_a_server_that_refuses_connections(listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    listener.close()
+    with pytest.raises(errors.TokenStoreUnavailable, match="refused"):
+        MemcachedNode("127.0.0.1", port, build_conf().memcache).get("key")

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from porthole_common import errors
+from porthole_consoleauth.memory_store import MemoryStore
+from support.token_store_contract import TTL_S, TokenStoreContract, build_console, is_valid, new_uuid
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(clock: Clock) -> MemoryStore:
+    return MemoryStore(clock, max_tokens=1000)
+
+
+class TestMemoryStore(TokenStoreContract):
+    pass
+
+
+def test_a_token_lives_its_time_and_no_longer(store: MemoryStore, clock: Clock) -> None:
+    token = new_uuid()
+    store.authorize(token, build_console(new_uuid()), TTL_S)
+    clock.now += TTL_S - 0.1
+    assert is_valid(store, token)
+    clock.now += 0.1
+    assert not is_valid(store, token)
+
+
+def test_revocation_does_not_count_the_expired(store: MemoryStore, clock: Clock) -> None:
+    instance_uuid = new_uuid()
+    store.authorize(new_uuid(), build_console(instance_uuid), 10)
+    store.authorize(new_uuid(), build_console(instance_uuid), 100)
+    clock.now += 50
+    assert store.revoke_instance(instance_uuid) == 1
+
+
+def test_a_full_store_says_so_and_takes_tokens_again_when_some_have_expired(clock: Clock) -> None:
+    store = MemoryStore(clock, max_tokens=2)
+    for _ in range(2):
+        store.authorize(new_uuid(), build_console(new_uuid()), TTL_S)
+    with pytest.raises(errors.TokenStoreUnavailable):
+        store.authorize(new_uuid(), build_console(new_uuid()), TTL_S)
+    clock.now += TTL_S
+    store.authorize(new_uuid(), build_console(new_uuid()), TTL_S)
+
+
+def test_closing_forgets(store: MemoryStore) -> None:
+    token = new_uuid()
+    store.authorize(token, build_console(new_uuid()), TTL_S)
+    store.close()
+    assert not is_valid(store, token)
