@@ -7,6 +7,7 @@ ordinary (``options``), which daemons it wants, and may add further ones (a seco
 
 import os
 import secrets
+import signal
 import sys
 import urllib.error
 import urllib.request
@@ -23,6 +24,7 @@ from support.rabbitmq import RabbitMQ
 DAEMONS = ("consoleauth", "compute", "api", "novncproxy")
 # A start takes two seconds; a machine that runs a QEMU guest beside it without KVM may need many more.
 READY_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 20
 Options = Mapping[str, Mapping[str, object]]
 
 
@@ -131,9 +133,15 @@ class Porthole:
         self.processes[name].wait_for_line("is ready", READY_TIMEOUT_S)
 
     def stop(self) -> None:
-        """Stop whatever runs, last started first."""
-        for process in reversed(self.processes.values()):
-            process.stop()
+        """Stop whatever runs, all at once: each may have to wait for its broker's answer."""
+        running = [process for process in self.processes.values() if process.running]
+        for process in running:
+            process.signal(signal.SIGTERM)
+        for process in running:
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            finally:
+                process.kill()
 
     def logs(self) -> str:
         """Everything every daemon wrote."""

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A daemon that cannot work with its configuration says which option it is, and ends; nothing needs to run for that."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.daemons import Options, format_conf
+from support.ports import free_port
+
+EX_CONFIG = 78
+TIMEOUT_S = 60
+
+
+def start_with(tmp_path: Path, daemon: str, options: Options) -> subprocess.CompletedProcess[str]:
+    """Run a daemon until it ends by itself."""
+    path = tmp_path / "porthole.conf"
+    path.write_text(format_conf(options), encoding="utf-8")
+    argv = [sys.executable, "-m", f"porthole_{daemon}.main", "--config-file", str(path)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=dict(os.environ))
+
+
+@pytest.mark.parametrize(
+    ("daemon", "option", "options"),
+    [
+        ("compute", "driver", {"compute": {"driver": "vmware"}}),
+        (
+            "compute",
+            "[static] instances_file",
+            {"compute": {"driver": "static"}, "static": {"instances_file": "/nope"}},
+        ),
+        ("compute", "novncproxy_base_url", {"vnc": {"novncproxy_base_url": "ftp://x"}}),
+        ("api", "[api] auth_strategy", {"api": {"bind_host": "0.0.0.0", "auth_strategy": "noauth"}}),
+        ("api", "auth_strategy", {"api": {"auth_strategy": "guess"}}),
+        ("api", "bind_port", {"api": {"bind_port": 70000}}),
+        ("consoleauth", "[memcache] servers", {"memcache": {"servers": "nowhere"}}),
+        ("consoleauth", "[DEFAULT] transport_url", {"DEFAULT": {"transport_url": "fake://"}}),
+        ("novncproxy", "[DEFAULT] web", {"DEFAULT": {"web": "/nope"}}),
+        ("novncproxy", "[DEFAULT] cert", {"DEFAULT": {"cert": "/nope.pem"}}),
+        ("novncproxy", "[DEFAULT] ssl_only", {"DEFAULT": {"ssl_only": True}}),
+        ("novncproxy", "[DEFAULT] record", {"DEFAULT": {"record": "/tmp/session"}}),
+        ("novncproxy", "ssl_minimum_version", {"console": {"ssl_minimum_version": "sslv3"}}),
+        ("novncproxy", "[console] ssl_ciphers", {"console": {"ssl_ciphers": "NOPE"}, "DEFAULT": {"cert": "/nope.pem"}}),
+    ],
+)
+def test_the_option_is_named(tmp_path: Path, daemon: str, option: str, options: Options) -> None:
+    ended = start_with(tmp_path, daemon, options)
+    assert ended.returncode == EX_CONFIG
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"porthole-{daemon}: ")
+    assert option in last
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_file_that_is_no_certificate(tmp_path: Path) -> None:
+    cert = tmp_path / "cert.pem"
+    cert.write_text("nonsense", encoding="utf-8")
+    ended = start_with(tmp_path, "novncproxy", {"DEFAULT": {"cert": cert}})
+    assert (ended.returncode, "[DEFAULT] cert" in ended.stderr) == (EX_CONFIG, True)
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        vnc = {"novncproxy_host": "127.0.0.1", "novncproxy_port": port, "xvpvncproxy_port": free_port()}
+        ended = start_with(tmp_path, "novncproxy", {"vnc": vnc})
+    assert (ended.returncode, "novncproxy_port" in ended.stderr) == (EX_CONFIG, True)
