@@ -291,6 +291,40 @@ def test_stop_ends_the_connection(libvirtd: Libvirtd, events: RecordedEvents) ->
     assert not any("connector" in thread.name for thread in threading.enumerate())
 
 
+def test_a_guest_that_migrates_away_ends_its_consoles_here(
+    libvirtd: Libvirtd, driver: LibvirtDriver, events: RecordedEvents
+) -> None:
+    libvirtd.create(guest_xml("guest", UUID))
+    assert ask(driver).port == libvirtd.vnc_port(UUID)
+    with Libvirtd() as destination:
+        arrivals = RecordedEvents()
+        other = make_driver(destination)
+        other.start(arrivals)
+        arguments = ("--live", "--p2p", "--migrateuri", f"tcp://127.0.0.1:{free_port()}")
+        migration = threading.Thread(target=libvirtd.virsh, args=("migrate", *arguments, UUID, destination.uri))
+        migration.start()
+        try:
+            # Half way: the guest's new QEMU stands, and holds still for as long as it is looked at.
+            wait_until(lambda: destination.has_started("guest"), TIMEOUT_S, "the guest's new QEMU")
+            pid = destination.guest_pid("guest")
+            os.kill(pid, signal.SIGSTOP)
+            wait_until(lambda: state_of(driver) == InstanceState.MIGRATING, TIMEOUT_S, "the migration")
+            for side in (driver, other):
+                with pytest.raises(errors.InstanceNotReady):
+                    ask(side)
+            assert events.take_ended() == []
+            os.kill(pid, signal.SIGCONT)
+            assert events.wait_ended() == UUID
+            migration.join(TIMEOUT_S)
+            with pytest.raises(errors.InstanceNotFound):
+                ask(driver)
+            assert ask(other).port == destination.vnc_port(UUID)
+            assert arrivals.take_ended() == []
+        finally:
+            other.stop()
+            migration.join(TIMEOUT_S)
+
+
 class Consoles:
     """Compute's endpoint over the driver, as the proxy sees it."""
 

@@ -108,8 +108,10 @@ class FakeDomain:
         self.current = state
         self.run_id = 1
         self.cpu_times_ns = [10_000_000]
+        self.control = libvirt.VIR_DOMAIN_CONTROL_OK
         self.job_operation: int | None = None
         self.error: libvirt.libvirtError | None = None
+        self.job_error: libvirt.libvirtError | None = None
 
     def UUIDString(self) -> str:  # noqa: N802
         return self.uuid
@@ -129,12 +131,14 @@ class FakeDomain:
         return [(number, 1, time_ns, 0) for number, time_ns in enumerate(self.cpu_times_ns)], []
 
     def controlInfo(self) -> list[int]:  # noqa: N802
-        state = libvirt.VIR_DOMAIN_CONTROL_OK if self.job_operation is None else libvirt.VIR_DOMAIN_CONTROL_JOB
-        return [state, 0, 0]
+        return [self.control, 0, 0]
 
     def jobStats(self) -> dict[str, int]:  # noqa: N802
-        assert self.job_operation is not None, "asked for a job that is not there"
-        return {"type": 2, "operation": self.job_operation}
+        if self.job_error:
+            raise self.job_error
+        stuck = {libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_ERROR}
+        assert self.control not in stuck, "asked a monitor that is stuck"
+        return {"type": 0} if self.job_operation is None else {"type": 2, "operation": self.job_operation}
 
     def XMLDesc(self, flags: int) -> str:  # noqa: N802
         return self.xml

@@ -176,6 +176,10 @@ class Libvirtd:
         display = self.virsh("vncdisplay", guest).strip()
         return 5900 + int(display.rpartition(":")[2])
 
+    def has_started(self, name: str) -> bool:
+        """Say whether a guest's QEMU exists, ready or not."""
+        return (self._runtime / "libvirt" / "qemu" / "run" / f"{name}.pid").exists()
+
     def guest_pid(self, name: str) -> int:
         """Return the process id of a running guest's QEMU."""
         return int((self._runtime / "libvirt" / "qemu" / "run" / f"{name}.pid").read_text())
@@ -208,6 +212,8 @@ class Libvirtd:
         settings.write_text(
             f'stdio_handler = "file"\nremote_display_port_min = {first}\nremote_display_port_max = {first + 99}\n'
         )
+        # Two on one machine are two hosts to each other, so that a guest may move between them.
+        (settings.parent / "libvirtd.conf").write_text(f'host_uuid = "{uuidlib.uuid4()}"\n')
         for name in ("run", "cache", "data", "home"):
             (self.directory / name).mkdir()
         if os.geteuid() == 0:

@@ -106,10 +106,18 @@ def _is_before_its_start(domain: Any, reason: int) -> bool:
 
 
 def _is_being_migrated(domain: Any) -> bool:
-    # controlInfo waits for no lock of the domain; jobStats might, and is asked only while there is a job.
-    if domain.controlInfo()[0] != libvirt.VIR_DOMAIN_CONTROL_JOB:
-        return False
-    return domain.jobStats().get("operation") in _MIGRATION_JOBS
+    try:
+        # jobStats waits up to 30 s for a monitor that is stuck in another call; controlInfo waits for nothing.
+        if domain.controlInfo()[0] in {libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_ERROR}:
+            return False
+        return domain.jobStats().get("operation") in _MIGRATION_JOBS
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:
+            # So says the host where a domain is arriving: only the one that it leaves has numbers.
+            return True
+        if exc.get_error_code() in {libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_NO_SUPPORT}:
+            return False
+        raise
 
 
 class LibvirtDriver:

@@ -117,6 +117,27 @@ def test_a_running_domain_with_a_job(operation: int, expected: InstanceState) ->
     assert read_state(domain) == expected
 
 
+@pytest.mark.parametrize("control", [libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_ERROR])
+def test_a_monitor_that_is_stuck_is_not_waited_for(control: int) -> None:
+    domain = FakeDomain(UUID, "")
+    domain.control = control
+    assert read_state(domain) == InstanceState.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (libvirt.VIR_ERR_OPERATION_INVALID, InstanceState.MIGRATING),
+        (libvirt.VIR_ERR_OPERATION_TIMEOUT, InstanceState.RUNNING),
+        (libvirt.VIR_ERR_NO_SUPPORT, InstanceState.RUNNING),
+    ],
+)
+def test_a_job_that_libvirt_does_not_tell_of(code: int, expected: InstanceState) -> None:
+    domain = FakeDomain(UUID, "")
+    domain.job_error = build_libvirt_error(code)
+    assert read_state(domain) == expected
+
+
 def test_the_target_is_read_anew_each_time(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
     assert driver.get_vnc_target(UUID, ConsoleType.NOVNC) == Target("127.0.0.1", 5901)
     hypervisor.domains[UUID].xml = build_xml("<graphics type='vnc' port='5977' listen='198.51.100.9'/>")
@@ -147,6 +168,7 @@ def test_a_wildcard_is_dialled_at_the_proxyclient_address(hypervisor: Hypervisor
             errors.InstanceNotReady(UUID, "migrating"),
         ),
         (UUID, {"error": build_libvirt_error(libvirt.VIR_ERR_NO_DOMAIN)}, errors.InstanceNotFound(UUID)),
+        (UUID, {"job_error": build_libvirt_error(libvirt.VIR_ERR_RPC)}, errors.HypervisorUnavailable("node1")),
         (
             UUID,
             {"error": build_libvirt_error(libvirt.VIR_ERR_OPERATION_INVALID)},
