@@ -58,6 +58,20 @@ def main(
 ) -> int:
     """Run the services that ``build`` makes from the configuration until a signal; return the exit status.
 
+    The rest is :func:`launch`'s.
+    """
+    return launch(program, lambda parsed: run(program, build(parsed)), argv, conf, **parse_overrides)
+
+
+def launch(
+    program: str,
+    serve: Callable[[cfg.ConfigOpts], int],
+    argv: Sequence[str] | None = None,
+    conf: cfg.ConfigOpts = cfg.CONF,
+    **parse_overrides: Any,
+) -> int:
+    """Parse the configuration, set up logging, and return what ``serve`` returns.
+
     ``parse_overrides`` are oslo.config's own (``default_config_files``, ...), for a program that reads other files.
 
     0 after a signal, 78 for a configuration that does not do (one line on stderr names the option), 1 when
@@ -69,10 +83,9 @@ def main(
     except (cfg.Error, errors.ConfigInvalid) as exc:
         return _refuse(program, exc)
     try:
-        services = build(conf)
+        return serve(conf)
     except errors.ConfigInvalid as exc:
         return _refuse(program, exc)
-    return run(program, services)
 
 
 def run(program: str, services: Sequence[Service]) -> int:

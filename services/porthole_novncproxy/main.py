@@ -1,140 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""porthole-novncproxy: builds the proxy from its configuration, and the service around it."""
+"""porthole-novncproxy: the daemon."""
 
-import logging
-import os
-import socket
 import sys
-import uuid
 from collections.abc import Sequence
 
 from oslo_config import cfg
 
-from porthole_common import errors, published, service
+from porthole_common import service
 from porthole_common.rpc import Rpc
-from porthole_compute.rpcapi import ComputeAPI
-from porthole_consoleauth.rpcapi import ConsoleAuthAPI
-from porthole_novncproxy import server as proxy
-from porthole_novncproxy.access import OriginPolicy
-from porthole_novncproxy.admission import Gate
-from porthole_novncproxy.limits import Limits, SessionCounter
-from porthole_novncproxy.liveness import LivenessPolicy
-from porthole_novncproxy.loop import Loop
-from porthole_novncproxy.pages import Pages
-from porthole_novncproxy.relay import Relay
-from porthole_novncproxy.session import Marks
-from porthole_novncproxy.tls import build_context
-
-LOG = logging.getLogger(__name__)
-PROGRAM = "porthole-novncproxy"
-# Connections the kernel keeps while the loop is busy.
-_LISTEN_BACKLOG = 1024
-
-
-class NovncProxyService:
-    """The daemon: both doors, and the subscription to revocations."""
-
-    name = PROGRAM
-
-    def __init__(self, conf: cfg.ConfigOpts, rpc: Rpc) -> None:
-        """Prepare everything that can be wrong in the configuration.
-
-        :raises ConfigInvalid: when the web root, the certificate or an option does not do.
-        """
-        if conf.record:
-            raise errors.ConfigInvalid("[DEFAULT] record", "recording sessions is not offered")
-        self._conf = conf
-        options = conf.novncproxy
-        loop = Loop("relay")
-        self._relay = Relay(
-            loop,
-            Marks(options.relay_high_mark, options.relay_low_mark),
-            LivenessPolicy(options.ping_interval, options.idle_timeout, options.max_session_time),
-            conf.consoleauth.enforce_session_timeout,
-        )
-        self._gate = Gate(
-            consoleauth=ConsoleAuthAPI(rpc),
-            compute=ComputeAPI(rpc),
-            counter=SessionCounter(_limits(conf)),
-            origins=_origins(conf),
-            dial_timeout_s=options.dial_timeout,
-        )
-        self._server = proxy.ProxyServer(
-            loop=loop,
-            relay=self._relay,
-            gate=self._gate,
-            pages=Pages(conf.web, conf.console.frame_ancestors),
-            context=build_context(conf),
-            ssl_only=conf.ssl_only,
-            request_timeout_s=options.request_timeout,
-            handshake_threads=options.handshake_threads,
-            handshake_backlog=options.handshake_backlog,
-        )
-        # Each process has a queue of its own: every one must hear of every revocation.
-        self._subscription = rpc.get_server(
-            published.REVOCATIONS_TOPIC,
-            f"{conf.host}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
-            [published.RevocationEndpoint(self._relay.close_instance)],
-        )
-        self._listeners: dict[str, socket.socket] = {}
-
-    def start(self) -> None:
-        """Open the doors, then subscribe.
-
-        :raises ConfigInvalid: when an address cannot be listened on.
-        """
-        vnc = self._conf.vnc
-        self._listeners[proxy.NOVNC] = _listen("novncproxy", vnc.novncproxy_host, vnc.novncproxy_port)
-        if vnc.xvpvncproxy_enabled:
-            self._listeners[proxy.XVPVNC] = _listen("xvpvncproxy", vnc.xvpvncproxy_host, vnc.xvpvncproxy_port)
-        self._subscription.start()
-        self._server.start(self._listeners)
-        for door, listener in self._listeners.items():
-            LOG.info("%s listens on %s port %d", door, *listener.getsockname()[:2])
-
-    def reload(self) -> None:
-        """Reread limits, origins and certificates; open consoles go on. What does not do leaves all as it was."""
-        try:
-            self._conf.mutate_config_files()
-            context = build_context(self._conf)
-        except (cfg.Error, errors.ConfigInvalid) as exc:
-            LOG.error("The configuration stays as it was: %s", exc)
-            return
-        self._server.set_context(context)
-        self._gate.set_policy(_limits(self._conf), _origins(self._conf))
-
-    def stop(self) -> None:
-        """Close the doors, give open consoles ``graceful_shutdown_timeout`` to end, then end them."""
-        self._server.stop(self._conf.graceful_shutdown_timeout)
-        self._subscription.stop()
-        for listener in self._listeners.values():
-            listener.close()
-
-
-def _limits(conf: cfg.ConfigOpts) -> Limits:
-    options = conf.novncproxy
-    return Limits(
-        total=options.max_sessions,
-        per_source=options.max_sessions_per_source,
-        per_token=options.max_sessions_per_token,
-        per_instance=options.max_sessions_per_instance,
-    )
-
-
-def _origins(conf: cfg.ConfigOpts) -> OriginPolicy:
-    return OriginPolicy(tuple(conf.console.allowed_origins), tuple(conf.console.trusted_proxies))
-
-
-def _listen(option: str, host: str, port: int) -> socket.socket:
-    """Return a listening socket for ``[vnc] <option>_host`` and ``_port``.
-
-    :raises ConfigInvalid: when the address is not this machine's, or the port is taken.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_LISTEN_BACKLOG)
-    except OSError as exc:
-        raise errors.ConfigInvalid(f"[vnc] {option}_host, {option}_port", f"{host}:{port}: {exc.strerror}") from exc
+from porthole_novncproxy import workers
+from porthole_novncproxy.daemon import PROGRAM, NovncProxyService
 
 
 def build_service(conf: cfg.ConfigOpts, rpc: Rpc) -> NovncProxyService:
@@ -145,9 +20,19 @@ def build_service(conf: cfg.ConfigOpts, rpc: Rpc) -> NovncProxyService:
     return NovncProxyService(conf, rpc)
 
 
+def serve(conf: cfg.ConfigOpts) -> int:
+    """Run the proxy in this process, or in as many as ``[novncproxy] workers`` says; return the exit status.
+
+    :raises ConfigInvalid: when an option does not do.
+    """
+    if conf.novncproxy.workers > 1:
+        return workers.run(conf)
+    return service.run(PROGRAM, [build_service(conf, Rpc(conf, conf.api.rpc_timeout))])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon; return its exit status."""
-    return service.main(PROGRAM, lambda conf: [build_service(conf, Rpc(conf, conf.api.rpc_timeout))], argv)
+    return service.launch(PROGRAM, serve, argv)
 
 
 if __name__ == "__main__":

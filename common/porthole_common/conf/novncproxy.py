@@ -6,6 +6,14 @@ from oslo_config import cfg
 GROUP = "novncproxy"
 OPTS: list[cfg.Opt] = [
     cfg.IntOpt(
+        "workers",
+        default=1,
+        min=1,
+        max=64,
+        help="Processes that share the ports. One holds thousands of consoles; more are for more processors. "
+        "Each counts the limits below for itself.",
+    ),
+    cfg.IntOpt(
         "handshake_threads",
         default=16,
         min=1,

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several processes of the proxy behind one port: cotyledon starts them, restarts one that dies, passes signals on.
+
+The master opens the ports, once for each worker (SO_REUSEPORT, socket(7)), so that the kernel shares connections out
+evenly and those that wait for a worker that died are its successor's. It has no broker connection and no thread of
+the relay. Each worker has its own loop, RPC connection and subscription to revocations; limits count per worker. What
+cotyledon does not do, the second SIGTERM that ends everything at once, is added here.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Sequence
+
+import cotyledon
+from cotyledon.types import WorkerId
+from oslo_config import cfg
+
+from porthole_common.rpc import Rpc
+from porthole_novncproxy.daemon import PROGRAM, NovncProxyService, open_listeners
+from porthole_novncproxy.pages import Pages
+from porthole_novncproxy.tls import build_context
+
+Listeners = dict[str, socket.socket]
+
+LOG = logging.getLogger(__name__)
+# What a worker may take beyond the drain, to end handshakes and to leave the broker, before it is ended.
+_END_S = 30
+
+
+class ProxyWorker(cotyledon.Service):
+    """One worker process; cotyledon calls it in the child."""
+
+    name = PROGRAM
+
+    def __init__(self, worker_id: WorkerId, conf: cfg.ConfigOpts, doors: Sequence[Listeners]) -> None:
+        super().__init__(worker_id)
+        for others in (*doors[:worker_id], *doors[worker_id + 1 :]):
+            _close(others)
+        self._service = NovncProxyService(conf, Rpc(conf, conf.api.rpc_timeout), doors[worker_id])
+
+    def run(self) -> None:
+        """Serve."""
+        self._service.start()
+        LOG.info("Worker %d of %s is ready", self.worker_id, PROGRAM)
+
+    def reload(self) -> None:
+        """Reread the configuration in place: open consoles go on."""
+        self._service.reload()
+
+    def terminate(self) -> None:
+        """Drain, and end."""
+        self._service.stop()
+
+
+def run(conf: cfg.ConfigOpts) -> int:
+    """Run ``[novncproxy] workers`` processes until a signal; return the exit status.
+
+    :raises ConfigInvalid: when an option does not do: before a worker is started, which would be started for ever.
+    """
+    Pages(conf.web, conf.console.frame_ancestors)
+    build_context(conf)
+    listeners = [open_listeners(conf, reuse_port=True) for _ in range(conf.novncproxy.workers)]
+    manager = cotyledon.ServiceManager(graceful_shutdown_timeout=conf.graceful_shutdown_timeout + _END_S)
+
+    def let_go() -> None:
+        # From here on another process may take the port, and a second SIGTERM is meant.
+        for doors in listeners:
+            _close(doors)
+        signal.signal(signal.SIGTERM, lambda *_: _end_at_once())
+
+    manager.register_hooks(on_terminate=let_go)
+    manager.add(ProxyWorker, workers=conf.novncproxy.workers, args=(conf, listeners))
+    try:
+        manager.run()
+    except SystemExit as exc:
+        return int(exc.code or 0)
+    return 0
+
+
+def _close(listeners: Listeners) -> None:
+    for listener in listeners.values():
+        listener.close()
+
+
+def _end_at_once() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(1)
