@@ -119,7 +119,7 @@ install_project() {
     cmp -s "$PORTHOLE_CHECKOUT/setup.cfg" "$stamp" && return 0
     say "installing Porthole into $venv"
     # Editable: the next git pull is in effect at once.
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 \
         --editable "${PORTHOLE_CHECKOUT}[compute]" || fail "pip could not install Porthole into $venv"
     cp -- "$PORTHOLE_CHECKOUT/setup.cfg" "$stamp"
 }
