@@ -11,6 +11,7 @@ import binascii
 import io
 import json
 import logging
+import re
 import shutil
 from http import HTTPStatus
 from http.client import HTTPMessage
@@ -26,6 +27,8 @@ from porthole_novncproxy.doorway import Connection
 from porthole_novncproxy.pages import PageResponse
 
 LOG = logging.getLogger(__name__)
+# A page's name. Some clients put the whole query, encoded, into the path, and people paste tokens anywhere.
+_LOGGABLE_PATH = re.compile(r"(?!.*(?:token|[0-9a-f]{8}-))[\w./-]{0,200}", re.ASCII | re.IGNORECASE)
 
 
 class Desk(Protocol):
@@ -113,7 +116,10 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
 
     def do_HEAD(self) -> None:
         """Send the header of a page."""
-        self._send_page()
+        if self._has_body():
+            self.send_error(HTTPStatus.BAD_REQUEST, "A HEAD has no body here")
+        else:
+            self._send_page()
 
     def _console_request(self) -> access.ConsoleRequest:
         return access.ConsoleRequest(
@@ -126,7 +132,9 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
         )
 
     def _has_body(self) -> bool:
-        return "Transfer-Encoding" in self.headers or self.headers.get("Content-Length", "0") != "0"
+        # What is left of one would be read as the next request, which it may not be for a reverse proxy in front.
+        lengths = self.headers.get_all("Content-Length", [])
+        return "Transfer-Encoding" in self.headers or any(length.strip() != "0" for length in lengths)
 
     def _refuse(self, exc: errors.PortholeError) -> None:
         status, _reason = access.refusal_for(exc)
@@ -142,7 +150,6 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
         else:
             status, reason = HTTPStatus.OK, "The console can be opened."
         body = json.dumps({"code": int(status), "reason": reason}).encode()
-        self.close_connection = False
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -156,7 +163,6 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
         # As it was sent: http.server has taken doubled slashes out of ``path`` (S7).
         target = self.requestline.split()[1]
         response = self._desk.respond(target, self.headers.get("If-Modified-Since"))
-        self.close_connection = self.headers.get("Connection", "").lower() == "close"
         self.send_response(response.status)
         for name, value in response.headers:
             self.send_header(name, value)
@@ -186,8 +192,7 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Log method, path without query, and status."""
         path = str(getattr(self, "path", "")).partition("?")[0]
-        # Some clients put the whole query, encoded, into the path.
-        shown = "***" if "token" in path.lower() else path[:200]
+        shown = path if _LOGGABLE_PATH.fullmatch(path) else "***"
         LOG.debug("%s %s %r: %s", self.client_address[0], self.command, shown, getattr(code, "value", code))
 
 

@@ -1,0 +1,547 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who gets in through the browsers' door, and what everybody else is answered before 101."""
+
+import json
+import logging
+import socket
+import sys
+import time
+import urllib.parse
+import uuid
+from contextlib import ExitStack
+
+import pytest
+
+from porthole_common import errors
+from porthole_common.model import ConsoleType, Target
+from porthole_novncproxy.limits import Limits
+from support.processes import wait_until
+from support.proxy import InProcessProxy, make_web_root
+from support.vnc_servers import (
+    GREETING,
+    BlackHole,
+    ClosingServer,
+    ConnectReplyServer,
+    EchoVnc,
+    ResettingServer,
+    SilentServer,
+    TrapServer,
+)
+from support.websocket import RawWebSocket, build_upgrade, connect, exchange, read_reply, read_to_end
+
+FOREIGN = ("Origin", "http://evil.example")
+OK = b"HTTP/1.1 200 OK\r\n\r\n"
+# Audit hooks stay for the life of the process, so this one listens only while a test wants it to.
+_resolved: list[str] | None = None
+
+
+def _note_resolutions(event, arguments):
+    if _resolved is not None and event in ("socket.gethostbyaddr", "socket.getnameinfo", "socket.gethostbyname"):
+        _resolved.append(event)
+
+
+sys.addaudithook(_note_resolutions)
+
+
+@pytest.fixture(scope="module")
+def web_root(tmp_path_factory):
+    return make_web_root(tmp_path_factory.mktemp("web"))
+
+
+@pytest.fixture
+def stack():
+    with ExitStack() as opened:
+        yield opened
+
+
+@pytest.fixture
+def make(web_root, stack):
+    """A maker of running proxies."""
+    return lambda **options: stack.enter_context(InProcessProxy(web_root, **{"dial_timeout_s": 0.5, **options}))
+
+
+@pytest.fixture
+def trap(stack):
+    server = stack.enter_context(TrapServer())
+    yield server
+    assert server.accepted == 0, "a VNC server was dialled for a client that may not in"
+
+
+def get_reason(port, path, headers=()):
+    """Ask for the status that an upgrade of ``path`` would get, as the console page does."""
+    lines = [f"GET {path} HTTP/1.1", "Host: localhost", "Accept: application/json", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    reply = exchange(port, "\r\n".join([*lines, "", ""]).encode("latin-1"))
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.headers["cache-control"] == "no-store"
+    body = json.loads(reply.rest)
+    assert body["code"] == reply.status
+    assert body["reason"]
+    return reply.status
+
+
+def assert_refused(port, path, status, headers=(), behind=b"", host="localhost"):
+    """What clients need of a refusal: the status, no body, a length that says so, and an end that is no reset."""
+    with connect(port) as sock:
+        sock.sendall(build_upgrade(path, headers, host) + behind)
+        reply = read_reply(sock)
+        rest = reply.rest + read_to_end(sock)
+    assert reply.status == status
+    assert rest == b""
+    assert reply.headers["content-length"] == "0"
+    assert "upgrade" not in reply.headers
+
+
+def assert_same_answer(port, path, status, headers=()):
+    """The upgrade is refused with ``status``, and the page is told the same."""
+    assert_refused(port, path, status, headers)
+    assert get_reason(port, path, headers) == status
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "?",
+        "?token=",
+        "?token=x",
+        "?token=6f9c7a5e-1b6e-4f0e-9a57-2d6d1f3b8c11x",
+        "?token=%00",
+        "?nottoken=x",
+        "?token=a%20b%0d%0a",
+    ],
+)
+def test_no_token_or_a_malformed_one_is_401_and_nobody_is_asked(make, trap, query):
+    proxy = make()
+    assert_same_answer(proxy.novnc_port, f"/{query}", 401)
+    assert proxy.consoleauth.asked == []
+
+
+def test_an_instance_uuid_is_no_token(make, trap):
+    proxy = make()
+    token = proxy.issue(trap)
+    assert_same_answer(proxy.novnc_port, f"/?token={proxy.instance_of(token)}", 401)
+
+
+def test_an_unknown_token_is_401_and_compute_is_not_asked(make, trap):
+    proxy = make()
+    assert_same_answer(proxy.novnc_port, f"/?token={uuid.uuid4()}", 401)
+    assert proxy.compute.asked == []
+
+
+def test_a_token_of_the_other_door_is_401(make, trap):
+    proxy = make()
+    token = proxy.issue(trap, ConsoleType.XVPVNC)
+    assert_same_answer(proxy.novnc_port, f"/?token={token}", 401)
+    assert proxy.compute.asked == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.TokenInvalid("its instance has moved or stopped"), 401),
+        (errors.InstanceNotFound("i"), 401),
+        (errors.InstanceNotRunning("i", "shutoff"), 401),
+        (errors.InstanceNotReady("i", "migrating"), 401),
+        (errors.HypervisorUnavailable("h"), 503),
+        (errors.RpcUnavailable("compute", "validate_console"), 503),
+        (errors.RemoteFailure("compute", "validate_console"), 503),
+    ],
+)
+def test_what_compute_says(make, trap, error, status):
+    proxy = make()
+    proxy.compute.error = error
+    assert_same_answer(proxy.novnc_port, f"/?token={proxy.issue(trap)}", status)
+    assert proxy.counter.total == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.TokenStoreUnavailable("down"),
+        errors.RpcUnavailable("consoleauth", "check_token"),
+        errors.RemoteFailure("c", "m"),
+    ],
+)
+def test_consoleauth_or_its_store_not_reachable_is_503(make, trap, error):
+    proxy = make()
+    proxy.consoleauth.error = error
+    assert_same_answer(proxy.novnc_port, f"/?token={proxy.issue(trap)}", 503)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([FOREIGN], 403),
+        ([("Origin", "null")], 403),
+        ([("Origin", "")], 403),
+        ([("Origin", "https://localhost")], 403),
+        ([("Origin", "http://localhost.evil.example")], 403),
+        ([("Origin", "http://evil-localhost")], 403),
+        ([("Origin", "http://localhost@evil.example")], 403),
+        ([("Origin", "http://localhost"), ("Origin", "http://localhost")], 403),
+        ([("Origin", "http://localhost"), FOREIGN], 403),
+        ([FOREIGN, ("X-Forwarded-Host", "evil.example")], 403),
+        ([("Origin", "http://localhost"), ("Host", "evil.example")], 400),
+    ],
+)
+def test_a_page_of_another_site_is_refused_with_a_valid_token(make, trap, headers, status):
+    proxy = make()
+    assert_same_answer(proxy.novnc_port, f"/?token={proxy.issue(trap)}", status, headers)
+
+
+def test_a_foreign_page_does_not_even_learn_whether_the_token_is_good(make, trap):
+    proxy = make()
+    assert_same_answer(proxy.novnc_port, f"/?token={proxy.issue(trap)}", 403, [FOREIGN])
+    assert proxy.consoleauth.asked == []
+
+
+@pytest.mark.parametrize("origin", [[], [("Origin", "http://localhost")]])
+def test_a_missing_host_is_400(make, trap, origin):
+    proxy = make()
+    assert_refused(proxy.novnc_port, f"/?token={proxy.issue(trap)}", 400, origin, host=None)
+
+
+def test_the_scheme_of_the_page_is_that_of_the_consoles_url(make, trap, stack):
+    proxy = make()
+    secure = proxy.issue(trap, scheme="https")
+    assert_same_answer(proxy.novnc_port, f"/?token={secure}", 403, [("Origin", "http://localhost")])
+    assert_same_answer(
+        proxy.novnc_port, f"/?token={secure}", 403, [("Origin", "http://localhost"), ("X-Forwarded-Proto", "http")]
+    )
+    good = proxy.issue(stack.enter_context(EchoVnc()), scheme="https")
+    assert get_reason(proxy.novnc_port, f"/?token={good}", [("Origin", "https://localhost")]) == 200
+
+
+def test_x_forwarded_proto_counts_from_a_trusted_proxy(make, stack):
+    proxy = make(trusted_proxies=("127.0.0.1",))
+    token = proxy.issue(stack.enter_context(EchoVnc()), scheme="http")
+    forwarded = [("Origin", "https://localhost"), ("X-Forwarded-Proto", "https")]
+    assert get_reason(proxy.novnc_port, f"/?token={token}", forwarded) == 200
+
+
+def test_allowed_origins_let_other_pages_in(make, stack):
+    proxy = make(allowed_origins=("portal.example",))
+    token = proxy.issue(stack.enter_context(EchoVnc()))
+    with RawWebSocket(proxy.novnc_port, f"/?token={token}", [("Origin", "http://Portal.example:8443")]) as client:
+        assert client.reply.status == 101
+    assert_same_answer(proxy.novnc_port, f"/?token={token}", 403, [FOREIGN])
+
+
+def test_a_host_that_was_once_its_own_origin_is_no_origin_later(make, stack):
+    server = stack.enter_context(EchoVnc())
+    proxy = make()
+    token = proxy.issue(server)
+    with connect(proxy.novnc_port) as sock:
+        sock.sendall(build_upgrade(f"/?token={token}", [FOREIGN], host="evil.example"))
+        assert read_reply(sock).status == 101
+    wait_until(lambda: server.open_connections == 0, 5, "the end of the first console")
+    assert_same_answer(proxy.novnc_port, f"/?token={token}", 403, [FOREIGN])
+    assert server.accepted == 1
+
+
+def test_without_an_origin_it_is_no_browser_and_is_let_in(make, stack):
+    proxy = make()
+    token = proxy.issue(stack.enter_context(EchoVnc()))
+    with RawWebSocket(proxy.novnc_port, f"/?token={token}", [("Sec-WebSocket-Protocol", "binary")]) as client:
+        assert client.reply.status == 101
+        assert client.reply.headers["upgrade"].lower() == "websocket"
+        assert client.reply.headers["sec-websocket-protocol"] == "binary"
+        assert client.reply.headers["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        assert client.read_data(len(GREETING)) == GREETING
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/?token={}", []),
+        ("/websockify?token={}", []),
+        ("/any/where?a=b&token={}", []),
+        ("/?token=x&token={}", []),
+        ("/websockify", [("Cookie", "token={}")]),
+        ("/websockify", [("Cookie", "?=!; token={}")]),
+        ("/websockify", [("Cookie", "a=b; =; token={}; \x01")]),
+        ("/?token={}", [("Cookie", "path=%3Ftoken%3D{}")]),
+        ("/?token={}", [("Origin", "http://localhost")]),
+        ("/?token={}", [("Origin", "http://LOCALHOST.")]),
+    ],
+)
+def test_the_token_is_taken_from_query_or_cookie_on_any_path(make, stack, path, headers):
+    proxy = make()
+    token = proxy.issue(stack.enter_context(EchoVnc()))
+    filled = [(name, value.format(token)) for name, value in headers]
+    with RawWebSocket(proxy.novnc_port, path.format(token), filled) as client:
+        assert client.reply.status == 101
+
+
+@pytest.mark.parametrize(
+    "offered", [[], ["binary"], ["base64"], ["base64, binary"], ["base64", "binary"], ["binary,base64"], [""]]
+)
+def test_a_subprotocol_is_chosen_only_from_those_offered(make, stack, offered):
+    proxy = make()
+    token = proxy.issue(stack.enter_context(EchoVnc()))
+    headers = [("Sec-WebSocket-Protocol", value) for value in offered]
+    with RawWebSocket(proxy.novnc_port, f"/?token={token}", headers) as client:
+        assert client.reply.status == 101
+        chosen = client.reply.headers.get("sec-websocket-protocol")
+        assert chosen == ("binary" if "binary" in ",".join(offered) else None)
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("Sec-WebSocket-Version", "12"),
+        ("Sec-WebSocket-Version", None),
+        ("Sec-WebSocket-Key", "x"),
+        ("Sec-WebSocket-Key", None),
+    ],
+)
+def test_a_malformed_upgrade_is_400_before_anybody_is_asked(make, trap, header, value):
+    proxy = make()
+    lines = build_upgrade(f"/?token={proxy.issue(trap)}").decode().split("\r\n")
+    changed = [f"{header}: {value}" if line.startswith(header) else line for line in lines]
+    request = "\r\n".join(line for line in changed if not line.endswith("None")).encode()
+    reply = exchange(proxy.novnc_port, request)
+    assert (reply.status, reply.rest) == (400, b"")
+    assert proxy.consoleauth.asked == []
+
+
+@pytest.mark.parametrize("limit", ["total", "per_source", "per_token", "per_instance"])
+def test_one_console_more_than_a_limit_is_429_and_is_let_in_when_one_has_ended(make, stack, limit):
+    server = stack.enter_context(EchoVnc())
+    proxy = make(limits=Limits(**{"total": 99, "per_source": 99, "per_token": 99, "per_instance": 99, limit: 2}))
+    token = proxy.issue(server)
+    with RawWebSocket(proxy.novnc_port, f"/?token={token}"):
+        with RawWebSocket(proxy.novnc_port, f"/?token={token}"):
+            assert_same_answer(proxy.novnc_port, f"/?token={token}", 429)
+            assert server.accepted == 2
+        wait_until(lambda: proxy.counter.total == 1, 5, "the end of one console")
+        with RawWebSocket(proxy.novnc_port, f"/?token={token}") as client:
+            assert client.reply.status == 101
+
+
+def test_a_dead_vnc_server_is_502(make, stack):
+    server = EchoVnc()
+    server.stop()
+    proxy = make()
+    assert_same_answer(proxy.novnc_port, f"/?token={proxy.issue(server)}", 502)
+
+
+@pytest.mark.parametrize("kind", [ResettingServer, ClosingServer])
+def test_a_vnc_server_that_hangs_up_before_it_greets_is_502(make, stack, kind):
+    proxy = make()
+    assert_same_answer(proxy.novnc_port, f"/?token={proxy.issue(stack.enter_context(kind()))}", 502)
+
+
+@pytest.mark.parametrize("kind", [SilentServer, BlackHole])
+def test_a_vnc_server_that_does_not_answer_is_504_within_the_deadline(make, stack, kind):
+    proxy = make(dial_timeout_s=0.3)
+    token = proxy.issue(stack.enter_context(kind()))
+    began = time.monotonic()
+    assert_same_answer(proxy.novnc_port, f"/?token={token}", 504)
+    assert time.monotonic() - began < 3
+    assert proxy.counter.total == 0
+
+
+def test_a_name_that_does_not_exist_is_502(make, stack):
+    proxy = make()
+    token = proxy.issue(Target("no-such-host.invalid", 5900))
+    assert_same_answer(proxy.novnc_port, f"/?token={token}", 502)
+
+
+def test_the_fresh_address_is_dialled_and_the_old_one_is_not(make, stack, trap):
+    server = stack.enter_context(EchoVnc())
+    proxy = make()
+    proxy.compute.moved_to = Target(server.host, server.port)
+    with RawWebSocket(proxy.novnc_port, f"/?token={proxy.issue(trap)}") as client:
+        assert client.read_data(len(GREETING)) == GREETING
+
+
+def test_the_reason_of_a_console_that_can_be_opened_spends_nothing(make, stack):
+    server = stack.enter_context(EchoVnc())
+    proxy = make(limits=Limits(1, 1, 1, 1))
+    token = proxy.issue(server)
+    for _ in range(3):
+        assert get_reason(proxy.novnc_port, f"/?token={token}") == 200
+        wait_until(lambda: server.open_connections == 0, 5, "the proxy hangs up on the VNC server")
+        assert proxy.counter.total == 0
+    with RawWebSocket(proxy.novnc_port, f"/?token={token}") as client:
+        assert client.reply.status == 101
+
+
+def test_what_a_client_sends_behind_a_refused_upgrade_is_no_reset(make, trap):
+    proxy = make()
+    assert_refused(proxy.novnc_port, "/?token=x", 401, behind=b"\x82\x85abcdhello" * 5000)
+
+
+# internal_access_path
+
+
+def cut_at(stream, position):
+    return [part for part in (stream[:position], stream[position:]) if part]
+
+
+def test_the_reply_to_connect_and_the_greeting_may_share_a_segment(make, stack):
+    server = stack.enter_context(ConnectReplyServer([OK + GREETING]))
+    proxy = make()
+    token = proxy.issue(server, internal_access_path="/console/4711?a=b")
+    with RawWebSocket(proxy.novnc_port, f"/?token={token}") as client:
+        assert client.read_data(len(GREETING)) == GREETING
+        client.send(b"and on")
+        assert client.read_data(6) == b"and on"
+    assert server.requests == [f"CONNECT /console/4711?a=b HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()]
+
+
+@pytest.mark.parametrize("reply", [OK, b"HTTP/1.0 200 Connection established\r\nServer: x\r\n\r\n"])
+def test_the_reply_to_connect_may_be_cut_at_every_byte(make, stack, reply):
+    proxy = make(dial_timeout_s=5)
+    stream = reply + GREETING
+    for position in range(1, len(stream)):
+        with ConnectReplyServer(cut_at(stream, position)) as server:
+            token = proxy.issue(server, internal_access_path="/x")
+            with RawWebSocket(proxy.novnc_port, f"/?token={token}") as client:
+                assert client.read_data(len(GREETING)) == GREETING
+
+
+def test_the_reply_to_connect_may_come_byte_by_byte(make, stack):
+    stream = OK + GREETING
+    server = stack.enter_context(ConnectReplyServer([stream[index : index + 1] for index in range(len(stream))]))
+    proxy = make(dial_timeout_s=5)
+    with RawWebSocket(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}") as client:
+        assert client.read_data(len(GREETING)) == GREETING
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 500 try 200\r\n\r\n",
+        b"HTTP/1.1 404 Not Found\r\nX: HTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        b"HTTP/1.1 20 OK\r\n\r\n",
+        b"HTTP/1.1 200OK\r\n\r\n",
+        b"HTTP/2 200 OK\r\n\r\n",
+        b"HTTP/1.1 201 Created\r\n\r\n",
+        b"200 OK\r\n\r\n",
+        b"\r\n\r\n",
+        b"X: y\r\nHTTP/1.1 200 OK\r\n\r\n",
+        GREETING + b"\r\n\r\n",
+        OK[:-2] + b"X: " + b"y" * 5120 + b"\r\n\r\n",
+    ],
+)
+def test_a_reply_to_connect_that_is_not_200_is_502(make, stack, reply):
+    server = stack.enter_context(ConnectReplyServer([reply + GREETING]))
+    proxy = make()
+    assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}", 502)
+    wait_until(lambda: server.open_connections == 0, 5, "the proxy hangs up")
+
+
+@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\n", OK])
+def test_a_target_that_ends_within_its_reply_is_502(make, stack, reply):
+    server = stack.enter_context(ConnectReplyServer([reply] if reply else [], ends=True))
+    proxy = make()
+    assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}", 502)
+
+
+@pytest.mark.parametrize("segments", [[], [b"HTTP/1.1 200 OK\r\n"], [OK]])
+def test_a_target_that_falls_silent_is_504(make, stack, segments):
+    server = stack.enter_context(ConnectReplyServer(segments))
+    proxy = make(dial_timeout_s=0.3)
+    assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}", 504)
+
+
+def test_a_target_that_sends_a_byte_a_second_is_504_within_the_deadline(make, stack):
+    server = stack.enter_context(ConnectReplyServer([bytes([byte]) for byte in OK + GREETING], pause_s=1))
+    proxy = make(dial_timeout_s=1.3)
+    began = time.monotonic()
+    assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}", 504)
+    assert time.monotonic() - began < 2.5
+
+
+@pytest.mark.parametrize("path", ["/x HTTP/1.1\r\nX: y", "/a b", "/\r\n\r\n", "/\u00e9"])
+def test_a_path_that_would_break_the_request_is_never_sent(make, stack, path):
+    server = stack.enter_context(ConnectReplyServer([OK + GREETING]))
+    proxy = make()
+    assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path=path)}", 502)
+    assert server.requests == []
+
+
+# S6, C5
+
+
+def test_no_peer_is_looked_up_by_name(make, stack):
+    global _resolved  # noqa: PLW0603 - an audit hook has no other way to know
+    server = stack.enter_context(EchoVnc())
+    proxy = make()
+    token = proxy.issue(server)
+    _resolved = []
+    try:
+        get_reason(proxy.novnc_port, f"/?token={token}")
+        assert_refused(proxy.novnc_port, "/?token=x", 401)
+        with RawWebSocket(proxy.novnc_port, f"/?token={token}") as client:
+            assert client.read_data(len(GREETING)) == GREETING
+        exchange(proxy.novnc_port, b"GET /vnc_lite.html HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert _resolved == []
+        # The hook does hear what it is there for.
+        socket.getnameinfo(("127.0.0.1", 80), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+        assert _resolved
+    finally:
+        _resolved = None
+
+
+def encodings(token):
+    """A token as it is, URL-encoded, and as a part of either."""
+    return {token, token.replace("-", "%2D"), urllib.parse.quote(token), token.partition("-")[2]}
+
+
+def send_and_forget(port, request):
+    with connect(port) as sock:
+        sock.sendall(request)
+        read_to_end(sock)
+
+
+def test_no_log_record_holds_a_token(make, stack, caplog):
+    caplog.set_level(logging.DEBUG)
+    server = stack.enter_context(EchoVnc())
+    silent = stack.enter_context(SilentServer())
+    proxy = make(dial_timeout_s=0.2, request_timeout_s=0.2)
+    good, slow, wrong = proxy.issue(server), proxy.issue(silent), proxy.issue(server, ConsoleType.XVPVNC)
+    viewer, unknown = proxy.issue(server, ConsoleType.XVPVNC), str(uuid.uuid4())
+    tokens = [good, slow, wrong, viewer, unknown]
+    for token in tokens:
+        encoded = urllib.parse.quote(f"?token={token}", safe="")
+        for path in (
+            f"/?token={token}",
+            f"/{encoded}",
+            f"/console.html?path={encoded}",
+            f"/{token}",
+            f"/%74oken={token}",
+        ):
+            for headers in ([], [FOREIGN], [("Cookie", f"token={token}")], [("Sec-WebSocket-Key", "x")]):
+                with connect(proxy.novnc_port) as sock:
+                    sock.sendall(build_upgrade(path, headers))
+                    read_reply(sock)
+            for method in ("GET", "HEAD", "POST", "BREW"):
+                request = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nReferer: http://x{path}\r\n"
+                send_and_forget(proxy.novnc_port, f"{request}Connection: close\r\n\r\n".encode())
+            get_reason(proxy.novnc_port, path)
+        for request in (
+            f"GET /?token={token}\r\n\r\n",
+            f"GET /?token={token} HTTP/9.9\r\n\r\n",
+            f"GET /?token={token} x HTTP/1.1\r\n\r\n",
+            f"GET /?token={token} HTTP/1.1\r\nHost",
+            f"GET /?token={token} HTTP/1.1\r\n" + "X: y\r\n" * 150 + "\r\n",
+            f"GET /?token={token}" + "x" * 17000,
+        ):
+            send_and_forget(proxy.novnc_port, request.encode())
+        for request in (f"CONNECT /console?token={token} HTTP/1.0\r\n\r\n", f"GET /?token={token} HTTP/1.0\r\n\r\n"):
+            with connect(proxy.xvp_port) as sock:
+                sock.sendall(request.encode())
+                sock.shutdown(socket.SHUT_WR)
+                read_to_end(sock)
+    assert proxy.consoleauth.asked.count(good) > 5
+    assert any("opened" in record.getMessage() for record in caplog.records)
+    assert any("Refused" in record.getMessage() for record in caplog.records)
+    text = "\n".join(f"{record.getMessage()} {record.args} {record.exc_text}" for record in caplog.records)
+    for token in tokens:
+        for form in encodings(token):
+            assert form not in text
