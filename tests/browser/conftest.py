@@ -8,6 +8,9 @@ import pytest
 
 from support.browser import Browser
 from support.console_server import ConsoleServer
+from support.libvirtd import Libvirtd
+from support.memcached import Memcached
+from support.rabbitmq import RabbitMQ
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,3 +39,21 @@ def browser(browser_of_run: Browser) -> Iterator[Browser]:
 def console_server() -> Iterator[ConsoleServer]:
     with ConsoleServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def memcached() -> Iterator[Memcached]:
+    with Memcached() as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def libvirtd() -> Iterator[Libvirtd]:
+    with Libvirtd() as daemon:
+        yield daemon

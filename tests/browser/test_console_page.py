@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """console.html in a browser: every state it can be in, and that noVNC's own pages work under their policies.
 
-The other side is a stand-in that does as told; the whole path with the real one is in test_console_path.py.
+The other side is a stand-in that does as told; the whole path with the real one is in test_browser.py.
 """
 
 from pathlib import Path

@@ -46,7 +46,9 @@ IS_DRAWN = """
 () => {
     const canvas = document.querySelector('canvas');
     if (!canvas || !canvas.width || !canvas.height) return false;
-    const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+    const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', {willReadFrequently: true});
+    copy.drawImage(canvas, 0, 0);
+    const data = copy.getImageData(0, 0, canvas.width, canvas.height).data;
     return data.some((value, index) => index % 4 === 3 && value !== 0);
 }
 """
@@ -119,10 +121,10 @@ class Tab:
         """Return what the window shows, as PNG."""
         return self.page.screenshot()
 
-    def type_keys(self, *keys: str) -> None:
-        """Press keys one after the other, by their DOM names (``a``, ``Enter``, ``Control+Alt+m``)."""
+    def type_keys(self, *keys: str, hold_ms: float = 0) -> None:
+        """Press keys one after the other, each for ``hold_ms``, by their DOM names (``a``, ``Control+Alt+m``)."""
         for key in keys:
-            self.page.keyboard.press(key)
+            self.page.keyboard.press(key, delay=hold_ms)
 
     def _on_console(self, message: ConsoleMessage) -> None:
         self.messages.append(f"{message.type}: {message.text}")

@@ -8,7 +8,8 @@
 
 import {wordsFor, wordsForClose, wordsForRefusal} from './console_words.js';
 
-const PROBE_TIMEOUT_MS = 15000;
+// The proxy asks two daemons and dials, each with a deadline of its own.
+const PROBE_TIMEOUT_MS = 40000;
 // noVNC ends a session on its own before the WebSocket's close event, which alone knows why.
 const CLOSE_GRACE_MS = 1000;
 
@@ -88,6 +89,7 @@ function connect() {
     session.rfb.scaleViewport = element('fit').getAttribute('aria-pressed') === 'true';
     session.rfb.viewOnly = isSet('view_only', false);
     session.rfb.showDotCursor = true;
+    session.rfb.background = 'transparent';
 }
 
 function leave() {
@@ -139,6 +141,7 @@ async function settle(session, url, code, reason) {
         const words = code === 1005 ? wordsFor('notUnderstood') : wordsForClose(code);
         showEnd('ended', words, reason ? `${code}: ${reason}` : '');
     } else {
+        setState('connecting', 'Asking the proxy why…');
         const answer = await probe(url);
         if (session === current) explain(session.opened, answer);
     }
