@@ -115,6 +115,14 @@ def test_owner_and_name_come_from_the_metadata(
     assert driver.list_instances() == [Instance(UUID, name, InstanceState.SHUTOFF, project_id, user_id, BOTH)]
 
 
+def test_an_owner_can_be_given_to_a_running_guest(libvirtd: Libvirtd, driver: LibvirtDriver) -> None:
+    libvirtd.create(guest_xml("guest", UUID))
+    wait_until(driver.list_instances, TIMEOUT_S, "the guest")
+    element = "<instance><name>db-1</name><owner project='p-own' user='u-own'/></instance>"
+    libvirtd.virsh("metadata", UUID, "--uri", "urn:porthole:instance:1", "--key", "porthole", "--set", element)
+    assert driver.list_instances() == [Instance(UUID, "db-1", InstanceState.RUNNING, "p-own", "u-own", BOTH)]
+
+
 def test_a_guest_through_its_states(libvirtd: Libvirtd, driver: LibvirtDriver) -> None:
     with pytest.raises(errors.InstanceNotFound):
         ask(driver)
