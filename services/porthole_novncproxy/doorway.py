@@ -12,7 +12,9 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
+from porthole_novncproxy.dial import set_socket_options
 from porthole_novncproxy.loop import READ, WRITE, Loop, Timer
 
 LOG = logging.getLogger(__name__)
@@ -20,6 +22,9 @@ LOG = logging.getLogger(__name__)
 MAX_HEAD_BYTES = 16384
 _ACCEPTS_PER_TURN = 64
 _ACCEPT_PAUSE_S = 0.5
+# How long a client that was answered for the last time may take to see it.
+_LINGER_S = 2.0
+_DISCARD_BYTES = 65536
 _END_OF_HEAD = b"\r\n\r\n"
 # TLS records begin with their content type, handshake (RFC 8446 section 5.1).
 _TLS_HANDSHAKE = 0x16
@@ -87,6 +92,20 @@ class Doorway:
         """Wait for the next request of a connection whose last one was answered (RFC 9112 section 9.3)."""
         self._loop.call_soon(lambda: self._await_request(connection))
 
+    def hang_up(self, connection: Connection) -> None:
+        """Close a connection whose last request was answered, so that the answer arrives."""
+        self._loop.call_soon(lambda: self._linger(connection))
+
+    def refuse(self, connection: Connection, status: HTTPStatus, *headers: str) -> None:
+        """Answer ``status`` without a body, and hang up. In the loop's thread."""
+        lines = (f"HTTP/1.1 {int(status)} {status.phrase}", *headers, "Content-Length: 0", "Connection: close", "", "")
+        try:
+            connection.sock.send("\r\n".join(lines).encode("ascii"))
+        except OSError as exc:
+            LOG.debug("%s did not wait for its refusal: %s", connection.address[0], type(exc).__name__)
+        self._forget(connection)
+        self._linger(connection)
+
     def _resume(self, listener: socket.socket) -> None:
         if listener in self._listeners:
             self._loop.register(listener.fileno(), READ, lambda _events: self._accept(listener))
@@ -105,7 +124,7 @@ class Doorway:
                 self._loop.unregister(listener.fileno())
                 self._loop.call_later(_ACCEPT_PAUSE_S, lambda: self._resume(listener))
                 return
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            set_socket_options(sock)
             self._await_request(Connection(sock, (address[0], address[1]), self._listeners[listener], sock.fileno()))
 
     def _await_request(self, connection: Connection) -> None:
@@ -116,7 +135,8 @@ class Doorway:
         connection.timer = self._loop.call_later(self._timeout_s, lambda: self._time_out(connection))
         self._waiting[connection.fd] = connection
         self._loop.register(connection.fd, READ, lambda _events: self._on_ready(connection))
-        if connection.received:
+        if connection.served:
+            # Its next request may be here already, in ``received`` or within TLS, where epoll does not see it.
             self._on_ready(connection)
 
     def _on_ready(self, connection: Connection) -> None:
@@ -143,7 +163,7 @@ class Doorway:
             connection.sock = self.context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
         elif is_tls or (self._ssl_only and first):
             LOG.info("%s speaks %s to a port that does not", connection.address[0], "TLS" if is_tls else "plain HTTP")
-            self._refuse(connection, 400, "Bad Request")
+            self.refuse(connection, HTTPStatus.BAD_REQUEST)
             return False
         return True
 
@@ -152,7 +172,7 @@ class Doorway:
             connection.sock.do_handshake()
         while _END_OF_HEAD not in connection.received:
             if len(connection.received) >= MAX_HEAD_BYTES:
-                self._refuse(connection, 431, "Request Header Fields Too Large")
+                self.refuse(connection, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
                 return
             chunk = connection.sock.recv(MAX_HEAD_BYTES - len(connection.received))
             if not chunk:
@@ -169,18 +189,38 @@ class Doorway:
     def _time_out(self, connection: Connection) -> None:
         """408 for half a request; a connection that said nothing is just closed, as browsers expect of spare ones."""
         if connection.received:
-            self._refuse(connection, 408, "Request Timeout")
+            self.refuse(connection, HTTPStatus.REQUEST_TIMEOUT)
         else:
             self._drop(connection)
 
-    def _refuse(self, connection: Connection, status: int, phrase: str) -> None:
-        reply = f"HTTP/1.1 {status} {phrase}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode("ascii")
+    def _linger(self, connection: Connection) -> None:
+        """End our stream and pass over what still comes, until the client ends its own (RFC 9112 section 9.6).
+
+        Unread input would turn the close into a reset, which takes the answer with it.
+        """
         try:
-            connection.sock.send(reply)
-            # Unread input would turn the close into a reset and take the reply with it.
-            connection.sock.recv(MAX_HEAD_BYTES)
+            connection.sock.setblocking(False)
+            connection.sock.shutdown(socket.SHUT_WR)
         except OSError as exc:
-            LOG.debug("%s did not wait for its refusal: %s", connection.address[0], type(exc).__name__)
+            LOG.debug("%s was gone before it was hung up on: %s", connection.address[0], type(exc).__name__)
+            connection.sock.close()
+            return
+        if not self._listeners:
+            self._discard(connection)
+            connection.sock.close()
+            return
+        connection.timer = self._loop.call_later(_LINGER_S, lambda: self._drop(connection))
+        self._waiting[connection.fd] = connection
+        self._loop.register(connection.fd, READ, lambda _events: self._discard(connection))
+
+    def _discard(self, connection: Connection) -> None:
+        try:
+            if connection.sock.recv(_DISCARD_BYTES):
+                return
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            LOG.debug("%s broke the connection off: %s", connection.address[0], type(exc).__name__)
         self._drop(connection)
 
     def _forget(self, connection: Connection) -> None:

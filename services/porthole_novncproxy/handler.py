@@ -48,6 +48,8 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
 
     server_version = "Porthole"
     protocol_version = "HTTP/1.1"
+    # What a request without a version gets: as HTTP/0.9 it would be refused without a status.
+    default_request_version = "HTTP/1.0"
     error_content_type = "text/plain"
     error_message_format = "%(code)d %(message)s\n"
     rfile: Any

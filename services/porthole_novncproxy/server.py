@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from http import HTTPStatus
 
 from porthole_common import errors
 from porthole_novncproxy import xvp
@@ -29,7 +30,6 @@ NOVNC = "novnc"
 XVPVNC = "xvpvnc"
 # How long a client may take to take an answer.
 _WRITE_TIMEOUT_S = 10.0
-_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
 
 
 class ProxyServer:
@@ -108,8 +108,7 @@ class ProxyServer:
         """Give a request to a handshake thread; turn it away when too many wait already."""
         if not self._places.acquire(blocking=False):
             LOG.warning("Turned %s away: [novncproxy] handshake_backlog is reached", connection.address[0])
-            with connection.sock:
-                connection.sock.send(_BUSY)
+            self._doorway.refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE, "Retry-After: 1")
             return
         future = self._threads.submit(self._answer, connection, head)
         future.add_done_callback(lambda _done: self._places.release())
@@ -126,7 +125,7 @@ class ProxyServer:
             LOG.exception("A request of %s failed", connection.address[0])
         finally:
             if not kept:
-                _hang_up(connection.sock)
+                self._doorway.hang_up(connection)
 
     def _answer_http(self, connection: Connection, head: bytes) -> bool:
         """Answer a browser; return whether somebody else has its socket now."""
@@ -152,18 +151,3 @@ class ProxyServer:
             raise
         self._relay.open(connection.sock, bytes(connection.received), admission, RawCodec())
         return True
-
-
-def _hang_up(sock: socket.socket) -> None:
-    """Close a connection so that what was written to it arrives: unread input would make it a reset."""
-    try:
-        sock.settimeout(0)
-        sock.shutdown(socket.SHUT_WR)
-        while sock.recv(65536):
-            continue
-    except BlockingIOError:
-        LOG.debug("A connection was closed with nothing left to read")
-    except OSError as exc:
-        LOG.debug("A connection was gone before it was closed: %s", type(exc).__name__)
-    finally:
-        sock.close()
