@@ -63,10 +63,11 @@ class HttpServer:
         try:
             self._server.prepare()
         except OSError as error:
-            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-            taken = cause.errno in (errno.EADDRINUSE, errno.EACCES, errno.EPERM)
+            cause = self._server.bind_error or error
+            taken = cause.errno in (errno.EADDRINUSE, errno.EACCES)
             option = "[api] bind_port" if taken else "[api] bind_host"
-            raise errors.ConfigInvalid(option, f"cannot listen on {host} port {port}: {cause.strerror}") from error
+            reason = cause.strerror or str(cause)
+            raise errors.ConfigInvalid(option, f"cannot listen on {host} port {port}: {reason}") from error
         self._thread.start()
         LOG.info("Listening on %s port %d", host, self.port)
 
@@ -98,6 +99,22 @@ class _Server(cheroot_wsgi.Server):
             accepted_queue_timeout=0,
         )
         self.ConnectionClass = _Connection
+        self.bind_error: OSError | None = None
+
+    def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:  # noqa: A002 - cheroot's name
+        """Bind one socket; cheroot's own would leave it open when that fails, and keep only the error's text."""
+        sock: socket.socket = self.prepare_socket(
+            self.bind_addr, family, type, proto, self.nodelay, self.ssl_adapter, reuse_port=False
+        )
+        try:
+            self.bind_socket(sock, self.bind_addr)  # type: ignore[no-untyped-call]
+        except OSError as error:
+            sock.close()
+            self.bind_error = error
+            raise
+        self.socket = sock
+        self.bind_addr = self.resolve_real_bind_addr(sock)  # type: ignore[no-untyped-call]
+        return sock
 
     def process_conn(self, conn: "_Connection") -> None:
         """Put a new connection to those that wait for a request, and one that has a request before the threads."""

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP server of porthole-api on real sockets: bodies nobody reads, clients that dawdle, and broken HTTP.
+
+The application is the real one, on fakes of compute and consoleauth; no broker is needed.
+"""
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from porthole_api.http_server import DISCARD_TIMEOUT_S, MAX_HEADER_BYTES, REQUEST_DEADLINE_S, HttpServer
+from porthole_common import errors
+from support.api import Api, build_instance, build_uuid
+from support.ports import free_port
+
+PATH = f"/v2.1/servers/{build_uuid(1)}/action"
+BODY = json.dumps({"os-getVNCConsole": {"type": "novnc"}}).encode()
+THREADS = 3
+# What a loaded machine may add to a deadline.
+SLACK_S = 3.0
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api([build_instance(1)])
+
+
+@pytest.fixture
+def server(api: Api) -> Iterator[HttpServer]:
+    server = HttpServer(api.application, "127.0.0.1", 0, THREADS)
+    server.start()
+    yield server
+    server.stop()
+
+
+class Client:
+    """One connection, on which bytes are sent as they are."""
+
+    def __init__(self, server: HttpServer, host: str = "127.0.0.1") -> None:
+        self.sock = socket.create_connection((host, server.port), timeout=30)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+    def send(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def read_answer(self) -> tuple[int, http.client.HTTPResponse, bytes]:
+        response = http.client.HTTPResponse(self.sock)
+        response.begin()
+        return response.status, response, response.read()
+
+    def is_at_end(self) -> bool:
+        """Whether the server has closed in order: an end, not a reset."""
+        return self.sock.recv(1) == b""
+
+
+def build_post(body: bytes, path: str = PATH, length: object = None, **headers: str) -> bytes:
+    length = len(body) if length is None else length
+    lines = [f"POST {path} HTTP/1.1", "Host: api", "Content-Type: application/json", f"Content-Length: {length}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+GET = b"GET /v2.1/servers HTTP/1.1\r\nHost: api\r\n\r\n"
+
+
+def test_requests_follow_each_other_on_one_connection(server: HttpServer) -> None:
+    with Client(server) as client:
+        for request in (GET, build_post(BODY), GET, build_post(b"{}"), GET):
+            client.send(request)
+            status, _, body = client.read_answer()
+            assert status == (400 if b"{}" in request else 200), body
+
+
+@pytest.mark.parametrize("size", [1 << 20, 3 << 20])
+def test_a_huge_body_that_is_sent_whole_gets_the_reason(server: HttpServer, api: Api, size: int) -> None:
+    with Client(server) as client:
+        client.send(build_post(b'{"os-getVNCConsole": "' + b"x" * size + b'"}'))
+        status, response, body = client.read_answer()
+        assert (status, list(json.loads(body))) == (400, ["badRequest"])
+        assert "65536" in json.loads(body)["badRequest"]["message"]
+        assert response.getheader("Connection") == "close"
+        assert client.is_at_end()
+    assert api.compute.calls == []
+
+
+def test_a_body_without_end_is_not_read_for_ever(server: HttpServer) -> None:
+    with Client(server) as client:
+        client.send(build_post(b"", length=10**12))
+        assert client.read_answer()[0] == 400
+        with pytest.raises(OSError):
+            client.send(b"x" * (64 << 20))
+
+
+@pytest.mark.parametrize("first", [b"", BODY[:5]], ids=["none", "part"])
+def test_a_body_that_does_not_come_is_a_timeout(server: HttpServer, first: bytes) -> None:
+    with Client(server) as client:
+        started_at_s = time.monotonic()
+        client.send(build_post(first, length=len(BODY)))
+        status, response, body = client.read_answer()
+        assert (status, list(json.loads(body))) == (408, ["computeFault"])
+        assert response.getheader("OpenStack-API-Version") == "compute 2.1"
+        assert time.monotonic() - started_at_s < REQUEST_DEADLINE_S + SLACK_S
+
+
+@pytest.mark.parametrize("start", [build_post(b"", length=1000), GET[:20]], ids=["body", "header"])
+def test_a_client_that_drips_has_no_more_time_than_another(server: HttpServer, start: bytes) -> None:
+    with Client(server) as client:
+        client.send(start)
+        started_at_s = time.monotonic()
+        stop = threading.Event()
+
+        def drip() -> None:
+            while not stop.wait(0.2):
+                try:
+                    client.send(b"x")
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            assert client.read_answer()[0] == 408
+            assert time.monotonic() - started_at_s < REQUEST_DEADLINE_S + SLACK_S
+        finally:
+            stop.set()
+            thread.join()
+
+
+def test_silent_connections_hold_no_thread(server: HttpServer) -> None:
+    silent = [Client(server) for _ in range(20 * THREADS)]
+    try:
+        for _ in range(3):
+            with Client(server) as client:
+                started_at_s = time.monotonic()
+                client.send(GET)
+                assert client.read_answer()[0] == 200
+                assert time.monotonic() - started_at_s < SLACK_S
+    finally:
+        for client in silent:
+            client.sock.close()
+
+
+@pytest.mark.parametrize("rest", [b"", b"0\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n", b"ffffffff\r\nx"])
+def test_chunks_are_refused_and_are_no_request(server: HttpServer, rest: bytes) -> None:
+    head = f"POST {PATH} HTTP/1.1\r\nHost: api\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with Client(server) as client:
+        client.send(head.encode() + rest + GET)
+        status, response, body = client.read_answer()
+        assert (status, response.getheader("Connection")) == (400, "close")
+        assert b"Content-Length" in body
+        assert client.is_at_end()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/v2.1/nothing", 404), ("/v2.1/servers", 405), (PATH, 400)], ids=["404", "405", "400"]
+)
+def test_an_unread_body_is_no_request(server: HttpServer, path: str, status: int) -> None:
+    """With its length, or one that is longer than the body: what follows is body, and never answered."""
+    with Client(server) as client:
+        client.send(build_post(GET, path, Content_Type="text/plain"))
+        assert client.read_answer()[0] == status
+    with Client(server) as client:
+        client.send(build_post(b"", path, length=10 * len(GET), Content_Type="text/plain") + GET)
+        assert client.read_answer()[0] == status
+        assert client.is_at_end()
+
+
+@pytest.mark.parametrize("length", ["-5", "+5", "5_0", "0x5", "5, 5", "\u0665"])
+def test_a_strange_length_is_a_bad_request(server: HttpServer, length: str) -> None:
+    with Client(server) as client:
+        client.send(build_post(BODY, length=length))
+        assert client.read_answer()[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"\x00\xff\r\n\r\n", 400),
+        (b"GET\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 505),
+        (b"GET http://elsewhere.example/v2.1 HTTP/1.1\r\nHost: api\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
+        (b"GET /" + b"x" * MAX_HEADER_BYTES + b" HTTP/1.1\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEADER_BYTES + b"\r\n\r\n", 413),
+        (b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * 10000 + b"\r\n", 413),
+        (b"CONNECT a:1 HTTP/1.1\r\n\r\n", 405),
+    ],
+)
+def test_broken_http_gets_an_answer(server: HttpServer, request_: bytes, status: int) -> None:
+    with Client(server) as client:
+        client.send(request_)
+        assert client.read_answer()[0] == status
+
+
+def test_a_request_without_host_is_told_the_address(server: HttpServer) -> None:
+    with Client(server) as client:
+        client.send(b"GET /v2.1 HTTP/1.0\r\n\r\n")
+        _, _, body = client.read_answer()
+        assert json.loads(body)["version"]["links"][0]["href"] == f"http://127.0.0.1:{server.port}/v2.1/"
+
+
+@pytest.mark.parametrize("token_path", ["/v2.1/x?path=%3Ftoken%3Ds3cret", "/%e9?token=s3cret"])
+def test_the_server_logs_no_path(server: HttpServer, token_path: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG"), Client(server) as client:
+        client.send(f"GET {token_path} HTTP/1.1\r\n\r\n".encode())
+        assert client.read_answer()[0] == 404
+        client.send(b"nonsense s3cret\r\n\r\n")
+        assert client.read_answer()[0] == 400
+    assert "s3cret" not in caplog.text
+
+
+def test_a_client_that_goes_away_in_the_middle_harms_nobody(server: HttpServer) -> None:
+    for data in (b"", GET[:10], build_post(BODY)[:-5], build_post(b"x" * (1 << 20))[:50000]):
+        for _ in range(2 * THREADS):
+            with Client(server) as client:
+                client.send(data)
+    with Client(server) as client:
+        client.send(GET)
+        assert client.read_answer()[0] == 200
+
+
+def test_it_listens_on_ipv6(api: Api) -> None:
+    server = HttpServer(api.application, "::1", 0, 1)
+    server.start()
+    try:
+        with Client(server, "::1") as client:
+            client.send(GET)
+            assert client.read_answer()[0] == 200
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("address", "option"),
+    [
+        (lambda used: ("127.0.0.1", used), "[api] bind_port"),
+        (lambda _: ("192.0.2.1", free_port()), "[api] bind_host"),
+        (lambda _: ("no-such-host.invalid", free_port()), "[api] bind_host"),
+    ],
+    ids=["port-in-use", "foreign-address", "unknown-name"],
+)
+def test_an_address_that_cannot_be_had_names_the_option(
+    server: HttpServer, api: Api, address: Callable[[int], tuple[str, int]], option: str
+) -> None:
+    other = HttpServer(api.application, *address(server.port), 1)
+    with pytest.raises(errors.ConfigInvalid) as caught:
+        other.start()
+    assert caught.value.option == option
+    other.stop()
+
+
+def test_a_stop_waits_for_the_request_under_way_and_leaves_no_thread(api: Api) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        begun.set()
+        assert go_on.wait(30)
+        return api.application(environ, start_response)
+
+    before = set(threading.enumerate())
+    server = HttpServer(application, "127.0.0.1", 0, THREADS)
+    server.start()
+    with Client(server) as client:
+        client.send(GET)
+        assert begun.wait(30)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        go_on.set()
+        assert client.read_answer()[0] == 200
+        stopping.join(30)
+    assert set(threading.enumerate()) <= before | {stopping}
+
+
+def test_the_discard_has_an_end(server: HttpServer) -> None:
+    with Client(server) as client:
+        started_at_s = time.monotonic()
+        client.send(build_post(b"x", length=1 << 20))
+        assert client.read_answer()[0] == 400
+        assert client.is_at_end()
+        assert time.monotonic() - started_at_s < DISCARD_TIMEOUT_S + SLACK_S
