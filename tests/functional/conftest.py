@@ -46,10 +46,19 @@ def libvirtd(libvirtd_of_run: Libvirtd) -> Iterator[Libvirtd]:
     libvirtd_of_run.remove_guests()
 
 
-@pytest.fixture
-def own_rabbitmq(tmp_path: Path) -> Iterator[RabbitMQ]:
-    with RabbitMQ(tmp_path / "rabbitmq") as broker:
+@pytest.fixture(scope="session")
+def rabbitmq_to_break(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq-to-break")) as broker:
         yield broker
+
+
+@pytest.fixture
+def own_rabbitmq(rabbitmq_to_break: RabbitMQ) -> Iterator[RabbitMQ]:
+    """A broker that the test may stop, kill and freeze; it runs again for the next one, since a start takes long."""
+    yield rabbitmq_to_break
+    rabbitmq_to_break.resume()
+    if not rabbitmq_to_break.process.running:
+        rabbitmq_to_break.start()
 
 
 @pytest.fixture

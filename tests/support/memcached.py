@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A memcached of the tests' own, on a free loopback port."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -18,18 +19,19 @@ from support.processes import Process
 class Memcached:
     """Start, stop, pause and ask one memcached; a restart keeps the port and forgets the items.
 
-    ``arguments`` are further ones of memcached(1), such as ``["-m", "1"]``.
+    ``arguments`` are further ones of memcached(1), such as ``["-m", "1"]``; ``host`` is the loopback address.
     """
 
-    def __init__(self, arguments: Sequence[str] = ()) -> None:
+    def __init__(self, arguments: Sequence[str] = (), host: str = "127.0.0.1") -> None:
         executable = shutil.which("memcached")
         assert executable, "memcached is not installed (see bindep.txt)"
         self.port = free_port()
-        self.address = f"127.0.0.1:{self.port}"
+        self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        self._host = host
         self._directory = Path(tempfile.mkdtemp(prefix="porthole-memcached-"))
         # memcached refuses to run as root without being told whom to become.
         identity = ["-u", "nobody"] if os.geteuid() == 0 else []
-        argv = [executable, "-l", "127.0.0.1", "-p", str(self.port), "-U", "0", "-t", "2", *identity, *arguments]
+        argv = [executable, "-l", host, "-p", str(self.port), "-U", "0", "-t", "2", *identity, *arguments]
         self.process = Process(argv, self._directory / "memcached.log")
 
     def start(self) -> None:
@@ -61,7 +63,7 @@ class Memcached:
 
     def command(self, text: str) -> str:
         """Send one command of the text protocol and return the answer up to its last line, END or otherwise."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as sock:
+        with socket.create_connection((self._host, self.port), timeout=10) as sock:
             sock.sendall(text.encode() + b"\r\n")
             answer = b""
             while not answer.endswith(
@@ -71,6 +73,19 @@ class Memcached:
                 assert chunk, f"memcached closed after {answer!r}"
                 answer += chunk
         return answer.decode()
+
+    def fill(self) -> None:
+        """Store items of all the sizes that tokens and indexes may have until there is no room (with ``-M``)."""
+        with socket.create_connection((self._host, self.port), timeout=10) as sock, sock.makefile("rb") as answers:
+            size = 50
+            while size < 20000:
+                for batch in itertools.count():
+                    names = [f"fill-{size}-{batch}-{number}" for number in range(50)]
+                    sock.sendall(b"".join(b"set %s 0 0 %d\r\n%s\r\n" % (n.encode(), size, b"x" * size) for n in names))
+                    refused = [answers.readline() for _ in names].count(b"STORED\r\n") < len(names)
+                    if refused or batch * 50 * size > 4 << 20:
+                        break
+                size += size // 5
 
     def stats(self) -> dict[str, int]:
         """Return the numbers among ``stats``: cmd_get, cmd_set, curr_items, evictions, total_connections, ..."""

@@ -17,7 +17,7 @@ from porthole_common.model import ConnectInfo, ConsoleType, TokenReason
 from porthole_consoleauth.token_store import MAX_TOKENS_PER_INSTANCE, StoredConsole, TokenStore
 
 TTL_S = 300
-JUNK_TOKENS = [
+JUNK_TOKENS: list[Any] = [
     "",
     " ",
     "a b",

@@ -1,0 +1,484 @@
+# SPDX-License-Identifier: Apache-2.0
+"""porthole-consoleauth as a process, with a real RabbitMQ and a real memcached, called over RPC."""
+
+import functools
+import hashlib
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from oslo_config import cfg
+
+from porthole_common import errors, published
+from porthole_common.context import RequestContext
+from porthole_common.model import ConnectInfo, ConsoleType, TokenReason
+from porthole_common.rpc import Rpc
+from porthole_consoleauth.rpcapi import ConsoleAuthAPI
+from support.bus import parse_global_conf
+from support.daemons import Porthole
+from support.memcached import Memcached
+from support.processes import wait_until
+from support.rabbitmq import RabbitMQ
+from support.token_store_contract import JUNK_TOKENS
+
+RPC_TIMEOUT_S = 3
+# What a call may take beyond its deadline, on a machine that is busy with other things.
+SLACK_S = 1.5
+OPTIONS = {"api": {"rpc_timeout": RPC_TIMEOUT_S}, "memcache": {"timeout": 0.5, "connect_timeout": 0.5}}
+
+
+def context() -> RequestContext:
+    return RequestContext(user_id="user1", project_id="project1", overwrite=False)
+
+
+def new_uuid() -> str:
+    return str(uuid.uuid4())
+
+
+class Caller:
+    """Another service's side of the RPC: one Rpc, as each process has one."""
+
+    def __init__(self, broker: RabbitMQ) -> None:
+        self.rpc = Rpc(cfg.CONF, RPC_TIMEOUT_S, transport_url=broker.transport_url)
+        self.api = ConsoleAuthAPI(self.rpc)
+
+    def authorize(self, instance_uuid: str | None = None, **changes: Any) -> str:
+        """Have a new token authorized and return it."""
+        values: dict[str, Any] = {
+            "instance_uuid": instance_uuid or new_uuid(),
+            "console_type": ConsoleType.NOVNC,
+            "host": "192.0.2.1",
+            "port": 5901,
+            "access_url": "http://proxy:6080/console.html",
+            "compute_host": "host1",
+            "token": new_uuid(),
+            **changes,
+        }
+        self.api.authorize_console(context(), ConnectInfo(**values))
+        return str(values["token"])
+
+    def is_valid(self, token: str) -> bool:
+        """Say whether the token opens something; whatever is not "unknown" is raised."""
+        try:
+            self.api.check_token(context(), token)
+        except errors.TokenInvalid as exc:
+            if exc.reason != TokenReason.UNKNOWN:
+                raise
+            return False
+        return True
+
+    def works(self) -> bool:
+        """Say whether a token can be had and used now."""
+        try:
+            return self.is_valid(self.authorize())
+        except errors.Unavailable:
+            return False
+
+
+@pytest.fixture
+def make_caller() -> Iterator[Callable[[RabbitMQ], Caller]]:
+    made: list[Caller] = []
+    parse_global_conf()
+
+    def make(broker: RabbitMQ) -> Caller:
+        made.append(Caller(broker))
+        return made[-1]
+
+    yield make
+    for caller in made:
+        caller.rpc.close()
+    cfg.CONF.reset()
+
+
+@pytest.fixture
+def caller(rabbitmq: RabbitMQ, make_caller: Callable[[RabbitMQ], Caller]) -> Caller:
+    return make_caller(rabbitmq)
+
+
+def start(make_porthole: Callable[..., Porthole], **arguments: Any) -> Porthole:
+    return make_porthole(**{"daemons": ["consoleauth"], "options": OPTIONS, **arguments})
+
+
+def timed(call: Callable[[], object]) -> tuple[float, Exception | None]:
+    """Return how long ``call`` took, in seconds, and the Porthole error that it raised."""
+    begin = time.monotonic()
+    try:
+        call()
+    except errors.PortholeError as exc:
+        return time.monotonic() - begin, exc
+    return time.monotonic() - begin, None
+
+
+def test_the_life_of_a_token(make_porthole: Callable[..., Porthole], caller: Caller) -> None:
+    porthole = start(make_porthole)
+    info = ConnectInfo(
+        instance_uuid=new_uuid(),
+        console_type=ConsoleType.XVPVNC,
+        host="2001:db8::1",
+        port=5999,
+        access_url="https://proxy:6081/console?token=x",
+        compute_host="host1",
+        internal_access_path="/some/path",
+        token=new_uuid(),
+    )
+    assert info.token
+    before = datetime.now(UTC)
+    expires_at = caller.api.authorize_console(context(), info)
+    assert 595 < (expires_at - before).total_seconds() < 605
+    found = caller.api.check_token(context(), info.token)
+    assert (found.target, found.instance_uuid, found.console_type) == (
+        info.target,
+        info.instance_uuid,
+        info.console_type,
+    )
+    assert (found.internal_access_path, found.compute_host) == ("/some/path", "host1")
+    assert (found.expires_at, found.token, found.access_url) == (expires_at, None, "https://proxy:6081")
+    assert caller.api.delete_tokens_for_instance(context(), info.instance_uuid) == 1
+    assert not caller.is_valid(info.token)
+    assert info.token not in porthole.logs()
+
+
+def test_the_clear_token_is_nowhere_in_the_store(
+    make_porthole: Callable[..., Porthole], caller: Caller, own_memcached: Memcached
+) -> None:
+    start(make_porthole, memcached=own_memcached)
+    token = caller.authorize()
+    dump = own_memcached.command("lru_crawler metadump all")
+    keys = [line.split()[0].removeprefix("key=") for line in dump.splitlines() if line.startswith("key=")]
+    assert len(keys) == 2
+    content = dump + "".join(own_memcached.command(f"get {key.replace('%3A', ':')}") for key in keys)
+    assert "192.0.2.1" in content
+    assert token not in content
+
+
+def test_a_token_expires(make_porthole: Callable[..., Porthole], caller: Caller) -> None:
+    start(make_porthole, options={**OPTIONS, "consoleauth": {"token_ttl": 2}})
+    token = caller.authorize()
+    assert caller.is_valid(token)
+    wait_until(lambda: not caller.is_valid(token), 10, "the token's end")
+
+
+def test_a_revocation_reaches_subscribers(
+    make_porthole: Callable[..., Porthole], caller: Caller, rabbitmq: RabbitMQ
+) -> None:
+    start(make_porthole)
+    heard: list[str] = []
+    server = caller.rpc.get_server(
+        published.REVOCATIONS_TOPIC, "test-proxy", [published.RevocationEndpoint(heard.append)]
+    )
+    server.start()
+    instance_uuid = new_uuid()
+    caller.authorize(instance_uuid)
+    caller.api.delete_tokens_for_instance(context(), instance_uuid)
+    wait_until(lambda: heard == [instance_uuid], 10, "the revocation")
+    server.stop()
+
+
+def test_junk_tokens_never_reach_memcached(
+    make_porthole: Callable[..., Porthole], caller: Caller, own_memcached: Memcached
+) -> None:
+    start(make_porthole, memcached=own_memcached)
+    caller.authorize()
+    names = ("cmd_get", "cmd_set", "cmd_touch", "cmd_flush")
+    before = own_memcached.stats()
+    for token in JUNK_TOKENS:
+        with pytest.raises(errors.TokenInvalid) as caught:
+            caller.api.check_token(context(), token)
+        assert caught.value.reason == TokenReason.MALFORMED
+    after = own_memcached.stats()
+    assert {name: after[name] for name in names} == {name: before[name] for name in names}
+
+
+def test_an_instance_as_token_opens_nothing(make_porthole: Callable[..., Porthole], caller: Caller) -> None:
+    start(make_porthole)
+    instance_uuid = new_uuid()
+    caller.authorize(instance_uuid)
+    assert not caller.is_valid(instance_uuid)
+
+
+def test_fifty_authorizes_and_a_revocation(make_porthole: Callable[..., Porthole], caller: Caller) -> None:
+    """O5: no token that was given out before the revocation began passes after it."""
+    porthole = start(make_porthole)
+    porthole.add("consoleauth", "consoleauth2", {"DEFAULT": {"host": "host-b"}})
+    porthole.start_daemon("consoleauth2")
+    instance_uuid = new_uuid()
+    tokens: list[str] = []
+    enough = threading.Event()
+
+    def authorize(_number: int) -> None:
+        tokens.append(caller.authorize(instance_uuid))
+        if len(tokens) == 25:
+            enough.set()
+
+    with ThreadPoolExecutor(50) as pool:
+        done = [pool.submit(authorize, number) for number in range(50)]
+        assert enough.wait(30)
+        earlier = list(tokens)
+        caller.api.delete_tokens_for_instance(context(), instance_uuid)
+        assert not any(caller.is_valid(token) for token in earlier)
+    for future in done:
+        future.result()
+    assert len(tokens) == 50
+    assert not any(caller.is_valid(token) for token in earlier)
+    caller.api.delete_tokens_for_instance(context(), instance_uuid)
+    assert not any(caller.is_valid(token) for token in tokens)
+
+
+def test_two_consoleauths_are_one(make_porthole: Callable[..., Porthole], caller: Caller) -> None:
+    """O3: 200 of 200 tokens work whoever answers; then one dies, then both restart."""
+    porthole = start(make_porthole)
+    second = porthole.add("consoleauth", "consoleauth2", {"DEFAULT": {"host": "host-b"}})
+    porthole.start_daemon("consoleauth2")
+    tokens = [caller.authorize() for _ in range(200)]
+    assert all(caller.is_valid(token) for token in tokens)
+    assert all("is authorized" in process.log() for process in (porthole.consoleauth, second))
+    second.kill()
+    # What was on its way to the dead one may be lost with it; what the broker knows of its end goes to the other.
+    wait_until(caller.works, 30, "the one that is left")
+    assert all(caller.is_valid(token) for token in tokens)
+    porthole.consoleauth.stop()
+    porthole.start_daemon("consoleauth2")
+    porthole.start_daemon("consoleauth")
+    assert all(caller.is_valid(token) for token in tokens)
+
+
+def assert_store_unavailable(caller: Caller, token: str) -> None:
+    """Each method says in time that the store is unavailable, and never that a token is unknown."""
+    for call in (
+        caller.authorize,
+        lambda: caller.api.check_token(context(), token),
+        lambda: caller.api.check_token(context(), new_uuid()),
+        lambda: caller.api.delete_tokens_for_instance(context(), new_uuid()),
+    ):
+        seconds, error = timed(call)
+        assert isinstance(error, errors.TokenStoreUnavailable), error
+        assert seconds < RPC_TIMEOUT_S
+
+
+def test_memcached_stops_and_comes_back(
+    make_porthole: Callable[..., Porthole], caller: Caller, own_memcached: Memcached
+) -> None:
+    start(make_porthole, memcached=own_memcached)
+    token = caller.authorize()
+    own_memcached.stop()
+    assert_store_unavailable(caller, token)
+    own_memcached.start()
+    # Not one request is lost to a connection that died with the old memcached.
+    assert all(caller.is_valid(caller.authorize()) for _ in range(20))
+    assert not caller.is_valid(token)
+
+
+def test_memcached_restarts_between_two_requests(
+    make_porthole: Callable[..., Porthole], caller: Caller, own_memcached: Memcached
+) -> None:
+    start(make_porthole, memcached=own_memcached)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda _: caller.authorize(), range(64)))
+    own_memcached.restart()
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(lambda _: caller.is_valid(caller.authorize()), range(64)))
+
+
+def test_memcached_hangs_and_goes_on(
+    make_porthole: Callable[..., Porthole], caller: Caller, own_memcached: Memcached
+) -> None:
+    start(make_porthole, memcached=own_memcached)
+    instance_uuid = new_uuid()
+    token = caller.authorize(instance_uuid)
+    own_memcached.pause()
+    try:
+        assert_store_unavailable(caller, token)
+    finally:
+        own_memcached.resume()
+    assert caller.is_valid(token)
+    assert caller.works()
+    assert caller.api.delete_tokens_for_instance(context(), instance_uuid) == 1
+
+
+def test_memcached_absent_at_the_start(
+    make_porthole: Callable[..., Porthole], caller: Caller, own_memcached: Memcached
+) -> None:
+    own_memcached.stop()
+    porthole = start(make_porthole, memcached=own_memcached)
+    assert own_memcached.address in porthole.consoleauth.log()
+    assert_store_unavailable(caller, new_uuid())
+    own_memcached.start()
+    assert caller.works()
+
+
+def test_memcached_that_is_full(make_porthole: Callable[..., Porthole], caller: Caller) -> None:
+    """With -M memcached refuses to store rather than forget: no URL for the new token, and the old one lives."""
+    with Memcached(["-m", "2", "-M"]) as store:
+        start(make_porthole, memcached=store)
+        token = caller.authorize()
+        store.fill()
+        seconds, error = timed(caller.authorize)
+        assert isinstance(error, errors.TokenStoreUnavailable)
+        assert seconds < RPC_TIMEOUT_S
+        assert caller.is_valid(token)
+        store.command("flush_all")
+        assert caller.works()
+
+
+def test_memcached_that_forgets(make_porthole: Callable[..., Porthole], caller: Caller) -> None:
+    """A token that was evicted is unknown, and a new one works at once."""
+    with Memcached(["-m", "2"]) as store:
+        start(make_porthole, memcached=store)
+        token = caller.authorize()
+        store.fill()
+        assert store.stats()["evictions"] > 0
+        assert not caller.is_valid(token)
+        assert caller.works()
+
+
+def test_garbage_in_the_store(make_porthole: Callable[..., Porthole], caller: Caller, own_memcached: Memcached) -> None:
+    porthole = start(make_porthole, memcached=own_memcached)
+    token = new_uuid()
+    key = f"porthole:token:{hashlib.sha256(token.encode()).hexdigest()}"
+    assert own_memcached.command(f"set {key} 0 60 4\r\njunk") == "STORED\r\n"
+    assert not caller.is_valid(token)
+    assert "not Porthole's" in porthole.consoleauth.log()
+
+
+def test_tokens_spread_over_two_servers(make_porthole: Callable[..., Porthole], caller: Caller) -> None:
+    with Memcached() as first, Memcached() as second:
+        start(make_porthole, memcached=[first, second])
+        tokens = [caller.authorize() for _ in range(40)]
+        assert all(store.stats()["curr_items"] > 5 for store in (first, second))
+        assert all(caller.is_valid(token) for token in tokens)
+        second.stop()
+        outcomes = [timed(functools.partial(caller.api.check_token, context(), token))[1] for token in tokens]
+        assert {type(outcome) for outcome in outcomes} == {type(None), errors.TokenStoreUnavailable}
+
+
+@pytest.mark.parametrize(("host", "name"), [("127.0.0.1", "localhost"), ("::1", "[::1]")])
+def test_a_server_by_name_and_by_ipv6(
+    make_porthole: Callable[..., Porthole], caller: Caller, host: str, name: str
+) -> None:
+    with Memcached(host=host) as store:
+        options = {**OPTIONS, "memcache": {"servers": f"{name}:{store.port}"}}
+        start(make_porthole, memcached=store, options=options)
+        assert caller.works()
+
+
+def test_the_broker_restarts(
+    make_porthole: Callable[..., Porthole], own_rabbitmq: RabbitMQ, make_caller: Callable[[RabbitMQ], Caller]
+) -> None:
+    porthole = start(make_porthole, rabbitmq=own_rabbitmq)
+    caller = make_caller(own_rabbitmq)
+    token = caller.authorize()
+    own_rabbitmq.restart()
+    wait_until(caller.works, 60, "consoleauth back on the bus", porthole.consoleauth.log)
+    assert caller.is_valid(token)
+    assert porthole.consoleauth.running
+
+
+def assert_rpc_unavailable(caller: Caller) -> None:
+    for call in (
+        lambda: caller.api.check_token(context(), new_uuid()),
+        lambda: published.RevocationPublisher(caller.rpc).publish(context(), new_uuid()),
+    ):
+        seconds, error = timed(call)
+        assert isinstance(error, errors.RpcUnavailable), error
+        assert seconds < RPC_TIMEOUT_S + SLACK_S
+
+
+@pytest.mark.parametrize("state", ["stopped", "frozen"])
+@pytest.mark.parametrize("connected", [True, False], ids=["connected", "unconnected"])
+def test_a_call_ends_at_its_deadline_whatever_the_broker_does(
+    make_porthole: Callable[..., Porthole],
+    own_rabbitmq: RabbitMQ,
+    make_caller: Callable[[RabbitMQ], Caller],
+    state: str,
+    connected: bool,
+) -> None:
+    porthole = start(make_porthole, rabbitmq=own_rabbitmq)
+    caller = make_caller(own_rabbitmq)
+    if connected:
+        assert caller.works()
+    if state == "stopped":
+        own_rabbitmq.stop()
+    else:
+        own_rabbitmq.pause()
+    try:
+        assert_rpc_unavailable(caller)
+        threads = threading.active_count()
+        with ThreadPoolExecutor(20) as pool:
+            ends = list(pool.map(lambda _: timed(caller.authorize), range(20)))
+        assert all(
+            isinstance(error, errors.RpcUnavailable) and seconds < RPC_TIMEOUT_S + SLACK_S for seconds, error in ends
+        )
+        assert threading.active_count() <= threads + 20
+    finally:
+        if state == "stopped":
+            own_rabbitmq.start()
+        else:
+            own_rabbitmq.resume()
+    wait_until(caller.works, 60, "calls get through again", porthole.consoleauth.log)
+
+
+def test_a_call_while_nobody_serves(rabbitmq: RabbitMQ, caller: Caller) -> None:
+    seconds, error = timed(lambda: caller.api.check_token(context(), new_uuid()))
+    assert isinstance(error, errors.RpcUnavailable)
+    assert seconds < RPC_TIMEOUT_S + SLACK_S
+
+
+def test_calls_make_no_new_connections(
+    make_porthole: Callable[..., Porthole], own_rabbitmq: RabbitMQ, make_caller: Callable[[RabbitMQ], Caller]
+) -> None:
+    start(make_porthole, rabbitmq=own_rabbitmq)
+    caller = make_caller(own_rabbitmq)
+    assert caller.works()
+    before = own_rabbitmq.connection_count()
+    with ThreadPoolExecutor(20) as pool:
+        assert all(pool.map(lambda _: caller.works(), range(200)))
+    assert own_rabbitmq.connection_count() == before
+
+
+@pytest.mark.parametrize("state", ["running", "stopped", "frozen", "never there"])
+def test_sigterm_ends_the_daemon_whatever_the_broker_does(
+    make_porthole: Callable[..., Porthole], own_rabbitmq: RabbitMQ, state: str
+) -> None:
+    if state == "never there":
+        own_rabbitmq.stop()
+        porthole = start(make_porthole, rabbitmq=own_rabbitmq, daemons=[])
+        porthole.consoleauth.start()
+        porthole.consoleauth.wait_for_line("Connection failed")
+    else:
+        porthole = start(make_porthole, rabbitmq=own_rabbitmq)
+    if state == "stopped":
+        own_rabbitmq.stop()
+    elif state == "frozen":
+        own_rabbitmq.pause()
+    try:
+        porthole.consoleauth.signal(signal.SIGTERM)
+        assert porthole.consoleauth.wait(15) == 0
+    finally:
+        own_rabbitmq.resume()
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [
+        ("DEFAULT", "transport_url", "fake://"),
+        ("DEFAULT", "transport_url", "nonsense://guest:secret@host/"),
+        ("memcache", "servers", "no-port"),
+        ("memcache", "servers", "a:1,a:1"),
+        ("consoleauth", "token_ttl", "0"),
+    ],
+)
+def test_a_bad_option_is_named_at_the_start(
+    make_porthole: Callable[..., Porthole], group: str, name: str, value: str
+) -> None:
+    porthole = start(make_porthole, daemons=[], options={group: {name: value}})
+    porthole.consoleauth.start()
+    assert porthole.consoleauth.wait(30) == 78
+    assert name in porthole.consoleauth.log()
+    assert "Traceback" not in porthole.consoleauth.log()
+    assert "secret" not in porthole.consoleauth.log()
