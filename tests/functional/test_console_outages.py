@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user meets when a part is broken: a defined status in time, and everything back by itself.
+
+One broken part at a time: memcached, RabbitMQ, compute, consoleauth, libvirtd; and the number of broker connections,
+which consoles must not change (O2).
+"""
+
+import socket
+import time
+import uuid as uuidlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import yaml
+from support.vnc_servers import EchoVnc
+from websockets.sync.connection import Connection
+
+from support.console import (
+    ask_console,
+    ask_remote_console,
+    get_console,
+    open_console,
+    read_greeting,
+    refusal,
+    token_of,
+    wait_for_instances,
+)
+from support.daemons import Porthole
+from support.libvirtd import Libvirtd, guest_xml
+from support.memcached import Memcached
+from support.processes import wait_until
+from support.rabbitmq import RabbitMQ
+
+MakePorthole = Callable[..., Porthole]
+RPC_TIMEOUT_S = 3
+# The deadline of one call, of the second call of the same request, and a breath.
+ANSWER_S = 2 * RPC_TIMEOUT_S + 2
+OPTIONS = {"api": {"rpc_timeout": RPC_TIMEOUT_S}}
+
+
+@pytest.fixture
+def vnc() -> Iterator[EchoVnc]:
+    with EchoVnc() as server:
+        yield server
+
+
+@pytest.fixture
+def instances_file(tmp_path: Path, vnc: EchoVnc) -> Path:
+    """One instance, whose VNC server echoes what it gets."""
+    path = tmp_path / "instances.yaml"
+    write_instances(path, vnc.port, str(uuidlib.uuid4()))
+    return path
+
+
+def write_instances(path: Path, port: int, *uuids: str) -> None:
+    instances = [
+        {"uuid": uuid, "name": f"vnc-{index}", "host": "127.0.0.1", "port": port, "project_id": "p", "user_id": "u"}
+        for index, uuid in enumerate(uuids)
+    ]
+    path.write_text(yaml.safe_dump({"instances": instances}), encoding="utf-8")
+
+
+def uuid_in(path: Path) -> str:
+    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["instances"][0]["uuid"])
+
+
+def assert_alive(connection: Connection) -> None:
+    """Send bytes through the console and get them back."""
+    probe = uuidlib.uuid4().bytes
+    connection.send(probe)
+    received = b""
+    while len(received) < len(probe):
+        message = connection.recv(timeout=20)
+        assert isinstance(message, bytes)
+        received += message
+    assert received == probe
+
+
+def assert_unavailable(porthole: Porthole, uuid: str) -> None:
+    """Both routes say 503 within the deadline."""
+    for ask in (ask_console, ask_remote_console):
+        begun = time.monotonic()
+        status, body = ask(porthole, uuid)
+        assert (status, body["serviceUnavailable"]["code"]) == (503, 503)
+        assert time.monotonic() - begun < ANSWER_S
+
+
+def wait_until_it_works(porthole: Porthole, uuid: str, timeout_s: float = 60) -> str:
+    """Return a token that opened a console, once one can be had."""
+    tokens: list[str] = []
+
+    def works() -> bool:
+        status, body = ask_console(porthole, uuid)
+        if status != 200:
+            return False
+        tokens.append(token_of(body["console"]["url"]))
+        return refusal(porthole.novnc_port, tokens[-1]) == 101
+
+    wait_until(works, timeout_s, "consoles to work again")
+    return tokens[-1]
+
+
+def test_memcached_stopped(make_porthole: MakePorthole, own_memcached: Memcached, instances_file: Path) -> None:
+    """O4: 503 at both doors, at once; it works again by itself; an open console never notices."""
+    porthole = make_porthole(memcached=own_memcached, instances_file=instances_file, options=OPTIONS)
+    uuid = uuid_in(instances_file)
+    wait_for_instances(porthole, uuid)
+    token = token_of(get_console(porthole, uuid))
+    with open_console(porthole.novnc_port, token) as connection:
+        read_greeting(connection)
+        own_memcached.pause()
+        assert_unavailable(porthole, uuid)
+        assert refusal(porthole.novnc_port, token) == 503
+        own_memcached.resume()
+        # Slow is not gone: what was stored before is there after.
+        wait_until(lambda: refusal(porthole.novnc_port, token) == 101, 20, "the token to work again")
+        own_memcached.stop()
+        assert_unavailable(porthole, uuid)
+        assert refusal(porthole.novnc_port, token) == 503
+        own_memcached.start()
+        wait_until_it_works(porthole, uuid)
+        assert_alive(connection)
+
+
+def test_rabbitmq_restarted(make_porthole: MakePorthole, own_rabbitmq: RabbitMQ, instances_file: Path) -> None:
+    """503 in time while it is away; the daemons find it again; an open console never notices."""
+    porthole = make_porthole(rabbitmq=own_rabbitmq, instances_file=instances_file, options=OPTIONS)
+    uuid = uuid_in(instances_file)
+    wait_for_instances(porthole, uuid)
+    token = token_of(get_console(porthole, uuid))
+    with open_console(porthole.novnc_port, token) as connection:
+        read_greeting(connection)
+        own_rabbitmq.stop()
+        assert_unavailable(porthole, uuid)
+        begun = time.monotonic()
+        assert refusal(porthole.novnc_port, token) == 503
+        assert time.monotonic() - begun < ANSWER_S
+        assert_alive(connection)
+        own_rabbitmq.start()
+        wait_until_it_works(porthole, uuid)
+        assert refusal(porthole.novnc_port, token) == 101
+        assert_alive(connection)
+
+
+def test_compute_dead(make_porthole: MakePorthole, instances_file: Path, tmp_path: Path, vnc: EchoVnc) -> None:
+    """503 for its instances within the deadline; another host's are not touched."""
+    porthole = make_porthole(instances_file=instances_file, options=OPTIONS)
+    other_file, other_uuid = tmp_path / "other.yaml", str(uuidlib.uuid4())
+    write_instances(other_file, vnc.port, other_uuid)
+    porthole.add(
+        "compute", "compute-2", {"DEFAULT": {"host": f"{porthole.host}-2"}, "static": {"instances_file": other_file}}
+    )
+    porthole.start_daemon("compute-2")
+    uuid = uuid_in(instances_file)
+    wait_for_instances(porthole, uuid, other_uuid)
+    token = token_of(get_console(porthole, uuid))
+    porthole.compute.kill()
+    assert_unavailable(porthole, uuid)
+    assert refusal(porthole.novnc_port, token) == 503
+    assert refusal(porthole.novnc_port, token_of(get_console(porthole, other_uuid))) == 101
+    porthole.start_daemon("compute")
+    assert refusal(porthole.novnc_port, token) == 101
+
+
+def test_consoleauth_dead(make_porthole: MakePorthole, instances_file: Path) -> None:
+    """O11: nobody hangs; a token lives through a restart, since it is in memcached alone."""
+    porthole = make_porthole(instances_file=instances_file, options=OPTIONS)
+    uuid = uuid_in(instances_file)
+    wait_for_instances(porthole, uuid)
+    token = token_of(get_console(porthole, uuid))
+    porthole.consoleauth.kill()
+    assert_unavailable(porthole, uuid)
+    begun = time.monotonic()
+    assert refusal(porthole.novnc_port, token) == 503
+    assert time.monotonic() - begun < ANSWER_S
+    porthole.start_daemon("consoleauth")
+    assert refusal(porthole.novnc_port, token) == 101
+
+
+def test_libvirtd_restarted(make_porthole: MakePorthole, libvirtd: Libvirtd) -> None:
+    """The guest lives, an open console goes on, and compute finds libvirt again."""
+    uuid = str(uuidlib.uuid4())
+    libvirtd.create(guest_xml("survivor", uuid))
+    porthole = make_porthole(libvirt_uri=libvirtd.uri, options=OPTIONS)
+    wait_for_instances(porthole, uuid)
+    token = token_of(get_console(porthole, uuid))
+    with open_console(porthole.novnc_port, token) as connection:
+        read_greeting(connection)
+        libvirtd.stop()
+        wait_until(lambda: ask_console(porthole, uuid)[0] == 503, 20, "the outage to be noticed")
+        assert refusal(porthole.novnc_port, token) == 503
+        libvirtd.start()
+        wait_until_it_works(porthole, uuid)
+        # It was never stopped, so its token was never revoked.
+        assert refusal(porthole.novnc_port, token) == 101
+        connection.send(b"RFB 003.008\n")
+        assert connection.recv(timeout=20)
+
+
+def test_vnc_server_dead_or_silent(make_porthole: MakePorthole, tmp_path: Path) -> None:
+    """502 and 504 before the upgrade (C18)."""
+    dead, silent = str(uuidlib.uuid4()), str(uuidlib.uuid4())
+    with socket.create_server(("127.0.0.1", 0)) as silent_server, socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        instances = [
+            {"uuid": dead, "name": "dead", "host": "127.0.0.1", "port": closed.getsockname()[1]},
+            {"uuid": silent, "name": "silent", "host": "127.0.0.1", "port": silent_server.getsockname()[1]},
+        ]
+        path = tmp_path / "instances.yaml"
+        path.write_text(yaml.safe_dump({"instances": instances}), encoding="utf-8")
+        porthole = make_porthole(instances_file=path, options={"novncproxy": {"dial_timeout": 1}})
+        wait_for_instances(porthole, dead, silent)
+        assert refusal(porthole.novnc_port, token_of(get_console(porthole, dead))) == 502
+        begun = time.monotonic()
+        assert refusal(porthole.novnc_port, token_of(get_console(porthole, silent))) == 504
+        assert time.monotonic() - begun < 5
+
+
+def test_consoles_make_no_broker_connections(
+    make_porthole: MakePorthole, own_rabbitmq: RabbitMQ, instances_file: Path
+) -> None:
+    """O2, S11: as many with a hundred consoles, and after a thousand junk tokens, as with one."""
+    options = {"novncproxy": {"max_sessions_per_token": 200, "max_sessions_per_instance": 200}}
+    porthole = make_porthole(rabbitmq=own_rabbitmq, instances_file=instances_file, options=options)
+    uuid = uuid_in(instances_file)
+    wait_for_instances(porthole, uuid)
+    token = token_of(get_console(porthole, uuid))
+    with ExitStack() as stack:
+        read_greeting(stack.enter_context(open_console(porthole.novnc_port, token)))
+        before = own_rabbitmq.connection_count()
+        connections = [stack.enter_context(open_console(porthole.novnc_port, token)) for _ in range(100)]
+        for connection in connections:
+            read_greeting(connection)
+        assert own_rabbitmq.connection_count() == before
+        for _ in range(1000):
+            assert refusal(porthole.novnc_port, "junk") == 401
+        assert own_rabbitmq.connection_count() == before
+        assert_alive(connections[-1])

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The proxy as several processes, and its end: a worker that is killed, a drain, a second SIGTERM, SIGHUP."""
+
+import os
+import signal
+import time
+import uuid as uuidlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import websockets.exceptions
+import yaml
+from websockets.sync.connection import Connection
+
+from support.console import get_console, open_console, read_greeting, refusal, token_of, wait_for_instances
+from support.daemons import Porthole
+from support.processes import wait_until
+from support.vnc_servers import EchoVnc
+
+MakePorthole = Callable[..., Porthole]
+Start = Callable[..., tuple[Porthole, str]]
+OpenSome = Callable[..., list[Connection]]
+WORKERS = 2
+CONSOLES = 12
+
+
+@pytest.fixture
+def vnc() -> Iterator[EchoVnc]:
+    with EchoVnc() as server:
+        yield server
+
+
+@pytest.fixture
+def start(make_porthole: MakePorthole, vnc: EchoVnc, tmp_path: Path) -> Start:
+    """A maker of daemons whose proxy has two workers; it returns them and a token of their one instance."""
+
+    def run(workers: int = WORKERS, **options: object) -> tuple[Porthole, str]:
+        uuid, path = str(uuidlib.uuid4()), tmp_path / "instances.yaml"
+        instance = {"uuid": uuid, "name": "echo", "host": "127.0.0.1", "port": vnc.port}
+        path.write_text(yaml.safe_dump({"instances": [instance]}), encoding="utf-8")
+        porthole = make_porthole(
+            instances_file=path,
+            daemons=("consoleauth", "compute", "api"),
+            options={
+                "DEFAULT": options,
+                "novncproxy": {"workers": workers, "max_sessions_per_token": 50},
+            },
+        )
+        porthole.novncproxy.start()
+        if workers > 1:
+            for worker in range(workers):
+                porthole.novncproxy.wait_for_line(f"Worker {worker} of porthole-novncproxy is ready")
+        else:
+            porthole.wait_ready("novncproxy")
+        wait_for_instances(porthole, uuid)
+        return porthole, token_of(get_console(porthole, uuid))
+
+    return run
+
+
+@pytest.fixture
+def open_some() -> Iterator[OpenSome]:
+    """Opens that many consoles, each past its greeting; they are closed after the test."""
+    with ExitStack() as stack:
+
+        def run(porthole: Porthole, token: str, count: int = CONSOLES) -> list[Connection]:
+            connections = [stack.enter_context(open_console(porthole.novnc_port, token)) for _ in range(count)]
+            for connection in connections:
+                read_greeting(connection)
+            return connections
+
+        yield run
+
+
+def workers_of(porthole: Porthole) -> set[int]:
+    tasks = Path(f"/proc/{porthole.novncproxy.pid}/task").iterdir()
+    return {int(pid) for task in tasks for pid in (task / "children").read_text(encoding="ascii").split()}
+
+
+def is_alive(connection: Connection) -> bool:
+    try:
+        connection.send(b"?")
+        return connection.recv(timeout=20) == b"?"
+    except websockets.exceptions.ConnectionClosed:
+        return False
+
+
+def close_code(connection: Connection) -> int | None:
+    """Wait for the end and return the code the proxy sent; None when it sent none."""
+    try:
+        while True:
+            connection.recv(timeout=30)
+    except websockets.exceptions.ConnectionClosed as exc:
+        return exc.rcvd.code if exc.rcvd else None
+
+
+def test_a_killed_worker_takes_only_its_own_consoles_along(start: Start, open_some: OpenSome) -> None:
+    porthole, token = start()
+    before = workers_of(porthole)
+    assert len(before) == WORKERS
+    connections = open_some(porthole, token)
+    os.kill(min(before), signal.SIGKILL)
+    alive = [is_alive(connection) for connection in connections]
+    # Both had some: twelve connections that all fall to one of two workers are one chance in two thousand.
+    assert 0 < sum(alive) < CONSOLES
+    wait_until(lambda: len(workers_of(porthole)) == WORKERS, 20, "the worker to be replaced")
+    assert workers_of(porthole) != before
+    for _ in range(CONSOLES):
+        assert refusal(porthole.novnc_port, token) == 101
+
+
+def test_a_revocation_reaches_every_worker(start: Start, open_some: OpenSome, tmp_path: Path) -> None:
+    porthole, token = start()
+    connections = open_some(porthole, token)
+    (tmp_path / "instances.yaml").write_text("instances: []\n", encoding="utf-8")
+    begun = time.monotonic()
+    porthole.compute.signal(signal.SIGHUP)
+    assert [close_code(connection) for connection in connections] == [4401] * CONSOLES
+    assert time.monotonic() - begun < 5
+    assert refusal(porthole.novnc_port, token) == 401
+
+
+@pytest.mark.parametrize("workers", [1, WORKERS])
+def test_drain(start: Start, open_some: OpenSome, workers: int) -> None:
+    """SIGTERM: the port is free at once, open consoles go on for their time, and then end with 1001 (O10)."""
+    porthole, token = start(workers, graceful_shutdown_timeout=4)
+    connections = open_some(porthole, token, 6)
+    successor = porthole.add("novncproxy", "successor")
+    porthole.novncproxy.signal(signal.SIGTERM)
+    begun = time.monotonic()
+    wait_until(lambda: not listens(porthole), 10, "the doors to close")
+    successor.start()
+    assert all(is_alive(connection) for connection in connections)
+    wait_until(lambda: listens(porthole), 30, "the successor to listen")
+    assert [close_code(connection) for connection in connections] == [1001] * 6
+    assert time.monotonic() - begun > 3
+    assert porthole.novncproxy.wait(30) == 0
+    wait_until(lambda: refusal(porthole.novnc_port, token) == 101, 20, "the successor to open consoles")
+
+
+@pytest.mark.parametrize("workers", [1, WORKERS])
+def test_a_second_sigterm_ends_at_once(start: Start, open_some: OpenSome, workers: int) -> None:
+    porthole, token = start(workers, graceful_shutdown_timeout=60)
+    connections = open_some(porthole, token, 2)
+    children = workers_of(porthole)
+    porthole.novncproxy.signal(signal.SIGTERM)
+    wait_until(lambda: not listens(porthole), 10, "the doors to close")
+    os.kill(porthole.novncproxy.pid, signal.SIGTERM)
+    assert porthole.novncproxy.wait(10) != 0
+    assert [close_code(connection) for connection in connections] == [None, None]
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 10, "the workers to end")
+
+
+@pytest.mark.parametrize("workers", [1, WORKERS])
+def test_sighup_rereads_limits_and_keeps_consoles(start: Start, open_some: OpenSome, workers: int) -> None:
+    porthole, token = start(workers)
+    connections = open_some(porthole, token, 4)
+    text = porthole.conf_path.read_text(encoding="utf-8")
+    porthole.conf_path.write_text(text.replace("max_sessions_per_token = 50", "max_sessions_per_token = 1"), "utf-8")
+    porthole.novncproxy.signal(signal.SIGHUP)
+    wait_until(lambda: refusal(porthole.novnc_port, token) == 429, 20, "the new limit")
+    assert all(is_alive(connection) for connection in connections)
+
+
+def listens(porthole: Porthole) -> bool:
+    """Whether somebody listens on the noVNC port, without connecting to it."""
+    wanted = f":{porthole.novnc_port:04X}"
+    lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+    return any(fields[1].endswith(wanted) and fields[3] == "0A" for fields in map(str.split, lines))
