@@ -122,18 +122,27 @@ class RawWebSocket:
             self.sock.settimeout(TIMEOUT_S)
             self.sock.connect(("127.0.0.1", port))
         self.sock.sendall(build_upgrade(path, headers) + behind)
-        self.reply = read_reply(self.sock)
+        try:
+            self.reply = read_reply(self.sock)
+        except OSError:
+            self.sock.close()
+            raise
         self._received = self.reply.rest
+        # What read_data took out of frames beyond what it was asked for.
+        self._data = b""
 
     def send(self, payload: bytes, opcode: int = BINARY) -> None:
         """Send one frame."""
         self.sock.sendall(build_frame(opcode, payload))
 
     def read_frame(self) -> tuple[int, bytes]:
-        """Return (opcode, payload) of the next frame.
+        """Return (opcode, payload) of the next frame, or the rest of one that :meth:`read_data` began.
 
         :raises ConnectionError: when the connection ends instead.
         """
+        if self._data:
+            rest, self._data = self._data, b""
+            return BINARY, rest
         first, size = self._read(2)
         assert first & 0x80, "the proxy sends whole frames"
         assert not size & 0x80, "the proxy must not mask"
@@ -142,14 +151,17 @@ class RawWebSocket:
         return first & 0x0F, self._read(size)
 
     def read_data(self, size: int) -> bytes:
-        """Return ``size`` bytes of binary frames, all that they hold."""
-        data = b""
-        while len(data) < size:
+        """Return the next ``size`` bytes of binary frames."""
+        parts: list[bytes] = []
+        held = 0
+        while held < size:
             opcode, payload = self.read_frame()
             assert opcode == BINARY, f"opcode {opcode} with {payload!r}"
-            data += payload
-        assert len(data) == size
-        return data
+            parts.append(payload)
+            held += len(payload)
+        data = b"".join(parts)
+        self._data = data[size:]
+        return data[:size]
 
     def read_close(self) -> tuple[int, str]:
         """Return (code, reason) of the close frame; data before it is passed over."""
