@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The order of the decision. What lies behind its last step, the dial, is met on real sockets elsewhere."""
+
+import dataclasses
+import gc
+
+import pytest
+
+from porthole_common import errors
+from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
+from porthole_novncproxy.access import ConsoleRequest, OriginPolicy
+from porthole_novncproxy.admission import Gate
+from porthole_novncproxy.limits import Limits, SessionCounter
+
+TOKEN = "6f9c7a5e-1b6e-4f0e-9a57-2d6d1f3b8c11"
+INFO = ConnectInfo("i-1", ConsoleType.NOVNC, "192.0.2.1", 5900, "http://good.org/", "host-1")
+EVIL = "http://evil.example"
+
+
+class Consoleauth:
+    def __init__(self, info=INFO):
+        self.info = info
+        self.asked = []
+
+    def check_token(self, context, token):
+        self.asked.append(token)
+        return self.info
+
+
+class Compute:
+    """Refuses everything by default: a request that comes so far has passed all that is before the dial."""
+
+    def __init__(self, error=None):
+        self.error = error or errors.TokenInvalid(TokenReason.INSTANCE_GONE)
+        self.asked = []
+
+    def validate_console(self, context, compute_host, instance_uuid, target, console_type):
+        self.asked.append((compute_host, instance_uuid, target, console_type))
+        raise self.error.with_traceback(None)
+
+
+class House:
+    def __init__(self, info=INFO, error=None, origins=None, limits=None):
+        self.consoleauth, self.compute = Consoleauth(info), Compute(error)
+        self.counter = SessionCounter(limits or Limits(9, 9, 9, 9))
+        self.gate = Gate(
+            consoleauth=self.consoleauth,
+            compute=self.compute,
+            counter=self.counter,
+            origins=origins or OriginPolicy(),
+            dial_timeout_s=1.0,
+        )
+
+    def refuse(self, *, origins=(), hosts=("good.org",), token=TOKEN, kind=ConsoleType.NOVNC, **fields):
+        """Return the error that a request ends in."""
+        request = ConsoleRequest(kind, token, "192.0.2.7", tuple(origins), tuple(hosts), **fields)
+        with pytest.raises(errors.PortholeError) as caught:
+            self.gate.admit(request)
+        return caught.value
+
+
+def test_compute_is_asked_about_what_consoleauth_said():
+    house = House()
+    assert house.refuse() == house.compute.error
+    assert house.consoleauth.asked == [TOKEN]
+    assert house.compute.asked == [("host-1", "i-1", Target("192.0.2.1", 5900), ConsoleType.NOVNC)]
+
+
+@pytest.mark.parametrize("token", [None, "", "x", TOKEN.upper(), TOKEN + "\n", "a b", "x" * 10240])
+def test_a_malformed_token_reaches_nobody(token):
+    house = House()
+    assert isinstance(house.refuse(token=token), errors.TokenInvalid)
+    assert house.consoleauth.asked == []
+
+
+def test_a_foreign_origin_reaches_nobody():
+    house = House()
+    assert isinstance(house.refuse(origins=[EVIL]), errors.OriginRefused)
+    assert house.consoleauth.asked == []
+
+
+@pytest.mark.parametrize("door", list(ConsoleType))
+@pytest.mark.parametrize("kind", list(ConsoleType))
+def test_a_token_opens_only_the_door_it_was_made_for(door, kind):
+    house = House(dataclasses.replace(INFO, console_type=kind))
+    error = house.refuse(kind=door, is_browser_door=door is ConsoleType.NOVNC)
+    if door is kind:
+        assert error is house.compute.error
+    else:
+        assert error.reason == TokenReason.CONSOLE_TYPE
+        assert house.compute.asked == []
+
+
+def test_a_page_of_the_wrong_scheme_does_not_reach_compute():
+    house = House(dataclasses.replace(INFO, access_url="https://good.org/"))
+    assert isinstance(house.refuse(origins=["http://good.org"]), errors.OriginRefused)
+    assert house.compute.asked == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [errors.InstanceNotFound("i-1"), errors.InstanceNotRunning("i-1", "shutoff"), errors.InstanceNotReady("i-1", "x")],
+)
+def test_an_instance_that_is_not_there_any_more_makes_the_token_invalid(error):
+    refused = House(error=error).refuse()
+    assert (type(refused), refused.reason) == (errors.TokenInvalid, TokenReason.INSTANCE_GONE)
+
+
+@pytest.mark.parametrize(
+    "error", [errors.HypervisorUnavailable("h"), errors.RpcUnavailable("compute", "validate_console")]
+)
+def test_an_answer_that_did_not_come_is_not_taken_for_no(error):
+    assert House(error=error).refuse() is error
+
+
+def test_a_refusal_after_the_count_uncounts():
+    house = House(limits=Limits(1, 1, 1, 1))
+    for _ in range(5):
+        assert house.refuse() is house.compute.error
+    assert house.counter.total == 0
+
+
+def test_a_limit_is_reached_before_compute_is_asked():
+    house = House(limits=Limits(1, 1, 1, 1))
+    house.counter.reserve("192.0.2.7", TOKEN, "i-1")
+    assert isinstance(house.refuse(), errors.LimitReached)
+    assert house.compute.asked == []
+
+
+def test_a_host_that_was_once_its_own_origin_is_no_origin_later():
+    house = House()
+    assert house.refuse(origins=[EVIL], hosts=["evil.example"]) is house.compute.error
+    assert isinstance(house.refuse(origins=[EVIL]), errors.OriginRefused)
+
+
+def test_ten_thousand_hosts_leave_nothing_in_the_gate():
+    origins = OriginPolicy(("portal.example",))
+    house = House(origins=origins)
+    held = len(gc.get_objects())
+    for number in range(10_000):
+        name = f"host-{number}.example"
+        house.refuse(origins=[f"http://{name}"], hosts=[name])
+        house.consoleauth.asked.clear()
+        house.compute.asked.clear()
+    gc.collect()
+    assert len(gc.get_objects()) - held < 1000
+    assert origins == OriginPolicy(("portal.example",))
+    assert isinstance(house.refuse(origins=["http://host-17.example"]), errors.OriginRefused)
+
+
+def test_other_limits_and_origins_count_from_the_next_request_on():
+    house = House()
+    assert isinstance(house.refuse(origins=["http://portal.example"]), errors.OriginRefused)
+    house.gate.set_policy(Limits(9, 9, 9, 9), OriginPolicy(("portal.example",)))
+    assert house.refuse(origins=["http://portal.example"]) is house.compute.error
+    house.gate.set_policy(Limits(9, 9, 9, 0), OriginPolicy())
+    assert isinstance(house.refuse(origins=["http://portal.example"]), errors.OriginRefused)
+    assert isinstance(house.refuse(), errors.LimitReached)

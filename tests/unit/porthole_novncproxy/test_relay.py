@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+import datetime
+import socket
+import threading
+
+import pytest
+
+from porthole_common.model import ConnectInfo, ConsoleType
+from porthole_novncproxy.admission import Admission
+from porthole_novncproxy.codec import RawCodec, WebSocketCodec
+from porthole_novncproxy.liveness import LivenessPolicy
+from porthole_novncproxy.relay import Relay
+from porthole_novncproxy.session import CLOSE_TIMEOUT_S, Marks
+from support.fake_loop import FakeLoop
+
+
+class House:
+    """A relay on a fake loop, and consoles on socket pairs: (client's far end, VNC server's far end)."""
+
+    def __init__(self, liveness=None, enforce=False):
+        self.loop = FakeLoop()
+        self.relay = Relay(self.loop, Marks(65536, 16384), liveness or LivenessPolicy(), enforce)
+        self.released = []
+        self.sockets = []
+
+    def open(self, instance="i-1", admitted_at=1e-9, codec=None, first_bytes=b"RFB", expires_at=None, run=True):
+        client, far_client = socket.socketpair()
+        server, far_server = socket.socketpair()
+        self.sockets += [client, far_client, server, far_server]
+        for sock in (far_client, far_server):
+            sock.setblocking(False)
+        info = ConnectInfo(instance, ConsoleType.NOVNC, "192.0.2.1", 5900, "http://x/", "h", expires_at=expires_at)
+        release = self.released.append
+        admission = Admission(info, server, first_bytes, "192.0.2.7", admitted_at, lambda: release(instance))
+        self.relay.open(client, b"", admission, codec or WebSocketCodec())
+        if run:
+            self.loop.run_soon()
+        return far_client, far_server
+
+    def close(self):
+        for sock in self.sockets:
+            sock.close()
+
+
+@pytest.fixture
+def house():
+    made = House()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def strict_house():
+    made = House(enforce=True)
+    yield made
+    made.close()
+
+
+def heard(sock):
+    """Everything that has come to a far end, and whether its stream has ended."""
+    data = b""
+    while True:
+        try:
+            chunk = sock.recv(65536)
+        except BlockingIOError:
+            return data, False
+        except ConnectionResetError:
+            return data, True
+        if not chunk:
+            return data, True
+        data += chunk
+
+
+def close_code(sock):
+    data, _ended = heard(sock)
+    at = data.index(b"\x88")
+    return int.from_bytes(data[at + 2 : at + 4], "big")
+
+
+def test_a_console_begins_with_what_was_read_before(house):
+    client, _server = house.open(first_bytes=b"RFB 003.008\n")
+    assert heard(client) == (b"\x82\x0cRFB 003.008\n", False)
+    assert house.released == []
+
+
+def test_nothing_happens_outside_the_loops_thread(house):
+    client, _server = house.open(run=False)
+    house.relay.close_instance("i-1")
+    assert heard(client) == (b"", False)
+    house.loop.run_soon()
+    assert close_code(client) == 4401
+
+
+def test_a_revocation_ends_all_consoles_of_the_instance_and_no_others(house):
+    first, first_server = house.open("i-1")
+    second, _ = house.open("i-1")
+    other, other_server = house.open("i-2")
+    house.relay.close_instance("i-1")
+    house.loop.run_soon()
+    assert close_code(first) == close_code(second) == 4401
+    assert heard(first_server)[1]
+    assert heard(other) == (b"\x82\x03RFB", False)
+    assert heard(other_server) == (b"", False)
+
+
+def test_a_console_is_uncounted_when_both_its_sockets_are_closed_and_not_before(house):
+    client, server = house.open()
+    house.relay.close_instance("i-1")
+    house.loop.run_soon()
+    assert house.released == []
+    house.loop.advance(CLOSE_TIMEOUT_S)
+    assert house.released == ["i-1"]
+    assert heard(client)[1]
+    assert heard(server)[1]
+    assert not house.loop.callbacks
+    assert not house.loop.pending_timers
+
+
+def test_a_revocation_reaches_a_console_that_was_admitted_before_it_and_is_opened_after(house):
+    house.relay.close_instance("i-1")
+    house.loop.run_soon()
+    late, late_server = house.open()
+    assert close_code(late) == 4401
+    assert heard(late_server)[1]
+
+
+def test_a_console_that_was_admitted_after_the_revocation_stays_open(house):
+    house.relay.close_instance("i-1")
+    house.loop.run_soon()
+    client, _server = house.open(admitted_at=float("inf"))
+    assert heard(client) == (b"\x82\x03RFB", False)
+
+
+def test_revocations_are_not_remembered_for_ever(house):
+    for number in range(1000):
+        house.relay.close_instance(f"i-{number}")
+    house.loop.run_soon()
+    aged = {uuid: at - 1000 for uuid, at in house.relay._revoked_at.items()}
+    house.relay._revoked_at = aged
+    house.relay.close_instance("i-last")
+    house.loop.run_soon()
+    assert set(house.relay._revoked_at) == {"i-last"}
+
+
+def stop_in_a_thread(house, drain_timeout_s=0.0):
+    """Relay.stop waits for the loop, which is this test."""
+    stopper = threading.Thread(target=house.relay.stop, args=(drain_timeout_s,))
+    stopper.start()
+    return stopper
+
+
+def run_until_stopped(house, stopper):
+    while stopper.is_alive():
+        house.loop.run_soon()
+        stopper.join(0.001)
+
+
+def test_stopping_with_no_console_open_is_immediate(house):
+    stopper = stop_in_a_thread(house, 3600)
+    run_until_stopped(house, stopper)
+
+
+def test_stopping_tells_every_client_and_waits_until_they_have_gone(house):
+    client, server = house.open()
+    stopper = stop_in_a_thread(house)
+    while not heard(server)[1]:
+        house.loop.run_soon()
+    assert close_code(client) == 1001
+    assert stopper.is_alive()
+    house.loop.advance(CLOSE_TIMEOUT_S)
+    run_until_stopped(house, stopper)
+    assert house.released == ["i-1"]
+
+
+def test_a_console_that_is_opened_while_the_proxy_stops_is_ended_at_once(house):
+    house.relay._stop()
+    client, server = house.open()
+    assert close_code(client) == 1001
+    assert heard(server)[1]
+
+
+def test_a_console_may_end_with_its_token(strict_house):
+    gone = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=1)
+    client, _server = strict_house.open(expires_at=gone)
+    strict_house.loop.advance(0)
+    assert close_code(client) == 4408
+
+
+def test_a_console_does_not_end_with_its_token_unless_it_is_asked_for(house):
+    gone = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=1)
+    client, _server = house.open(expires_at=gone)
+    house.loop.advance(1000)
+    assert heard(client) == (b"\x82\x03RFB", False)
+
+
+def test_a_native_viewer_is_never_pinged():
+    house = House(LivenessPolicy(ping_interval_s=0.001))
+    try:
+        client, _server = house.open(codec=RawCodec())
+        assert heard(client) == (b"RFB", False)
+        assert not house.loop.pending_timers
+    finally:
+        house.close()
