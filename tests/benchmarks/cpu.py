@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a process and its children have used, from /proc."""
+
+import os
+from pathlib import Path
+
+
+def tree(pid: int) -> list[int]:
+    """Return ``pid`` and every process below it."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text(encoding="ascii").split():
+            found += tree(int(child))
+    return found
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Return the processor seconds of all threads of ``pids`` so far, to the nanosecond (/proc/PID/schedstat)."""
+    total_ns = 0
+    for pid in pids:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            total_ns += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text(encoding="ascii").split()[0])
+    return total_ns / 1e9
+
+
+def pss_kib(pid: int) -> int:
+    """Return the proportional set size: private memory, and a share of what is shared."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    raise ValueError(f"process {pid} has no Pss")
