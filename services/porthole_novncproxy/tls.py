@@ -35,10 +35,15 @@ def build_context(conf: cfg.ConfigOpts) -> ssl.SSLContext | None:
     for option, path in (("cert", conf.cert), ("key", conf.key)):
         _check_readable(option, path)
     try:
-        context.load_cert_chain(conf.cert, conf.key or None)
+        context.load_cert_chain(conf.cert, conf.key or None, password=_refuse_passphrase)
     except ssl.SSLError as exc:
         raise errors.ConfigInvalid("[DEFAULT] cert", f"{conf.cert}: not a PEM certificate with its key") from exc
     return context
+
+
+def _refuse_passphrase() -> str:
+    """Stand in for OpenSSL's own question on the terminal, for which a daemon would wait for ever."""
+    raise errors.ConfigInvalid("[DEFAULT] key", "it has a passphrase, and there is nobody to ask for it")
 
 
 def _check_readable(option: str, path: str | None) -> None:

@@ -78,6 +78,13 @@ def test_ciphers_that_nobody_knows_are_named(certificate):
     assert caught.value.option == "[console] ssl_ciphers"
 
 
+def test_a_key_with_a_passphrase_is_named_and_nobody_is_asked_for_it(certificate):
+    with pytest.raises(errors.ConfigInvalid) as caught:
+        build(cert=certificate.cert, key=certificate.encrypted_key)
+    assert caught.value.option == "[DEFAULT] key"
+    assert "passphrase" in caught.value.reason
+
+
 def test_a_key_of_another_certificate_is_refused(certificate, tmp_path):
     with pytest.raises(errors.ConfigInvalid):
         build(cert=certificate.cert, key=make_certificate(tmp_path, "other").key)
