@@ -10,22 +10,13 @@ import threading
 
 from porthole_api.directory import Directory
 from porthole_common import errors, published
-from porthole_common.context import RequestContext, build_daemon_context
-from porthole_common.rpc import Rpc, RpcServer, Target
+from porthole_common.context import build_daemon_context
+from porthole_common.rpc import Rpc, RpcServer
 from porthole_compute.rpcapi import ComputeAPI
 
 LOG = logging.getLogger(__name__)
 RETRY_AFTER_S = 2.0
 STOP_TIMEOUT_S = 2.0
-
-
-class EchoEndpoint:
-    """Answers this api's own first call."""
-
-    target = Target(version=published.VERSION)
-
-    def echo(self, context: RequestContext) -> None:
-        """Return nothing: that the answer arrives is all."""
 
 
 class Subscription:
@@ -39,7 +30,7 @@ class Subscription:
         self._directory = directory
         self._name = name
         self._retry_after_s = retry_after_s
-        self._endpoints = [published.InventoryEndpoint(directory.update), EchoEndpoint()]
+        self._endpoints = [published.InventoryEndpoint(directory.update)]
         self._server: RpcServer | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._join, name="subscription", daemon=True)
@@ -62,7 +53,7 @@ class Subscription:
                 if not self._server:
                     server = self._rpc.get_server(published.INVENTORY_TOPIC, self._name, self._endpoints)
                     server.start()
-                    # Only now, since the stop of a server that was never started waits for its start.
+                    # Only now: one whose start failed is not started again, but made anew.
                     self._server = server
                 self._ask()
             except errors.Unavailable as error:
@@ -75,13 +66,7 @@ class Subscription:
             self._stopping.wait(self._retry_after_s)
 
     def _ask(self) -> None:
-        """Ask, subscribed already: the answers are publications.
-
-        oslo.messaging makes the queue for replies with the first call, and without a broker tries that for ever,
-        past the call's deadline. So the first call is made here and not for a user: to this very subscription.
-        """
-        context = build_daemon_context()
-        self._rpc.get_client(published.INVENTORY_TOPIC, published.VERSION).call(context, "echo", server=self._name)
-        self._compute.request_inventory(context)
+        """Ask, subscribed already: the answers are publications."""
+        self._compute.request_inventory(build_daemon_context())
         self._directory.mark_asked()
         LOG.info("Subscribed to the inventory; every compute was asked for it")

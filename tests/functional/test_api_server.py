@@ -42,8 +42,12 @@ def server(api: Api) -> Iterator[HttpServer]:
 class Client:
     """One connection, on which bytes are sent as they are."""
 
-    def __init__(self, server: HttpServer, host: str = "127.0.0.1") -> None:
-        self.sock = socket.create_connection((host, server.port), timeout=30)
+    def __init__(self, server: HttpServer, host: str = "127.0.0.1", send_buffer_bytes: int = 0) -> None:
+        self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        if send_buffer_bytes:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+        self.sock.settimeout(30)
+        self.sock.connect((host, server.port))
 
     def __enter__(self) -> "Client":
         return self
@@ -84,7 +88,8 @@ def test_requests_follow_each_other_on_one_connection(server: HttpServer) -> Non
 
 @pytest.mark.parametrize("size", [1 << 20, 3 << 20])
 def test_a_huge_body_that_is_sent_whole_gets_the_reason(server: HttpServer, api: Api, size: int) -> None:
-    with Client(server) as client:
+    # So small a buffer that the body is not sent before somebody reads it.
+    with Client(server, send_buffer_bytes=16384) as client:
         client.send(build_post(b'{"os-getVNCConsole": "' + b"x" * size + b'"}'))
         status, response, body = client.read_answer()
         assert (status, list(json.loads(body))) == (400, ["badRequest"])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from porthole_api.directory import Directory
-from porthole_api.subscription import EchoEndpoint, Subscription
+from porthole_api.subscription import Subscription
 from porthole_common import errors
 from porthole_common.published import INVENTORY_TOPIC, Inventory, InventoryEndpoint
 from support.api import FakeClock, FakeCompute, FakeCondition, build_instance, build_uuid
@@ -26,14 +26,6 @@ class FakeBus:
         self.endpoints = endpoints
         self.steps.put(("server", topic, server))
         return self
-
-    def get_client(self, topic: str, version: str) -> "FakeBus":
-        return self
-
-    def call(self, context: Any, method: str, server: str) -> None:
-        self.steps.put(("call", method, server))
-        if self.failures:
-            raise self.failures.pop(0)
 
     def start(self) -> None:
         self.steps.put(("start",))
@@ -56,6 +48,8 @@ class Asked(FakeCompute):
 
     def request_inventory(self, context: Any) -> None:
         self.bus.steps.put(("ask",))
+        if self.bus.failures:
+            raise self.bus.failures.pop(0)
 
 
 def build(bus: FakeBus) -> tuple[Subscription, Directory]:
@@ -65,14 +59,14 @@ def build(bus: FakeBus) -> tuple[Subscription, Directory]:
 
 
 JOIN = [("server", INVENTORY_TOPIC, "api-1"), ("start",)]
-ASK = [("call", "echo", "api-1"), ("ask",)]
+ASK = ("ask",)
 
 
 def test_it_subscribes_before_it_asks() -> None:
     bus = FakeBus()
     subscription, _ = build(bus)
     subscription.start()
-    assert bus.next_steps(4) == JOIN + ASK
+    assert bus.next_steps(3) == [*JOIN, ASK]
     subscription.stop()
     assert bus.next_steps(1) == [("stop",)]
 
@@ -81,7 +75,7 @@ def test_what_arrives_goes_into_the_directory() -> None:
     bus = FakeBus()
     subscription, directory = build(bus)
     subscription.start()
-    bus.next_steps(4)
+    bus.next_steps(3)
     endpoint = next(one for one in bus.endpoints if isinstance(one, InventoryEndpoint))
     endpoint.update_inventory(None, Inventory("a", (build_instance(1),)).to_primitive())  # type: ignore[arg-type]
     assert directory.get(build_uuid(1)).host == "a"
@@ -89,10 +83,10 @@ def test_what_arrives_goes_into_the_directory() -> None:
 
 
 def test_a_broker_that_does_not_answer_is_asked_again() -> None:
-    bus = FakeBus(errors.RpcUnavailable(INVENTORY_TOPIC, "echo"))
+    bus = FakeBus(errors.RpcUnavailable("compute", "publish_inventory"))
     subscription, _ = build(bus)
     subscription.start()
-    assert bus.next_steps(5) == [*JOIN, ASK[0], *ASK]
+    assert bus.next_steps(4) == [*JOIN, ASK, ASK]
     subscription.stop()
 
 
@@ -100,13 +94,9 @@ def test_a_broker_that_refuses_is_joined_again() -> None:
     bus = FakeBus(ConnectionRefusedError("access refused"))
     subscription, _ = build(bus)
     subscription.start()
-    assert bus.next_steps(6) == [*JOIN, *JOIN, *ASK]
+    assert bus.next_steps(5) == [*JOIN, *JOIN, ASK]
     subscription.stop()
 
 
 def test_one_that_was_never_started_stops() -> None:
     build(FakeBus())[0].stop()
-
-
-def test_the_echo_has_the_arguments_of_its_call() -> None:
-    EchoEndpoint().echo(None)  # type: ignore[arg-type]
