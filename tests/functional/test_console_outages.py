@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.vnc_servers import EchoVnc
 from websockets.sync.connection import Connection
 
 from support.console import (
@@ -32,6 +31,7 @@ from support.libvirtd import Libvirtd, guest_xml
 from support.memcached import Memcached
 from support.processes import wait_until
 from support.rabbitmq import RabbitMQ
+from support.vnc_servers import EchoVnc
 
 MakePorthole = Callable[..., Porthole]
 RPC_TIMEOUT_S = 3
