@@ -19,6 +19,8 @@ from collections.abc import Callable
 LOG = logging.getLogger(__name__)
 READ = select.EPOLLIN | select.EPOLLRDHUP
 WRITE = select.EPOLLOUT
+# The peer has ended its stream, whether or not what it said before has been read.
+PEER_ENDED = select.EPOLLRDHUP
 _MAX_EVENTS = 256
 
 Callback = Callable[[int], None]

@@ -22,7 +22,7 @@ from porthole_novncproxy import frames
 from porthole_novncproxy.codec import Codec
 from porthole_novncproxy.frames import CloseCode
 from porthole_novncproxy.liveness import Liveness, Ping
-from porthole_novncproxy.loop import READ, WRITE, Loop, Timer
+from porthole_novncproxy.loop import PEER_ENDED, READ, WRITE, Loop, Timer
 from porthole_novncproxy.transport import Leg
 
 LOG = logging.getLogger(__name__)
@@ -155,7 +155,11 @@ class Session:
 
     def _check(self) -> None:
         """Do what is due: a ping, or the end of a session that is idle, over its time, or whose client is gone."""
-        due = self._liveness.check(time.monotonic())
+        now = time.monotonic()
+        if self._to_server:
+            # Its pong waits behind what the VNC server has not taken: the silence is ours.
+            self._liveness.heard(now)
+        due = self._liveness.check(now)
         if isinstance(due, Ping):
             # Behind what the client has not taken, a ping would only be more of the same.
             if not self._to_client:
@@ -178,12 +182,14 @@ class Session:
 
     def _on_client_ready(self, events: int) -> None:
         if events & WRITE and self._to_client:
+            # Its kernel was full and is not any more: a viewer that takes its bytes slowly is there, without a word.
+            self._liveness.heard(time.monotonic())
             self._guard(self._flush_client)
         if self._ended:
             return
-        if self._client.mask & READ:
+        if self._client.mask & READ == READ:
             self._guard(self._read_client)
-        elif events & ~(READ | WRITE):
+        elif events & ~WRITE:
             self._outcome = "the client vanished"
             self.end()
 
@@ -368,8 +374,10 @@ class Session:
             self._set_mask(self._server, mask, self._on_server_ready)
         # A client that floods pings and reads no pong is not read for ever.
         readable = not self._client.at_end and not self._to_server and len(self._to_client) < 2 * self._marks.high_bytes
-        mask = (READ if readable else 0) | (WRITE if self._to_client else 0)
-        resumes = readable and not self._client.mask & READ and self._client.has_buffered()
+        # Nor is a browser held that closed while its VNC server takes nothing; a native viewer may end first.
+        otherwise = 0 if self._codec.half_close else PEER_ENDED
+        mask = (READ if readable else otherwise) | (WRITE if self._to_client else 0)
+        resumes = readable and self._client.mask & READ != READ and self._client.has_buffered()
         self._set_mask(self._client, mask, self._on_client_ready)
         if resumes:
             self._loop.call_soon(lambda: self._guard(self._read_client))

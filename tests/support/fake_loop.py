@@ -6,9 +6,10 @@ happens by itself. :class:`FakeLoop` is as strict as epoll: it fails where epoll
 """
 
 import collections
+import select
 from collections.abc import Callable, Sequence
 
-from porthole_novncproxy.loop import READ, WRITE, Callback, Timer
+from porthole_novncproxy.loop import PEER_ENDED, WRITE, Callback, Timer
 
 
 class FakeLoop:
@@ -53,10 +54,11 @@ class FakeLoop:
             self.soon.popleft()()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and make the calls that fall due, in order."""
+        """Let time pass, and make the calls that fall due, in order; not those that they ask for in their turn."""
         self.now += seconds
-        while due := sorted((at, number) for number, (at, _timer) in enumerate(self.timers) if at <= self.now):
-            timer = self.timers.pop(due[0][1])[1]
+        due = sorted((entry for entry in self.timers if entry[0] <= self.now), key=lambda entry: entry[0])
+        self.timers = [entry for entry in self.timers if entry[0] > self.now]
+        for _at, timer in due:
             if timer.action is not None:
                 timer.action()
         self.run_soon()
@@ -142,7 +144,9 @@ class FakeLeg:
     @property
     def ready(self) -> int:
         """What epoll would say of it, whatever is asked."""
-        events = READ if self.incoming else 0
+        events = select.EPOLLIN if self.incoming else 0
+        # Its end is known before what it said is read.
+        events |= PEER_ENDED if b"" in self.incoming else 0
         return events | (WRITE if self.room_bytes is None or self.room_bytes else 0)
 
 

@@ -471,9 +471,26 @@ def test_a_client_that_floods_pings_and_reads_no_pong_is_not_read_for_ever():
 
 def test_a_hang_up_of_the_client_is_noticed_while_it_is_not_read():
     console = Console(room=(None, 0), client=[masked(Opcode.BINARY, b"x" * 100)])
-    assert console.client.mask == 0
+    assert not console.client.mask & select.EPOLLIN
     console.hang_up(console.client)
     console.assert_ended()
+
+
+def test_a_browser_that_closes_while_its_vnc_server_takes_nothing_is_not_held():
+    console = Console(room=(None, 0), client=[masked(Opcode.BINARY, b"x" * 100)])
+    console.client_sends(masked(Opcode.BINARY, b"unread"))
+    console.assert_open()
+    console.client_sends(b"")
+    console.assert_ended()
+
+
+def test_a_native_viewer_that_ended_its_stream_is_held_until_its_vnc_server_has_it_all():
+    console = Console(RawCodec(), room=(None, 0), client=[b"x" * 100, b"y" * 100, b""])
+    console.assert_open()
+    console.server.room_bytes = None
+    console.pump()
+    assert console.server.written == b"x" * 100 + b"y" * 100
+    assert console.server.ended
 
 
 def test_a_hang_up_of_the_vnc_server_is_no_busy_loop_while_it_is_not_read():
@@ -609,6 +626,54 @@ def test_the_session_limit_is_4408():
     assert close_frames(console.client.written) == [(4408, "The time of this session is over")]
     console.client_sends(masked_close(4408))
     console.assert_ended()
+
+
+# So short that a ping is due whenever a test lets the check run.
+ALWAYS_DUE = LivenessPolicy(ping_interval_s=1e-9)
+
+
+def checked(**options):
+    """A session whose checks are all due, just started."""
+    console = Console(policy=ALWAYS_DUE, start=False, **options)
+    console.session.start(b"", b"")
+    console.pump()
+    return console
+
+
+def test_a_client_that_answers_no_ping_is_1011():
+    console = checked()
+    console.loop.advance(1)
+    assert from_proxy(console.client.written)[1] == [(Opcode.PING, b"")]
+    console.loop.advance(1)
+    assert close_frames(console.client.written) == [(1011, "The client does not answer")]
+
+
+def test_a_client_that_answers_its_pings_is_kept():
+    console = checked()
+    for _ in range(10):
+        console.loop.advance(1)
+        console.client_sends(masked(Opcode.PONG))
+    assert from_proxy(console.client.written)[1] == [(Opcode.PING, b"")] * 10
+    console.assert_open()
+
+
+def test_a_slow_viewer_that_still_takes_its_bytes_is_kept():
+    console = checked(room=(10, None), server=[b"x" * 300])
+    for _ in range(20):
+        console.loop.advance(1)
+        console.client.room_bytes = 10
+        console.pump()
+    console.assert_open()
+    console.loop.advance(1)
+    console.loop.advance(1)
+    assert console.session._closing
+
+
+def test_a_client_that_is_not_read_for_its_vnc_servers_sake_is_kept():
+    console = checked(room=(None, 0), client=[masked(Opcode.BINARY, b"key")])
+    for _ in range(10):
+        console.loop.advance(1)
+    console.assert_open()
 
 
 def test_a_session_that_ends_early_leaves_no_timer():
