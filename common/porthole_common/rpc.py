@@ -42,8 +42,9 @@ from porthole_common.deadline import DeadlinePassed, Workers
 __all__ = ["Rpc", "RpcClient", "RpcServer", "Target", "expected_exceptions"]
 
 LOG = logging.getLogger(__name__)
-# One connection to send with is meant so; oslo.messaging warns each time a thread waits for it.
-logging.getLogger("oslo_messaging._drivers.pool").setLevel(logging.ERROR)
+# One connection to send with is meant so; oslo.messaging warns each time a thread waits for it. oslo.log names the
+# loggers of oslo_x "oslo.x".
+logging.getLogger("oslo.messaging._drivers.pool").setLevel(logging.ERROR)
 # What a broker in trouble raises through oslo.messaging: some of it unmapped.
 BROKER_ERRORS = (
     oslo_messaging.MessagingException,

@@ -11,8 +11,9 @@ from oslo_config import cfg
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.deadline import Workers
 from porthole_common.rpc import Rpc, RpcClient, Target, expected_exceptions
-from support.bus import fake_bus, parse_global_conf
+from support.bus import across_the_wire, fake_bus, parse_global_conf
 
 TOPIC = "test-topic"
 BRANCHES = {"PortholeError", "NotFound", "Refused", "Conflict", "Unavailable", "ProtocolError"}
@@ -111,6 +112,37 @@ def test_text_of_a_remote_error_has_no_traceback(client: RpcClient) -> None:
         client.call(context(), "refuse", name="InstanceNotFound")
     assert str(caught.value) == "Instance instance_uuid-1 could not be found."
     assert "refuse" not in "".join(traceback.format_exception_only(caught.value))
+
+
+class OsloClient:
+    """Stands in for oslo.messaging's client on RabbitMQ: what it raises came across the wire."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def call(self, context: RequestContext, method: str, **arguments: Any) -> None:
+        raise across_the_wire(self._error)
+
+
+def call_that_raises(error: Exception) -> Exception:
+    workers = Workers("test", 1)
+    with pytest.raises(errors.PortholeError) as caught:
+        RpcClient(OsloClient(error), TOPIC, workers, 10).call(context(), "m")
+    workers.close()
+    return caught.value
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_what_the_wire_did_to_an_error_is_undone(leaf: type[errors.PortholeError]) -> None:
+    sent = build(leaf)
+    received = call_that_raises(sent)
+    assert type(received) is leaf
+    assert str(received) == str(sent)
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), LookupError("x")])
+def test_a_builtin_error_of_the_far_side_is_a_remote_failure(error: Exception) -> None:
+    assert isinstance(call_that_raises(error), errors.RemoteFailure)
 
 
 def test_an_error_outside_the_tree_is_a_remote_failure(client: RpcClient) -> None:
