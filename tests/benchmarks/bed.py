@@ -16,6 +16,7 @@ from support.daemons import Options, Porthole
 from support.memcached import Memcached
 from support.rabbitmq import RabbitMQ
 
+_INSTANCES = 500
 # No limit that a benchmark would meet before the machine's.
 _NO_LIMITS = {
     "max_sessions": 100000,
@@ -27,13 +28,15 @@ _NO_LIMITS = {
 
 @dataclass
 class Bed:
-    """Running daemons. ``instance_uuid`` is the one instance; its VNC server is ``vnc``."""
+    """Running daemons. ``instances`` all have the VNC server ``vnc``; that they are many is as it is in life: one
+    instance does not collect hundreds of tokens.
+    """
 
     directory: Path
     rabbitmq: RabbitMQ
     porthole: Porthole
     vnc: VncEnd
-    instance_uuid: str
+    instances: list[str]
 
     @property
     def proxy_pid(self) -> int:
@@ -42,7 +45,7 @@ class Bed:
 
     def token(self) -> str:
         """Return a new token."""
-        return token_of(get_console(self.porthole, self.instance_uuid))
+        return token_of(get_console(self.porthole, self.instances[0]))
 
 
 @contextlib.contextmanager
@@ -57,10 +60,14 @@ def make_bed(options: Options | None = None) -> Iterator[Bed]:
         memcached = stack.enter_context(Memcached())
         vnc = VncEnd()
         stack.callback(vnc.stop)
-        instance = {"uuid": str(uuid.uuid4()), "name": "bench", "host": "127.0.0.1", "port": vnc.port}
+        uuids = [str(uuid.uuid4()) for _ in range(_INSTANCES)]
+        instances = [
+            {"uuid": name, "name": f"bench-{index}", "host": "127.0.0.1", "port": vnc.port}
+            for index, name in enumerate(uuids)
+        ]
         path = directory / "instances.yaml"
-        path.write_text(yaml.safe_dump({"instances": [instance]}), encoding="utf-8")
+        path.write_text(yaml.safe_dump({"instances": instances}), encoding="utf-8")
         porthole = Porthole(directory / "porthole", rabbitmq, memcached, instances_file=path, options=given)
         stack.enter_context(porthole)
-        wait_for_instances(porthole, str(instance["uuid"]))
-        yield Bed(directory, rabbitmq, porthole, vnc, str(instance["uuid"]))
+        wait_for_instances(porthole, *uuids)
+        yield Bed(directory, rabbitmq, porthole, vnc, uuids)

@@ -8,6 +8,7 @@ also held against websockify, which checks nothing.
 import concurrent.futures
 import contextlib
 import http.client
+import itertools
 import json
 import multiprocessing
 import socket
@@ -54,27 +55,40 @@ def run() -> list[Row]:
             "get": getter.get,
             "websockify": lambda: peers.connect(port, "").close(),
         }
-        alone: dict[str, list[float]] = {name: [] for name in work}
-        together: dict[str, list[float]] = {name: [] for name in work}
         for call in work.values():
             call()
+        in_turn = _measure_in_turn(work)
+        in_a_row = median([_time_ms(work["bare"]) for _ in range(ROUNDS * CALLS)])
+        rates: dict[str, list[float]] = {name: [] for name in work}
         for _ in range(ROUNDS):
-            # An instance keeps its newest tokens only.
-            opener.token = bed.token()
             for name, call in work.items():
-                alone[name].append(median([_time_ms(call) for _ in range(CALLS)]))
-                together[name].append(_rate(call))
-    p50 = {name: median(values) for name, values in alone.items()}
-    rate = {name: median(values) for name, values in together.items()}
-    calls, calls_rate = "two bare calls", "bare calls"
+                rates[name].append(_rate(call))
+    p50 = {name: median(values) for name, values in in_turn.items()}
+    rate = {name: median(values) for name, values in rates.items()}
+    turn, row, bare = "two bare calls in turn", "two bare calls in a row", "bare calls"
     return [
-        Row("get-vnc-console, p50, one client", p50["get"], "ms", calls, 2 * p50["bare"], "at most 1.5 (1.4)"),
-        Row("check and connect, p50, one client", p50["open"], "ms", calls, 2 * p50["bare"], "at most 2"),
-        Row("get-vnc-console, 8 clients", rate["get"], "/s", calls, rate["bare"] / 2, "at least 0.6"),
-        Row("opening a console, 8 clients", rate["open"], "/s", calls_rate, rate["bare"], "at least 0.3"),
+        Row("get-vnc-console, p50, one client", p50["get"], "ms", turn, 2 * p50["bare"], "at most 1.5 (1.4)"),
+        Row("get-vnc-console, p50, one client", p50["get"], "ms", row, 2 * in_a_row),
+        Row("check and connect, p50, one client", p50["open"], "ms", turn, 2 * p50["bare"], "at most 2"),
+        Row("check and connect, p50, one client", p50["open"], "ms", row, 2 * in_a_row),
+        Row("get-vnc-console, 8 clients", rate["get"], "/s", "two bare calls", rate["bare"] / 2, "at least 0.6"),
+        Row("opening a console, 8 clients", rate["open"], "/s", bare, rate["bare"], "at least 0.3"),
         Row("opening a console, 8 clients", rate["open"], "/s", "websockify", rate["websockify"], "at least 0.5"),
         Row("bare calls, 8 clients", rate["bare"], "/s"),
     ]
+
+
+def _measure_in_turn(work: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """Time each in milliseconds, one after the other, again and again.
+
+    In turn, since a daemon that oslo.messaging has had waiting for some milliseconds takes longer to notice a call than
+    one that is called in a row: a bare call is to find its server as a console finds the daemons.
+    """
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(ROUNDS * CALLS):
+        for name, call in work.items():
+            times[name].append(_time_ms(call))
+    return times
 
 
 class _Getter:
@@ -82,7 +96,7 @@ class _Getter:
 
     def __init__(self, bed: Bed) -> None:
         self._port = bed.porthole.api_port
-        self._path = f"/v2.1/servers/{bed.instance_uuid}/action"
+        self._paths = itertools.cycle(f"/v2.1/servers/{uuid}/action" for uuid in bed.instances)
         self._body = json.dumps({"os-getVNCConsole": {"type": "novnc"}})
         self._connections: list[http.client.HTTPConnection] = []
 
@@ -94,7 +108,7 @@ class _Getter:
             connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
             connection.connect()
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.request("POST", self._path, self._body, {"Content-Type": "application/json"})
+        connection.request("POST", next(self._paths), self._body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         body = json.loads(answer.read())
         assert answer.status == 200, body
