@@ -19,9 +19,8 @@ from porthole_common.redaction import RedactingFilter, redact
 __all__ = ["RedactingFilter", "RedactingFormatter", "redact", "register_opts", "setup"]
 
 
-# One connection to send on is what is wanted, not a limit that was hit; and a broker's word on a channel that is
-# being closed is not for operators.
-_QUIET = ("oslo_messaging._drivers.pool=ERROR", "amqp=ERROR")
+# What a broker still says on a channel that is being closed is not for operators.
+_QUIET = ("amqp=ERROR",)
 
 
 class RedactingFormatter(logging.Formatter):
@@ -41,7 +40,7 @@ class RedactingFormatter(logging.Formatter):
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    """Register oslo.log's options (debug, log_file, use_json, ...), without two libraries' warnings about nothing."""
+    """Register oslo.log's options (debug, log_file, use_json, ...), without a library's warnings about nothing."""
     oslo_log.register_options(conf)
     oslo_log.set_defaults(default_log_levels=[*oslo_log.get_default_log_levels(), *_QUIET])
 
