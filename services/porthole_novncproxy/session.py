@@ -11,6 +11,7 @@ A session is *open* (bytes flow), *closing* (the close frame is on its way, the 
 session leaves *open*, except for a native viewer, where each side may end on its own.
 """
 
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -268,7 +269,7 @@ class Session:
         self._end_if_both_ended()
 
     def _read_client(self) -> None:
-        for _ in range(_READS_PER_TURN):
+        for turn in itertools.count(1):
             size = self._client.read_into(self._buffer[: self._marks.high_bytes])
             if size is None:
                 return
@@ -277,8 +278,16 @@ class Session:
                 return
             self._liveness.heard(time.monotonic())
             self._take_client(self._buffer[:size])
-            if self._ended or self._to_server or not (size == self._marks.high_bytes or self._client.has_buffered()):
+            if self._ended or self._to_server:
                 return
+            # The rest of a TLS record is read now or never: epoll does not tell of it.
+            if not self._client.has_buffered() and (size < self._marks.high_bytes or turn >= _READS_PER_TURN):
+                return
+
+    def _resume_client(self) -> None:
+        """Read what waits within TLS, unless the VNC server has come to hold the client up again."""
+        if not self._ended and self._client.mask & READ == READ:
+            self._guard(self._read_client)
 
     def _take_client(self, data: memoryview) -> None:
         """Act on the client's bytes: payload goes to the VNC server in one write, pings are answered in one."""
@@ -380,7 +389,7 @@ class Session:
         resumes = readable and self._client.mask & READ != READ and self._client.has_buffered()
         self._set_mask(self._client, mask, self._on_client_ready)
         if resumes:
-            self._loop.call_soon(lambda: self._guard(self._read_client))
+            self._loop.call_soon(self._resume_client)
 
     def _set_mask(self, leg: Leg, mask: int, callback: Callable[[int], None]) -> None:
         if not leg.watched:

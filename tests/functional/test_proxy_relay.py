@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from porthole_common.model import ConsoleType
 from porthole_novncproxy.liveness import LivenessPolicy
+from porthole_novncproxy.session import Marks
 from support.certificates import make_certificate
 from support.processes import wait_until
 from support.proxy import InProcessProxy, count_descriptors, make_web_root, own_socket
@@ -579,3 +580,17 @@ def test_tigervncs_server_greets_through_the_proxy(make, tmp_path):
         opcode, server_init = client.read_frame()
         assert opcode == BINARY
         assert server_init[:4] == (640).to_bytes(2, "big") + (480).to_bytes(2, "big")
+
+
+def test_bytes_that_wait_within_tls_are_not_forgotten(make, echo, server_context, client_context):
+    """A record holds more than a small high mark lets the proxy read at once, and epoll does not tell of the rest."""
+    proxy = make(context=server_context, marks=Marks(high_bytes=4096, low_bytes=1024))
+    payload = os.urandom(20_000)
+    frame = build_frame(BINARY, payload)
+    with open_console(proxy, echo, context=client_context) as client:
+        both_are_there = threading.Event()
+        proxy.loop.call_soon(lambda: both_are_there.wait(10))
+        client.sock.sendall(frame[:4096])
+        client.sock.sendall(frame[4096:])
+        both_are_there.set()
+        assert client.read_data(len(payload)) == payload

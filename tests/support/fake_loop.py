@@ -83,6 +83,8 @@ class FakeLeg:
         self.at_end = False
         self.tls = False
         self.incoming = collections.deque(incoming)
+        # Over TLS, the rest of a record that was read in part: epoll knows nothing of it.
+        self.hidden = b""
         self.room_bytes = room_bytes
         self.broken: OSError | None = None
         self.written = bytearray()
@@ -94,9 +96,9 @@ class FakeLeg:
         """Return what is there as far as ``buffer`` goes."""
         assert not self.closed, "a closed leg is read"
         assert len(buffer) > 0, "an empty read would pass for the end"
-        if not self.incoming:
+        if not (self.hidden or self.incoming):
             return None
-        chunk = self.incoming[0]
+        chunk = self.hidden or self.incoming[0]
         if isinstance(chunk, OSError):
             raise chunk
         if not chunk:
@@ -104,15 +106,20 @@ class FakeLeg:
         size = min(len(buffer), len(chunk))
         buffer[:size] = chunk[:size]
         self.taken_bytes += size
-        if size == len(chunk):
-            self.incoming.popleft()
-        else:
-            self.incoming[0] = chunk[size:]
+        self._keep(chunk[size:])
         return size
 
+    def _keep(self, rest: bytes) -> None:
+        if not self.hidden:
+            self.incoming.popleft()
+        if self.tls:
+            self.hidden = rest
+        elif rest:
+            self.incoming.appendleft(rest)
+
     def has_buffered(self) -> bool:
-        """Nothing is hidden from epoll here."""
-        return False
+        """Say whether there is something that epoll does not tell of."""
+        return bool(self.hidden)
 
     def free_bytes(self) -> int:
         """Return what the peer takes yet."""

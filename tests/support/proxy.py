@@ -108,10 +108,10 @@ class InProcessProxy:
             origins=OriginPolicy(allowed_origins, trusted_proxies),
             dial_timeout_s=dial_timeout_s,
         )
-        loop = Loop("relay")
-        self.relay = Relay(loop, marks or Marks(262144, 65536), liveness or LivenessPolicy(), False)
+        self.loop = Loop("relay")
+        self.relay = Relay(self.loop, marks or Marks(262144, 65536), liveness or LivenessPolicy(), False)
         self.server = ProxyServer(
-            loop=loop,
+            loop=self.loop,
             relay=self.relay,
             gate=self.gate,
             pages=Pages(str(web_root), ["'self'"]),

@@ -11,6 +11,7 @@ from porthole_novncproxy import frames
 from porthole_novncproxy.codec import MAX_MESSAGE_BYTES, RawCodec, WebSocketCodec
 from porthole_novncproxy.frames import CloseCode, Opcode
 from porthole_novncproxy.liveness import Liveness, LivenessPolicy
+from porthole_novncproxy.loop import READ, WRITE
 from porthole_novncproxy.session import CLOSE_TIMEOUT_S, Marks, Session
 from support.fake_loop import FakeLeg, FakeLoop, pump
 
@@ -265,6 +266,58 @@ def test_a_slow_vnc_server_stops_its_viewer():
     console.server.room_bytes = None
     console.pump()
     assert console.server.written == b"x" * 50_000
+
+
+TLS_MARKS = Marks(high_bytes=100, low_bytes=50)
+
+
+def over_tls(**options):
+    """A browser over TLS, whose records are larger than what is read at once."""
+    console = Console(marks=TLS_MARKS, start=False, **options)
+    console.client.tls = True
+    console.session.start(b"", b"")
+    console.pump()
+    return console
+
+
+@pytest.mark.parametrize("first", [1, 99, 100, 101, 399, 400])
+@pytest.mark.parametrize("second", [1, 100, 350, 401, 1000])
+def test_the_rest_of_a_tls_record_is_not_left_behind(first, second):
+    stream = masked(Opcode.BINARY, b"x" * 2000)[: first + second]
+    console = over_tls(client=[stream[:first], stream[first:]])
+    assert console.client.taken_bytes == first + second
+    console.assert_open()
+
+
+def test_the_rest_of_a_tls_record_waits_for_a_slow_vnc_server():
+    console = over_tls(room=(None, 0))
+    payload = bytes(range(256)) * 8
+    frame = masked(Opcode.BINARY, payload)
+    console.client_sends(frame[:1000], frame[1000:])
+    for _ in range(100):
+        console.server.room_bytes += 30
+        console.pump()
+        assert console.held_bytes[1] <= TLS_MARKS.high_bytes
+    assert console.server.written == payload
+
+
+def test_a_resumed_client_is_held_up_again_when_its_vnc_server_is():
+    """The call that resumes it comes after a read of the same round has filled the VNC server's side anew."""
+    console = over_tls(room=(None, 0))
+    payload = bytes(range(256)) * 8
+    frame = masked(Opcode.BINARY, payload)
+    console.client.incoming.extend([frame[:1000], frame[1000:]])
+    console.pump()
+    for _ in range(100):
+        console.server.room_bytes += 20
+        if console.server.mask & WRITE:
+            console.loop.callbacks[console.server.fd](WRITE)
+        if console.client.mask & READ == READ:
+            console.loop.callbacks[console.client.fd](READ)
+        console.loop.run_soon()
+    console.server.room_bytes = None
+    console.pump()
+    assert console.server.written == payload
 
 
 def test_the_end_of_the_vnc_server_is_1000_behind_all_it_said():
