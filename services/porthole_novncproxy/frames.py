@@ -4,7 +4,7 @@
 Why not websockify's own codec: it gathers a whole frame, of any length, before it gives out a byte, and lets
 reserved bits and broken fragments pass. This decoder hands payload on as it arrives, holds at most one
 control frame, and turns every breach of the protocol into a close code. Called by
-:mod:`porthole_novncproxy.relay`; the upgrade itself is websockify's.
+:mod:`porthole_novncproxy.codec`; the upgrade itself is websockify's.
 """
 
 import struct

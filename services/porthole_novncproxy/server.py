@@ -3,7 +3,7 @@
 
 The path of a connection: :mod:`doorway` reads its request in the event loop; a handshake thread answers it
 (:mod:`handler` for browsers, :mod:`xvp` for native viewers), which asks :mod:`admission`; an admitted one goes to
-:mod:`relay`, back in the loop. Built and driven by :mod:`porthole_novncproxy.main`.
+:mod:`relay`, back in the loop. Built and driven by :mod:`porthole_novncproxy.daemon`.
 """
 
 import concurrent.futures

@@ -2,7 +2,7 @@
 """The proxy's TLS context, with Python's safe defaults kept.
 
 Why own code for six lines: websockify builds a context per connection and overwrites ``options``, which drops
-the defaults. Called by :mod:`porthole_novncproxy.main` at start.
+the defaults. Called by :mod:`porthole_novncproxy.daemon` at start and at SIGHUP.
 """
 
 import ssl

@@ -2,7 +2,7 @@
 """One leg of a console as the relay sees it: a non-blocking stream, plain or TLS.
 
 Why: a plain socket and Python's SSLSocket say "not now" in different ways, and only the plain one takes
-scattered buffers. Called by :mod:`porthole_novncproxy.relay` alone, from the loop's thread.
+scattered buffers. Called by :mod:`porthole_novncproxy.session` alone, from the loop's thread.
 """
 
 import array
@@ -21,7 +21,7 @@ _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWant
 
 
 class Leg:
-    """A connected stream. ``mask`` and ``watched`` belong to the relay: what epoll waits for on it."""
+    """A connected stream. ``mask`` and ``watched`` belong to the session: what epoll waits for on it."""
 
     __slots__ = ("at_end", "fd", "mask", "sock", "tls", "watched")
 
