@@ -28,5 +28,13 @@ if [[ ! $status =~ ^HTTP/1\.[01]\ 200\  ]]; then
     echo "xvp-connect.sh: the console was refused: ${status%$'\r'}" >&2
     exit 1
 fi
+# Neither side ends half of its stream, so the end of one direction is the end of the console: a viewer that has left
+# must not keep it open.
 cat <&3 &
-exec cat >&3
+down=$!
+cat <&0 >&3 &
+up=$!
+trap 'kill "$down" "$up" 2>/dev/null' EXIT
+trap 'exit 143' TERM
+wait -n
+exit 0
