@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Self
 
 KEY_TIMEOUT_S = 30
-KEY_PRESS = 2
+SYNC_TIMEOUT_S = 30
+REPLY, KEY_PRESS = 1, 2
 # Masks of ChangeWindowAttributes, and of the events a window's client wants.
 BACKGROUND_PIXEL, EVENT_MASK = 0x2, 0x800
 KEY_PRESS_MASK = 0x1
@@ -34,14 +35,21 @@ class Screen:
         (self._root,) = struct.unpack_from("<I", setup, 32 + (vendor_length + 3) // 4 * 4 + formats * 8)
         self._change(EVENT_MASK, KEY_PRESS_MASK)
         self._keys: queue.Queue[int] = queue.Queue()
+        self._replies: queue.Queue[bytes] = queue.Queue()
         self._listener = threading.Thread(target=self._listen, name="x11-screen")
         self._listener.start()
 
-    def paint(self, red: int, green: int, blue: int) -> None:
-        """Fill the screen with one colour."""
+    def paint(self, red: int, green: int, blue: int, area: tuple[int, int, int, int] = (0, 0, 0, 0)) -> None:
+        """Fill ``area`` (x, y, width, height; without sizes, all from there on) with one colour."""
         self._change(BACKGROUND_PIXEL, red << 16 | green << 8 | blue)
-        # ClearArea of the whole window.
-        self._socket.sendall(struct.pack("<BxHIHHHH", 61, 4, self._root, 0, 0, 0, 0))
+        # ClearArea.
+        self._socket.sendall(struct.pack("<BxHIhhHH", 61, 4, self._root, *area))
+
+    def sync(self) -> None:
+        """Return once the X server has done all it was asked for."""
+        # GetInputFocus, for no reason but that it is answered.
+        self._socket.sendall(struct.pack("<BxH", 43, 1))
+        self._replies.get(timeout=SYNC_TIMEOUT_S)
 
     def next_key(self) -> int:
         """Return the keycode of the next key that is pressed, as it comes."""
@@ -61,6 +69,8 @@ class Screen:
         while len(event := self._socket.recv(32, socket.MSG_WAITALL)) == 32:
             if event[0] & 0x7F == KEY_PRESS:
                 self._keys.put(event[1])
+            elif event[0] == REPLY:
+                self._replies.put(event)
 
     def _read(self, size: int) -> bytes:
         data = self._socket.recv(size, socket.MSG_WAITALL)

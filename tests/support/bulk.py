@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many megabytes through a console and back, with checksums at both ends.
+
+Why: a relay that loses, repeats or swaps bytes does so when there are many, and when buffers are short. Each WebSocket
+library is driven by the few calls that differ, and the VNC server keeps its own sum of what it heard.
+"""
+
+import hashlib
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+from support.vnc_servers import GREETING, VncServer
+
+BULK_BYTES = 64 * 1024 * 1024
+_DEADLINE_S = 120
+
+
+class SummingEcho(VncServer):
+    """Returns whatever it gets behind its greeting; :meth:`heard_sum` waits for that much and gives its SHA-256.
+
+    ``buffer_bytes``: what its kernel may hold for it each way, so that its peer has to stop again and again.
+    """
+
+    def __init__(self, buffer_bytes: int | None = None) -> None:
+        self._buffer_bytes = buffer_bytes
+        self._sum = hashlib.sha256()
+        self.heard_bytes = 0
+        super().__init__()
+
+    def serve(self, sock: socket.socket) -> None:
+        """Echo to the end."""
+        if self._buffer_bytes is not None:
+            shorten_buffers(sock, self._buffer_bytes)
+        sock.sendall(GREETING)
+        while data := sock.recv(262144):
+            self._sum.update(data)
+            self.heard_bytes += len(data)
+            sock.sendall(data)
+
+    def heard_sum(self) -> str:
+        """Return the sum of all it heard, in hex; ask when everything has come back."""
+        return self._sum.hexdigest()
+
+
+def shorten_buffers(sock: socket.socket, size_bytes: int) -> None:
+    """Have the kernel hold about ``size_bytes`` each way; before connecting."""
+    for level, option, value in short_buffer_options(size_bytes):
+        sock.setsockopt(level, option, value)
+
+
+def short_buffer_options(size_bytes: int) -> list[tuple[int, int, int]]:
+    """Return (level, option, value) of what :func:`shorten_buffers` sets.
+
+    The segments are an Ethernet's: one of loopback's, 64 KiB, does not fit into such a window, and the sender would
+    wait for its timer each time (RFC 9293 section 3.8.6.2.1).
+    """
+    return [
+        (socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400),
+        (socket.SOL_SOCKET, socket.SO_SNDBUF, size_bytes),
+        (socket.SOL_SOCKET, socket.SO_RCVBUF, size_bytes),
+    ]
+
+
+def make_messages(total_bytes: int = BULK_BYTES, seed: int = 1) -> Iterator[bytes]:
+    """Yield messages that are ``total_bytes`` together: of all header sizes, noise, never the same twice."""
+    noise = random.Random(seed)
+    left = total_bytes
+    while left:
+        size = min(left, noise.choice((1, 125, 126, 4096, 65535, 65536, 100_000, 1_000_000)))
+        left -= size
+        yield noise.randbytes(size)
+
+
+def exchange(send: Callable[[bytes], object], receive: Callable[[], bytes]) -> tuple[str, str]:
+    """Send all of :func:`make_messages` while receiving as much behind a greeting; return both SHA-256, in hex.
+
+    :raises AssertionError: when the greeting is another, or sending does not come to its end.
+    """
+    sent = hashlib.sha256()
+
+    def send_all() -> None:
+        for message in make_messages():
+            sent.update(message)
+            send(message)
+
+    assert receive() == GREETING
+    sender = threading.Thread(target=send_all, name="bulk-sender", daemon=True)
+    sender.start()
+    received = hashlib.sha256()
+    size = 0
+    while size < BULK_BYTES:
+        data = receive()
+        received.update(data)
+        size += len(data)
+    sender.join(_DEADLINE_S)
+    assert not sender.is_alive(), "everything has come back, and still it is being sent"
+    assert size == BULK_BYTES
+    return sent.hexdigest(), received.hexdigest()
