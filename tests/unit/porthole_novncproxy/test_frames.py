@@ -173,6 +173,8 @@ def test_bytes_that_cannot_be_changed_are_left_as_they_are():
         (client_frame(0x3, b"x"), 1002),
         (client_frame(0xB, b"x"), 1002),
         (b"\x82\x01x" + b"\0" * 16, 1002),
+        (b"\x82\x01x" * 3, 1002),
+        (b"\x89\x00", 1002),
         (client_frame(Opcode.CONTINUATION, b"x"), 1002),
         (client_frame(Opcode.BINARY, b"x", final=False) + client_frame(Opcode.BINARY, b"y"), 1002),
         (client_frame(Opcode.PING, b"x", final=False), 1002),
