@@ -241,6 +241,8 @@ def test_the_clients_close_is_answered_and_ends_both(make, echo):
         (b"\x82\xff\x00\x00\x00\x10\x00\x00\x00\x00abcd", 1009),
         (build_frame(PING, b"x" * 126), 1002),
     ],
+    # The masks are random, and a test's name must not be.
+    ids=["unmasked", "opcode", "reserved bit", "length", "ping"],
 )
 def test_a_breach_of_the_protocol_has_its_code_and_ends_the_vnc_leg(make, echo, sent, code):
     proxy = make()
