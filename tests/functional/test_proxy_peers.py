@@ -27,7 +27,7 @@ from porthole_novncproxy.session import Marks
 from support.browser import read_pixels
 from support.bulk import BULK_BYTES, SummingEcho, exchange, short_buffer_options, shorten_buffers
 from support.processes import wait_until
-from support.proxy import InProcessProxy, make_web_root
+from support.proxy import InProcessProxy, make_web_root, own_socket
 from support.vnc_servers import GREETING, EchoVnc
 from support.websocket import connect, read_to_end
 from support.x11_screen import Screen
@@ -35,6 +35,7 @@ from support.xvnc import Xvnc
 from support.xvp_viewer import ViewerPort
 
 Make = Callable[..., InProcessProxy]
+MakeBoth = Callable[[bool], tuple[InProcessProxy, SummingEcho]]
 PEER_SCRIPT = Path(__file__).parents[1] / "support" / "bulk_peer.js"
 # Debian's and Ubuntu's place for what their packages of Node hold; a Node that is not theirs has to be told.
 NODE_PATH = "/usr/share/nodejs"
@@ -58,6 +59,25 @@ def stack() -> Iterator[ExitStack]:
 @pytest.fixture
 def make(web_root: Path, stack: ExitStack) -> Make:
     return lambda **options: stack.enter_context(InProcessProxy(web_root, **options))
+
+
+@pytest.fixture
+def make_both(make: Make, stack: ExitStack) -> MakeBoth:
+    """A maker of a proxy and a VNC server; when short, the kernel holds little for either, and the proxy holds less."""
+
+    def run(short: bool) -> tuple[InProcessProxy, SummingEcho]:
+        proxy = make(marks=SHORT_MARKS if short else None)
+
+        def before_greeting(sock: socket.socket) -> None:
+            if short:
+                shorten_buffers(sock, SHORT_BYTES)
+                for leg in ({"local": ("127.0.0.1", proxy.novnc_port)}, {"peer": sock.getsockname()}):
+                    with own_socket(**leg) as proxys_end:
+                        shorten_buffers(proxys_end, SHORT_BYTES)
+
+        return proxy, stack.enter_context(SummingEcho(before_greeting))
+
+    return run
 
 
 def url_of(proxy: InProcessProxy, token: str) -> str:
@@ -101,14 +121,13 @@ def open_websocket_client(
         opcode, payload = client.recv_data(control_frame=True)
         assert (opcode, payload[:2]) == (websocket.ABNF.OPCODE_CLOSE, (1000).to_bytes(2, "big"))
     finally:
-        client.shutdown()
+        client.close(timeout=1)
 
 
 @pytest.mark.parametrize("short", [False, True], ids=["", "short-buffers"])
 @pytest.mark.parametrize("open_peer", [open_websockets, open_websocket_client])
-def test_a_python_library(make: Make, stack: ExitStack, open_peer: Any, short: bool) -> None:
-    server = stack.enter_context(SummingEcho(SHORT_BYTES if short else None))
-    proxy = make(marks=SHORT_MARKS if short else None)
+def test_a_python_library(make_both: MakeBoth, open_peer: Any, short: bool) -> None:
+    proxy, server = make_both(short)
     with open_peer(url_of(proxy, proxy.issue(server)), proxy.novnc_port, short) as (send, receive):
         sent, received = exchange(send, receive)
         assert server.heard_bytes == BULK_BYTES
@@ -117,11 +136,10 @@ def test_a_python_library(make: Make, stack: ExitStack, open_peer: Any, short: b
 
 
 @pytest.mark.parametrize("short", [False, True], ids=["", "short-buffers"])
-def test_ws_of_node_with_fragments_and_pings_between_them(make: Make, stack: ExitStack, short: bool) -> None:
+def test_ws_of_node_with_fragments_and_pings_between_them(make_both: MakeBoth, short: bool) -> None:
     node = shutil.which("node")
     assert node, "node is not installed (see bindep.txt)"
-    server = stack.enter_context(SummingEcho(SHORT_BYTES if short else None))
-    proxy = make(marks=SHORT_MARKS if short else None)
+    proxy, server = make_both(short)
     env = {
         **os.environ,
         "NODE_PATH": NODE_PATH,

@@ -6,6 +6,7 @@ library is driven by the few calls that differ, and the VNC server keeps its own
 """
 
 import hashlib
+import queue
 import random
 import socket
 import threading
@@ -18,34 +19,49 @@ _DEADLINE_S = 120
 
 
 class SummingEcho(VncServer):
-    """Returns whatever it gets behind its greeting; :meth:`heard_sum` waits for that much and gives its SHA-256.
+    """Returns whatever it gets behind its greeting, and keeps :attr:`heard_bytes` and a sum of it.
 
-    ``buffer_bytes``: what its kernel may hold for it each way, so that its peer has to stop again and again.
+    It goes on listening while nobody takes its answers: some clients read nothing while they send (websockets' threads
+    share a lock), and with short buffers everything would stand still for good.
+    ``before_greeting`` is called for each connection: the proxy has not answered its client yet.
     """
 
-    def __init__(self, buffer_bytes: int | None = None) -> None:
-        self._buffer_bytes = buffer_bytes
+    def __init__(self, before_greeting: Callable[[socket.socket], None] = lambda _sock: None) -> None:
+        self._before_greeting = before_greeting
         self._sum = hashlib.sha256()
         self.heard_bytes = 0
         super().__init__()
 
     def serve(self, sock: socket.socket) -> None:
         """Echo to the end."""
-        if self._buffer_bytes is not None:
-            shorten_buffers(sock, self._buffer_bytes)
+        self._before_greeting(sock)
         sock.sendall(GREETING)
+        answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        speaker = threading.Thread(target=_speak, args=(sock, answers), name="bulk-speaker", daemon=True)
+        speaker.start()
         while data := sock.recv(262144):
             self._sum.update(data)
             self.heard_bytes += len(data)
-            sock.sendall(data)
+            answers.put(data)
+        answers.put(b"")
+        speaker.join(_DEADLINE_S)
 
     def heard_sum(self) -> str:
-        """Return the sum of all it heard, in hex; ask when everything has come back."""
+        """Return the SHA-256 of all it heard, in hex; ask when everything has come back."""
         return self._sum.hexdigest()
 
 
+def _speak(sock: socket.socket, answers: "queue.SimpleQueue[bytes]") -> None:
+    try:
+        while data := answers.get():
+            sock.sendall(data)
+    except OSError:
+        # The peer went away; the test looks at the other end.
+        return
+
+
 def shorten_buffers(sock: socket.socket, size_bytes: int) -> None:
-    """Have the kernel hold about ``size_bytes`` each way; before connecting."""
+    """Have the kernel hold about ``size_bytes`` each way; a client's before it connects."""
     for level, option, value in short_buffer_options(size_bytes):
         sock.setsockopt(level, option, value)
 
