@@ -190,6 +190,8 @@ class Rpc:
         except (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure) as exc:
             # Its text would show the URL, and with it the broker's password.
             raise errors.ConfigInvalid("[DEFAULT] transport_url", type(exc).__name__) from None
+        if transport_url is None and (conf.transport_url or "").startswith("fake:"):
+            raise errors.ConfigInvalid("[DEFAULT] transport_url", "fake:// reaches no other process")
         self._serializer = ContextSerializer()
         self._workers = Workers("rpc", MAX_CALLS)
         self._clients: dict[tuple[str, str], RpcClient] = {}

@@ -52,8 +52,8 @@ class Service(Protocol):
 def main(
     program: str,
     build: Callable[[cfg.ConfigOpts], Sequence[Service]],
-    argv: Sequence[str] | None = None,
-    conf: cfg.ConfigOpts = cfg.CONF,
+    argv: Sequence[str] | None,
+    conf: cfg.ConfigOpts,
     **parse_overrides: Any,
 ) -> int:
     """Run the services that ``build`` makes from the configuration until a signal; return the exit status.
@@ -66,8 +66,8 @@ def main(
 def launch(
     program: str,
     serve: Callable[[cfg.ConfigOpts], int],
-    argv: Sequence[str] | None = None,
-    conf: cfg.ConfigOpts = cfg.CONF,
+    argv: Sequence[str] | None,
+    conf: cfg.ConfigOpts,
     **parse_overrides: Any,
 ) -> int:
     """Parse the configuration, set up logging, and return what ``serve`` returns.
@@ -114,7 +114,7 @@ def run(program: str, services: Sequence[Service]) -> int:
         while events.get() == signal.SIGHUP:
             LOG.info("%s rereads its configuration", program)
             for service in services:
-                service.reload()
+                _reload(service)
     except _StartInterrupted:
         LOG.info("%s was told to end before it was ready", program)
     except errors.ConfigInvalid as exc:
@@ -129,6 +129,14 @@ def run(program: str, services: Sequence[Service]) -> int:
     for service in reversed(started):
         service.stop()
     return status
+
+
+def _reload(service: Service) -> None:
+    """Have one service reread; a fault in that must not end what runs."""
+    try:
+        service.reload()
+    except Exception:
+        LOG.exception("%s could not reread its configuration and goes on with the old one", service.name)
 
 
 def _build_notifier() -> Callable[[str], None]:

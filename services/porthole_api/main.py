@@ -111,7 +111,7 @@ def _build(conf: cfg.ConfigOpts, rpc: Rpc, name: str) -> tuple[Subscription, Wsg
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon; return its exit status."""
-    return service.main(PROGRAM, build, argv)
+    return service.main(PROGRAM, build, argv, cfg.CONF)
 
 
 if __name__ == "__main__":

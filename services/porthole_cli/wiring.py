@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace, debug: bool) -> int:
         return build_services(conf)
 
     # What /etc/porthole says is for this node's daemons.
-    return service.main(PROGRAM, build, argv, default_config_files=[], default_config_dirs=[])
+    return service.main(PROGRAM, build, argv, cfg.CONF, default_config_files=[], default_config_dirs=[])
 
 
 def configure(conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> None:

@@ -116,7 +116,7 @@ def _refuse_recording(conf: cfg.ConfigOpts) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon; return its exit status."""
-    return service.main(PROGRAM, build, argv)
+    return service.main(PROGRAM, build, argv, cfg.CONF)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from oslo_config import cfg
 
-from porthole_common import errors, service
+from porthole_common import service
 from porthole_common.published import RevocationPublisher
 from porthole_common.rpc import Rpc
 from porthole_consoleauth import memcached_store
@@ -58,10 +58,7 @@ def build(conf: cfg.ConfigOpts) -> Sequence[ConsoleAuthService]:
     :raises ConfigInvalid: when transport_url or [memcache] servers does not do.
     """
     store = memcached_store.build_store(conf)
-    rpc = Rpc(conf, conf.api.rpc_timeout)
-    if conf.transport_url.startswith("fake:"):
-        raise errors.ConfigInvalid("[DEFAULT] transport_url", "fake:// reaches no other process")
-    return [ConsoleAuthService(conf, rpc, store, owns_rpc=True)]
+    return [ConsoleAuthService(conf, Rpc(conf, conf.api.rpc_timeout), store, owns_rpc=True)]
 
 
 def build_standalone(conf: cfg.ConfigOpts, rpc: Rpc) -> ConsoleAuthService:
@@ -71,7 +68,7 @@ def build_standalone(conf: cfg.ConfigOpts, rpc: Rpc) -> ConsoleAuthService:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon; return its exit status."""
-    return service.main(PROGRAM, build, argv)
+    return service.main(PROGRAM, build, argv, cfg.CONF)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Why: this is what keeps one tenant out of another's screen, so it is readable in
 a socket. :mod:`porthole_novncproxy.admission` asks the daemons and dials; this module only decides.
 """
 
+import ipaddress
 import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class ConsoleRequest:
 class OriginPolicy:
     """Whose pages may open a console besides the Host's own, and whose X-Forwarded-Proto is believed.
 
-    Immutable: no request can ever add to it (S5).
+    Immutable: no request can ever add to it (S5). ``trusted_proxies`` are as :func:`normalize_address` returns them.
     """
 
     allowed_origins: tuple[str, ...] = ()
@@ -132,10 +133,20 @@ def check_origin_scheme(request: ConsoleRequest, access_url: str, trusted_proxie
         return
     origin_scheme, _host = _parse_origin(request.origins)
     expected = urllib.parse.urlsplit(access_url).scheme
-    if request.forwarded_proto is not None and request.source in trusted_proxies:
+    if request.forwarded_proto is not None and normalize_address(request.source) in trusted_proxies:
         expected = request.forwarded_proto.strip().lower()
     if origin_scheme != expected:
         raise errors.OriginRefused("its scheme is not the console's")
+
+
+def normalize_address(address: str) -> str:
+    """Return an IP address as it is compared: lower case, shortest form, IPv4 also where IPv6 carries it (RFC 4291).
+
+    :raises ValueError: when it is no IP address.
+    """
+    parsed = ipaddress.ip_address(address)
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return str(mapped or parsed)
 
 
 def _parse_origin(origins: Sequence[str]) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
 from porthole_novncproxy import access
+from porthole_novncproxy.breaker import HostBreaker
 from porthole_novncproxy.dial import dial
 from porthole_novncproxy.limits import Limits, SessionCounter
 
@@ -62,12 +63,14 @@ class Gate:
         consoleauth: TokenChecker,
         compute: ConsoleValidator,
         counter: SessionCounter,
+        breaker: HostBreaker,
         origins: access.OriginPolicy,
         dial_timeout_s: float,
     ) -> None:
         self._consoleauth = consoleauth
         self._compute = compute
         self._counter = counter
+        self._breaker = breaker
         self._origins = origins
         self._dial_timeout_s = dial_timeout_s
 
@@ -106,8 +109,9 @@ class Gate:
     def _validate(self, context: RequestContext, info: ConnectInfo) -> Target:
         """Ask the hypervisor's host again, at the moment of use, where the VNC server is (S1, S2)."""
         try:
-            return self._compute.validate_console(
-                context, info.compute_host, info.instance_uuid, info.target, info.console_type
-            )
+            with self._breaker.asking(info.compute_host):
+                return self._compute.validate_console(
+                    context, info.compute_host, info.instance_uuid, info.target, info.console_type
+                )
         except (errors.NotFound, errors.Conflict) as exc:
             raise errors.TokenInvalid(TokenReason.INSTANCE_GONE) from exc

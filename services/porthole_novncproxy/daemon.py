@@ -8,18 +8,21 @@ Why apart from :mod:`porthole_novncproxy.main`: the daemon may be this process a
 import logging
 import os
 import socket
+import time
 import uuid
 from collections.abc import Mapping
 
 from oslo_config import cfg
 
+from porthole_common import conf as porthole_conf
 from porthole_common import errors, published
 from porthole_common.rpc import Rpc
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 from porthole_novncproxy import server as proxy
-from porthole_novncproxy.access import OriginPolicy
+from porthole_novncproxy.access import OriginPolicy, normalize_address
 from porthole_novncproxy.admission import Gate
+from porthole_novncproxy.breaker import HostBreaker
 from porthole_novncproxy.limits import Limits, SessionCounter
 from porthole_novncproxy.liveness import LivenessPolicy
 from porthole_novncproxy.loop import Loop
@@ -32,6 +35,8 @@ LOG = logging.getLogger(__name__)
 PROGRAM = "porthole-novncproxy"
 # Connections the kernel keeps while the loop is busy.
 _LISTEN_BACKLOG = 1024
+# How often a host that did not answer is tried: it works again so long after it is back, at the latest.
+_SILENT_HOST_PAUSE_S = 2.0
 
 
 class NovncProxyService:
@@ -39,17 +44,27 @@ class NovncProxyService:
 
     name = PROGRAM
 
-    def __init__(self, conf: cfg.ConfigOpts, rpc: Rpc, listeners: Mapping[str, socket.socket] | None = None) -> None:
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        rpc: Rpc,
+        owns_rpc: bool,
+        listeners: Mapping[str, socket.socket] | None = None,
+    ) -> None:
         """Prepare everything that can be wrong in the configuration.
 
-        ``listeners``: sockets that listen already, by door; without them :meth:`start` opens its own.
+        ``owns_rpc`` says whether :meth:`stop` closes ``rpc`` too. ``listeners``: sockets that listen already, by door;
+        without them :meth:`start` opens its own.
 
         :raises ConfigInvalid: when the web root, the certificate or an option does not do.
         """
         if conf.record:
             raise errors.ConfigInvalid("[DEFAULT] record", "recording sessions is not offered")
-        self._conf = conf
         options = conf.novncproxy
+        if options.relay_low_mark > options.relay_high_mark:
+            raise errors.ConfigInvalid("[novncproxy] relay_low_mark", "it is above relay_high_mark")
+        self._conf = conf
+        self._rpc, self._owns_rpc = rpc, owns_rpc
         loop = Loop("relay")
         self._relay = Relay(
             loop,
@@ -61,6 +76,7 @@ class NovncProxyService:
             consoleauth=ConsoleAuthAPI(rpc),
             compute=ComputeAPI(rpc),
             counter=SessionCounter(_limits(conf)),
+            breaker=HostBreaker(time.monotonic, _SILENT_HOST_PAUSE_S),
             origins=_origins(conf),
             dial_timeout_s=options.dial_timeout,
         )
@@ -98,9 +114,10 @@ class NovncProxyService:
         """Reread limits, origins and certificates; open consoles go on. What does not do leaves all as it was."""
         try:
             self._conf.mutate_config_files()
+            porthole_conf.check_values(self._conf)
             context = build_context(self._conf)
-        except (cfg.Error, errors.ConfigInvalid) as exc:
-            LOG.error("The configuration stays as it was: %s", exc)
+        except (cfg.Error, ValueError, errors.ConfigInvalid) as exc:
+            LOG.error("Limits, origins and certificates stay as they were: %s", exc)
             return
         self._server.set_context(context)
         self._gate.set_policy(_limits(self._conf), _origins(self._conf))
@@ -111,6 +128,8 @@ class NovncProxyService:
         self._subscription.stop()
         for listener in self._listeners.values():
             listener.close()
+        if self._owns_rpc:
+            self._rpc.close()
 
 
 def open_listeners(conf: cfg.ConfigOpts, reuse_port: bool = False) -> dict[str, socket.socket]:
@@ -136,7 +155,9 @@ def _limits(conf: cfg.ConfigOpts) -> Limits:
 
 
 def _origins(conf: cfg.ConfigOpts) -> OriginPolicy:
-    return OriginPolicy(tuple(conf.console.allowed_origins), tuple(conf.console.trusted_proxies))
+    return OriginPolicy(
+        tuple(conf.console.allowed_origins), tuple(map(normalize_address, conf.console.trusted_proxies))
+    )
 
 
 def _listen(option: str, host: str, port: int, reuse_port: bool) -> socket.socket:

@@ -6,15 +6,21 @@ speaks first (RFC 6143 section 7.1.1), so a server that says nothing is dead, an
 read here. Called by :mod:`porthole_novncproxy.admission`; the one place that maps OSError of the VNC leg.
 """
 
+import functools
+import ipaddress
 import re
 import select
 import socket
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from porthole_common import errors
+from porthole_common.deadline import DeadlinePassed, Workers
 from porthole_common.model import Target
 
+# Names are resolved here, so that a resolver that does not answer holds these and no handshake.
+_RESOLVERS = Workers("resolver", 8)
 # A CONNECT reply larger than this is no CONNECT reply (C2).
 MAX_REPLY_BYTES = 4096
 _END_OF_HEADER = b"\r\n\r\n"
@@ -49,9 +55,10 @@ def dial(target: Target, internal_access_path: str | None, timeout_s: float) -> 
     deadline = time.monotonic() + timeout_s
     try:
         sock = _connect(target, deadline)
-    except TimeoutError as exc:
+    except (TimeoutError, DeadlinePassed) as exc:
         raise errors.VncServerTimeout(target.host, target.port) from exc
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:
+        # UnicodeError: what no host name can be, such as an empty label.
         raise errors.VncServerUnavailable(target.host, target.port) from exc
     try:
         first_bytes = _open_path(sock, target, internal_access_path, deadline) if internal_access_path else b""
@@ -73,10 +80,12 @@ def dial(target: Target, internal_access_path: str | None, timeout_s: float) -> 
 def _connect(target: Target, deadline: float) -> socket.socket:
     """Connect to the first address of the host that answers by ``deadline`` (monotonic seconds)."""
     failure: OSError = TimeoutError("no address was tried before the deadline")
-    for family, kind, protocol, _name, address in socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM):
+    addresses = _resolve(target, deadline)
+    for left, (family, kind, protocol, _name, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
         sock = socket.socket(family, kind, protocol)
         try:
-            sock.settimeout(_remaining_s(deadline))
+            # Each has its share: the first of several may be the one that does not answer.
+            sock.settimeout(_remaining_s(deadline) / left)
             sock.connect(address)
         except OSError as exc:
             sock.close()
@@ -84,6 +93,19 @@ def _connect(target: Target, deadline: float) -> socket.socket:
         else:
             return sock
     raise failure
+
+
+def _resolve(target: Target, deadline: float) -> list[Any]:
+    """Return getaddrinfo's rows; the resolver has no deadline of its own.
+
+    :raises DeadlinePassed: when a name was not resolved in time.
+    """
+    look_up = functools.partial(socket.getaddrinfo, target.host, target.port, type=socket.SOCK_STREAM)
+    try:
+        ipaddress.ip_address(target.host)
+    except ValueError:
+        return _RESOLVERS.run(look_up, _remaining_s(deadline))
+    return look_up()
 
 
 def _open_path(sock: socket.socket, target: Target, path: str, deadline: float) -> bytes:

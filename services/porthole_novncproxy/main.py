@@ -13,11 +13,11 @@ from porthole_novncproxy.daemon import PROGRAM, NovncProxyService
 
 
 def build_service(conf: cfg.ConfigOpts, rpc: Rpc) -> NovncProxyService:
-    """Return the proxy's service on ``rpc``: for this daemon, and for ``porthole standalone``.
+    """Return the service of ``porthole standalone``: ``rpc`` is shared with the other services.
 
     :raises ConfigInvalid: when an option does not do.
     """
-    return NovncProxyService(conf, rpc)
+    return NovncProxyService(conf, rpc, owns_rpc=False)
 
 
 def serve(conf: cfg.ConfigOpts) -> int:
@@ -27,12 +27,12 @@ def serve(conf: cfg.ConfigOpts) -> int:
     """
     if conf.novncproxy.workers > 1:
         return workers.run(conf)
-    return service.run(PROGRAM, [build_service(conf, Rpc(conf, conf.api.rpc_timeout))])
+    return service.run(PROGRAM, [NovncProxyService(conf, Rpc(conf, conf.api.rpc_timeout), owns_rpc=True)])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon; return its exit status."""
-    return service.launch(PROGRAM, serve, argv)
+    return service.launch(PROGRAM, serve, argv, cfg.CONF)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ The path of a connection: :mod:`doorway` reads its request in the event loop; a 
 
 import concurrent.futures
 import logging
+import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -26,6 +28,9 @@ from porthole_novncproxy.pages import PageResponse, Pages
 from porthole_novncproxy.relay import Relay
 
 LOG = logging.getLogger(__name__)
+# Files are sent by threads of their own: no console that waits for a daemon holds up a page.
+_PAGE_THREADS = 4
+_ASKS_FOR_CONSOLE = re.compile(rb"\n(?:upgrade:|accept:[^\n]*application/json)", re.IGNORECASE)
 NOVNC = "novnc"
 XVPVNC = "xvpvnc"
 # How long a client may take to take an answer.
@@ -55,7 +60,9 @@ class ProxyServer:
         self._started = False
         self._doorway = Doorway(self._loop, context, ssl_only, request_timeout_s, self._on_request)
         self._threads = concurrent.futures.ThreadPoolExecutor(handshake_threads, thread_name_prefix="handshake")
-        self._places = threading.Semaphore(handshake_threads + handshake_backlog)
+        self._page_threads = concurrent.futures.ThreadPoolExecutor(_PAGE_THREADS, thread_name_prefix="page")
+        self._places = threading.Semaphore(handshake_threads + _PAGE_THREADS + handshake_backlog)
+        self._patience_s = request_timeout_s
         self._doors: dict[str, Callable[[Connection, bytes], bool]] = {
             NOVNC: self._answer_http,
             XVPVNC: self._answer_xvp,
@@ -81,11 +88,12 @@ class ProxyServer:
             closed.set()
 
         if not self._started:
-            self._threads.shutdown()
+            self._loop.stop()
             return
         self._loop.call_soon(close_doors)
         closed.wait(_WRITE_TIMEOUT_S)
-        self._threads.shutdown(wait=True, cancel_futures=False)
+        for threads in (self._page_threads, self._threads):
+            threads.shutdown(wait=True)
         self._relay.stop(drain_timeout_s)
         self._loop.stop()
 
@@ -110,11 +118,19 @@ class ProxyServer:
             LOG.warning("Turned %s away: [novncproxy] handshake_backlog is reached", connection.address[0])
             self._doorway.refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE, "Retry-After: 1")
             return
-        future = self._threads.submit(self._answer, connection, head)
+        threads = self._threads if connection.door == XVPVNC or _ASKS_FOR_CONSOLE.search(head) else self._page_threads
+        future = threads.submit(self._answer, connection, head, time.monotonic())
         future.add_done_callback(lambda _done: self._places.release())
 
-    def _answer(self, connection: Connection, head: bytes) -> None:
+    def _answer(self, connection: Connection, head: bytes, arrived_at: float) -> None:
         """Answer one request, in a handshake thread; a fault in one must not silence the thread."""
+        if time.monotonic() - arrived_at > self._patience_s:
+            # Nobody waits for it any more, and those behind it still do.
+            LOG.warning("Turned %s away: its request waited too long for a thread", connection.address[0])
+            self._loop.call_soon(
+                lambda: self._doorway.refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE, "Retry-After: 1")
+            )
+            return
         kept = False
         try:
             connection.sock.settimeout(_WRITE_TIMEOUT_S)

@@ -20,8 +20,6 @@ from oslo_config import cfg
 
 from porthole_common.rpc import Rpc
 from porthole_novncproxy.daemon import PROGRAM, NovncProxyService, open_listeners
-from porthole_novncproxy.pages import Pages
-from porthole_novncproxy.tls import build_context
 
 Listeners = dict[str, socket.socket]
 
@@ -39,7 +37,7 @@ class ProxyWorker(cotyledon.Service):
         super().__init__(worker_id)
         for others in (*doors[:worker_id], *doors[worker_id + 1 :]):
             _close(others)
-        self._service = NovncProxyService(conf, Rpc(conf, conf.api.rpc_timeout), doors[worker_id])
+        self._service = NovncProxyService(conf, Rpc(conf, conf.api.rpc_timeout), True, doors[worker_id])
 
     def run(self) -> None:
         """Serve."""
@@ -60,8 +58,8 @@ def run(conf: cfg.ConfigOpts) -> int:
 
     :raises ConfigInvalid: when an option does not do: before a worker is started, which would be started for ever.
     """
-    Pages(conf.web, conf.console.frame_ancestors)
-    build_context(conf)
+    # Built once and thrown away: what would end a worker ends the master, and says why.
+    NovncProxyService(conf, Rpc(conf, conf.api.rpc_timeout), owns_rpc=True).stop()
     listeners = [open_listeners(conf, reuse_port=True) for _ in range(conf.novncproxy.workers)]
     manager = cotyledon.ServiceManager(graceful_shutdown_timeout=conf.graceful_shutdown_timeout + _END_S)
 

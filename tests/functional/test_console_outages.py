@@ -6,9 +6,12 @@ which consoles must not change (O2).
 """
 
 import socket
+import struct
 import time
+import urllib.request
 import uuid as uuidlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -161,7 +164,31 @@ def test_compute_dead(make_porthole: MakePorthole, instances_file: Path, tmp_pat
     assert refusal(porthole.novnc_port, token) == 503
     assert refusal(porthole.novnc_port, token_of(get_console(porthole, other_uuid))) == 101
     porthole.start_daemon("compute")
-    assert refusal(porthole.novnc_port, token) == 101
+    # A host that did not answer is tried again every two seconds.
+    wait_until(lambda: refusal(porthole.novnc_port, token) == 101, 10, "the token of a living compute to work")
+
+
+def test_many_clients_of_a_dead_compute(make_porthole: MakePorthole, instances_file: Path, tmp_path: Path) -> None:
+    """They hold up neither pages nor the consoles of other hosts (O11)."""
+    options = {"api": {"rpc_timeout": RPC_TIMEOUT_S}, "novncproxy": {"handshake_threads": 4}}
+    porthole = make_porthole(instances_file=instances_file, options=options)
+    uuid = uuid_in(instances_file)
+    wait_for_instances(porthole, uuid)
+    token = token_of(get_console(porthole, uuid))
+    porthole.compute.kill()
+    with ThreadPoolExecutor(20) as pool:
+        refusals = [pool.submit(refusal, porthole.novnc_port, token) for _ in range(20)]
+        begun = time.monotonic()
+        page = urllib.request.urlopen(f"http://127.0.0.1:{porthole.novnc_port}/console.html", timeout=20)
+        with page:
+            assert page.status == 200
+        assert time.monotonic() - begun < 1
+        assert {answer.result() for answer in refusals} == {503}
+    # The first four waited for their deadline; the other sixteen were told at once.
+    assert time.monotonic() - begun < 2 * RPC_TIMEOUT_S + 2
+    begun = time.monotonic()
+    assert refusal(porthole.novnc_port, token) == 503
+    assert time.monotonic() - begun < RPC_TIMEOUT_S
 
 
 def test_consoleauth_dead(make_porthole: MakePorthole, instances_file: Path) -> None:
@@ -221,7 +248,7 @@ def test_vnc_server_dead_or_silent(make_porthole: MakePorthole, tmp_path: Path) 
 def test_consoles_make_no_broker_connections(
     make_porthole: MakePorthole, own_rabbitmq: RabbitMQ, instances_file: Path
 ) -> None:
-    """O2, S11: as many with a hundred consoles, and after a thousand junk tokens, as with one."""
+    """O2, S11: as many with a hundred consoles, and after a thousand junk tokens and resets, as with one."""
     options = {"novncproxy": {"max_sessions_per_token": 200, "max_sessions_per_instance": 200}}
     porthole = make_porthole(rabbitmq=own_rabbitmq, instances_file=instances_file, options=options)
     uuid = uuid_in(instances_file)
@@ -234,7 +261,9 @@ def test_consoles_make_no_broker_connections(
         for connection in connections:
             read_greeting(connection)
         assert own_rabbitmq.connection_count() == before
-        for _ in range(1000):
-            assert refusal(porthole.novnc_port, "junk") == 401
+        for number in range(1000):
+            assert refusal(porthole.novnc_port, "junk" if number % 2 else str(uuidlib.uuid4())) == 401
+            with socket.create_connection(("127.0.0.1", porthole.novnc_port)) as reset:
+                reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         assert own_rabbitmq.connection_count() == before
         assert_alive(connections[-1])

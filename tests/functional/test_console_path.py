@@ -209,13 +209,12 @@ def test_a_token_does_not_follow_a_port_to_another_guest(
     wait_for_instances(porthole, first)
     token = token_of(get_console(porthole, first))
     assert refusal(porthole.novnc_port, token) == 101
-    # With consoleauth away nothing can be revoked: only the question at the moment of use protects B.
-    porthole.consoleauth.kill()
+    # A compute that was away when A ended revokes nothing: only the question at the moment of use protects B.
+    porthole.compute.kill()
     libvirtd.destroy("first")
     libvirtd.create(guest_xml("second", second, vnc=vnc_xml(port)))
-    porthole.compute.kill()
-    porthole.start_daemon("consoleauth")
     porthole.start_daemon("compute")
+    wait_for_instances(porthole, second)
     assert refusal(porthole.novnc_port, token) == 401
     assert refusal(porthole.novnc_port, token_of(get_console(porthole, second))) == 101
 
@@ -226,12 +225,10 @@ def test_a_moved_guest_leaves_no_way_to_its_old_port(porthole: Porthole, libvirt
     libvirtd.create(guest_xml("mover", uuid, vnc=vnc_xml(port)))
     wait_for_instances(porthole, uuid)
     token = token_of(get_console(porthole, uuid))
-    porthole.consoleauth.kill()
+    porthole.compute.kill()
     libvirtd.destroy("mover")
     with TrapServer(port) as trap:
         libvirtd.create(guest_xml("mover", uuid, vnc=vnc_xml(free_display_port())))
-        porthole.compute.kill()
-        porthole.start_daemon("consoleauth")
         porthole.start_daemon("compute")
         assert refusal(porthole.novnc_port, token) == 401
         assert trap.accepted == 0
@@ -254,6 +251,7 @@ def test_no_token_in_any_log_or_command_line(porthole: Porthole, libvirtd: Libvi
         for request in (
             f"GET /console.html?path=%3Ftoken%3D{token} HTTP/1.1\r\nHost: a\r\n\r\n",
             f"GET /%3Ftoken%3D{token} HTTP/1.1\r\nHost: a\r\n\r\n",
+            f"GET /?token={token.replace('-', '%2D')} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
             f"GET /websockify HTTP/1.1\r\nHost: a\r\nCookie: token={token}\r\nUpgrade: websocket\r\n\r\n",
             f"POST /?token={token} HTTP/1.1\r\nHost: a\r\n\r\n",
             f"BROKEN /?token={token}\r\n\r\n",
@@ -269,7 +267,9 @@ def test_no_token_in_any_log_or_command_line(porthole: Porthole, libvirtd: Libvi
     everything = porthole.logs() + "\n".join(porthole.command_lines())
     for token in tokens:
         assert token not in everything
-        assert urllib.parse.quote(f"token={token}", safe="") not in everything
+        # As a client may write it that encodes more than it must.
+        assert token.replace("-", "%2D") not in everything
+        assert token.replace("-", "%2d") not in everything
     # The logs were read, and they are talkative.
     assert everything.count("DEBUG") > 50
     assert guest in everything

@@ -27,6 +27,11 @@ from support.processes import wait_until
 from support.rabbitmq import RabbitMQ
 from support.token_store_contract import JUNK_TOKENS
 
+# py-amqp leaves the socket of a connection that broke to the garbage collector.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+)
+
 RPC_TIMEOUT_S = 3
 # What a call may take beyond its deadline, on a machine that is busy with other things.
 SLACK_S = 1.5

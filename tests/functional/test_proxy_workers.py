@@ -161,7 +161,18 @@ def test_sighup_rereads_limits_and_keeps_consoles(start: Start, open_some: OpenS
     porthole.conf_path.write_text(text.replace("max_sessions_per_token = 50", "max_sessions_per_token = 1"), "utf-8")
     porthole.novncproxy.signal(signal.SIGHUP)
     wait_until(lambda: refusal(porthole.novnc_port, token) == 429, 20, "the new limit")
+    # What does not do leaves all as it was.
+    for nonsense in ("max_sessions_per_token = 0", "max_sessions_per_token = many"):
+        porthole.conf_path.write_text(text.replace("max_sessions_per_token = 50", nonsense), "utf-8")
+        wanted = porthole.novncproxy.log().count("stay as they were") + workers
+        porthole.novncproxy.signal(signal.SIGHUP)
+        wait_for_count(porthole, "stay as they were", wanted)
+        assert refusal(porthole.novnc_port, token) == 429
     assert all(is_alive(connection) for connection in connections)
+
+
+def wait_for_count(porthole: Porthole, text: str, count: int) -> None:
+    wait_until(lambda: porthole.novncproxy.log().count(text) >= count, 20, f"{count} times {text!r} in the log")
 
 
 def listens(porthole: Porthole) -> bool:

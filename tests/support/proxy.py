@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from porthole_common.context import RequestContext
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
 from porthole_novncproxy.access import OriginPolicy
 from porthole_novncproxy.admission import Gate
+from porthole_novncproxy.breaker import HostBreaker
 from porthole_novncproxy.limits import Limits, SessionCounter
 from porthole_novncproxy.liveness import LivenessPolicy
 from porthole_novncproxy.loop import Loop
@@ -105,6 +107,7 @@ class InProcessProxy:
             consoleauth=self.consoleauth,
             compute=self.compute,
             counter=self.counter,
+            breaker=HostBreaker(time.monotonic, 0.0),
             origins=OriginPolicy(allowed_origins, trusted_proxies),
             dial_timeout_s=dial_timeout_s,
         )

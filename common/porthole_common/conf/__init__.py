@@ -51,6 +51,14 @@ def parse(conf: cfg.ConfigOpts, program: str, argv: Sequence[str] | None = None,
     """
     register_opts(conf)
     conf(args=None if argv is None else list(argv), project="porthole", prog=program, **overrides)
+    check_values(conf)
+
+
+def check_values(conf: cfg.ConfigOpts) -> None:
+    """Read every option once: after parsing, and after the files were reread.
+
+    :raises ConfigInvalid: when an option's value does not do.
+    """
     for group, opts in list_opts():
         for opt in opts:
             _check_value(conf if group == "DEFAULT" else conf[group], group, opt)

@@ -15,7 +15,7 @@ OPTS: list[cfg.Opt] = [
     ),
     cfg.IntOpt(
         "handshake_threads",
-        default=16,
+        default=64,
         min=1,
         max=256,
         help="Connections whose request, token check and dial are under way at once. Each holds a thread.",

@@ -3,6 +3,7 @@
 
 import dataclasses
 import gc
+import time
 
 import pytest
 
@@ -10,6 +11,7 @@ from porthole_common import errors
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
 from porthole_novncproxy.access import ConsoleRequest, OriginPolicy
 from porthole_novncproxy.admission import Gate
+from porthole_novncproxy.breaker import HostBreaker
 from porthole_novncproxy.limits import Limits, SessionCounter
 
 TOKEN = "6f9c7a5e-1b6e-4f0e-9a57-2d6d1f3b8c11"
@@ -47,6 +49,7 @@ class House:
             consoleauth=self.consoleauth,
             compute=self.compute,
             counter=self.counter,
+            breaker=HostBreaker(time.monotonic, 0.0),
             origins=origins or OriginPolicy(),
             dial_timeout_s=1.0,
         )
