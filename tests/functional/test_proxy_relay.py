@@ -160,13 +160,9 @@ def test_frames_that_come_right_behind_the_upgrade_reach_the_vnc_server(make, ec
 
 def test_upgrade_and_frames_byte_by_byte(make, echo):
     proxy = make()
-    stream = build_upgrade(f"/?token={proxy.issue(echo)}") + build_frame(BINARY, b"\xff\x80key")
-    with connect(proxy.novnc_port) as sock:
-        for byte in stream:
-            sock.sendall(bytes([byte]))
-        received = read_reply(sock).rest
-        while not received.endswith(b"\xff\x80key"):
-            received += sock.recv(100)
+    frame = build_frame(BINARY, b"\xff\x80key")
+    with RawWebSocket(proxy.novnc_port, f"/?token={proxy.issue(echo)}", behind=frame, byte_by_byte=True) as client:
+        assert client.read_data(len(GREETING) + 5) == GREETING + b"\xff\x80key"
 
 
 def test_the_first_frame_holds_exactly_the_first_rfb_message(make, stack):
@@ -217,10 +213,19 @@ def test_the_end_of_the_vnc_server_is_1000_with_a_reason_behind_all_it_said(make
 
 
 def test_a_vnc_server_that_resets_is_1011(make, stack):
-    server = stack.enter_context(ResettingServer(GREETING))
-    proxy = make()
-    with RawWebSocket(proxy.novnc_port, f"/?token={proxy.issue(server)}") as client:
-        assert client.read_close()[0] == 1011
+    server = stack.enter_context(TakenAback())
+    with open_console(make(), server) as client:
+        client.send(b"boo")
+        assert client.read_close() == (1011, "The connection to the VNC server was lost")
+
+
+class TakenAback(SilentServer):
+    """Greets, and breaks off at the first word."""
+
+    def serve(self, sock):
+        sock.sendall(GREETING)
+        sock.recv(100)
+        reset(sock)
 
 
 def test_the_clients_close_is_answered_and_ends_both(make, echo):

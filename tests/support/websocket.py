@@ -111,8 +111,9 @@ class RawWebSocket:
         behind: bytes = b"",
         context: ssl.SSLContext | None = None,
         receive_buffer_bytes: int | None = None,
+        byte_by_byte: bool = False,
     ) -> None:
-        """Connect and ask for the upgrade, with the bytes ``behind`` in the same segment."""
+        """Connect and ask for the upgrade, with the bytes ``behind`` in the same segment, or each byte in its own."""
         if receive_buffer_bytes is None:
             self.sock = connect(port, context)
         else:
@@ -121,7 +122,9 @@ class RawWebSocket:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
             self.sock.settimeout(TIMEOUT_S)
             self.sock.connect(("127.0.0.1", port))
-        self.sock.sendall(build_upgrade(path, headers) + behind)
+        stream = build_upgrade(path, headers) + behind
+        for segment in [stream[at : at + 1] for at in range(len(stream))] if byte_by_byte else [stream]:
+            self.sock.sendall(segment)
         try:
             self.reply = read_reply(self.sock)
         except OSError:

@@ -102,7 +102,7 @@ def test_after_unregister_nothing_is_told(pipe):
     assert seen == []
 
 
-def test_a_callback_may_close_what_is_ready_in_the_same_round():
+def test_a_callback_may_close_what_is_ready_in_the_same_round(caplog):
     pairs = [socket.socketpair() for _ in range(2)]
     seen = []
     with running() as loop:
@@ -124,6 +124,7 @@ def test_a_callback_may_close_what_is_ready_in_the_same_round():
         near.close()
         far.close()
     assert len(seen) == 1
+    assert not caplog.records
 
 
 def test_calls_are_made_in_order_by_one_thread():
