@@ -34,7 +34,9 @@ class ViewerPort:
                 return
             with sock:
                 self.scripts.append(
-                    subprocess.Popen([SCRIPT], stdin=sock, stdout=sock, stderr=subprocess.DEVNULL, env=self._env)
+                    subprocess.Popen(
+                        [SCRIPT], stdin=sock.fileno(), stdout=sock.fileno(), stderr=subprocess.DEVNULL, env=self._env
+                    )
                 )
 
     def wait(self) -> list[int]:
