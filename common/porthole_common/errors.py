@@ -77,6 +77,14 @@ class InstanceNotFound(NotFound):
 
 
 @dataclass(eq=False)
+class ConsoleTokenNotFound(NotFound):
+    """An administrator asked for a token that opens nothing; which one is not said."""
+
+    def __str__(self) -> str:
+        return "Token not found."
+
+
+@dataclass(eq=False)
 class TokenInvalid(Refused):
     """The token opens nothing. ``reason`` is one of :class:`porthole_common.model.TokenReason`."""
 
@@ -220,6 +228,26 @@ class RequestInvalid(Refused):
 
     def __str__(self) -> str:
         return self.reason
+
+
+@dataclass(eq=False)
+class PolicyForbidden(Refused):
+    """The user may not do this; ``action`` is the policy rule that says so."""
+
+    action: str
+
+    def __str__(self) -> str:
+        return f"Policy doesn't allow {self.action} to be performed."
+
+
+@dataclass(eq=False)
+class IdentityUnavailable(Unavailable):
+    """Who the user is cannot be found out now; ``service`` is what was asked."""
+
+    service: str
+
+    def __str__(self) -> str:
+        return f"{self.service} does not answer, so nobody can be authenticated."
 
 
 @dataclass(eq=False)

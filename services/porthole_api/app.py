@@ -12,12 +12,14 @@ from typing import Any
 from oslo_config import cfg
 from oslo_middleware import healthcheck, http_proxy_to_wsgi, request_id
 
-from porthole_api.auth import WsgiApplication, build_auth
+from porthole_api import request as request_keys
+from porthole_api.auth import WsgiApplication
+from porthole_api.auth_strategy import build_authenticator
 from porthole_api.consoles import ConsoleOpener
 from porthole_api.handlers import versions
 from porthole_api.handlers.consoles import ConsolesHandler
 from porthole_api.handlers.servers import ServersHandler
-from porthole_api.microversions import REMOTE_CONSOLES
+from porthole_api.microversions import CONSOLE_AUTH_TOKENS, REMOTE_CONSOLES
 from porthole_api.middleware import Frame, run_handler
 from porthole_api.request import Request
 from porthole_api.routes import Route, UrlTable
@@ -30,7 +32,7 @@ def build_routes(opener: ConsoleOpener) -> list[Route]:
 
     Everything but the version documents also stands below a project's id, as in catalogs of old.
     """
-    servers = ServersHandler(opener.directory)
+    servers = ServersHandler(opener.directory, opener.policy)
     consoles = ConsolesHandler(opener)
     routes = [
         Route("GET", "/", versions.handle_list_versions, public=True),
@@ -49,6 +51,12 @@ def build_routes(opener: ConsoleOpener) -> list[Route]:
                 consoles.handle_remote_console,
                 since=REMOTE_CONSOLES,
             ),
+            Route(
+                "GET",
+                f"{base}/os-console-auth-tokens/{{token}}",
+                consoles.handle_show_token,
+                since=CONSOLE_AUTH_TOKENS,
+            ),
         ]
     return routes
 
@@ -56,14 +64,18 @@ def build_routes(opener: ConsoleOpener) -> list[Route]:
 def build_app(conf: cfg.ConfigOpts, opener: ConsoleOpener) -> WsgiApplication:
     """Return the whole application.
 
-    :raises ConfigInvalid: when ``[api] auth_strategy`` does not do.
+    :raises ConfigInvalid: when ``[api] auth_strategy``, or what it needs, does not do.
     """
     table = UrlTable(build_routes(opener))
-    authenticated = build_auth(conf)(run_handler)
+    authenticate = build_authenticator(conf)
 
     def dispatch(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         route = table.match(Request(environ))
-        return (run_handler if route.public else authenticated)(environ, start_response)
+        if not route.public:
+            context = authenticate(environ)
+            context.is_admin = opener.policy.is_admin(context)
+            environ[request_keys.CONTEXT] = context
+        return run_handler(environ, start_response)
 
     framed = Frame(dispatch)
     health = healthcheck.Healthcheck(framed, conf)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opening a console: find the host, ask it for a console, have the token stored, and only then give the URL.
 
-Why: this is what the whole service is for, in one place whatever route the request came by. Called by
+Why: this is what the whole service is for, in one place whatever route the request came by, who may do it included.
+What an administrator asks of an open console is here too. Called by
 :mod:`porthole_api.handlers.consoles`.
 """
 
@@ -9,10 +10,12 @@ import logging
 from dataclasses import dataclass
 
 from porthole_api.directory import Directory
+from porthole_api.policies import console_auth_tokens, remote_consoles
+from porthole_api.policy import Policy
 from porthole_api.servers import get_server
 from porthole_common import errors
 from porthole_common.context import RequestContext
-from porthole_common.model import ConsoleType
+from porthole_common.model import ConnectInfo, ConsoleType
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 
@@ -21,21 +24,24 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ConsoleOpener:
-    """What it takes to open a console: the directory and the two services."""
+    """What it takes to open a console: the directory, the two services, and who may."""
 
     directory: Directory
     compute: ComputeAPI
     consoleauth: ConsoleAuthAPI
+    policy: Policy
 
     def open_console(self, context: RequestContext, server_id: str, console_type: str) -> str:
         """Return the URL of a new console of the server, which holds a token that is stored.
 
         :raises InstanceNotFound: when there is no such instance, or it is another project's.
+        :raises PolicyForbidden: when the user may see the instance, and not this.
         :raises ConsoleTypeUnavailable: when Porthole, or the instance, has no console of that type.
         :raises Conflict: when the instance is in no state to show a screen.
         :raises Unavailable: when its host, its hypervisor, the token store or the bus does not answer.
         """
         located = get_server(self.directory, context, server_id)
+        self.policy.authorize(context, remote_consoles.CREATE, located.instance)
         if console_type not in set(ConsoleType):
             raise errors.ConsoleTypeUnavailable(console_type)
         if located.unavailable:
@@ -46,3 +52,16 @@ class ConsoleOpener:
         expires_at = self.consoleauth.authorize_console(context, connect_info)
         LOG.info("Console %s of instance %s on %s until %s", console_type, uuid, located.host, expires_at.isoformat())
         return connect_info.access_url
+
+    def show_token(self, context: RequestContext, token: str) -> ConnectInfo:
+        """Return what ``token`` opens, which it does no longer and no less often for having been looked at.
+
+        :raises PolicyForbidden: when the user is not an administrator.
+        :raises ConsoleTokenNotFound: when it is malformed, unknown, expired or revoked.
+        :raises Unavailable: when the token store or the bus does not answer.
+        """
+        self.policy.authorize(context, console_auth_tokens.SHOW)
+        try:
+            return self.consoleauth.check_token(context, token)
+        except errors.TokenInvalid:
+            raise errors.ConsoleTokenNotFound from None

@@ -20,6 +20,7 @@ _STATUSES: tuple[tuple[type[errors.PortholeError], int], ...] = (
     (errors.NotFound, 404),
     (errors.Conflict, 409),
     (errors.Unavailable, 503),
+    (errors.PolicyForbidden, 403),
     (errors.Refused, 400),
 )
 # Nova's names (compute API guide, "Faults"); what is not here is a computeFault.
@@ -36,6 +37,8 @@ _NAMES = {
     501: "notImplemented",
     503: "serviceUnavailable",
 }
+# What RFC 9110 wants on 401 (section 15.5.2) and on 405 (section 15.5.6).
+_CARRIED_HEADERS = ("WWW-Authenticate", "Allow")
 # Seconds: a daemon that restarts is back by then, and so is a broker's connection.
 RETRY_AFTER_S = 5
 _UNEXPECTED = "An unexpected error prevented the server from fulfilling your request."
@@ -59,8 +62,9 @@ def map_error(error: Exception) -> webob.Response:
                 return build_fault(status, str(error))
     if isinstance(error, http.HTTPException):
         response = build_fault(error.status_int, error.detail or error.explanation)
-        if error.status_int == 405:
-            response.headers["Allow"] = error.headers["Allow"]
+        for header in _CARRIED_HEADERS:
+            if header in error.headers:
+                response.headers[header] = error.headers[header]
         return response
     LOG.error("Unexpected error", exc_info=error)
     return build_fault(500, _UNEXPECTED)

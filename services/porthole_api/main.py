@@ -17,6 +17,7 @@ from porthole_api.auth import WsgiApplication
 from porthole_api.consoles import ConsoleOpener
 from porthole_api.directory import Directory
 from porthole_api.http_server import HttpServer
+from porthole_api.policy import Policy
 from porthole_api.subscription import Subscription
 from porthole_common import conf as porthole_conf
 from porthole_common import log, service
@@ -43,7 +44,8 @@ class ApiService:
         self._rpc = rpc
         self._owns_rpc = owns_rpc
         # A host's api keeps its name over restarts, so that no queue is left behind by each.
-        self._subscription, application = _build(conf, rpc, f"{conf.host}-{conf.api.bind_port}")
+        self._policy = Policy(conf)
+        self._subscription, application = _build(conf, rpc, f"{conf.host}-{conf.api.bind_port}", self._policy)
         self._http = HttpServer(application, conf.api.bind_host, conf.api.bind_port, conf.api.workers)
 
     def start(self) -> None:
@@ -55,7 +57,8 @@ class ApiService:
         self._subscription.start()
 
     def reload(self) -> None:
-        """Do nothing: no option of the api can change while it runs."""
+        """Read the policy file again; no option of the api can change while it runs."""
+        self._policy.reload()
 
     def stop(self) -> None:
         """Answer what is under way, then leave the bus."""
@@ -93,7 +96,7 @@ def build_wsgi_application() -> WsgiApplication:
     porthole_conf.parse(cfg.CONF, PROGRAM, ["--config-file", path] if path else [])
     log.setup(cfg.CONF, PROGRAM)
     # The workers of one host may share a name: what they subscribe to is sent to each all the same.
-    subscription, application = _build(cfg.CONF, _build_rpc(cfg.CONF), f"{cfg.CONF.host}-wsgi")
+    subscription, application = _build(cfg.CONF, _build_rpc(cfg.CONF), f"{cfg.CONF.host}-wsgi", Policy(cfg.CONF))
     subscription.start()
     return application
 
@@ -102,11 +105,11 @@ def _build_rpc(conf: cfg.ConfigOpts) -> Rpc:
     return Rpc(conf, conf.api.rpc_timeout / CALLS_PER_REQUEST)
 
 
-def _build(conf: cfg.ConfigOpts, rpc: Rpc, name: str) -> tuple[Subscription, WsgiApplication]:
+def _build(conf: cfg.ConfigOpts, rpc: Rpc, name: str, policy: Policy) -> tuple[Subscription, WsgiApplication]:
     directory = Directory(time.monotonic)
     compute = ComputeAPI(rpc)
     subscription = Subscription(rpc, compute, directory, name)
-    return subscription, build_app(conf, ConsoleOpener(directory, compute, ConsoleAuthAPI(rpc)))
+    return subscription, build_app(conf, ConsoleOpener(directory, compute, ConsoleAuthAPI(rpc), policy))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,6 +19,8 @@ MAX_VERSION: Version = (2, 96)
 # remote-consoles came with 2.6, and its mks protocol with 2.8.
 REMOTE_CONSOLES: Version = (2, 6)
 REMOTE_CONSOLES_MKS: Version = (2, 8)
+# Before it os-console-auth-tokens knew consoles of type rdp-html5 alone, which there are none of here.
+CONSOLE_AUTH_TOKENS: Version = (2, 31)
 
 HEADER = "OpenStack-API-Version"
 LEGACY_HEADER = "X-OpenStack-Nova-API-Version"

@@ -61,7 +61,7 @@ class Frame:
 
 
 def run_handler(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """Run the handler of the route that was found: the WSGI application behind authentication.
+    """Run the handler of the route that was found, once it is known who asks.
 
     :raises RequestInvalid: when the URL names another project than the user's.
     """

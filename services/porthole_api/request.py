@@ -62,10 +62,17 @@ class Request(webob.Request):  # type: ignore[misc]
     def parse_query(self) -> dict[str, str]:
         """Return the query's parameters; of one that is given twice, the last.
 
+        :raises RequestInvalid: as :meth:`parse_query_pairs`.
+        """
+        return dict(self.parse_query_pairs())
+
+    def parse_query_pairs(self) -> list[tuple[str, str]]:
+        """Return the query's parameters in their order.
+
         :raises RequestInvalid: when it is not UTF-8, or has too many parameters.
         """
         try:
-            pairs = parse_qsl(
+            return parse_qsl(
                 self.environ.get("QUERY_STRING", ""),
                 keep_blank_values=True,
                 errors="strict",
@@ -73,7 +80,6 @@ class Request(webob.Request):  # type: ignore[misc]
             )
         except ValueError:
             raise errors.RequestInvalid("Malformed query: not UTF-8, or too many parameters.") from None
-        return dict(pairs)
 
 
 def build_json(value: Any) -> webob.Response:

@@ -3,12 +3,14 @@
 
 Why: what the API calls a server is an instance of the directory; who may see it is decided here and nowhere
 else, so that another project's instance is as absent from a list as from a console request. An instance without
-an owner is the administrators'. Called by the handlers and by :mod:`porthole_api.consoles`.
+an owner is the administrators'. What a user may do with a server that is seen is :mod:`porthole_api.policy`'s. Called
+by the handlers and by :mod:`porthole_api.consoles`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import dropwhile, islice
+from typing import Any
 
 import re2
 
@@ -35,6 +37,19 @@ _STATUSES = {
     InstanceState.DELETING: "ACTIVE",
     InstanceState.UNKNOWN: "UNKNOWN",
 }
+# Nova's sort keys of which something is known here; None sorts as the empty text, first.
+_SORT_VALUES: dict[str, Callable[[Located], Any]] = {
+    "created_at": lambda located: located.created_at,
+    "display_name": lambda located: located.instance.name,
+    "host": lambda located: located.host,
+    "node": lambda located: located.host,
+    "project_id": lambda located: located.instance.project_id or "",
+    "updated_at": lambda located: located.updated_at,
+    "user_id": lambda located: located.instance.user_id or "",
+    "uuid": lambda located: located.instance.uuid,
+    "vm_state": lambda located: str(located.instance.state),
+}
+SORT_KEYS = frozenset(_SORT_VALUES)
 
 
 def get_status(located: Located) -> str:
@@ -47,13 +62,18 @@ class Filters:
     """What a list is narrowed to; None: not at all. ``limit`` is 1 to MAX_LIMIT, ``marker`` a UUID.
 
     ``name`` matches anywhere in a name, as text or as a regular expression, capitals or not, like Nova on MySQL;
-    the expression is RE2's dialect.
+    the expression is RE2's dialect. ``all_projects`` is for whom the policy grants it; ``project_id`` narrows that.
+    ``sort`` is of (one of SORT_KEYS, whether descending), the first before the others; without it a list is by name.
     """
 
     name: str | None = None
     status: str | None = None
+    host: str | None = None
+    project_id: str | None = None
+    all_projects: bool = False
     marker: str | None = None
     limit: int = MAX_LIMIT
+    sort: tuple[tuple[str, bool], ...] = ()
 
 
 def get_server(directory: Directory, context: RequestContext, server_id: str) -> Located:
@@ -77,25 +97,66 @@ def list_servers(directory: Directory, context: RequestContext, filters: Filters
     :raises RequestInvalid: when the marker is not there, or the name filter is too long.
     :raises RpcUnavailable: when the computes could not be asked yet.
     """
-    if filters.marker is not None:
-        try:
-            get_server(directory, context, filters.marker)
-        except errors.InstanceNotFound:
-            raise errors.RequestInvalid(f"marker [{filters.marker[:64]}] not found") from None
     has_name = _build_name_filter(filters.name) if filters.name else None
-    after = filters.marker.lower() if filters.marker else None
-    try:
-        matching = (
-            located
-            for located in directory.list_instances(after)
-            if _is_visible(located, context)
-            and (filters.status is None or get_status(located) == filters.status)
-            and (has_name is None or has_name(located.instance.name))
-        )
-        found = list(islice(matching, filters.limit + 1))
-    except errors.InstanceNotFound:
-        raise errors.RequestInvalid(f"marker [{filters.marker}] not found") from None
+    matching = (
+        located
+        for located in _list_in_order(directory, context, filters)
+        if (filters.status is None or get_status(located) == filters.status)
+        and (filters.host is None or located.host == filters.host)
+        and (filters.project_id is None or located.instance.project_id == filters.project_id)
+        and (has_name is None or has_name(located.instance.name))
+    )
+    found = list(islice(matching, filters.limit + 1))
     return found[: filters.limit], len(found) > filters.limit
+
+
+def _list_in_order(directory: Directory, context: RequestContext, filters: Filters) -> Iterable[Located]:
+    """Return what the user may have listed and stands behind the marker."""
+    marker = filters.marker.lower() if filters.marker is not None else None
+    if marker is not None:
+        _check_marker(directory, context, filters, marker)
+    try:
+        if not filters.sort:
+            return _keep_listed(directory.list_instances(marker), context, filters)
+        order = _sort(_keep_listed(directory.list_instances(), context, filters), filters)
+    except errors.InstanceNotFound:
+        raise _refuse_marker(marker) from None
+    if marker is None:
+        return order
+    return islice(dropwhile(lambda located: located.instance.uuid != marker, order), 1, None)
+
+
+def _keep_listed(instances: Iterable[Located], context: RequestContext, filters: Filters) -> Iterator[Located]:
+    return (located for located in instances if _is_listed(located, context, filters))
+
+
+def _sort(instances: Iterable[Located], filters: Filters) -> list[Located]:
+    # They come by name and UUID, and sorting is stable: no two servers ever change places between two pages.
+    order = list(instances)
+    for key, is_descending in reversed(filters.sort):
+        order.sort(key=_SORT_VALUES[key], reverse=is_descending)
+    return order
+
+
+def _check_marker(directory: Directory, context: RequestContext, filters: Filters, marker: str) -> None:
+    try:
+        is_there = is_uuid(marker) and _is_listed(directory.get(marker), context, filters)
+    except errors.InstanceNotFound:
+        is_there = False
+    if not is_there:
+        raise _refuse_marker(marker)
+
+
+def _refuse_marker(marker: str | None) -> errors.RequestInvalid:
+    return errors.RequestInvalid(f"marker [{(marker or '')[:64]}] not found")
+
+
+def _is_listed(located: Located, context: RequestContext, filters: Filters) -> bool:
+    """Say whether a list has the instance: all of them, or the project's own and, for administrators, nobody's."""
+    project_id = located.instance.project_id
+    if filters.all_projects:
+        return True
+    return bool(context.is_admin) if project_id is None else project_id == context.project_id
 
 
 def _is_visible(located: Located, context: RequestContext) -> bool:

@@ -60,6 +60,7 @@ class ComputeEndpoint:
             compute_host=self._host,
             token=token,
         )
+        LOG.info("A %s console of instance %s is at %s:%d", known_type, instance_uuid, target.host, target.port)
         return connect_info.to_primitive()
 
     @expected_exceptions(errors.PortholeError)

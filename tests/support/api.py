@@ -15,7 +15,9 @@ from oslo_config import cfg
 from porthole_api.app import build_app
 from porthole_api.consoles import ConsoleOpener
 from porthole_api.directory import Directory
+from porthole_api.policy import Policy
 from porthole_common import conf as porthole_conf
+from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.model import ConnectInfo, ConsoleType, Instance, InstanceState
 from porthole_common.published import Inventory
@@ -68,7 +70,7 @@ class FakeCompute:
 
 
 class FakeConsoleAuth:
-    """Stands at :class:`porthole_consoleauth.rpcapi.ConsoleAuthAPI`: takes tokens, or raises ``error``."""
+    """Stands at :class:`porthole_consoleauth.rpcapi.ConsoleAuthAPI`: takes and knows tokens, or raises ``error``."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
@@ -79,6 +81,13 @@ class FakeConsoleAuth:
         if self.error:
             raise self.error
         return EXPIRES_AT
+
+    def check_token(self, context: RequestContext, token: str) -> ConnectInfo:
+        if self.error:
+            raise self.error
+        if token != TOKEN:
+            raise errors.TokenInvalid("unknown, expired or revoked")
+        return ConnectInfo(build_uuid(1), ConsoleType.NOVNC, "127.0.0.1", 5900, "http:", HOST)
 
 
 class FakeClock:
@@ -129,8 +138,9 @@ class Api:
         self.consoleauth = FakeConsoleAuth()
         self.directory = build_directory(self.clock)
         self.directory.update(Inventory(HOST, tuple(instances)))
-        opener = ConsoleOpener(self.directory, self.compute, self.consoleauth)  # type: ignore[arg-type]
-        self.application = build_app(conf or build_conf(), opener)
+        conf = conf or build_conf()
+        opener = ConsoleOpener(self.directory, self.compute, self.consoleauth, Policy(conf))  # type: ignore[arg-type]
+        self.application = build_app(conf, opener)
 
     def request(
         self,

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Holds deploy/config/porthole.conf.sample against the options as they are declared.
+"""Holds the samples in deploy/config against the options and the policy rules as they are declared.
 
-Why: the sample is what operators read, and one that lies about a default is worse than none. It is written
-by oslo-config-generator and never by hand. It lists Porthole's own options alone: oslo.messaging and oslo.log
-have hundreds that change with each of their releases, and would turn this check red with no change of ours.
-Called by ``tox -e samples``; ``--write`` renews the file.
+Why: the samples are what operators read, and one that lies about a default is worse than none. They are written by
+oslo.config's and oslo.policy's generators and never by hand. porthole.conf.sample lists Porthole's own options alone:
+oslo.messaging and oslo.log have hundreds that change with each of their releases, and would turn this check red with
+no change of ours. Called by ``tox -e samples``; ``--write`` renews the files.
 """
 
 import argparse
@@ -13,16 +13,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-from oslo_config import generator
+from oslo_config import cfg
+from oslo_config import generator as config_generator
+from oslo_policy import generator as policy_generator
 
 _CONFIG_DIR = Path(__file__).resolve().parents[2] / "deploy" / "config"
 _GENERATOR_CONF = _CONFIG_DIR / "oslo-config-generator.conf"
-_SAMPLE = _CONFIG_DIR / "porthole.conf.sample"
 _HEADER = """\
 # Porthole's own options; one file serves all four daemons. "tox -e samples -- --write" renews it.
 #
-# The options of oslo.messaging and oslo.log are read from the same file, and listed by
-#     oslo-config-generator --namespace oslo.messaging --namespace oslo.log
+# The options of oslo.messaging, oslo.log, oslo.policy and keystonemiddleware are read from the same file, and listed by
+#     oslo-config-generator --namespace oslo.messaging --namespace oslo.log \\
+#         --namespace oslo.policy --namespace keystonemiddleware.auth_token
 # Of those, one is needed wherever the daemons do not share a machine with their RabbitMQ, and one is handy:
 #
 # [DEFAULT]
@@ -30,32 +32,55 @@ _HEADER = """\
 # debug = true
 
 """
+_POLICY_HEADER = """\
+# Who may do what in the api, as it is without a policy file. Uncomment what you want otherwise, in a file
+# policy.yaml beside porthole.conf. "tox -e samples -- --write" renews this sample.
+
+"""
 
 
-def build_sample() -> str:
-    """Return the text that the sample file must have."""
+def build_config_sample() -> str:
+    """Return the text that porthole.conf.sample must have."""
     with tempfile.TemporaryDirectory() as directory:
-        output = Path(directory) / _SAMPLE.name
-        generator.main(["--config-file", str(_GENERATOR_CONF), "--output-file", str(output)])
+        output = Path(directory) / "sample"
+        config_generator.main(["--config-file", str(_GENERATOR_CONF), "--output-file", str(output)])
         return _HEADER + output.read_text(encoding="utf-8")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Compare, or write with ``--write``; return 1 when the file is not what it must be."""
-    parser = argparse.ArgumentParser(description="Compare the sample configuration with the options, or renew it.")
-    parser.add_argument("--write", action="store_true", help="write the sample instead of comparing it")
-    arguments = parser.parse_args(argv)
-    expected = build_sample()
-    if arguments.write:
-        _SAMPLE.write_text(expected, encoding="utf-8")
-        return 0
-    found = _SAMPLE.read_text(encoding="utf-8") if _SAMPLE.exists() else ""
+def build_policy_sample() -> str:
+    """Return the text that policy.yaml.sample must have."""
+    with tempfile.TemporaryDirectory() as directory:
+        output = Path(directory) / "sample"
+        policy_generator.generate_sample(["--namespace", "porthole", "--output-file", str(output)], cfg.ConfigOpts())
+        return _POLICY_HEADER + output.read_text(encoding="utf-8")
+
+
+_SAMPLES = {"porthole.conf.sample": build_config_sample, "policy.yaml.sample": build_policy_sample}
+
+
+def check(path: Path, expected: str) -> bool:
+    """Say whether the file is what it must be, and print how it differs."""
+    found = path.read_text(encoding="utf-8") if path.exists() else ""
     sys.stdout.writelines(
         difflib.unified_diff(
-            found.splitlines(keepends=True), expected.splitlines(keepends=True), _SAMPLE.name, "the options"
+            found.splitlines(keepends=True), expected.splitlines(keepends=True), path.name, "as it is declared"
         )
     )
-    return int(found != expected)
+    return found == expected
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compare, or write with ``--write``; return 1 when a file is not what it must be."""
+    parser = argparse.ArgumentParser(description="Compare the sample files with what is declared, or renew them.")
+    parser.add_argument("--write", action="store_true", help="write the samples instead of comparing them")
+    arguments = parser.parse_args(argv)
+    texts = {_CONFIG_DIR / name: build() for name, build in _SAMPLES.items()}
+    if arguments.write:
+        for path, text in texts.items():
+            path.write_text(text, encoding="utf-8")
+        return 0
+    differing = [path for path, text in texts.items() if not check(path, text)]
+    return int(bool(differing))
 
 
 if __name__ == "__main__":

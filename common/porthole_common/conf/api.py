@@ -13,8 +13,27 @@ OPTS: list[cfg.Opt] = [
     cfg.StrOpt(
         "auth_strategy",
         default="noauth",
-        choices=[("noauth", "Everybody is the administrator; only on a loopback address.")],
+        choices=[
+            ("noauth", "Everybody is the administrator; only on a loopback address."),
+            ("http_basic", "User and password of [api] http_basic_auth_user_file; each user is a project of its own."),
+            ("keystone", "Keystone's tokens, checked as [keystone_authtoken] says."),
+        ],
         help="How callers prove who they are.",
+    ),
+    cfg.StrOpt(
+        "http_basic_auth_user_file",
+        default="/etc/porthole/htpasswd",
+        help="For http_basic: Apache's user file with bcrypt passwords (htpasswd -B), read at each request.",
+    ),
+    cfg.ListOpt(
+        "admin_users",
+        default=[],
+        help="For http_basic: the users who are administrators. With keystone those with the role admin are.",
+    ),
+    cfg.BoolOpt(
+        "allow_noauth_anywhere",
+        default=False,
+        help="Let noauth listen, and be asked, beyond this machine: whoever reaches the port is the administrator.",
     ),
     cfg.IntOpt(
         "rpc_timeout",

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""POST of a console request, by Nova's two routes: the action of old, and remote-consoles since 2.6.
+"""POST of a console request, by Nova's two routes, the action of old and remote-consoles since 2.6; GET of a token.
 
 Why: old and new clients each know one of them; both end in the same :class:`porthole_api.consoles.ConsoleOpener`.
 Called through the URL table.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import webob
 
@@ -59,9 +60,15 @@ class ConsolesHandler:
         url = self.opener.open_console(request.context, request.url_arguments["id"], console_type)
         return _build_answer({"remote_console": {"protocol": protocol, "type": console_type, "url": url}})
 
+    def handle_show_token(self, request: Request) -> webob.Response:
+        """GET /os-console-auth-tokens/{token}: ``{"console": {instance_uuid, host, port, internal_access_path}}``."""
+        info = self.opener.show_token(request.context, request.url_arguments["token"])
+        keys = ("instance_uuid", "host", "port", "internal_access_path")
+        return _build_answer({"console": {key: getattr(info, key) for key in keys}})
 
-def _build_answer(value: dict[str, dict[str, str]]) -> webob.Response:
+
+def _build_answer(value: dict[str, dict[str, Any]]) -> webob.Response:
     response = build_json(value)
-    # The URL opens a screen: no cache on the way keeps it.
+    # It opens a screen, or says where one is: no cache on the way keeps it.
     response.headers["Cache-Control"] = "no-store"
     return response

@@ -4,72 +4,133 @@
 Why: clients look a server up by name or id before they ask for its console. Called through the URL table.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 from urllib.parse import urlencode
 
 import webob
+from oslo_utils import strutils
 
 from porthole_api.directory import Directory, Located
 from porthole_api.microversions import Version
+from porthole_api.policies import servers as rules
+from porthole_api.policy import Policy
 from porthole_api.request import Request, build_json
 from porthole_api.server_body import build_brief, build_detail, build_shown
-from porthole_api.servers import MAX_LIMIT, Filters, get_server, list_servers
+from porthole_api.servers import MAX_LIMIT, SORT_KEYS, Filters, get_server, list_servers
 from porthole_common import errors
 
 _MAX_LIMIT_DIGITS = 9
+_DESCENDING = {"asc": False, "desc": True}
+Query = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class ServersHandler:
-    """Answers for servers out of the directory."""
+    """Answers for servers out of the directory, as far as the policy lets it."""
 
     directory: Directory
+    policy: Policy
 
     def handle_list(self, request: Request) -> webob.Response:
         """GET /servers: ``{"servers": [{id, name, links}], "servers_links"?: [next]}``."""
         urls = request.base_url, request.bookmark_url
-        return self._list(request, "/servers", lambda located: build_brief(located, *urls))
+        filters = self._get_filters(request, rules.INDEX, rules.INDEX_ALL_TENANTS)
+        return self._list(request, filters, "/servers", lambda located: build_brief(located, *urls))
 
     def handle_list_details(self, request: Request) -> webob.Response:
         """GET /servers/detail: the same with all keys."""
         view = _get_view(request)
-        return self._list(request, "/servers/detail", lambda located: build_detail(located, *view))
+        filters = self._get_filters(request, rules.DETAIL, rules.DETAIL_ALL_TENANTS)
+        return self._list(request, filters, "/servers/detail", lambda located: build_detail(located, *view))
 
     def handle_show(self, request: Request) -> webob.Response:
         """GET /servers/{id}: ``{"server": {...}}``."""
         located = get_server(self.directory, request.context, request.url_arguments["id"])
+        self.policy.authorize(request.context, rules.SHOW, located.instance)
         return build_json({"server": build_shown(located, *_get_view(request))})
 
-    def _list(self, request: Request, path: str, build: Callable[[Located], dict[str, Any]]) -> webob.Response:
-        query = request.parse_query()
-        page, has_more = list_servers(self.directory, request.context, parse_filters(query))
+    def _get_filters(self, request: Request, rule: str, all_tenants_rule: str) -> Filters:
+        """Return what the query asks for, so far as the user may have it.
+
+        :raises PolicyForbidden: when the user may not have this list, or not that of all projects.
+        """
+        context = request.context
+        self.policy.authorize(context, rule)
+        filters = parse_filters(request.parse_query_pairs())
+        # Who is of no project has no list but that of all.
+        if filters.all_projects or context.project_id is None:
+            self.policy.authorize(context, all_tenants_rule)
+            filters = replace(filters, all_projects=True)
+        else:
+            # As Nova: another project is asked for with all_tenants, and passed over without.
+            filters = replace(filters, project_id=None)
+        return filters if self.policy.allows(context, rules.ALLOW_ALL_FILTERS) else replace(filters, host=None)
+
+    def _list(
+        self, request: Request, filters: Filters, path: str, build: Callable[[Located], dict[str, Any]]
+    ) -> webob.Response:
+        page, has_more = list_servers(self.directory, request.context, filters)
         body: dict[str, Any] = {"servers": [build(located) for located in page]}
         if has_more:
-            after = urlencode({**query, "marker": page[-1].instance.uuid})
+            query = [pair for pair in request.parse_query_pairs() if pair[0] != "marker"]
+            after = urlencode([*query, ("marker", page[-1].instance.uuid)])
             body["servers_links"] = [{"rel": "next", "href": f"{request.base_url}{path}?{after}"}]
         return build_json(body)
 
 
-def parse_filters(query: dict[str, str]) -> Filters:
-    """Return the filters that the query asks for: ``name``, ``status``, ``marker``, ``limit``.
+def parse_filters(pairs: Query) -> Filters:
+    """Return the filters that the query asks for.
 
-    Nova's names (compute API reference, "List Servers"); others are passed over, as Nova does it below 2.75.
+    ``name``, ``status``, ``host``, ``all_tenants``, ``project_id`` or ``tenant_id``, ``marker``, ``limit``, and any
+    number of ``sort_key`` and ``sort_dir``: Nova's names (compute API reference, "List Servers"); others are
+    passed over, as Nova does it below 2.75. A limit of 0, or above MAX_LIMIT, is MAX_LIMIT.
 
-    A limit of 0, or above MAX_LIMIT, is MAX_LIMIT.
-
-    :raises RequestInvalid: when the limit is not a number from 0 up.
+    :raises RequestInvalid: when the limit is not a number from 0 up, or another value is not one of those there are.
     """
+    query = dict(pairs)
     limit = query.get("limit", "0")
     if not (limit.isascii() and limit.isdigit() and len(limit) <= _MAX_LIMIT_DIGITS):
-        raise errors.RequestInvalid("Invalid input for query parameter limit: it must be a number from 0 up.")
+        raise _refuse("limit", "it must be a number from 0 up")
     return Filters(
         name=query.get("name"),
         status=query["status"].upper() if query.get("status") else None,
+        host=query.get("host"),
+        project_id=query.get("project_id", query.get("tenant_id")),
+        all_projects=_parse_all_tenants(query.get("all_tenants")),
         marker=query.get("marker"),
         limit=min(int(limit) or MAX_LIMIT, MAX_LIMIT),
+        sort=_parse_sort(pairs),
     )
+
+
+def _parse_all_tenants(text: str | None) -> bool:
+    try:
+        # Named without a value it is meant.
+        return text == "" or (text is not None and bool(strutils.bool_from_string(text, strict=True)))
+    except ValueError:
+        raise _refuse("all_tenants", "it must be true or false") from None
+
+
+def _parse_sort(pairs: Query) -> tuple[tuple[str, bool], ...]:
+    """Return (key, whether descending) of each; like Nova, created_at when only a direction is named, and downwards."""
+    keys = [value for name, value in pairs if name == "sort_key"]
+    directions = [value for name, value in pairs if name == "sort_dir"]
+    if not set(keys) <= SORT_KEYS:
+        raise _refuse("sort_key", f"it must be one of {', '.join(sorted(SORT_KEYS))}")
+    if not set(directions) <= _DESCENDING.keys():
+        raise _refuse("sort_dir", "it must be asc or desc")
+    if len(directions) > max(len(keys), 1):
+        raise _refuse("sort_dir", "there are more of them than of sort_key")
+    if directions and not keys:
+        keys = ["created_at"]
+    return tuple((key, _DESCENDING[way]) for key, way in zip_longest(keys, directions, fillvalue="desc"))
+
+
+def _refuse(parameter: str, reason: str) -> errors.RequestInvalid:
+    return errors.RequestInvalid(f"Invalid input for query parameter {parameter}: {reason}.")
 
 
 def _get_view(request: Request) -> tuple[Version, bool, str, str]:

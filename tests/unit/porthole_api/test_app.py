@@ -14,7 +14,7 @@ from porthole_api.bodies import MAX_BODY_BYTES
 from porthole_api.directory import SILENT_AFTER_S
 from porthole_common import errors
 from porthole_common.model import InstanceState
-from support.api import TOKEN, Api, build_conf, build_instance, build_uuid
+from support.api import HOST, TOKEN, Api, build_conf, build_instance, build_uuid
 
 UUID, UNKNOWN_UUID = build_uuid(1), build_uuid(99)
 VERSIONS = ["2.1", "2.6", "2.96"]
@@ -431,3 +431,48 @@ class TestNever500:
     def test_for_any_path_and_method(self, path: str, rest: str, method: str) -> None:
         environ = {"PATH_INFO": path + rest, "REQUEST_METHOD": method}
         assert Api([build_instance(1)]).get("/", environ=environ).status_int in self.EXPECTED
+
+
+class TestConsoleAuthTokens:
+    @pytest.mark.parametrize("base", ["/v2.1", "/v2.1/p1"])
+    def test_a_token_is_shown(self, api: Api, base: str) -> None:
+        response = api.get(f"{base}/os-console-auth-tokens/{TOKEN}", "2.31")
+        assert response.json == {
+            "console": {"instance_uuid": UUID, "host": "127.0.0.1", "port": 5900, "internal_access_path": None}
+        }
+        assert response.headers["Cache-Control"] == "no-store"
+        assert_version(response, "2.31")
+
+    @pytest.mark.parametrize("token", [UNKNOWN_UUID, "x", "%00", "%ff", "x" * 2000])
+    def test_another_one_is_not_found(self, api: Api, token: str) -> None:
+        assert_fault(api.get(f"/v2.1/os-console-auth-tokens/{token}", "2.96"), 404, "itemNotFound", version="2.96")
+
+    def test_before_2_31_there_is_none(self, api: Api) -> None:
+        assert_fault(api.get(f"/v2.1/os-console-auth-tokens/{TOKEN}", "2.30"), 404, "itemNotFound", version="2.30")
+
+    def test_a_store_that_is_down_is_not_an_unknown_token(self, api: Api) -> None:
+        api.consoleauth.error = errors.TokenStoreUnavailable("down")
+        assert_fault(api.get(f"/v2.1/os-console-auth-tokens/{TOKEN}", "2.31"), 503, "serviceUnavailable")
+
+    def test_the_token_is_not_logged(self, api: Api, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level("DEBUG"):
+            api.get(f"/v2.1/os-console-auth-tokens/{TOKEN}", "2.31")
+            api.get(f"/v2.1/os-console-auth-tokens/{TOKEN}", "2.1")
+        assert "os-console-auth-tokens/{token}: 200" in caplog.text
+        assert TOKEN not in caplog.text
+
+
+def test_a_list_in_order_keeps_it_through_its_links() -> None:
+    api = Api([build_instance(number) for number in range(1, 6)])
+    seen, url = [], "/v2.1/servers?limit=2&sort_key=display_name&sort_dir=desc&sort_key=uuid&all_tenants=1"
+    while url:
+        page = api.get(url).json
+        seen += [server["name"] for server in page["servers"]]
+        url = next((link["href"] for link in page.get("servers_links", [])), "")
+    assert seen == ["vm5", "vm4", "vm3", "vm2", "vm1"]
+
+
+def test_a_list_of_one_host() -> None:
+    api = Api([build_instance(1)])
+    assert len(api.get(f"/v2.1/servers?host={HOST}").json["servers"]) == 1
+    assert api.get("/v2.1/servers?host=elsewhere").json["servers"] == []

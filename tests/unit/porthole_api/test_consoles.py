@@ -7,21 +7,31 @@ import logging
 import pytest
 
 from porthole_api.consoles import ConsoleOpener
+from porthole_api.policy import Policy
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.published import Inventory
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
-from support.api import HOST, TOKEN, FakeCompute, FakeConsoleAuth, build_directory, build_instance, build_uuid
+from support.api import (
+    HOST,
+    TOKEN,
+    FakeCompute,
+    FakeConsoleAuth,
+    build_conf,
+    build_directory,
+    build_instance,
+    build_uuid,
+)
 
-MEMBER = RequestContext(project_id="red", user_id="rita", is_admin=False, overwrite=False)
+MEMBER = RequestContext(project_id="red", user_id="rita", roles=["member", "reader"], is_admin=False, overwrite=False)
 OWN, OTHERS = build_instance(1, project_id="red"), build_instance(2, project_id="blue")
 
 
 def build(compute: FakeCompute, consoleauth: FakeConsoleAuth, hypervisor_up: bool = True) -> ConsoleOpener:
     directory = build_directory()
     directory.update(Inventory(HOST, (OWN, OTHERS), hypervisor_up))
-    return ConsoleOpener(directory, compute, consoleauth)  # type: ignore[arg-type]
+    return ConsoleOpener(directory, compute, consoleauth, Policy(build_conf()))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("fake_and_real", [(FakeCompute, ComputeAPI), (FakeConsoleAuth, ConsoleAuthAPI)])
@@ -87,3 +97,23 @@ def test_the_log_holds_no_token(caplog: pytest.LogCaptureFixture) -> None:
         build(FakeCompute(), FakeConsoleAuth()).open_console(MEMBER, OWN.uuid, "novnc")
     assert OWN.uuid in caplog.text
     assert TOKEN not in caplog.text
+
+
+def test_a_reader_sees_the_instance_and_opens_nothing() -> None:
+    reader = RequestContext(project_id="red", roles=["reader"], is_admin=False, overwrite=False)
+    compute = FakeCompute()
+    with pytest.raises(errors.PolicyForbidden):
+        build(compute, FakeConsoleAuth()).open_console(reader, OWN.uuid, "novnc")
+    with pytest.raises(errors.InstanceNotFound):
+        build(compute, FakeConsoleAuth()).open_console(reader, OTHERS.uuid, "novnc")
+    assert compute.calls == []
+
+
+def test_a_token_is_for_administrators() -> None:
+    admin = RequestContext(project_id="ops", roles=["admin"], is_admin=True, overwrite=False)
+    opener = build(FakeCompute(), FakeConsoleAuth())
+    assert opener.show_token(admin, TOKEN).port == 5900
+    with pytest.raises(errors.ConsoleTokenNotFound):
+        opener.show_token(admin, "another")
+    with pytest.raises(errors.PolicyForbidden):
+        opener.show_token(MEMBER, TOKEN)

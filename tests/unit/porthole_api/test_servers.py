@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from porthole_api.directory import Directory
-from porthole_api.servers import Filters, get_server, get_status, list_servers
+from porthole_api.servers import SORT_KEYS, Filters, get_server, get_status, list_servers
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.model import Instance, InstanceState
@@ -32,7 +32,7 @@ def build(*instances: Instance) -> Directory:
 
 
 def names(directory: Directory, context: RequestContext = ADMIN, **filters: object) -> list[str]:
-    page, _ = list_servers(directory, context, Filters(**filters))  # type: ignore[arg-type]
+    page, _ = list_servers(directory, context, Filters(**{"all_projects": bool(context.is_admin), **filters}))  # type: ignore[arg-type]
     return [located.instance.name for located in page]
 
 
@@ -118,13 +118,13 @@ class TestFilters:
         directory = build(*(build_instance(number, "same") for number in range(1, 6)))
         marker, seen, more = None, [], True
         while more:
-            page, more = list_servers(directory, ADMIN, Filters(limit=2, marker=marker))
+            page, more = list_servers(directory, ADMIN, Filters(all_projects=True, limit=2, marker=marker))
             seen += [located.instance.uuid for located in page]
             marker = seen[-1].upper()
         assert seen == [build_uuid(number) for number in range(1, 6)]
 
     def test_a_full_last_page_is_the_last(self) -> None:
-        page, more = list_servers(build(RED, BLUE), ADMIN, Filters(limit=2))
+        page, more = list_servers(build(RED, BLUE), ADMIN, Filters(all_projects=True, limit=2))
         assert (len(page), more) == (2, False)
 
     def test_a_page_of_the_projects_own_passes_over_the_others(self) -> None:
@@ -136,6 +136,48 @@ class TestFilters:
     def test_an_unknown_marker_is_refused(self, marker: str) -> None:
         with pytest.raises(errors.RequestInvalid, match="marker"):
             names(build(RED), marker=marker)
+
+    def test_a_host_and_a_project_are_matched(self) -> None:
+        directory = build(RED)
+        directory.update(Inventory("host-b", (BLUE,)))
+        assert names(directory, host="host-b") == ["blue-1"]
+        assert names(directory, project_id="red") == ["red-1"]
+
+    def test_an_administrators_own_list_is_of_the_project_and_of_nobody(self) -> None:
+        admin = RequestContext(project_id="red", is_admin=True, overwrite=False)
+        assert names(build(RED, BLUE, OWNERLESS), admin, all_projects=False) == ["red-1", "stray"]
+
+    @pytest.mark.parametrize(
+        "sort", [(), (("host", True),), (("display_name", False), ("uuid", True)), (("uuid", True),)]
+    )
+    def test_pages_in_any_order_have_each_server_once(self, sort: tuple[tuple[str, bool], ...]) -> None:
+        directory = build(*(build_instance(number, f"vm{number % 3}") for number in range(1, 8)))
+        everything, _ = list_servers(directory, ADMIN, Filters(all_projects=True, sort=sort))
+        marker, seen, more = None, [], True
+        while more:
+            page, more = list_servers(directory, ADMIN, Filters(all_projects=True, limit=2, marker=marker, sort=sort))
+            seen += page
+            marker = seen[-1].instance.uuid
+        assert seen == everything
+        assert len(seen) == 7
+
+    def test_the_first_key_goes_before_the_second(self) -> None:
+        directory = build(build_instance(1, "b"), build_instance(2, "a"), build_instance(3, "a"))
+        page, _ = list_servers(
+            directory, ADMIN, Filters(all_projects=True, sort=(("display_name", False), ("uuid", True)))
+        )
+        assert [located.instance.uuid for located in page] == [build_uuid(3), build_uuid(2), build_uuid(1)]
+
+    @pytest.mark.parametrize("key", sorted(SORT_KEYS))
+    def test_every_key_sorts(self, key: str) -> None:
+        directory = build(RED, BLUE, OWNERLESS)
+        up, _ = list_servers(directory, ADMIN, Filters(all_projects=True, sort=((key, False),)))
+        assert len(up) == 3
+
+    @pytest.mark.parametrize("marker", [build_uuid(9), BLUE.uuid])
+    def test_an_unknown_marker_is_refused_in_any_order(self, marker: str) -> None:
+        with pytest.raises(errors.RequestInvalid, match="marker"):
+            names(build(RED, BLUE), MEMBER, marker=marker, sort=(("uuid", True),))
 
 
 def test_every_state_has_one_of_novas_statuses() -> None:

@@ -103,6 +103,13 @@ def test_a_console(endpoint: ComputeEndpoint, driver: FakeDriver, console_type: 
     assert driver.asked == [(UUID, ConsoleType(console_type))]
 
 
+def test_a_console_is_logged_and_its_token_is_not(endpoint: ComputeEndpoint, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        token = endpoint.get_vnc_console(CONTEXT, UUID, "novnc")["token"]
+    assert f"novnc console of instance {UUID} is at 192.0.2.1:5900" in caplog.text
+    assert token not in caplog.text
+
+
 def test_each_console_has_a_token_of_its_own(endpoint: ComputeEndpoint) -> None:
     assert len({endpoint.get_vnc_console(CONTEXT, UUID, "novnc")["token"] for _ in range(100)}) == 100
 

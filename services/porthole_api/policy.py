@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one place where a user's request is allowed or refused: oslo.policy with Porthole's rules.
+
+Why the file is read at the start and at SIGHUP only, and not at each request: a bad edit is then one line in the log
+and changes nothing. Called by the handlers and by :mod:`porthole_api.consoles`.
+"""
+
+import logging
+from typing import Any
+
+from oslo_config import cfg
+from oslo_policy import policy
+
+from porthole_api.policies import base, list_rules
+from porthole_common import errors
+from porthole_common.context import RequestContext
+from porthole_common.model import Instance
+
+LOG = logging.getLogger(__name__)
+OPTION = "[oslo_policy] policy_file"
+# oslo.policy's default, which need not be there.
+_DEFAULT_FILE = "policy.yaml"
+
+
+class Policy:
+    """The rules in force: those in code, and over them those of ``[oslo_policy] policy_file``. Thread-safe."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        """Read the policy file.
+
+        :raises ConfigInvalid: when it is not there although it is named, or does not do.
+        """
+        self._conf = conf
+        self._enforcer = _build_enforcer(conf)
+
+    def reload(self) -> None:
+        """Read the policy file again; one that does not do is logged, and the rules stay as they were."""
+        try:
+            self._enforcer = _build_enforcer(self._conf)
+        except errors.ConfigInvalid as error:
+            LOG.error("The policy stays as it was: %s", error)
+
+    def is_admin(self, context: RequestContext) -> bool:
+        """Say whether the user is an administrator, who sees the servers of all projects and of none."""
+        return self._enforce(base.IS_ADMIN, context, {})
+
+    def allows(self, context: RequestContext, action: str, instance: Instance | None = None) -> bool:
+        """Say whether the user may do ``action`` to the instance, or without one in the user's own project."""
+        owner = instance or context
+        return self._enforce(action, context, {"project_id": owner.project_id, "user_id": owner.user_id})
+
+    def authorize(self, context: RequestContext, action: str, instance: Instance | None = None) -> None:
+        """Do nothing when the user may do ``action``.
+
+        :raises PolicyForbidden: when not.
+        """
+        if not self.allows(context, action, instance):
+            raise errors.PolicyForbidden(action)
+
+    def _enforce(self, rule: str, context: RequestContext, target: dict[str, Any]) -> bool:
+        return bool(self._enforcer.authorize(rule, target, context))
+
+
+def _build_enforcer(conf: cfg.ConfigOpts) -> policy.Enforcer:
+    enforcer = policy.Enforcer(conf)
+    enforcer.register_defaults(list_rules())
+    try:
+        enforcer.load_rules(force_reload=True)
+        enforcer.check_rules(raise_on_violation=True)
+    except (policy.InvalidDefinitionError, cfg.Error, OSError) as error:
+        raise errors.ConfigInvalid(OPTION, str(error)) from error
+    except (AttributeError, TypeError, ValueError) as error:
+        # YAML that is none, or is no mapping of names to rules.
+        raise errors.ConfigInvalid(OPTION, f"{enforcer.policy_path} is no policy file: {error}") from error
+    name = conf.oslo_policy.policy_file
+    if enforcer.policy_path is None and name != _DEFAULT_FILE:
+        raise errors.ConfigInvalid(OPTION, f"{name} is not there")
+    # From here on no request reads the disk.
+    enforcer.use_conf = False
+    return enforcer

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Users and passwords of a file: who is let in, as whom, and which files do."""
+
+import base64
+import logging
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from oslo_context import context as oslo_context
+from webob import exc
+
+from porthole_api.http_basic import OPTION, HttpBasic
+from porthole_common import errors
+from porthole_common.context import RequestContext
+from support.api import Api, build_conf, build_instance, build_uuid
+
+pytestmark = pytest.mark.usefixtures("no_context_stays")
+ROUNDS = 4
+
+
+def build_line(user: str, password: str) -> str:
+    return f"{user}:{bcrypt.hashpw(password.encode(), bcrypt.gensalt(ROUNDS)).decode()}\n"
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return build_line("root", "toor") + "\n" + build_line("rita", "páss:word") + build_line("bert", "b")
+
+
+@pytest.fixture
+def path(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "htpasswd"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def strategy(path: Path) -> HttpBasic:
+    return HttpBasic(build_conf(http_basic_auth_user_file=str(path), admin_users=["root", "nobody"]))
+
+
+def encode(user: str, password: str | bytes) -> str:
+    password = password.encode() if isinstance(password, str) else password
+    return "Basic " + base64.b64encode(user.encode() + b":" + password).decode()
+
+
+def ask(strategy: HttpBasic, header: str | None, **environ: Any) -> RequestContext:
+    environ = {"openstack.request_id": "req-1", "openstack.global_request_id": "req-2", **environ}
+    if header is not None:
+        environ["HTTP_AUTHORIZATION"] = header
+    return strategy(environ)
+
+
+def test_a_users_project_is_the_users_own(strategy: HttpBasic) -> None:
+    context = ask(strategy, encode("rita", "páss:word"))
+    assert (context.user_id, context.project_id, context.roles) == ("rita", "rita", ["member", "reader"])
+    assert (context.request_id, context.global_request_id) == ("req-1", "req-2")
+    assert oslo_context.get_current() is context
+
+
+def test_an_admin_user_is_an_administrator(strategy: HttpBasic) -> None:
+    assert ask(strategy, encode("root", "toor")).roles == ["admin", "member", "reader"]
+
+
+def test_what_a_client_says_of_itself_counts_for_nothing(strategy: HttpBasic) -> None:
+    claims = {"HTTP_X_ROLES": "admin", "HTTP_X_USER_ID": "root", "HTTP_X_PROJECT_ID": "blue", "REMOTE_USER": "root"}
+    context = ask(strategy, encode("bert", "b"), **claims)
+    assert (context.user_id, context.project_id, context.roles) == ("bert", "bert", ["member", "reader"])
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Basic",
+        "Basic  ",
+        "Basic !",
+        "Basic " + base64.b64encode(b"rita").decode(),
+        "Basic " + base64.b64encode(b"\xff:x").decode(),
+        "Bearer abc",
+        encode("rita", "wrong"),
+        encode("rita", ""),
+        encode("rita", "páss:word\0"),
+        encode("rita", "x" * 73),
+        encode("rita", "x" * 100_000),
+        encode("nobody", "x"),
+        encode("", ""),
+        encode("rit", "páss:word"),
+        encode("rita:", "páss:word"),
+        encode("rita\nroot", "toor"),
+    ],
+)
+def test_whoever_does_not_prove_it_is_refused_and_told_how(strategy: HttpBasic, header: str | None) -> None:
+    with pytest.raises(exc.HTTPUnauthorized) as caught:
+        ask(strategy, header)
+    assert caught.value.headers["WWW-Authenticate"].startswith('Basic realm="')
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(max_size=50))
+def test_no_header_does_anything_else(strategy: HttpBasic, header: str) -> None:
+    for value in (header, f"Basic {header}", "Basic " + base64.b64encode(header.encode()).decode()):
+        with pytest.raises(exc.HTTPUnauthorized):
+            ask(strategy, value)
+
+
+def test_a_password_is_not_logged(strategy: HttpBasic, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(exc.HTTPUnauthorized):
+        ask(strategy, encode("rita", "s3cret"))
+    with pytest.raises(exc.HTTPUnauthorized):
+        ask(strategy, "Basic s3cret!")
+    assert "s3cret" not in caplog.text
+
+
+def test_users_come_and_go_without_a_restart(strategy: HttpBasic, path: Path) -> None:
+    path.write_text(build_line("new", "n"))
+    assert ask(strategy, encode("new", "n")).user_id == "new"
+    with pytest.raises(exc.HTTPUnauthorized):
+        ask(strategy, encode("bert", "b"))
+
+
+@pytest.mark.parametrize("content", [None, "rita:{SHA}x", "rita:$2y$05$short", b"\xff"])
+def test_a_file_that_breaks_later_is_not_the_clients_fault(
+    strategy: HttpBasic, path: Path, content: str | bytes | None
+) -> None:
+    path.unlink()
+    if content:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(errors.IdentityUnavailable):
+        ask(strategy, encode("rita", "páss:word"))
+
+
+@pytest.mark.parametrize(
+    "line", ["rita", "rita:", ":$2b$", "rita:secret", "rita:{SHA}x", "rita:$2y$05$short", "rita:$apr1$x$y"]
+)
+def test_a_file_that_does_not_do_names_the_option_and_shows_nothing_of_it(path: Path, line: str, text: str) -> None:
+    path.write_text(text + line)
+    with pytest.raises(errors.ConfigInvalid) as caught:
+        HttpBasic(build_conf(http_basic_auth_user_file=str(path)))
+    assert caught.value.option == OPTION
+    assert "entry 4" in str(caught.value)
+    assert "$2" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory", "binary"])
+def test_a_file_that_cannot_be_read_names_the_option(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "file"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "binary":
+        path.write_bytes(b"\xff\xfe")
+    with pytest.raises(errors.ConfigInvalid) as caught:
+        HttpBasic(build_conf(http_basic_auth_user_file=str(path)))
+    assert caught.value.option == OPTION
+
+
+def test_a_file_without_users_lets_nobody_in(tmp_path: Path) -> None:
+    path = tmp_path / "empty"
+    path.write_text("\n")
+    with pytest.raises(exc.HTTPUnauthorized):
+        ask(HttpBasic(build_conf(http_basic_auth_user_file=str(path))), encode("rita", ""))
+
+
+class TestInTheApplication:
+    """The answers a client gets."""
+
+    @pytest.fixture
+    def api(self, path: Path) -> Api:
+        conf = build_conf(auth_strategy="http_basic", http_basic_auth_user_file=str(path), admin_users=["root"])
+        instances = [build_instance(1, project_id="rita"), build_instance(2, project_id="bert"), build_instance(3)]
+        return Api(instances, conf)
+
+    def test_anonymous_requests_get_401_and_the_open_documents(self, api: Api) -> None:
+        for path in ("/", "/v2.1", "/v2.1/", "/healthcheck"):
+            assert api.get(path).status_int == 200
+        response = api.get("/v2.1/servers", "2.6")
+        assert (response.status_int, list(response.json)) == (401, ["unauthorized"])
+        assert response.headers["WWW-Authenticate"].startswith("Basic realm=")
+        assert response.headers["OpenStack-API-Version"] == "compute 2.6"
+
+    def test_everybody_sees_the_own_and_an_administrator_all(self, api: Api) -> None:
+        def names(user: str, password: str, query: str = "") -> set[str]:
+            response = api.get(f"/v2.1/servers{query}", headers={"Authorization": encode(user, password)})
+            return {server["name"] for server in response.json["servers"]}
+
+        assert names("rita", "páss:word") == {"vm1"}
+        assert names("bert", "b") == {"vm2"}
+        assert names("root", "toor") == {"vm3"}
+        assert names("root", "toor", "?all_tenants=1") == {"vm1", "vm2", "vm3"}
+
+    def test_the_errors_of_the_application_are_not_the_users(self, api: Api) -> None:
+        headers = {"Authorization": encode("bert", "b")}
+        assert api.get(f"/v2.1/servers/{build_uuid(1)}", headers=headers).status_int == 404
+        assert api.get("/v2.1/servers?limit=x", headers=headers).status_int == 400
+        assert api.post("/v2.1/servers", {}, headers=headers).status_int == 405
+        api.compute.error = errors.HostUnavailable("host-a")
+        body = {"os-getVNCConsole": {"type": "novnc"}}
+        assert api.post(f"/v2.1/servers/{build_uuid(2)}/action", body, headers=headers).status_int == 503
+
+    def test_a_file_that_is_gone_is_503(self, api: Api, path: Path) -> None:
+        path.unlink()
+        response = api.get("/v2.1/servers", headers={"Authorization": encode("bert", "b")})
+        assert (response.status_int, list(response.json)) == (503, ["serviceUnavailable"])
