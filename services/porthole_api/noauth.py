@@ -7,6 +7,7 @@ Why it exists: one machine with a hypervisor needs no users, and ``porthole stan
 
 import ipaddress
 import socket
+import urllib.parse
 from typing import Any
 
 from oslo_config import cfg
@@ -23,7 +24,8 @@ class NoAuth:
     """The strategy.
 
     The address is looked at for each request, since under another WSGI server ``[api] bind_host`` is not what is
-    listened on. A connection without an address came by a Unix socket.
+    listened on. A connection without an address came by a Unix socket. So is the Host: a page of anybody's, whose name
+    was made to resolve to this machine (DNS rebinding), would be a page of the API's own to the browser that shows it.
     """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
@@ -32,7 +34,7 @@ class NoAuth:
         :raises ConfigInvalid: when ``[api] bind_host`` is not a loopback address, and nobody said that it need not be.
         """
         self._anywhere = conf.api.allow_noauth_anywhere
-        host = conf.api.bind_host
+        host = self._bind_host = conf.api.bind_host
         if not self._anywhere and not all(_is_loopback(address) for address in _resolve(host)):
             raise errors.ConfigInvalid(
                 "[api] auth_strategy",
@@ -45,10 +47,33 @@ class NoAuth:
 
         :raises HTTPForbidden: when the request comes from another machine.
         """
-        address = environ.get("REMOTE_ADDR")
-        if address and not self._anywhere and not _is_loopback(address):
-            raise exc.HTTPForbidden("Without authentication ([api] auth_strategy = noauth) only this machine may ask.")
+        if not self._anywhere:
+            self._check_source(environ)
         return build_context(environ, user_id="admin", project_id=None, roles=list(ADMIN_ROLES))
+
+    def _check_source(self, environ: dict[str, Any]) -> None:
+        """Refuse what does not come from this machine, or not under a name of it.
+
+        :raises HTTPForbidden: when it does not.
+        """
+        address, host = environ.get("REMOTE_ADDR"), _host_of(environ)
+        if (address and not _is_loopback(address)) or "HTTP_X_FORWARDED_FOR" in environ or "HTTP_FORWARDED" in environ:
+            raise exc.HTTPForbidden("Without authentication ([api] auth_strategy = noauth) only this machine may ask.")
+        if host is not None and host not in ("localhost", self._bind_host) and not _is_loopback(host):
+            raise exc.HTTPForbidden(
+                "Without authentication ([api] auth_strategy = noauth) the Host must be this machine."
+            )
+
+
+def _host_of(environ: dict[str, Any]) -> str | None:
+    """Return the host of the Host header (RFC 9110 section 7.2) without port and brackets; None without a header."""
+    header = environ.get("HTTP_HOST")
+    if header is None:
+        return None
+    try:
+        return urllib.parse.urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _resolve(host: str) -> list[str]:

@@ -365,7 +365,7 @@ class TestHeads:
         assert head.headers["Content-Length"] == get.headers["Content-Length"]
 
     def test_behind_a_proxy_with_a_prefix_the_links_are_the_proxys(self) -> None:
-        conf = build_conf()
+        conf = build_conf(allow_noauth_anywhere=True)
         api = Api([build_instance(1)], conf)
         conf.set_override("enable_proxy_headers_parsing", True, "oslo_middleware")
         headers = {

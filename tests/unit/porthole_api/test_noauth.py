@@ -51,3 +51,31 @@ def test_it_may_listen_nowhere_else(host: str) -> None:
 
 def test_it_may_do_both_when_it_was_said() -> None:
     assert ask("192.0.2.1", bind_host="0.0.0.0", allow_noauth_anywhere=True).user_id == "admin"
+
+
+def ask_as(host: str, **headers: str) -> RequestContext:
+    environ = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": host, **headers}
+    return NoAuth(build_conf(bind_host="127.0.0.2"))(environ)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:8774", "localhost:8774", "LOCALHOST", "[::1]:8774", "127.0.0.2:8774", "127.1.2.3"]
+)
+def test_the_host_may_be_a_name_of_this_machine(host: str) -> None:
+    assert ask_as(host).user_id == "admin"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example:8774", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "192.0.2.1", "", "["],
+)
+def test_a_name_that_was_made_to_mean_this_machine_is_refused(host: str) -> None:
+    """DNS rebinding: to the browser such a page is of the same origin as the API."""
+    with pytest.raises(exc.HTTPForbidden, match="Host"):
+        ask_as(host)
+
+
+@pytest.mark.parametrize("header", ["HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED"])
+def test_what_a_reverse_proxy_passes_on_is_not_of_this_machine(header: str) -> None:
+    with pytest.raises(exc.HTTPForbidden):
+        ask_as("127.0.0.1", **{header: "127.0.0.1"})
