@@ -25,7 +25,7 @@ LOG = logging.getLogger(__name__)
 # What is read at once at most: doc/source/performance.rst has the figures of other sizes.
 _BUFFER_BYTES = 1024 * 1024
 # A revocation is remembered for consoles that were being opened when it came: longer than any opening takes.
-_REVOCATION_MEMORY_S = 120.0
+_REVOCATION_MEMORY_S = 1000.0
 
 
 class Relay:

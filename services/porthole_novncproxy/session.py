@@ -203,6 +203,11 @@ class Session:
         except OSError as exc:
             self._outcome = f"the client's connection broke ({type(exc).__name__})"
             self.end()
+        except Exception:
+            # A fault of ours must not come again with every event of a descriptor that stays ready.
+            LOG.exception("The console of instance %s ends by a fault", self.connect_info.instance_uuid)
+            self._outcome = "a fault of the proxy"
+            self.end()
         if not self._ended:
             self._watch()
 

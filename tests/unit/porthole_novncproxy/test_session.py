@@ -398,6 +398,15 @@ def test_a_client_that_breaks_while_it_is_written_to_ends_the_session():
     console.assert_ended()
 
 
+def test_a_fault_of_the_proxy_ends_the_session_and_is_logged(caplog):
+    """It would come again at once, and for ever, while the descriptor stays ready."""
+    console = Console()
+    console.client.broken = RuntimeError("a bug")
+    console.server_sends(GREETING)
+    console.assert_ended()
+    assert "a bug" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("stream", "code"),
     [
