@@ -4,11 +4,8 @@
 noVNC's own WebSocket is with the browser tests.
 """
 
-import json
 import logging
-import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -25,7 +22,7 @@ import websockets.sync.client
 from porthole_common.model import ConsoleType
 from porthole_novncproxy.session import Marks
 from support.browser import read_pixels
-from support.bulk import BULK_BYTES, SummingEcho, exchange, short_buffer_options, shorten_buffers
+from support.bulk import BULK_BYTES, SummingEcho, exchange, run_node, short_buffer_options, shorten_buffers
 from support.processes import wait_until
 from support.proxy import InProcessProxy, make_web_root, own_socket
 from support.vnc_servers import GREETING, EchoVnc
@@ -36,9 +33,6 @@ from support.xvp_viewer import ViewerPort
 
 Make = Callable[..., InProcessProxy]
 MakeBoth = Callable[[bool], tuple[InProcessProxy, SummingEcho]]
-PEER_SCRIPT = Path(__file__).parents[1] / "support" / "bulk_peer.js"
-# Debian's and Ubuntu's place for what their packages of Node hold; a Node that is not theirs has to be told.
-NODE_PATH = "/usr/share/nodejs"
 # Far below what a message of the stream has, so that every party has to stop within it.
 SHORT_BYTES = 32768
 SHORT_MARKS = Marks(high_bytes=16384, low_bytes=4096)
@@ -121,7 +115,7 @@ def open_websocket_client(
         opcode, payload = client.recv_data(control_frame=True)
         assert (opcode, payload[:2]) == (websocket.ABNF.OPCODE_CLOSE, (1000).to_bytes(2, "big"))
     finally:
-        client.close(timeout=1)
+        client.shutdown()
 
 
 @pytest.mark.parametrize("short", [False, True], ids=["", "short-buffers"])
@@ -137,20 +131,8 @@ def test_a_python_library(make_both: MakeBoth, open_peer: Any, short: bool) -> N
 
 @pytest.mark.parametrize("short", [False, True], ids=["", "short-buffers"])
 def test_ws_of_node_with_fragments_and_pings_between_them(make_both: MakeBoth, short: bool) -> None:
-    node = shutil.which("node")
-    assert node, "node is not installed (see bindep.txt)"
     proxy, server = make_both(short)
-    env = {
-        **os.environ,
-        "NODE_PATH": NODE_PATH,
-        "BULK_URL": url_of(proxy, proxy.issue(server)),
-        "BULK_ORIGIN": "http://127.0.0.1",
-    }
-    ran = subprocess.run(
-        [node, PEER_SCRIPT], env=env, capture_output=True, text=True, timeout=PEER_TIMEOUT_S, check=False
-    )
-    assert (ran.returncode, ran.stderr) == (0, "")
-    result = json.loads(ran.stdout)
+    result = run_node(url_of(proxy, proxy.issue(server)), "http://127.0.0.1")
     assert (result["code"], result["protocol"]) == (1000, "binary")
     assert result["sentBytes"] == result["receivedBytes"] == server.heard_bytes == BULK_BYTES
     assert result["sent"] == server.heard_sum() == result["received"]

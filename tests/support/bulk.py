@@ -6,16 +6,25 @@ library is driven by the few calls that differ, and the VNC server keeps its own
 """
 
 import hashlib
+import json
+import os
 import queue
 import random
+import shutil
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 from support.vnc_servers import GREETING, VncServer
 
 BULK_BYTES = 64 * 1024 * 1024
 _DEADLINE_S = 120
+_NODE_SCRIPT = Path(__file__).with_name("bulk_peer.js")
+# Debian's and Ubuntu's place for what their packages of Node hold; a Node that is not theirs has to be told.
+_NODE_PATH = "/usr/share/nodejs"
 
 
 class SummingEcho(VncServer):
@@ -114,3 +123,19 @@ def exchange(send: Callable[[bytes], object], receive: Callable[[], bytes]) -> t
     assert not sender.is_alive(), "everything has come back, and still it is being sent"
     assert size == BULK_BYTES
     return sent.hexdigest(), received.hexdigest()
+
+
+def run_node(url: str, origin: str, **environment: str) -> dict[str, Any]:
+    """Let Node's ``ws`` send and take as much; return what ``bulk_peer.js`` prints.
+
+    :raises AssertionError: when it fails, or says anything else.
+    """
+    node = shutil.which("node")
+    assert node, "node is not installed (see bindep.txt)"
+    env = {**os.environ, "NODE_PATH": _NODE_PATH, "BULK_URL": url, "BULK_ORIGIN": origin, **environment}
+    ran = subprocess.run(
+        [node, _NODE_SCRIPT], env=env, capture_output=True, text=True, timeout=_DEADLINE_S, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    result: dict[str, Any] = json.loads(ran.stdout)
+    return result

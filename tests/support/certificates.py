@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Certificates that tests make for themselves: self-signed, for localhost, valid for a day."""
+"""Certificates that tests make for themselves: self-signed for localhost, or of an authority and its intermediate."""
 
 import datetime
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+_HOUR = datetime.timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -24,23 +27,80 @@ class Certificate:
 def make_certificate(directory: Path, name: str = "localhost") -> Certificate:
     """Write a certificate for ``name``, 127.0.0.1 and ::1 into ``directory``."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = _for_authority(_builder(name, name, key, key)).add_extension(_alternative_names(name), critical=False)
+    return _write(directory, name, key, [builder.sign(key, hashes.SHA256())])
+
+
+class Authority:
+    """A certificate authority: :attr:`cert` is the PEM file that a client trusts."""
+
+    def __init__(self, directory: Path, name: str = "root", issuer: Self | None = None) -> None:
+        """Make an authority of its own, or an intermediate one that ``issuer`` signs."""
+        self._directory = directory
+        self._name = name
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        signer = issuer or self
+        builder = _for_authority(_builder(name, signer._name, self._key, signer._key))
+        self._certificate = builder.sign(signer._key, hashes.SHA256())
+        self.cert = directory / f"{name}.pem"
+        self.cert.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str = "localhost", *, expired: bool = False, chain: bool = True) -> Certificate:
+        """Write a server's certificate for ``name``; 127.0.0.1 and ::1 are its names only with localhost.
+
+        ``expired``: since an hour. ``chain``: with this authority's own certificate behind it in the same file, as a
+        server has to send it when its clients know only who signed that one.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = _builder(name, self._name, key, self._key, ends_in=-_HOUR if expired else 24 * _HOUR)
+        builder = builder.add_extension(_alternative_names(name), critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
+        return _write(self._directory, name, key, [certificate, *([self._certificate] if chain else [])])
+
+
+def _builder(
+    name: str,
+    issuer: str,
+    key: ec.EllipticCurvePrivateKey,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    ends_in: datetime.timedelta = 24 * _HOUR,
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
-    addresses = [x509.IPAddress(ipaddress.ip_address(text)) for text in ("127.0.0.1", "::1")]
-    certificate = (
+    return (
         x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name), *addresses]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
+        .not_valid_before(now - 24 * _HOUR)
+        .not_valid_after(now + ends_in)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
     )
+
+
+def _for_authority(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
+    """Add what newer clients want to see of a certificate that signs others (RFC 5280 section 4.2.1.3)."""
+    names = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only")
+    usage = dict.fromkeys((*names, "decipher_only"), False)
+    usage |= dict.fromkeys(("digital_signature", "key_cert_sign", "crl_sign"), True)
+    builder = builder.add_extension(x509.KeyUsage(**usage), critical=True)
+    return builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+
+
+def _alternative_names(name: str) -> x509.SubjectAlternativeName:
+    addresses = ("127.0.0.1", "::1") if name == "localhost" else ()
+    return x509.SubjectAlternativeName(
+        [x509.DNSName(name), *(x509.IPAddress(ipaddress.ip_address(text)) for text in addresses)]
+    )
+
+
+def _write(
+    directory: Path, name: str, key: ec.EllipticCurvePrivateKey, certificates: list[x509.Certificate]
+) -> Certificate:
     made = Certificate(directory / f"{name}.pem", directory / f"{name}.key", directory / f"{name}.encrypted.key")
-    made.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    pem = serialization.Encoding.PEM
+    made.cert.write_bytes(b"".join(certificate.public_bytes(pem) for certificate in certificates))
     made.key.write_bytes(_key_bytes(key, serialization.NoEncryption()))
     made.encrypted_key.write_bytes(_key_bytes(key, serialization.BestAvailableEncryption(b"secret")))
     return made
