@@ -195,6 +195,17 @@ class TestInTheApplication:
         assert names("root", "toor") == {"vm3"}
         assert names("root", "toor", "?all_tenants=1") == {"vm1", "vm2", "vm3"}
 
+    @pytest.mark.parametrize("listing", ["/v2.1/servers", "/v2.1/servers/detail"])
+    def test_the_list_of_all_projects_is_for_administrators(self, api: Api, listing: str) -> None:
+        response = api.get(f"{listing}?all_tenants=1", headers={"Authorization": encode("bert", "b")})
+        assert (response.status_int, list(response.json)) == (403, ["forbidden"])
+
+    def test_the_host_filter_is_too_and_is_passed_over_for_others(self, api: Api) -> None:
+        headers = {"Authorization": encode("bert", "b")}
+        assert len(api.get("/v2.1/servers?host=elsewhere", headers=headers).json["servers"]) == 1
+        headers = {"Authorization": encode("root", "toor")}
+        assert api.get("/v2.1/servers?host=elsewhere", headers=headers).json["servers"] == []
+
     def test_the_errors_of_the_application_are_not_the_users(self, api: Api) -> None:
         headers = {"Authorization": encode("bert", "b")}
         assert api.get(f"/v2.1/servers/{build_uuid(1)}", headers=headers).status_int == 404
