@@ -96,6 +96,7 @@ class InProcessProxy:
         handshake_threads: int = 8,
         marks: Marks | None = None,
         liveness: LivenessPolicy | None = None,
+        enforce_session_timeout: bool = False,
         context: ssl.SSLContext | None = None,
         ssl_only: bool = False,
         host: str = "127.0.0.1",
@@ -112,7 +113,9 @@ class InProcessProxy:
             dial_timeout_s=dial_timeout_s,
         )
         self.loop = Loop("relay")
-        self.relay = Relay(self.loop, marks or Marks(262144, 65536), liveness or LivenessPolicy(), False)
+        self.relay = Relay(
+            self.loop, marks or Marks(262144, 65536), liveness or LivenessPolicy(), enforce_session_timeout
+        )
         self.server = ProxyServer(
             loop=self.loop,
             relay=self.relay,
@@ -187,6 +190,12 @@ def make_web_root(directory: Path) -> Path:
 def count_descriptors() -> int:
     """How many descriptors this process has open."""
     return len(os.listdir("/proc/self/fd"))
+
+
+def resident_bytes() -> int:
+    """How much memory this process holds now; its peak, of which an earlier test may be the cause, says nothing."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager
