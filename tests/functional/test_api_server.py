@@ -70,12 +70,12 @@ class Client:
 
 def build_post(body: bytes, path: str = PATH, length: object = None, **headers: str) -> bytes:
     length = len(body) if length is None else length
-    lines = [f"POST {path} HTTP/1.1", "Host: api", "Content-Type: application/json", f"Content-Length: {length}"]
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", f"Content-Length: {length}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-GET = b"GET /v2.1/servers HTTP/1.1\r\nHost: api\r\n\r\n"
+GET = b"GET /v2.1/servers HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def test_requests_follow_each_other_on_one_connection(server: HttpServer) -> None:
@@ -158,7 +158,7 @@ def test_silent_connections_hold_no_thread(server: HttpServer) -> None:
 
 @pytest.mark.parametrize("rest", [b"", b"0\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n", b"ffffffff\r\nx"])
 def test_chunks_are_refused_and_are_no_request(server: HttpServer, rest: bytes) -> None:
-    head = f"POST {PATH} HTTP/1.1\r\nHost: api\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     with Client(server) as client:
         client.send(head.encode() + rest + GET)
         status, response, body = client.read_answer()
@@ -194,7 +194,7 @@ def test_a_strange_length_is_a_bad_request(server: HttpServer, length: str) -> N
         (b"\x00\xff\r\n\r\n", 400),
         (b"GET\r\n\r\n", 400),
         (b"GET / HTTP/9.9\r\n\r\n", 505),
-        (b"GET http://elsewhere.example/v2.1 HTTP/1.1\r\nHost: api\r\n\r\n", 400),
+        (b"GET http://elsewhere.example/v2.1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
         (b"GET /" + b"x" * MAX_HEADER_BYTES + b" HTTP/1.1\r\n\r\n", 414),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEADER_BYTES + b"\r\n\r\n", 413),

@@ -2,6 +2,7 @@
 """porthole-consoleauth as a process, with a real RabbitMQ and a real memcached, called over RPC."""
 
 import functools
+import gc
 import hashlib
 import signal
 import threading
@@ -27,10 +28,13 @@ from support.processes import wait_until
 from support.rabbitmq import RabbitMQ
 from support.token_store_contract import JUNK_TOKENS
 
-# py-amqp leaves the socket of a connection that broke to the garbage collector.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
-)
+# py-amqp leaves the socket of a connection that broke to the garbage collector, which would warn of it in the middle of
+# some other test: it is made to do so here, where it is expected.
+pytestmark = [
+    pytest.mark.usefixtures("collected"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
 
 RPC_TIMEOUT_S = 3
 # What a call may take beyond its deadline, on a machine that is busy with other things.
@@ -84,6 +88,12 @@ class Caller:
             return self.is_valid(self.authorize())
         except errors.Unavailable:
             return False
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    yield
+    gc.collect()
 
 
 @pytest.fixture
