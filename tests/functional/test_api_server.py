@@ -158,7 +158,8 @@ def test_silent_connections_hold_no_thread(server: HttpServer) -> None:
 
 @pytest.mark.parametrize("rest", [b"", b"0\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n", b"ffffffff\r\nx"])
 def test_chunks_are_refused_and_are_no_request(server: HttpServer, rest: bytes) -> None:
-    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += "Transfer-Encoding: chunked\r\n\r\n"
     with Client(server) as client:
         client.send(head.encode() + rest + GET)
         status, response, body = client.read_answer()
