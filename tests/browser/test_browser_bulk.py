@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""noVNC's own WebSocket in a browser, moving 64 MiB through a console and back with checksums at both ends."""
+
+from pathlib import Path
+
+from porthole_novncproxy.session import Marks
+from support.browser import Browser
+from support.bulk import BULK_BYTES, SummingEcho
+from support.processes import wait_until
+from support.proxy import InProcessProxy
+
+WEB_ROOT = Path("/usr/share/novnc")
+GREETING_BYTES = 12
+# Less than is on its way at any time, so that the proxy stops reading again and again.
+SHORT_MARKS = Marks(high_bytes=16384, low_bytes=4096)
+# noVNC 1.3 has a queue of 10 KiB for what it sends, and lengths and sends in other words than later ones.
+EXCHANGE = """
+async ([path, totalBytes, greetingBytes]) => {
+    const { default: Websock } = await import(location.origin + '/core/websock.js');
+    const sock = new Websock();
+    const sent = new Uint8Array(totalBytes);
+    for (let at = 0; at < totalBytes; at += 65536) {
+        crypto.getRandomValues(sent.subarray(at, at + 65536));
+    }
+    const received = new Uint8Array(greetingBytes + totalBytes);
+    let sentBytes = 0, receivedBytes = 0;
+    const push = () => {
+        // What is on its way is less than noVNC keeps for what has come.
+        while (sentBytes < totalBytes && sentBytes - receivedBytes < 2 ** 18) {
+            const message = sent.subarray(sentBytes, sentBytes + 2049 + (sentBytes % 8191));
+            sentBytes += message.length;
+            if (sock.sQpushBytes) {
+                sock.sQpushBytes(message);
+                sock.flush();
+            } else {
+                sock.send(message);
+            }
+        }
+    };
+    const closed = new Promise((resolve) => {
+        sock.on('close', (event) => resolve([event.code, event.reason]));
+    });
+    await new Promise((resolve, reject) => {
+        sock.on('error', () => reject(new Error('the WebSocket failed')));
+        sock.on('message', () => {
+            const size = sock.rQlen ?? sock._rQlen();
+            received.set(sock.rQshiftBytes(size), receivedBytes);
+            receivedBytes += size;
+            if (receivedBytes === received.length) {
+                resolve();
+            } else {
+                push();
+            }
+        });
+        sock.open('ws://' + location.host + path, ['binary']);
+    });
+    const sum = async (bytes) => {
+        const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
+        return Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('');
+    };
+    sock.close();
+    const greeting = String.fromCharCode(...received.subarray(0, greetingBytes));
+    return {
+        greeting,
+        sent: await sum(sent),
+        received: await sum(received.subarray(greetingBytes)),
+        close: await closed,
+    };
+}
+"""
+
+
+def test_novncs_websocket_loses_nothing(browser: Browser) -> None:
+    assert WEB_ROOT.is_dir(), "novnc is not installed (see bindep.txt)"
+    with SummingEcho() as server, InProcessProxy(WEB_ROOT, marks=SHORT_MARKS) as proxy:
+        tab = browser.open(f"http://127.0.0.1:{proxy.novnc_port}/console.html")
+        result = tab.page.evaluate(EXCHANGE, [f"/?token={proxy.issue(server)}", BULK_BYTES, GREETING_BYTES])
+        assert result["greeting"] == "RFB 003.008\n"
+        assert server.heard_bytes == BULK_BYTES
+        assert result["sent"] == server.heard_sum() == result["received"]
+        # Closed without a code by noVNC, answered by the proxy.
+        assert result["close"][0] in (1000, 1005)
+        assert not tab.violations
+        wait_until(lambda: proxy.counter.total == 0 and not server.open_connections, 10, "both sides end")
