@@ -3,16 +3,15 @@
 
 from pathlib import Path
 
-from porthole_novncproxy.session import Marks
 from support.browser import Browser
-from support.bulk import BULK_BYTES, SummingEcho
+from support.bulk import BULK_BYTES, SummingEcho, shorten_all
 from support.processes import wait_until
 from support.proxy import InProcessProxy
 
 WEB_ROOT = Path("/usr/share/novnc")
 GREETING_BYTES = 12
-# Less than is on its way at any time, so that the proxy stops reading again and again.
-SHORT_MARKS = Marks(high_bytes=16384, low_bytes=4096)
+# Less than the proxy reads at once, so that neither side takes all of it.
+SHORT_BYTES = 32768
 # noVNC 1.3 has a queue of 10 KiB for what it sends, and lengths and sends in other words than later ones.
 EXCHANGE = """
 async ([path, totalBytes, greetingBytes]) => {
@@ -26,7 +25,7 @@ async ([path, totalBytes, greetingBytes]) => {
     let sentBytes = 0, receivedBytes = 0;
     const push = () => {
         // What is on its way is less than noVNC keeps for what has come.
-        while (sentBytes < totalBytes && sentBytes - receivedBytes < 2 ** 18) {
+        while (sentBytes < totalBytes && sentBytes - receivedBytes < 2 ** 23) {
             const message = sent.subarray(sentBytes, sentBytes + 2049 + (sentBytes % 8191));
             sentBytes += message.length;
             if (sock.sQpushBytes) {
@@ -72,7 +71,10 @@ async ([path, totalBytes, greetingBytes]) => {
 
 def test_novncs_websocket_loses_nothing(browser: Browser) -> None:
     assert WEB_ROOT.is_dir(), "novnc is not installed (see bindep.txt)"
-    with SummingEcho() as server, InProcessProxy(WEB_ROOT, marks=SHORT_MARKS) as proxy:
+    with (
+        InProcessProxy(WEB_ROOT) as proxy,
+        SummingEcho(lambda sock: shorten_all(sock, proxy.novnc_port, SHORT_BYTES)) as server,
+    ):
         tab = browser.open(f"http://127.0.0.1:{proxy.novnc_port}/console.html")
         result = tab.page.evaluate(EXCHANGE, [f"/?token={proxy.issue(server)}", BULK_BYTES, GREETING_BYTES])
         assert result["greeting"] == "RFB 003.008\n"

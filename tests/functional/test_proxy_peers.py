@@ -22,9 +22,9 @@ import websockets.sync.client
 from porthole_common.model import ConsoleType
 from porthole_novncproxy.session import Marks
 from support.browser import read_pixels
-from support.bulk import BULK_BYTES, SummingEcho, exchange, run_node, short_buffer_options, shorten_buffers
+from support.bulk import BULK_BYTES, SummingEcho, exchange, run_node, short_buffer_options, shorten_all, shorten_buffers
 from support.processes import wait_until
-from support.proxy import InProcessProxy, make_web_root, own_socket
+from support.proxy import InProcessProxy, make_web_root
 from support.vnc_servers import GREETING, EchoVnc
 from support.websocket import connect, read_to_end
 from support.x11_screen import Screen
@@ -64,10 +64,7 @@ def make_both(make: Make, stack: ExitStack) -> MakeBoth:
 
         def before_greeting(sock: socket.socket) -> None:
             if short:
-                shorten_buffers(sock, SHORT_BYTES)
-                for leg in ({"local": ("127.0.0.1", proxy.novnc_port)}, {"peer": sock.getsockname()}):
-                    with own_socket(**leg) as proxys_end:
-                        shorten_buffers(proxys_end, SHORT_BYTES)
+                shorten_all(sock, proxy.novnc_port, SHORT_BYTES)
 
         return proxy, stack.enter_context(SummingEcho(before_greeting))
 

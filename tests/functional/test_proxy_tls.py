@@ -18,9 +18,8 @@ from oslo_config import cfg
 from websockets.sync.connection import Connection
 
 from porthole_common import conf as porthole_conf
-from porthole_novncproxy.session import Marks
 from porthole_novncproxy.tls import build_context
-from support.bulk import BULK_BYTES, SummingEcho, exchange, run_node
+from support.bulk import BULK_BYTES, SummingEcho, exchange, run_node, shorten_all
 from support.certificates import Authority, Certificate
 from support.console import get_console, read_greeting, token_of, wait_for_instances
 from support.daemons import Porthole
@@ -65,7 +64,7 @@ def intermediate(tmp_path: Path, root: Authority) -> Authority:
 def serve(web_root: Path, stack: ExitStack) -> Serve:
     """A maker of proxies with a certificate and the options of the configuration."""
 
-    def run(certificate: Certificate, marks: Marks | None = None, **options: str) -> InProcessProxy:
+    def run(certificate: Certificate, **options: str) -> InProcessProxy:
         conf = cfg.ConfigOpts()
         porthole_conf.register_opts(conf)
         conf([], project="porthole", default_config_files=[])
@@ -73,7 +72,7 @@ def serve(web_root: Path, stack: ExitStack) -> Serve:
         conf.set_override("key", str(certificate.key))
         for name, value in options.items():
             conf.set_override(name, value, group="console")
-        return stack.enter_context(InProcessProxy(web_root, context=build_context(conf), marks=marks))
+        return stack.enter_context(InProcessProxy(web_root, context=build_context(conf)))
 
     return run
 
@@ -156,10 +155,12 @@ def test_a_client_refuses_a_wrong_certificate_and_the_proxy_lives_on(
     assert any("TLS with 127.0.0.1 failed" in line for line in caplog.messages)
 
 
-@pytest.mark.parametrize("marks", [None, Marks(high_bytes=16384, low_bytes=4096)], ids=["", "low-marks"])
-def test_websockets_moves_64_mib_over_tls(serve: Serve, stack: ExitStack, root: Authority, marks: Marks | None) -> None:
-    server = stack.enter_context(SummingEcho())
-    proxy = serve(root.issue(), marks)
+@pytest.mark.parametrize("short", [False, True], ids=["", "short-buffers"])
+def test_websockets_moves_64_mib_over_tls(serve: Serve, stack: ExitStack, root: Authority, short: bool) -> None:
+    proxy = serve(root.issue())
+    server = stack.enter_context(
+        SummingEcho(lambda sock: shorten_all(sock, proxy.novnc_port, 32768) if short else None)
+    )
     with open_wss(proxy.novnc_port, proxy.issue(server, scheme="https"), trusting(root)) as client:
         sent, received = exchange(client.send, lambda: read(client))
     assert sent == server.heard_sum() == received

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from support.proxy import own_socket
 from support.vnc_servers import GREETING, VncServer
 
 BULK_BYTES = 64 * 1024 * 1024
@@ -86,6 +87,17 @@ def short_buffer_options(size_bytes: int) -> list[tuple[int, int, int]]:
         (socket.SOL_SOCKET, socket.SO_SNDBUF, size_bytes),
         (socket.SOL_SOCKET, socket.SO_RCVBUF, size_bytes),
     ]
+
+
+def shorten_all(sock: socket.socket, novnc_port: int, size_bytes: int) -> None:
+    """Shorten the buffers of a VNC server's connection, and those of both legs of the proxy in this process.
+
+    For :class:`SummingEcho`'s ``before_greeting``: one connection at a time.
+    """
+    shorten_buffers(sock, size_bytes)
+    for leg in ({"local": ("127.0.0.1", novnc_port)}, {"peer": sock.getsockname()}):
+        with own_socket(**leg) as proxys_end:
+            shorten_buffers(proxys_end, size_bytes)
 
 
 def make_messages(total_bytes: int = BULK_BYTES, seed: int = 1) -> Iterator[bytes]:
