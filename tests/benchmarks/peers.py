@@ -76,8 +76,11 @@ def _behave(sock: socket.socket) -> None:
 def frame(payload: bytes, mask: bytes = b"\1\2\3\4") -> bytes:
     """Return a masked binary frame (RFC 6455 section 5.2) whose payload arrives as ``payload``."""
     size = len(payload)
-    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-    if size >= 65536:
+    if size < 126:
+        length = bytes([0x80 | size])
+    elif size < 65536:
+        length = b"\xfe" + size.to_bytes(2, "big")
+    else:
         length = b"\xff" + size.to_bytes(8, "big")
     repeated = (mask * (size // 4 + 1))[:size]
     masked = (int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")).to_bytes(size, "big")
