@@ -473,10 +473,7 @@ def test_tls_and_plain_on_one_port(make, echo, server_context, client_context):
     proxy = make(context=server_context)
     payload = os.urandom(3_000_000)
     with open_console(proxy, echo, context=client_context) as client, open_console(proxy, echo) as plain:
-        sender = threading.Thread(target=client.send, args=(payload,))
-        sender.start()
-        assert client.read_data(len(payload)) == payload
-        sender.join()
+        assert client.send_and_read(payload) == payload
         assert_echoes(plain)
 
 

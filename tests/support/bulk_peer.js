@@ -12,7 +12,8 @@ const TOTAL_BYTES = 64 * 1024 * 1024;
 const SIZES = [1, 125, 126, 4096, 65535, 65536, 100000, 1000000];
 const GREETING = "RFB 003.008\n";
 
-const socket = new WebSocket(process.env.BULK_URL, ["binary"], { origin: process.env.BULK_ORIGIN });
+// The proxies of the tests listen on 127.0.0.1, and "localhost" may be ::1 first, where Node would stay.
+const socket = new WebSocket(process.env.BULK_URL, ["binary"], { origin: process.env.BULK_ORIGIN, family: 4 });
 const sent = crypto.createHash("sha256");
 const received = crypto.createHash("sha256");
 let sentBytes = 0;

@@ -5,7 +5,9 @@ Why beside the ``websockets`` library, which the tests use as a real peer: that 
 does not say whether a connection ended with FIN or with a reset.
 """
 
+import contextlib
 import os
+import select
 import socket
 import ssl
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from typing import Self
 TIMEOUT_S = 10.0
 BINARY, CLOSE, PING, PONG = 0x2, 0x8, 0x9, 0xA
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 @dataclass
@@ -138,6 +141,22 @@ class RawWebSocket:
         """Send one frame."""
         self.sock.sendall(build_frame(opcode, payload))
 
+    def send_and_read(self, payload: bytes) -> bytes:
+        """Send one frame while reading, and return as many bytes of binary frames: more than buffers on the way hold.
+
+        In one thread: until Python 3.13 a TLS connection that one thread reads and another writes now and then ends.
+        """
+        left = memoryview(build_frame(BINARY, payload))
+        self.sock.setblocking(False)
+        while left:
+            assert any(select.select([self.sock], [self.sock], [], TIMEOUT_S)), "neither bytes nor room for them"
+            with contextlib.suppress(*_NOT_NOW):
+                left = left[self.sock.send(left) :]
+            with contextlib.suppress(*_NOT_NOW):
+                self._receive()
+        self.sock.settimeout(TIMEOUT_S)
+        return self.read_data(len(payload))
+
     def read_frame(self) -> tuple[int, bytes]:
         """Return (opcode, payload) of the next frame, or the rest of one that :meth:`read_data` began.
 
@@ -179,12 +198,15 @@ class RawWebSocket:
 
     def _read(self, size: int) -> bytes:
         while len(self._received) < size:
-            data = self.sock.recv(1 << 20)
-            if not data:
-                raise ConnectionError("the connection ended")
-            self._received += data
+            self._receive()
         taken, self._received = self._received[:size], self._received[size:]
         return taken
+
+    def _receive(self) -> None:
+        data = self.sock.recv(1 << 20)
+        if not data:
+            raise ConnectionError("the connection ended")
+        self._received += data
 
     def __enter__(self) -> Self:
         return self
