@@ -121,6 +121,7 @@ class NovncProxyService:
             return
         self._server.set_context(context)
         self._gate.set_policy(_limits(self._conf), _origins(self._conf))
+        LOG.info("Limits, origins and certificates are reread")
 
     def stop(self) -> None:
         """Close the doors, give open consoles ``graceful_shutdown_timeout`` to end, then end them."""

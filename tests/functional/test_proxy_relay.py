@@ -41,6 +41,7 @@ from support.websocket import (
     read_reply,
     read_to_end,
 )
+from support.wss import WssClient
 from support.xvnc import Xvnc
 
 
@@ -479,8 +480,7 @@ def test_tls_and_plain_on_one_port(make, echo, server_context, client_context):
 
 def test_a_real_websocket_peer_over_tls(make, echo, server_context, client_context):
     proxy = make(context=server_context, ssl_only=True)
-    url = f"wss://localhost:{proxy.novnc_port}/?token={proxy.issue(echo, scheme='https')}"
-    with websockets.sync.client.connect(url, ssl=client_context, origin="https://localhost", proxy=None) as client:
+    with WssClient(proxy.novnc_port, proxy.issue(echo, scheme="https"), client_context) as client:
         assert client.recv() == GREETING
         client.send(b"x" * 100_000)
         received = b""

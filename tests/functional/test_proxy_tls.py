@@ -12,21 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import websockets.sync.client
 import yaml
 from oslo_config import cfg
-from websockets.sync.connection import Connection
 
 from porthole_common import conf as porthole_conf
 from porthole_novncproxy.tls import build_context
 from support.bulk import BULK_BYTES, SummingEcho, exchange, run_node, shorten_all
 from support.certificates import Authority, Certificate
-from support.console import get_console, read_greeting, token_of, wait_for_instances
+from support.console import get_console, token_of, wait_for_instances
 from support.daemons import Porthole
 from support.processes import wait_until
 from support.proxy import InProcessProxy, count_descriptors, make_web_root
 from support.vnc_servers import GREETING, EchoVnc
 from support.websocket import connect
+from support.wss import WssClient
 
 Serve = Callable[..., InProcessProxy]
 NO_INTERMEDIATE = "unable to get local issuer certificate"
@@ -81,29 +80,12 @@ def trusting(authority: Authority) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=authority.cert)
 
 
-def open_wss(port: int, token: str, context: ssl.SSLContext) -> Connection:
-    return websockets.sync.client.connect(
-        f"wss://localhost:{port}/?token={token}",
-        ssl=context,
-        origin=websockets.Origin("https://localhost"),
-        subprotocols=[websockets.Subprotocol("binary")],
-        proxy=None,
-        max_size=None,
-    )
-
-
-def read(client: Connection) -> bytes:
-    message = client.recv(timeout=30)
-    assert isinstance(message, bytes)
-    return message
-
-
-def assert_echoes(client: Connection) -> None:
+def assert_echoes(client: WssClient) -> None:
     payload = os.urandom(1000)
     client.send(payload)
     received = b""
     while len(received) < len(payload):
-        received += read(client)
+        received += client.recv()
     assert received == payload
 
 
@@ -111,8 +93,8 @@ def test_a_client_that_knows_the_root_alone_is_sent_the_chain(
     serve: Serve, echo: EchoVnc, root: Authority, intermediate: Authority
 ) -> None:
     proxy = serve(intermediate.issue())
-    with open_wss(proxy.novnc_port, proxy.issue(echo, scheme="https"), trusting(root)) as client:
-        assert client.recv(timeout=20) == GREETING
+    with WssClient(proxy.novnc_port, proxy.issue(echo, scheme="https"), trusting(root)) as client:
+        assert client.recv() == GREETING
         assert_echoes(client)
 
 
@@ -136,8 +118,8 @@ def test_a_client_refuses_a_wrong_certificate_and_the_proxy_lives_on(
     careless.check_hostname, careless.verify_mode = False, ssl.CERT_NONE
 
     def visit() -> None:
-        with open_wss(proxy.novnc_port, token, careless) as client:
-            assert client.recv(timeout=20) == GREETING
+        with WssClient(proxy.novnc_port, token, careless) as client:
+            assert client.recv() == GREETING
             assert_echoes(client)
 
     def at_rest() -> bool:
@@ -148,7 +130,7 @@ def test_a_client_refuses_a_wrong_certificate_and_the_proxy_lives_on(
     before = count_descriptors()
     for _ in range(20):
         with pytest.raises(ssl.SSLCertVerificationError, match=reason):
-            open_wss(proxy.novnc_port, token, trusting(root))
+            WssClient(proxy.novnc_port, token, trusting(root))
     visit()
     wait_until(at_rest, 10, "the second visit ends")
     wait_until(lambda: count_descriptors() <= before, 10, f"descriptors go back to {before}")
@@ -161,8 +143,8 @@ def test_websockets_moves_64_mib_over_tls(serve: Serve, stack: ExitStack, root: 
     server = stack.enter_context(
         SummingEcho(lambda sock: shorten_all(sock, proxy.novnc_port, 32768) if short else None)
     )
-    with open_wss(proxy.novnc_port, proxy.issue(server, scheme="https"), trusting(root)) as client:
-        sent, received = exchange(client.send, lambda: read(client))
+    with WssClient(proxy.novnc_port, proxy.issue(server, scheme="https"), trusting(root)) as client:
+        sent, received = exchange(client.send, client.recv)
     assert sent == server.heard_sum() == received
 
 
@@ -252,9 +234,9 @@ def test_sighup_takes_another_certificate_and_keeps_the_consoles(
 
     (first,) = serials()
     with ExitStack() as opened:
-        clients = [opened.enter_context(open_wss(port, token, context)) for _ in range(6)]
+        clients = [opened.enter_context(WssClient(port, token, context)) for _ in range(6)]
         for client in clients:
-            read_greeting(client)
+            assert client.recv() == GREETING
         root.issue()
         proxy.signal(signal.SIGHUP)
         wait_until(lambda: len(seen := serials()) == 1 and first not in seen, 20, "the other certificate everywhere")
