@@ -126,6 +126,12 @@ class Directory:
                 raise errors.RpcUnavailable("compute", "publish_inventory")
             raise errors.InstanceNotFound(uuid)
 
+    def list_silences(self) -> dict[str, float]:
+        """Return ``{host: seconds since it was last heard of}`` for every host that was ever heard of."""
+        with self._changed:
+            now_s = self._clock()
+            return {host: now_s - snapshot.seen_at_s for host, snapshot in self._snapshots.items()}
+
     def list_instances(self, after: str | None = None) -> Iterator[Located]:
         """Yield all instances by name, then UUID; with ``after`` those behind that UUID.
 

@@ -16,11 +16,13 @@ from porthole_api.app import build_app
 from porthole_api.auth import WsgiApplication
 from porthole_api.consoles import ConsoleOpener
 from porthole_api.directory import Directory
+from porthole_api.endpoint import ApiEndpoint
 from porthole_api.http_server import HttpServer
 from porthole_api.policy import Policy
 from porthole_api.subscription import Subscription
 from porthole_common import conf as porthole_conf
 from porthole_common import log, service
+from porthole_common.presence import PresenceEndpoint
 from porthole_common.rpc import Rpc
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
@@ -108,7 +110,8 @@ def _build_rpc(conf: cfg.ConfigOpts) -> Rpc:
 def _build(conf: cfg.ConfigOpts, rpc: Rpc, name: str, policy: Policy) -> tuple[Subscription, WsgiApplication]:
     directory = Directory(time.monotonic)
     compute = ComputeAPI(rpc)
-    subscription = Subscription(rpc, compute, directory, name)
+    examined = [ApiEndpoint(conf, directory), PresenceEndpoint(rpc, "api", conf.host, name)]
+    subscription = Subscription(rpc, compute, directory, name, examined)
     return subscription, build_app(conf, ConsoleOpener(directory, compute, ConsoleAuthAPI(rpc), policy))
 
 

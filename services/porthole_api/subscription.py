@@ -7,6 +7,7 @@ a 503. Called by :mod:`porthole_api.main`.
 
 import logging
 import threading
+from collections.abc import Sequence
 
 from porthole_api.directory import Directory
 from porthole_common import errors, published
@@ -23,14 +24,21 @@ class Subscription:
     """Fills ``directory`` from the bus, under ``name``, which no other host's api has."""
 
     def __init__(
-        self, rpc: Rpc, compute: ComputeAPI, directory: Directory, name: str, retry_after_s: float = RETRY_AFTER_S
+        self,
+        rpc: Rpc,
+        compute: ComputeAPI,
+        directory: Directory,
+        name: str,
+        endpoints: Sequence[object] = (),
+        retry_after_s: float = RETRY_AFTER_S,
     ) -> None:
+        """Prepare; ``endpoints`` are served beside the inventory, on the same connection."""
         self._rpc = rpc
         self._compute = compute
         self._directory = directory
         self._name = name
         self._retry_after_s = retry_after_s
-        self._endpoints = [published.InventoryEndpoint(directory.update)]
+        self._endpoints = [published.InventoryEndpoint(directory.update), *endpoints]
         self._server: RpcServer | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._join, name="subscription", daemon=True)

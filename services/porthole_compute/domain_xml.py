@@ -47,10 +47,14 @@ class DomainXmlInvalid(errors.ProtocolError):
 
 @dataclass(frozen=True)
 class VncDisplay:
-    """A VNC server on TCP. ``listen`` is None when the XML names no address; ``port`` None while it has none."""
+    """A VNC server on TCP. ``listen`` is None when the XML names no address; ``port`` None while it has none.
+
+    ``share_policy`` is its ``sharePolicy``, None when there is none.
+    """
 
     listen: str | None
     port: int | None
+    share_policy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,8 @@ def _read_vnc(root: etree._Element) -> VncDisplay | None:
         if any(listen.get("type") in {"socket", "none"} for listen in listens):
             continue
         address = next((listen.get("address") for listen in listens if listen.get("address")), graphics.get("listen"))
-        return VncDisplay(_read_text(address, "listen"), _read_port(graphics.get("port")))
+        share_policy = _read_text(graphics.get("sharePolicy"), "sharePolicy")
+        return VncDisplay(_read_text(address, "listen"), _read_port(graphics.get("port")), share_policy)
     return None
 
 

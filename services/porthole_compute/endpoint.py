@@ -14,6 +14,7 @@ from oslo_config import cfg
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.diagnosis import HostDescription, read_vitals
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason, is_uuid
 from porthole_common.rpc import Target as RpcTarget
 from porthole_common.rpc import expected_exceptions
@@ -21,14 +22,19 @@ from porthole_compute.access_url import build_novnc_url, build_xvpvnc_url
 from porthole_compute.drivers import ComputeDriver
 
 LOG = logging.getLogger(__name__)
+# One description carries so many displays; each costs a question to libvirt.
+MAX_DISPLAYS = 200
+# The bus, the hypervisor, and a thread's worth of files for each call under way.
+DESCRIPTORS_NEEDED = 256
 
 
 class ComputeEndpoint:
     """Methods of topic ``compute``, run from RPC threads; ``on_inventory_wanted`` returns at once."""
 
-    target = RpcTarget(version="1.0")
+    target = RpcTarget(version="1.1")
 
     def __init__(self, conf: cfg.ConfigOpts, driver: ComputeDriver, on_inventory_wanted: Callable[[], None]) -> None:
+        self._conf = conf
         self._host = conf.host
         self._novnc_base_url = conf.vnc.novncproxy_base_url
         self._xvpvnc_base_url = conf.vnc.xvpvncproxy_base_url
@@ -85,6 +91,31 @@ class ComputeEndpoint:
             LOG.info("console of instance %s is over: it was issued for another address", instance_uuid)
             raise errors.TokenInvalid(str(TokenReason.INSTANCE_GONE))
         return target.to_primitive()
+
+    @expected_exceptions(errors.PortholeError)
+    def describe_host(self, context: RequestContext) -> dict[str, Any]:
+        """Return what ``HostDescription.to_primitive`` writes: this process, its options and its displays.
+
+        A hypervisor that does not answer is part of the description.
+        """
+        refusal = ""
+        try:
+            displays = self._driver.list_displays(MAX_DISPLAYS + 1)
+        except errors.HypervisorUnavailable as exc:
+            displays, refusal = [], str(exc.__cause__ or exc)
+        conf = self._conf
+        is_static = conf.compute.driver == "static"
+        return HostDescription(
+            vitals=read_vitals(self._host, DESCRIPTORS_NEEDED),
+            driver=conf.compute.driver,
+            hypervisor=conf.static.instances_file if is_static else conf.libvirt.connection_uri,
+            refusal=refusal,
+            server_listen=conf.vnc.server_listen,
+            proxyclient_address=conf.vnc.server_proxyclient_address,
+            novncproxy_base_url=self._novnc_base_url,
+            displays=tuple(displays[:MAX_DISPLAYS]),
+            more_displays=len(displays) > MAX_DISPLAYS,
+        ).to_primitive()
 
     def publish_inventory(self, context: RequestContext) -> None:
         """Have the inventory published soon: an api has just started."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from oslo_config import cfg
 
 from porthole_common import errors, service
+from porthole_common.presence import PresenceEndpoint
 from porthole_common.published import InventoryPublisher
 from porthole_common.rpc import Rpc
 from porthole_compute.drivers import ComputeDriver
@@ -39,7 +40,8 @@ class ComputeService:
         self._reporter = InventoryReporter(conf.host, driver, InventoryPublisher(rpc), conf.compute.inventory_interval)
         self._revoker = Revoker(ConsoleAuthAPI(rpc))
         endpoint = ComputeEndpoint(conf, driver, self._reporter.request)
-        self._server = rpc.get_server(TOPIC, conf.host, [endpoint])
+        presence = PresenceEndpoint(rpc, "compute", conf.host, conf.host)
+        self._server = rpc.get_server(TOPIC, conf.host, [endpoint, presence])
 
     def start(self) -> None:
         """Try the hypervisor once, serve the topic, and publish the first inventory.

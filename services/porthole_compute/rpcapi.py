@@ -4,12 +4,17 @@
 from typing import Any
 
 from porthole_common.context import RequestContext
+from porthole_common.diagnosis import HostDescription
 from porthole_common.model import ConnectInfo, ConsoleType, Target
 from porthole_common.rpc import Rpc
 
 TOPIC = "compute"
 # 1.0: get_vnc_console, validate_console, publish_inventory.
-VERSION = "1.0"
+# 1.1: describe_host.
+VERSION = "1.1"
+# What users' requests need goes to computes of the version that had it first, so that an api or a proxy may be newer
+# than the computes.
+_CONSOLES = "1.0"
 
 
 class ComputeAPI:
@@ -19,7 +24,8 @@ class ComputeAPI:
     """
 
     def __init__(self, rpc: Rpc) -> None:
-        self._client = rpc.get_client(TOPIC, VERSION)
+        self._client = rpc.get_client(TOPIC, _CONSOLES)
+        self._describing = rpc.get_client(TOPIC, VERSION)
 
     def get_vnc_console(self, context: RequestContext, host: str, instance_uuid: str, console_type: str) -> ConnectInfo:
         """Return a new console of the instance, with a token that nobody has stored yet.
@@ -54,6 +60,14 @@ class ComputeAPI:
             console_type=str(console_type),
         )
         return Target.from_primitive(value)
+
+    def describe_host(self, context: RequestContext, host: str) -> HostDescription:
+        """Return what the compute says of itself, its hypervisor and its displays.
+
+        :raises RemoteFailure: also when that compute is of a version that cannot say.
+        """
+        value: dict[str, Any] = self._describing.call(context, "describe_host", server=host)
+        return HostDescription.from_primitive(value)
 
     def request_inventory(self, context: RequestContext) -> None:
         """Ask every compute to publish its inventory now; the answers arrive as publications.

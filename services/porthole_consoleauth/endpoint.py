@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.diagnosis import StoreDescription, Vitals
 from porthole_common.model import ConnectInfo
 from porthole_common.rpc import Target, expected_exceptions
 from porthole_consoleauth.rpcapi import VERSION
@@ -33,16 +34,25 @@ def _now() -> datetime:
 
 
 class ConsoleAuthEndpoint:
-    """The methods of topic ``consoleauth``; ``ttl_s`` is the life of a token in seconds."""
+    """The methods of topic ``consoleauth``; ``ttl_s`` is the life of a token in seconds.
+
+    ``vitals`` returns this process's.
+    """
 
     target = Target(version=VERSION)
 
     def __init__(
-        self, store: TokenStore, publisher: Publisher, ttl_s: int, clock: Callable[[], datetime] = _now
+        self,
+        store: TokenStore,
+        publisher: Publisher,
+        ttl_s: int,
+        vitals: Callable[[], Vitals],
+        clock: Callable[[], datetime] = _now,
     ) -> None:
         self._store = store
         self._publisher = publisher
         self._ttl_s = ttl_s
+        self._vitals = vitals
         self._clock = clock
 
     @expected_exceptions(errors.PortholeError)
@@ -127,6 +137,11 @@ class ConsoleAuthEndpoint:
             LOG.error("The proxies could not be told that the tokens of instance %s are revoked", instance_uuid)
             raise
         return count
+
+    @expected_exceptions(errors.PortholeError)
+    def describe_store(self, context: RequestContext) -> dict[str, Any]:
+        """Return what ``StoreDescription.to_primitive`` writes: this process, and who of its store answers."""
+        return StoreDescription(self._vitals(), self._store.probe(), self._ttl_s).to_primitive()
 
 
 def _parse(value: dict[str, Any]) -> ConnectInfo:

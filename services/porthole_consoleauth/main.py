@@ -6,12 +6,16 @@ Any number of them may run, on any nodes: they share the store and one RPC topic
 the same service on the store in memory.
 """
 
+import functools
+import logging
 import sys
 from collections.abc import Sequence
 
 from oslo_config import cfg
 
 from porthole_common import service
+from porthole_common.diagnosis import read_vitals
+from porthole_common.presence import PresenceEndpoint
 from porthole_common.published import RevocationPublisher
 from porthole_common.rpc import Rpc
 from porthole_consoleauth import memcached_store
@@ -20,6 +24,7 @@ from porthole_consoleauth.memory_store import MemoryStore
 from porthole_consoleauth.rpcapi import TOPIC
 from porthole_consoleauth.token_store import TokenStore
 
+LOG = logging.getLogger(__name__)
 PROGRAM = "porthole-consoleauth"
 
 
@@ -33,12 +38,16 @@ class ConsoleAuthService:
         self._rpc = rpc
         self._owns_rpc = owns_rpc
         self._store = store
-        endpoint = ConsoleAuthEndpoint(store, RevocationPublisher(rpc), conf.consoleauth.token_ttl)
-        self._server = rpc.get_server(TOPIC, conf.host, [endpoint])
+        vitals = functools.partial(read_vitals, conf.host, _count_descriptors(conf))
+        endpoint = ConsoleAuthEndpoint(store, RevocationPublisher(rpc), conf.consoleauth.token_ttl, vitals)
+        presence = PresenceEndpoint(rpc, "consoleauth", conf.host, conf.host)
+        self._server = rpc.get_server(TOPIC, conf.host, [endpoint, presence])
 
     def start(self) -> None:
         """Serve the topic. A store that does not answer yet is only a warning: calls get an error until it does."""
-        self._store.probe()
+        for name, refusal in self._store.probe().items():
+            if refusal:
+                LOG.warning("The token store's server %s is not usable yet: %s", name, refusal)
         self._server.start()
 
     def reload(self) -> None:
@@ -50,6 +59,11 @@ class ConsoleAuthService:
         if self._owns_rpc:
             self._rpc.close()
         self._store.close()
+
+
+def _count_descriptors(conf: cfg.ConfigOpts) -> int:
+    """Return how many descriptors the process opens at most: the store's connections, the bus, the log."""
+    return int(conf.memcache.pool_size) * len(conf.memcache.servers) + 64
 
 
 def build(conf: cfg.ConfigOpts) -> Sequence[ConsoleAuthService]:

@@ -188,13 +188,15 @@ class MemcachedStore:
         self._pause = pause
         self._clock = clock
 
-    def probe(self) -> None:
-        """Ask every server for something, so that the log says at start which one is missing."""
+    def probe(self) -> dict[str, str]:
+        """Ask every server for something; see the port."""
+        refusals = dict.fromkeys(self._nodes, "")
         for name, node in self._nodes.items():
             try:
                 node.probe()
             except errors.TokenStoreUnavailable as exc:
-                LOG.warning("The token store's server %s is not usable yet: %s", name, exc.reason)
+                refusals[name] = exc.reason
+        return refusals
 
     def authorize(self, token: str, console: StoredConsole, ttl_s: int) -> None:
         """Write the item, then the index; see the port."""

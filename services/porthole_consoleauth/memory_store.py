@@ -28,8 +28,9 @@ class MemoryStore:
         self._items: dict[str, tuple[float, bytes]] = {}
         self._indexes: dict[str, bytes] = {}
 
-    def probe(self) -> None:
-        """Do nothing: memory answers."""
+    def probe(self) -> dict[str, str]:
+        """Return nothing: memory has no server."""
+        return {}
 
     def authorize(self, token: str, console: StoredConsole, ttl_s: int) -> None:
         """Keep ``console`` under ``token``; see the port."""

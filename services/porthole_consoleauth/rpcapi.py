@@ -5,22 +5,27 @@ from datetime import datetime
 from typing import Any
 
 from porthole_common.context import RequestContext
+from porthole_common.diagnosis import StoreDescription
 from porthole_common.model import ConnectInfo
 from porthole_common.rpc import Rpc
 
 TOPIC = "consoleauth"
 # 1.0: authorize_console, check_token, delete_tokens_for_instance.
-VERSION = "1.0"
+# 1.1: describe_store.
+VERSION = "1.1"
+# What users' requests need goes to consoleauths of the version that had it first, so that they may be older.
+_TOKENS = "1.0"
 
 
 class ConsoleAuthAPI:
-    """Client of the consoleauth daemons; any of them answers, since they share one store.
+    """Client of the consoleauth daemons; any of them answers, since they share one store, unless ``server`` names one.
 
     Every call ends within ``[api] rpc_timeout``, and raises RpcUnavailable when none answers.
     """
 
     def __init__(self, rpc: Rpc) -> None:
-        self._client = rpc.get_client(TOPIC, VERSION)
+        self._client = rpc.get_client(TOPIC, _TOKENS)
+        self._describing = rpc.get_client(TOPIC, VERSION)
 
     def authorize_console(self, context: RequestContext, connect_info: ConnectInfo) -> datetime:
         """Store ``connect_info`` under its token and its instance; return when the token expires (aware, UTC).
@@ -32,13 +37,13 @@ class ConsoleAuthAPI:
         value: dict[str, Any] = self._client.call(context, "authorize_console", **arguments)
         return datetime.fromisoformat(value["expires_at"])
 
-    def check_token(self, context: RequestContext, token: str) -> ConnectInfo:
+    def check_token(self, context: RequestContext, token: str, server: str | None = None) -> ConnectInfo:
         """Return what ``token`` opens, with ``expires_at`` set and ``token`` left out.
 
         :raises TokenInvalid: when it is malformed, unknown, expired or revoked.
         :raises TokenStoreUnavailable: when the store does not answer.
         """
-        value: dict[str, Any] = self._client.call(context, "check_token", token=token)
+        value: dict[str, Any] = self._client.call(context, "check_token", server=server, token=token)
         return ConnectInfo.from_primitive(value)
 
     def delete_tokens_for_instance(self, context: RequestContext, instance_uuid: str) -> int:
@@ -48,3 +53,11 @@ class ConsoleAuthAPI:
         """
         count: int = self._client.call(context, "delete_tokens_for_instance", instance_uuid=instance_uuid)
         return count
+
+    def describe_store(self, context: RequestContext, server: str) -> StoreDescription:
+        """Return what that consoleauth says of itself and of its store.
+
+        :raises RemoteFailure: also when it is of a version that cannot say.
+        """
+        value: dict[str, Any] = self._describing.call(context, "describe_store", server=server)
+        return StoreDescription.from_primitive(value)

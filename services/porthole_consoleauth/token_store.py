@@ -41,8 +41,8 @@ class StoredConsole:
 class TokenStore(Protocol):
     """Where tokens live. Thread-safe; every method ends within seconds, whatever state the store is in."""
 
-    def probe(self) -> None:
-        """Log a warning when the store does not answer; never raises."""
+    def probe(self) -> dict[str, str]:
+        """Ask every server of the store; return by its name why it is not usable, or "". Never raises."""
 
     def authorize(self, token: str, console: StoredConsole, ttl_s: int) -> None:
         """Make ``token`` open ``console`` for ``ttl_s`` seconds.

@@ -16,6 +16,7 @@ from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
 from porthole_common import errors, published
+from porthole_common.presence import PresenceEndpoint
 from porthole_common.rpc import Rpc
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
@@ -23,6 +24,7 @@ from porthole_novncproxy import server as proxy
 from porthole_novncproxy.access import OriginPolicy, normalize_address
 from porthole_novncproxy.admission import Gate
 from porthole_novncproxy.breaker import HostBreaker
+from porthole_novncproxy.endpoint import ProxyEndpoint
 from porthole_novncproxy.limits import Limits, SessionCounter
 from porthole_novncproxy.liveness import LivenessPolicy
 from porthole_novncproxy.loop import Loop
@@ -92,10 +94,15 @@ class NovncProxyService:
             handshake_backlog=options.handshake_backlog,
         )
         # Each process has a queue of its own: every one must hear of every revocation.
+        server = f"{conf.host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._subscription = rpc.get_server(
             published.REVOCATIONS_TOPIC,
-            f"{conf.host}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
-            [published.RevocationEndpoint(self._relay.close_instance)],
+            server,
+            [
+                published.RevocationEndpoint(self._relay.close_instance),
+                ProxyEndpoint(conf),
+                PresenceEndpoint(rpc, "novncproxy", conf.host, server),
+            ],
         )
         self._listeners = dict(listeners or {})
 

@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 from porthole_common import errors
+from porthole_novncproxy import novnc
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -238,8 +239,7 @@ def _check_web_root(web_root: str) -> pathlib.Path:
     root = pathlib.Path(web_root).resolve()
     if not root.is_dir():
         raise errors.ConfigInvalid("[DEFAULT] web", f"{web_root} is not a folder; it must be noVNC's, or empty")
-    has_page = any((root / name).is_file() for name in ("vnc.html", "vnc_lite.html"))
-    if not has_page or not (root / "core" / "rfb.js").is_file():
+    if not novnc.is_there(web_root):
         raise errors.ConfigInvalid(
             "[DEFAULT] web", f"{web_root} has no noVNC in it: core/rfb.js and vnc.html or vnc_lite.html are looked for"
         )

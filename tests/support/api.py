@@ -82,7 +82,7 @@ class FakeConsoleAuth:
             raise self.error
         return EXPIRES_AT
 
-    def check_token(self, context: RequestContext, token: str) -> ConnectInfo:
+    def check_token(self, context: RequestContext, token: str, server: str | None = None) -> ConnectInfo:
         if self.error:
             raise self.error
         if token != TOKEN:

@@ -14,6 +14,7 @@ from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
 from porthole_common import errors
+from porthole_common.diagnosis import Display
 from porthole_common.model import ConsoleType, Instance, Target
 from porthole_compute.drivers import DriverEvents
 
@@ -66,6 +67,7 @@ class FakeDriver:
     def __init__(self) -> None:
         self.target: Target | errors.PortholeError = Target("192.0.2.1", 5900)
         self.instances: list[Instance] | errors.PortholeError = []
+        self.displays: list[Display] | errors.PortholeError = []
         self.asked: list[tuple[str, ConsoleType]] = []
         self.calls: list[str] = []
         self.events: DriverEvents | None = None
@@ -90,6 +92,11 @@ class FakeDriver:
         if isinstance(self.target, Exception):
             raise self.target
         return self.target
+
+    def list_displays(self, limit: int) -> list[Display]:
+        if isinstance(self.displays, Exception):
+            raise self.displays
+        return self.displays[:limit]
 
 
 def build_libvirt_error(code: int) -> libvirt.libvirtError:

@@ -11,6 +11,7 @@ from typing import Protocol
 from oslo_config import cfg
 
 from porthole_common import errors
+from porthole_common.diagnosis import Display
 from porthole_common.model import ConsoleType, Instance, InstanceState, Target
 
 # Frozen is a screen too: a paused guest, or one asleep in S3, is what an operator wants to look at.
@@ -29,7 +30,7 @@ class DriverEvents(Protocol):
 
 
 class ComputeDriver(Protocol):
-    """The instances of one host. ``list_instances`` and ``get_vnc_target`` are called from many threads at once."""
+    """The instances of one host. What lists and gets is called from many threads at once."""
 
     def start(self, events: DriverEvents) -> None:
         """Begin to watch the instances; a hypervisor that is down is no error, it is waited for.
@@ -58,6 +59,12 @@ class ComputeDriver(Protocol):
         :raises InstanceNotReady: when it is building, migrating, being deleted, or was never started.
         :raises InstanceNotRunning: when it is stopped or crashed.
         :raises ConsoleTypeUnavailable: when it has no VNC server on TCP, or this host does not offer the type.
+        :raises HypervisorUnavailable: when the hypervisor does not answer.
+        """
+
+    def list_displays(self, limit: int) -> list[Display]:
+        """Return the VNC servers of running instances as they listen now; ``limit`` of them at most.
+
         :raises HypervisorUnavailable: when the hypervisor does not answer.
         """
 

@@ -11,6 +11,7 @@ answering is found out by keepalive messages, which break the connection and wit
 """
 
 import contextlib
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ import libvirt
 from oslo_config import cfg
 
 from porthole_common import errors
+from porthole_common.diagnosis import Display
 from porthole_common.model import ConsoleType, Instance, InstanceState, Target
 from porthole_compute.domain_xml import Domain, DomainXmlInvalid, get_proxy_host, parse_domain
 from porthole_compute.drivers import DriverEvents, get_offered_types, require_screen
@@ -188,6 +190,29 @@ class LibvirtDriver:
             # It ended between the two questions, or is so young that it has no port.
             raise errors.InstanceNotReady(instance_uuid, str(state))
         return Target(get_proxy_host(vnc.listen, self._proxyclient_address), vnc.port)
+
+    def list_displays(self, limit: int) -> list[Display]:
+        """Return where the VNC servers of running domains listen by their live XML; one that ends meanwhile is not.
+
+        :raises HypervisorUnavailable: when libvirt does not answer.
+        """
+        with self._asking() as connection:
+            domains = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        displays = (self._read_display(domain) for domain in domains)
+        return list(itertools.islice((display for display in displays if display is not None), limit))
+
+    def _read_display(self, domain: Any) -> Display | None:
+        uuid = domain.UUIDString()
+        try:
+            with self._asking(uuid):
+                details = _read_details(domain)
+        except (errors.InstanceNotFound, errors.InstanceNotRunning):
+            return None
+        vnc = details.vnc
+        if vnc is None or vnc.port is None:
+            return None
+        target = Target(get_proxy_host(vnc.listen, self._proxyclient_address), vnc.port)
+        return Display(uuid, details.name, vnc.listen, target, vnc.share_policy)
 
     def _read_instance(self, domain: Any) -> Instance | None:
         uuid = domain.UUIDString()

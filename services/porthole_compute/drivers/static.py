@@ -17,6 +17,7 @@ import yaml
 from oslo_config import cfg
 
 from porthole_common import errors
+from porthole_common.diagnosis import Display
 from porthole_common.model import ConsoleType, Instance, InstanceState, Target
 from porthole_compute.drivers import DriverEvents, get_offered_types
 
@@ -141,6 +142,11 @@ class StaticDriver:
         if console_type not in self._offered:
             raise errors.ConsoleTypeUnavailable(str(console_type))
         return self._entries[instance_uuid][1]
+
+    def list_displays(self, limit: int) -> list[Display]:
+        """Return the addresses in the file, of the first ``limit`` entries."""
+        entries = list(self._entries.values())[:limit]
+        return [Display(instance.uuid, instance.name, target.host, target) for instance, target in entries]
 
     def _read(self) -> Entries:
         try:

@@ -249,3 +249,13 @@ class TestWarming:
         directory.update(inventory("a", build_instance(1)))
         reader.join(30)
         assert found == ["a"]
+
+
+def test_how_long_each_host_has_been_silent() -> None:
+    clock = FakeClock()
+    directory = Directory(clock, condition=FakeCondition(clock))
+    directory.update(inventory("a"))
+    clock.now_s += 100
+    directory.update(inventory("b"))
+    clock.now_s += 5
+    assert directory.list_silences() == {"a": 105, "b": 5}

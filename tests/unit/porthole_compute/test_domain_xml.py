@@ -53,6 +53,7 @@ def domain(devices: str = "", metadata: str = "", name: str = "<name>instance-01
             VncDisplay("::", 5902),
         ),
         ("<graphics type='vnc' port='5903'/>", VncDisplay(None, 5903)),
+        ("<graphics type='vnc' port='5903' sharePolicy='ignore'/>", VncDisplay(None, 5903, "ignore")),
         ("<graphics type='vnc' port='-1' autoport='yes'/>", VncDisplay(None, None)),
         ("<graphics type='vnc' autoport='yes'/>", VncDisplay(None, None)),
         ("<graphics type='vnc' port='0'/>", VncDisplay(None, None)),

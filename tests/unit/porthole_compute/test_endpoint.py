@@ -9,10 +9,12 @@ import pytest
 
 from porthole_common import errors, rpc
 from porthole_common.context import RequestContext
+from porthole_common.diagnosis import HostDescription
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
-from porthole_compute.endpoint import ComputeEndpoint
+from porthole_compute.endpoint import MAX_DISPLAYS, ComputeEndpoint
 from porthole_compute.rpcapi import TOPIC, ComputeAPI
 from support.compute_fakes import UUID, FakeDriver, make_conf
+from support.descriptions import make_display
 
 CONTEXT = RequestContext(overwrite=False)
 GONE = str(TokenReason.INSTANCE_GONE)
@@ -24,18 +26,28 @@ class Calls:
     def __init__(self, answer: dict[str, Any]) -> None:
         self.answer = answer
         self.sent: list[tuple[str, dict[str, Any]]] = []
-        self.asked_for: list[tuple[str, str]] = []
+        self.versions: dict[str, str] = {}
 
     def get_client(self, topic: str, version: str) -> Any:
-        self.asked_for.append((topic, version))
-        return self
+        assert topic == TOPIC
+        return Client(self, version)
+
+
+class Client:
+    """The client of one version that :class:`Calls` gives."""
+
+    def __init__(self, calls: Calls, version: str) -> None:
+        self._calls = calls
+        self._version = version
 
     def call(self, context: RequestContext, method: str, server: str | None = None, **arguments: Any) -> Any:
-        self.sent.append((method, arguments))
-        return self.answer
+        self._calls.sent.append((method, arguments))
+        self._calls.versions[method] = self._version
+        return self._calls.answer
 
     def publish(self, context: RequestContext, method: str, **arguments: Any) -> None:
-        self.sent.append((method, arguments))
+        self._calls.sent.append((method, arguments))
+        self._calls.versions[method] = self._version
 
 
 class Wanted:
@@ -71,19 +83,46 @@ def refusal(call: Any, *arguments: Any) -> BaseException:
 
 
 def test_client_and_endpoint_agree(endpoint: ComputeEndpoint, driver: FakeDriver) -> None:
-    calls = Calls({**endpoint.get_vnc_console(CONTEXT, UUID, "novnc"), "expires_at": None})
+    console = endpoint.get_vnc_console(CONTEXT, UUID, "novnc")
+    calls = Calls({**console, **endpoint.describe_host(CONTEXT), "expires_at": None})
     client: Any = ComputeAPI(calls)  # type: ignore[arg-type]
     client.get_vnc_console(CONTEXT, "node1", UUID, "novnc")
     client.validate_console(CONTEXT, "node1", UUID, Target("192.0.2.1", 5900), ConsoleType.NOVNC)
     client.request_inventory(CONTEXT)
+    client.describe_host(CONTEXT, "node1")
     used = {name for name, _ in inspect.getmembers(ComputeAPI, inspect.isfunction) if not name.startswith("_")}
-    assert used == {"get_vnc_console", "validate_console", "request_inventory"}
+    assert used == {"get_vnc_console", "validate_console", "request_inventory", "describe_host"}
     served = {name for name, _ in inspect.getmembers(ComputeEndpoint, inspect.isfunction) if not name.startswith("_")}
     assert {method for method, _ in calls.sent} == served
     for method, arguments in calls.sent:
         inspect.signature(getattr(endpoint, method)).bind(CONTEXT, **arguments)
         getattr(endpoint, method)(CONTEXT, **arguments)
-    assert calls.asked_for == [(TOPIC, endpoint.target.version)]
+    assert calls.versions.pop("describe_host") == endpoint.target.version
+    # An api or a proxy that is newer than the computes must go on opening consoles.
+    assert set(calls.versions.values()) == {"1.0"}
+
+
+def test_what_a_host_says_of_itself(driver: FakeDriver, wanted: Wanted) -> None:
+    driver.displays = [make_display(name="a"), make_display(name="b", share_policy="force-shared")]
+    conf = make_conf(vnc={"server_listen": "192.0.2.11", "server_proxyclient_address": "192.0.2.12"})
+    host = HostDescription.from_primitive(ComputeEndpoint(conf, driver, wanted).describe_host(CONTEXT))
+    assert host.displays == tuple(driver.displays)
+    assert (host.server_listen, host.proxyclient_address) == ("192.0.2.11", "192.0.2.12")
+    assert (host.driver, host.hypervisor, host.refusal) == ("libvirt", "qemu:///system", "")
+    assert (host.vitals.host, host.more_displays) == ("node1", False)
+
+
+def test_a_host_with_very_many_displays_tells_of_some(endpoint: ComputeEndpoint, driver: FakeDriver) -> None:
+    driver.displays = [make_display()] * 1000
+    host = HostDescription.from_primitive(endpoint.describe_host(CONTEXT))
+    assert (len(host.displays), host.more_displays) == (MAX_DISPLAYS, True)
+
+
+def test_a_hypervisor_that_is_silent_is_part_of_the_description(endpoint: ComputeEndpoint, driver: FakeDriver) -> None:
+    driver.displays = errors.HypervisorUnavailable("node1")
+    host = HostDescription.from_primitive(endpoint.describe_host(CONTEXT))
+    assert host.refusal == "The hypervisor of host node1 does not answer."
+    assert host.displays == ()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import libvirt
 import pytest
 
 from porthole_common import errors
+from porthole_common.diagnosis import Display
 from porthole_common.model import ConsoleType, Instance, InstanceState, Target
 from porthole_compute.drivers.libvirt_host import LibvirtDriver, read_state
 from support.compute_fakes import (
@@ -355,3 +356,34 @@ def test_stop_closes_the_connection(hypervisor: Hypervisor, events: RecordedEven
     assert hypervisor.connection.on_close is None
     with pytest.raises(errors.HypervisorUnavailable):
         driver.list_instances()
+
+
+def test_displays_are_of_what_runs_and_as_it_listens_now(hypervisor: Hypervisor, events: RecordedEvents) -> None:
+    graphics = "<graphics type='vnc' port='5902' listen='0.0.0.0' sharePolicy='force-shared'/>"
+    hypervisor.domains[OTHER_UUID] = FakeDomain(OTHER_UUID, build_xml(graphics))
+    hypervisor.domains[UNKNOWN_UUID] = FakeDomain(UNKNOWN_UUID, build_xml(), (libvirt.VIR_DOMAIN_SHUTOFF, 1))
+    driver = make_driver(hypervisor, server_proxyclient_address="192.0.2.11")
+    driver.start(events)
+    events.wait_changed()
+    displays = driver.list_displays(10)
+    driver.stop()
+    assert displays == [
+        Display(UUID, "vm1", "127.0.0.1", Target("192.0.2.11", 5901)),
+        Display(OTHER_UUID, "vm1", "0.0.0.0", Target("192.0.2.11", 5902), "force-shared"),
+    ]
+
+
+def test_displays_end_at_the_limit(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
+    hypervisor.domains[OTHER_UUID] = FakeDomain(OTHER_UUID, build_xml())
+    assert [display.instance_uuid for display in driver.list_displays(1)] == [UUID]
+
+
+def test_domains_without_a_display_are_left_out(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
+    hypervisor.domains[UUID] = FakeDomain(UUID, build_xml("<graphics type='vnc' port='-1'/>"))
+    assert driver.list_displays(10) == []
+
+
+def test_there_are_no_displays_to_tell_of_without_libvirt(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
+    hypervisor.connection.error = build_libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR)
+    with pytest.raises(errors.HypervisorUnavailable):
+        driver.list_displays(10)

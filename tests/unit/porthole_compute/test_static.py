@@ -137,3 +137,12 @@ def test_a_bad_file_at_reload_leaves_the_old_one(
     assert "[static] instances_file: entry 1: port" in caplog.text
     assert len(driver.list_instances()) == 2
     assert events.take_ended() == []
+
+
+def test_the_displays_are_the_files_addresses(driver: StaticDriver) -> None:
+    displays = driver.list_displays(10)
+    assert [(each.instance_uuid, each.listen, each.target) for each in displays] == [
+        (UUID, "192.0.2.1", Target("192.0.2.1", 5900)),
+        (OTHER_UUID, "192.0.2.1", Target("192.0.2.1", 5901)),
+    ]
+    assert driver.list_displays(1) == displays[:1]

@@ -17,6 +17,7 @@ from porthole_consoleauth.endpoint import ConsoleAuthEndpoint
 from porthole_consoleauth.memory_store import MemoryStore
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 from support.bus import expected_error, fake_bus
+from support.descriptions import make_store, make_vitals
 
 TOKEN = "0f1e2d3c-4b5a-4978-8697-a5b4c3d2e1f0"
 INSTANCE = "7f3a5c1e-0b1d-4c2e-9f00-aabbccddeeff"
@@ -53,7 +54,7 @@ def publisher() -> Publisher:
 
 @pytest.fixture
 def endpoint(publisher: Publisher) -> ConsoleAuthEndpoint:
-    return ConsoleAuthEndpoint(MemoryStore(), publisher, TTL_S, clock=lambda: NOW)
+    return ConsoleAuthEndpoint(MemoryStore(), publisher, TTL_S, lambda: make_vitals("host1"), clock=lambda: NOW)
 
 
 def context() -> RequestContext:
@@ -177,14 +178,29 @@ class RecordingRpc:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.versions: dict[str, str] = {}
 
-    def get_client(self, topic: str, version: str) -> "RecordingRpc":
-        assert (topic, version) == (rpcapi.TOPIC, rpcapi.VERSION)
-        return self
+    def get_client(self, topic: str, version: str) -> "RecordingClient":
+        assert topic == rpcapi.TOPIC
+        return RecordingClient(self, version)
 
-    def call(self, context: RequestContext, method: str, **values: Any) -> Any:
-        self.calls.append((method, values))
-        return {"authorize_console": {"expires_at": NOW.isoformat()}, "check_token": arguments()}.get(method, 1)
+
+class RecordingClient:
+    """The client that :class:`RecordingRpc` gives for one version."""
+
+    def __init__(self, rpc: RecordingRpc, version: str) -> None:
+        self._rpc = rpc
+        self._version = version
+
+    def call(self, context: RequestContext, method: str, server: str | None = None, **values: Any) -> Any:
+        self._rpc.calls.append((method, values))
+        self._rpc.versions[method] = self._version
+        answers: dict[str, Any] = {
+            "authorize_console": {"expires_at": NOW.isoformat()},
+            "check_token": arguments(),
+            "describe_store": make_store().to_primitive(),
+        }
+        return answers.get(method, 1)
 
 
 def test_what_the_client_sends_is_what_the_endpoint_takes() -> None:
@@ -193,7 +209,11 @@ def test_what_the_client_sends_is_what_the_endpoint_takes() -> None:
     client.authorize_console(context(), INFO)
     client.check_token(context(), TOKEN)
     client.delete_tokens_for_instance(context(), INSTANCE)
+    client.describe_store(context(), "host1")
     assert [method for method, _ in rpc.calls] == CLIENT_METHODS
+    assert rpc.versions.pop("describe_store") == rpcapi.VERSION
+    # An api that is newer than its consoleauths must go on giving out consoles.
+    assert set(rpc.versions.values()) == {"1.0"}
     for method, values in rpc.calls:
         parameters = list(inspect.signature(getattr(ConsoleAuthEndpoint, method)).parameters)
         assert parameters[:2] == ["self", "context"]
@@ -210,6 +230,7 @@ def test_client_and_endpoint_over_the_bus(endpoint: ConsoleAuthEndpoint) -> None
         assert client.check_token(context(), TOKEN).expires_at == expires_at
         assert client.delete_tokens_for_instance(context(), INSTANCE) == 1
         with pytest.raises(errors.TokenInvalid) as caught:
-            client.check_token(context(), TOKEN)
+            client.check_token(context(), TOKEN, server="host1")
         assert caught.value.reason == TokenReason.UNKNOWN
+        assert client.describe_store(context(), "host1") == make_store("host1", servers={})
         server.stop()

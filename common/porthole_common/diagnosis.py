@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the daemons say of themselves when they are examined, as plain values.
+
+Why: some faults show only from inside a process or from its place in the network: which memcached it uses, whether
+its hypervisor answers, how many descriptors it may open, whether it reaches a VNC server. ``porthole doctor`` asks each
+daemon over RPC, and what it is told crosses the wire in these shapes. No I/O but :func:`read_vitals`, which reads
+/proc; made by each service's endpoint, read by :mod:`porthole_cli.doctor`.
+
+A key that a newer daemon adds is passed over, so that a doctor may be older than what it examines.
+"""
+
+import os
+import resource
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+from porthole_common.model import Target
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_NETWORK = Path("/proc/self/ns/net")
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """One process: ``now`` is its clock's aware time, ``descriptor_limit`` its RLIMIT_NOFILE.
+
+    ``descriptors_needed`` is how many it opens when its own limits are reached. ``node``, ``boot_id`` and ``network``
+    (network_namespaces(7)) say on which machine and in which network it runs; ``boot_id`` is None where /proc is shut.
+    """
+
+    host: str
+    pid: int
+    version: str
+    now: datetime
+    descriptor_limit: int
+    descriptors_needed: int
+    node: str
+    boot_id: str | None
+    network: str
+
+    @classmethod
+    def from_primitive(cls, value: dict[str, Any]) -> Self:
+        """Build from ``to_primitive``'s dictionary.
+
+        :raises KeyError: when a key is missing.
+        :raises ValueError: when ``now`` does not parse.
+        """
+        known = _known(cls, value)
+        return cls(**{**known, "now": datetime.fromisoformat(value["now"]).astimezone(UTC)})
+
+    def to_primitive(self) -> dict[str, Any]:
+        """Return the fields; ``now`` in ISO 8601 with offset."""
+        return {**asdict(self), "now": self.now.isoformat()}
+
+    def shares_loopback(self, other: "Vitals") -> bool:
+        """Say whether 127.0.0.1 is the same place for both."""
+        if self.network != other.network:
+            return False
+        if self.boot_id and other.boot_id:
+            return self.boot_id == other.boot_id
+        return self.node == other.node
+
+
+@dataclass(frozen=True)
+class Display:
+    """A running instance's VNC server. ``listen`` is what it listens on, ``target`` what the proxy is told to dial.
+
+    ``share_policy`` is QEMU's (``sharePolicy`` of ``<graphics>``), None when nothing is said.
+    """
+
+    instance_uuid: str
+    name: str
+    listen: str | None
+    target: Target
+    share_policy: str | None = None
+
+    @classmethod
+    def from_primitive(cls, value: dict[str, Any]) -> Self:
+        """Build from ``to_primitive``'s dictionary."""
+        return cls(**{**_known(cls, value), "target": Target.from_primitive(value["target"])})
+
+    def to_primitive(self) -> dict[str, Any]:
+        """Return the fields, ``target`` as ``{host, port}``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class HostDescription:
+    """What a compute says: its hypervisor, its options, and the displays of the instances that run.
+
+    ``hypervisor`` is libvirt's URI or the static driver's file; ``refusal`` is empty, or why it does not answer.
+    ``displays`` ends at a limit, and ``more_displays`` says whether there are others.
+    """
+
+    vitals: Vitals
+    driver: str
+    hypervisor: str
+    refusal: str
+    server_listen: str
+    proxyclient_address: str
+    novncproxy_base_url: str
+    displays: tuple[Display, ...] = ()
+    more_displays: bool = False
+
+    @classmethod
+    def from_primitive(cls, value: dict[str, Any]) -> Self:
+        """Build from ``to_primitive``'s dictionary."""
+        displays = tuple(Display.from_primitive(item) for item in value["displays"])
+        return cls(**{**_known(cls, value), "vitals": Vitals.from_primitive(value["vitals"]), "displays": displays})
+
+    def to_primitive(self) -> dict[str, Any]:
+        """Return the fields, each value as its own ``to_primitive`` writes it."""
+        displays = [display.to_primitive() for display in self.displays]
+        return {**asdict(self), "vitals": self.vitals.to_primitive(), "displays": displays}
+
+
+@dataclass(frozen=True)
+class StoreDescription:
+    """What a consoleauth says: ``servers`` maps each of its store's servers to why it does not answer, or ""."""
+
+    vitals: Vitals
+    servers: dict[str, str]
+    token_ttl_s: int
+
+    @classmethod
+    def from_primitive(cls, value: dict[str, Any]) -> Self:
+        """Build from ``to_primitive``'s dictionary."""
+        return cls(**{**_known(cls, value), "vitals": Vitals.from_primitive(value["vitals"])})
+
+    def to_primitive(self) -> dict[str, Any]:
+        """Return the fields."""
+        return {**asdict(self), "vitals": self.vitals.to_primitive()}
+
+
+@dataclass(frozen=True)
+class CertificateDates:
+    """A certificate as far as it can be wrong with time and names; the dates are aware, ``names`` are its SANs."""
+
+    not_before: datetime
+    not_after: datetime
+    names: tuple[str, ...]
+
+    @classmethod
+    def from_primitive(cls, value: dict[str, Any]) -> Self:
+        """Build from ``to_primitive``'s dictionary."""
+        before, after = (datetime.fromisoformat(value[key]).astimezone(UTC) for key in ("not_before", "not_after"))
+        return cls(before, after, tuple(value["names"]))
+
+    def to_primitive(self) -> dict[str, Any]:
+        """Return the fields; the dates in ISO 8601 with offset."""
+        return {
+            "not_before": self.not_before.isoformat(),
+            "not_after": self.not_after.isoformat(),
+            "names": list(self.names),
+        }
+
+
+@dataclass(frozen=True)
+class ProxyDescription:
+    """What a novncproxy says: its pages, its TLS, and whose X-Forwarded-Proto it believes.
+
+    ``web`` is the web root, empty for none; ``novnc`` whether a noVNC is there, ``novnc_version`` None when it does
+    not say. ``certificate`` is what stands in the file now, None without one.
+    """
+
+    vitals: Vitals
+    web: str
+    novnc: bool
+    novnc_version: str | None
+    certificate: CertificateDates | None
+    ssl_only: bool
+    trusted_proxies: tuple[str, ...]
+
+    @classmethod
+    def from_primitive(cls, value: dict[str, Any]) -> Self:
+        """Build from ``to_primitive``'s dictionary."""
+        certificate = value["certificate"]
+        return cls(
+            **{
+                **_known(cls, value),
+                "vitals": Vitals.from_primitive(value["vitals"]),
+                "certificate": CertificateDates.from_primitive(certificate) if certificate else None,
+                "trusted_proxies": tuple(value["trusted_proxies"]),
+            }
+        )
+
+    def to_primitive(self) -> dict[str, Any]:
+        """Return the fields, each value as its own ``to_primitive`` writes it."""
+        certificate = self.certificate.to_primitive() if self.certificate else None
+        return {**asdict(self), "vitals": self.vitals.to_primitive(), "certificate": certificate}
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a proxy met when it dialled ``target``.
+
+    ``problem`` is empty, ``refused`` or ``silent``. ``security_types`` are the numbers that the VNC server offers
+    (RFC 6143 section 7.1.2), empty when it did not come to that.
+    """
+
+    target: Target
+    problem: str
+    security_types: tuple[int, ...] = ()
+
+    @classmethod
+    def from_primitive(cls, value: dict[str, Any]) -> Self:
+        """Build from ``to_primitive``'s dictionary."""
+        return cls(Target.from_primitive(value["target"]), value["problem"], tuple(value["security_types"]))
+
+    def to_primitive(self) -> dict[str, Any]:
+        """Return the fields, ``target`` as ``{host, port}``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ApiDescription:
+    """What an api says: ``silent_s`` is how long ago, in seconds, each compute it knows was heard of."""
+
+    vitals: Vitals
+    silent_s: dict[str, float]
+
+    @classmethod
+    def from_primitive(cls, value: dict[str, Any]) -> Self:
+        """Build from ``to_primitive``'s dictionary."""
+        return cls(**{**_known(cls, value), "vitals": Vitals.from_primitive(value["vitals"])})
+
+    def to_primitive(self) -> dict[str, Any]:
+        """Return the fields."""
+        return {**asdict(self), "vitals": self.vitals.to_primitive()}
+
+
+def read_vitals(host: str, descriptors_needed: int) -> Vitals:
+    """Return this process's vitals; ``host`` is its ``[DEFAULT] host``."""
+    try:
+        boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        # ProcSubset=pid of a unit file hides it.
+        boot_id = None
+    return Vitals(
+        host=host,
+        pid=os.getpid(),
+        version=find_version(),
+        now=datetime.now(UTC),
+        descriptor_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        descriptors_needed=descriptors_needed,
+        node=os.uname().nodename,
+        boot_id=boot_id,
+        network=str(_NETWORK.readlink()),
+    )
+
+
+def find_version() -> str:
+    """Return the version of Porthole that is installed here, or "" when it is not."""
+    try:
+        return metadata.version("porthole")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _known(cls: type, value: dict[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(cls)}
+    return {name: item for name, item in value.items() if name in names}

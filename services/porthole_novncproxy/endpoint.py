@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a process of the proxy answers when it is examined; :mod:`porthole_novncproxy.rpcapi` is the other end.
+
+Why: its descriptors, its pages and its certificate are its own, and a VNC server that answers elsewhere may be out of
+its reach. Who may call here may also authorize consoles (the bus is where all trust lies), so having the proxy dial an
+address gives nobody anything new; it is bounded all the same. Called by oslo.messaging's threads.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from oslo_config import cfg
+
+from porthole_common import errors
+from porthole_common.context import RequestContext
+from porthole_common.diagnosis import ProxyDescription, Reach, read_vitals
+from porthole_common.model import Target
+from porthole_common.rpc import Target as RpcTarget
+from porthole_common.rpc import expected_exceptions
+from porthole_novncproxy.certificate import read_certificate
+from porthole_novncproxy.novnc import find_version, is_there
+from porthole_novncproxy.probe import read_security_types
+from porthole_novncproxy.rpcapi import VERSION
+
+LOG = logging.getLogger(__name__)
+# How many may be dialled by one call, how many at once, and for how long each: below the deadline of the caller.
+MAX_TARGETS = 64
+DIALS_AT_ONCE = 32
+DIAL_TIMEOUT_S = 1.5
+# The loop, the ports, the bus and the log; the handshake threads have a descriptor each beside those of sessions.
+_DESCRIPTORS_BESIDE_SESSIONS = 256
+
+Probe = Callable[[Target, float], tuple[int, ...]]
+
+
+class ProxyEndpoint:
+    """Methods beside the revocations of topic :data:`porthole_novncproxy.rpcapi.TOPIC`."""
+
+    target = RpcTarget(version=VERSION)
+
+    def __init__(self, conf: cfg.ConfigOpts, probe: Probe = read_security_types) -> None:
+        self._conf = conf
+        self._probe = probe
+
+    @expected_exceptions(errors.PortholeError)
+    def describe_proxy(self, context: RequestContext) -> dict[str, Any]:
+        """Return what ``ProxyDescription.to_primitive`` writes."""
+        conf = self._conf
+        needed = 2 * conf.novncproxy.max_sessions + _DESCRIPTORS_BESIDE_SESSIONS
+        return ProxyDescription(
+            vitals=read_vitals(conf.host, needed),
+            web=conf.web or "",
+            novnc=is_there(conf.web),
+            novnc_version=find_version(conf.web),
+            certificate=read_certificate(conf.cert),
+            ssl_only=conf.ssl_only,
+            trusted_proxies=tuple(map(str, conf.console.trusted_proxies)),
+        ).to_primitive()
+
+    @expected_exceptions(errors.PortholeError)
+    def dial_targets(self, context: RequestContext, targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Dial each ``{host, port}`` and return what ``Reach.to_primitive`` writes, in the same order.
+
+        :raises RequestInvalid: when there are too many, or one is no target.
+        """
+        if len(targets) > MAX_TARGETS:
+            raise errors.RequestInvalid(f"{len(targets)} targets are more than {MAX_TARGETS}")
+        try:
+            wanted = [Target.from_primitive(value) for value in targets]
+        except (KeyError, TypeError, ValueError) as exc:
+            raise errors.RequestInvalid("a target is not {host, port}") from exc
+        LOG.info("%d VNC servers are dialled for an examination", len(wanted))
+        with ThreadPoolExecutor(DIALS_AT_ONCE, thread_name_prefix="probe") as pool:
+            return [reach.to_primitive() for reach in pool.map(self._reach, wanted)]
+
+    def _reach(self, target: Target) -> Reach:
+        try:
+            return Reach(target, "", self._probe(target, DIAL_TIMEOUT_S))
+        except errors.VncServerTimeout:
+            return Reach(target, "silent")
+        except (errors.VncServerUnavailable, errors.ProtocolError):
+            return Reach(target, "refused")

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How ``porthole doctor`` reaches the proxies: one method per method of :mod:`porthole_novncproxy.endpoint`.
+
+Why: whether a VNC server can be reached is a question of where one stands, and only the proxy stands there. Nothing
+that a user's request needs goes this way.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from porthole_common import published
+from porthole_common.context import RequestContext
+from porthole_common.diagnosis import ProxyDescription, Reach
+from porthole_common.model import Target
+from porthole_common.rpc import Rpc
+
+# Each process listens there already, under a name of its own, for revocations: one more connection would serve nobody.
+TOPIC = published.REVOCATIONS_TOPIC
+# 1.1: describe_proxy, dial_targets. (1.0 is that of the revocations.)
+VERSION = "1.1"
+
+
+class NovncProxyAPI:
+    """Client of the proxy's processes; ``server`` is the name that one gave at the roll call.
+
+    Every call ends within the deadline of ``rpc``, and raises RpcUnavailable when that process does not answer.
+    """
+
+    def __init__(self, rpc: Rpc) -> None:
+        self._client = rpc.get_client(TOPIC, VERSION)
+
+    def describe_proxy(self, context: RequestContext, server: str) -> ProxyDescription:
+        """Return what the process says of itself, its pages and its certificate."""
+        value: dict[str, Any] = self._client.call(context, "describe_proxy", server=server)
+        return ProxyDescription.from_primitive(value)
+
+    def dial_targets(self, context: RequestContext, server: str, targets: Sequence[Target]) -> list[Reach]:
+        """Have the process dial VNC servers, and return in the same order what it met.
+
+        :raises RequestInvalid: when there are more than the endpoint takes.
+        """
+        asked = [target.to_primitive() for target in targets]
+        values: list[dict[str, Any]] = self._client.call(context, "dial_targets", server=server, targets=asked)
+        return [Reach.from_primitive(value) for value in values]
