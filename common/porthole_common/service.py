@@ -6,6 +6,7 @@ Why: the four daemons differ in what they serve and in nothing else. Each ``main
 Threads, not eventlet; a second SIGTERM or SIGINT ends the process where it stands.
 """
 
+import faulthandler
 import logging
 import os
 import queue
@@ -25,6 +26,8 @@ LOG = logging.getLogger(__name__)
 # sysexits.h EX_CONFIG: a unit file can tell "the configuration is wrong" from "it crashed".
 EXIT_CONFIG = 78
 EXIT_FAILED = 1
+# How long the interpreter may take to end when all is stopped: threads of a library may not come back.
+EXIT_TIMEOUT_S = 10.0
 
 
 class _StartInterrupted(BaseException):
@@ -75,8 +78,23 @@ def launch(
     ``parse_overrides`` are oslo.config's own (``default_config_files``, ...), for a program that reads other files.
 
     0 after a signal, 78 for a configuration that does not do (one line on stderr names the option), 1 when
-    a service failed to start.
+    a service failed to start. Without ``argv`` the process ends with this call, and within EXIT_TIMEOUT_S of it: what
+    keeps it longer is shown on stderr, thread by thread, and the status is 1.
     """
+    try:
+        return _launch(program, serve, argv, conf, **parse_overrides)
+    finally:
+        if argv is None:
+            faulthandler.dump_traceback_later(EXIT_TIMEOUT_S, exit=True)
+
+
+def _launch(
+    program: str,
+    serve: Callable[[cfg.ConfigOpts], int],
+    argv: Sequence[str] | None,
+    conf: cfg.ConfigOpts,
+    **parse_overrides: Any,
+) -> int:
     try:
         porthole_conf.parse(conf, program, argv, **parse_overrides)
         log.setup(conf, program)

@@ -7,6 +7,7 @@ event would cost as much as the copy. This is the whole of what the relay needs.
 """
 
 import collections
+import faulthandler
 import heapq
 import itertools
 import logging
@@ -22,6 +23,8 @@ WRITE = select.EPOLLOUT
 # The peer has ended its stream, whether or not what it said before has been read.
 PEER_ENDED = select.EPOLLRDHUP
 _MAX_EVENTS = 256
+# Longer than any callback takes: a loop that has not ended by then is stuck in one.
+_STOP_TIMEOUT_S = 5.0
 
 Callback = Callable[[int], None]
 
@@ -59,12 +62,19 @@ class Loop:
         """Begin to run in a thread of its own."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the loop after the calls that are due, wait for its thread, and release its descriptors."""
+    def stop(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
+        """End the loop after the calls that are due, wait for its thread, and release its descriptors.
+
+        A thread that is stuck in a callback is waited for ``timeout_s`` seconds, and left to the end of the process.
+        """
         if self._thread.ident is not None:
             self._stopping = True
             self.call_soon(lambda: None)
-            self._thread.join()
+            self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            LOG.error("The event loop is stuck; stderr has where")
+            faulthandler.dump_traceback()
+            return
         with self._closing:
             self._closed = True
             self._epoll.close()

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import logging
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -154,3 +156,28 @@ def test_main_refuses_what_build_refuses(capsys: pytest.CaptureFixture[str]) -> 
 
     assert run_main(build) == service.EXIT_CONFIG
     assert "porthole-test: [memcache] servers: empty\n" in capsys.readouterr().err
+
+
+def test_a_thread_that_does_not_end_holds_the_process_only_so_long() -> None:
+    """It is the whole process that ends, so the test has one; without the limit it would wait for the thread."""
+    script = """
+import sys, threading, time
+from oslo_config import cfg
+from porthole_common import service
+service.EXIT_TIMEOUT_S = 0.2
+
+def stay():
+    time.sleep(60)
+
+def serve(conf):
+    threading.Thread(target=stay).start()
+    return 0
+
+sys.argv[1:] = []
+sys.exit(service.launch("p", serve, None, cfg.ConfigOpts(), default_config_files=[], default_config_dirs=[]))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert ended.returncode == 1
+    assert "in stay" in ended.stderr

@@ -209,3 +209,15 @@ def test_a_loop_that_was_never_started_stops_too():
     before = descriptors()
     Loop("test").stop()
     assert descriptors() == before
+
+
+def test_a_loop_that_is_stuck_is_shown_and_not_waited_for(caplog, capfd):
+    release = threading.Event()
+    loop = Loop("test")
+    loop.start()
+    loop.call_soon(release.wait)
+    loop.stop(timeout_s=0.1)
+    assert "stuck" in caplog.text
+    assert "in wait" in capfd.readouterr().err
+    release.set()
+    loop.stop()
