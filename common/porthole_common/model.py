@@ -5,12 +5,16 @@ Why: the daemons exchange these over RPC as dictionaries; here is the one place 
 outside becomes a typed value (ports become integers, C11) and back. No I/O; called by every service.
 """
 
+import hashlib
 import re
+import uuid
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
 
+# 4096 slots: evenly spread over any number of servers somebody may have, and 110 bits of a token are left to chance.
+_SLOT_DIGITS = 3
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 
 
@@ -45,9 +49,35 @@ class TokenReason(StrEnum):
     INSTANCE_GONE = "its instance has moved or stopped"
 
 
+class RevocationReason(StrEnum):
+    """Why the consoles of an instance on one host are over; the proxy puts it into words for whoever looks at one."""
+
+    ENDED = "ended"
+    MOVED = "moved"
+
+
 def is_uuid(text: str) -> bool:
     """Say whether ``text`` is a lower-case canonical UUID (RFC 9562 section 4), and nothing more."""
     return _UUID.fullmatch(text) is not None
+
+
+def get_slot(instance_uuid: str) -> str:
+    """Return the slot of an instance: three hexadecimal digits, which say which server of the token store has it."""
+    return hashlib.sha256(instance_uuid.encode()).hexdigest()[:_SLOT_DIGITS]
+
+
+def build_token(instance_uuid: str) -> str:
+    """Return a new token for a console of the instance: a random UUID that begins with the instance's slot.
+
+    So whoever has the token knows where to look for it, and for the index of its instance too. The slot follows from
+    the instance's UUID and tells nothing new; the other 110 bits are random (RFC 9562 section 5.4).
+    """
+    return get_slot(instance_uuid) + str(uuid.uuid4())[_SLOT_DIGITS:]
+
+
+def get_token_slot(token: str) -> str:
+    """Return the slot that a token of :func:`build_token` begins with; of another UUID, a slot all the same."""
+    return token[:_SLOT_DIGITS]
 
 
 @dataclass(frozen=True)

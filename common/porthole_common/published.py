@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from porthole_common.context import RequestContext
-from porthole_common.model import Instance
+from porthole_common.model import Instance, RevocationReason
 from porthole_common.rpc import Rpc, Target
 
 INVENTORY_TOPIC = "porthole.inventory"
 REVOCATIONS_TOPIC = "porthole.revocations"
-VERSION = "1.0"
+INVENTORY_VERSION = "1.0"
+# 1.1: compute_host and reason.
+REVOCATIONS_VERSION = "1.1"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class InventoryPublisher:
     """Compute's side: sends its host's inventory to every api."""
 
     def __init__(self, rpc: Rpc) -> None:
-        self._client = rpc.get_client(INVENTORY_TOPIC, VERSION)
+        self._client = rpc.get_client(INVENTORY_TOPIC, INVENTORY_VERSION)
 
     def publish(self, context: RequestContext, inventory: Inventory) -> None:
         """Send a full inventory.
@@ -66,7 +68,7 @@ class InventoryPublisher:
 class InventoryEndpoint:
     """The api's side: hands each inventory that arrives to ``on_inventory``, from an RPC thread."""
 
-    target = Target(version=VERSION)
+    target = Target(version=INVENTORY_VERSION)
 
     def __init__(self, on_inventory: Callable[[Inventory], None]) -> None:
         self._on_inventory = on_inventory
@@ -76,28 +78,59 @@ class InventoryEndpoint:
         self._on_inventory(Inventory.from_primitive(inventory))
 
 
+@dataclass(frozen=True)
+class Revocation:
+    """The tokens of an instance are dead: those for ``compute_host``, or all of them when that is None."""
+
+    instance_uuid: str
+    compute_host: str | None = None
+    reason: RevocationReason = RevocationReason.ENDED
+
+    @classmethod
+    def from_primitive(
+        cls, instance_uuid: str, compute_host: str | None = None, reason: str = RevocationReason.ENDED
+    ) -> Self:
+        """Build from what came over the wire; a reason of a newer version is the general one."""
+        known = RevocationReason(reason) if reason in set(RevocationReason) else RevocationReason.ENDED
+        return cls(instance_uuid, compute_host, known)
+
+    def to_primitive(self) -> dict[str, Any]:
+        """Return ``{instance_uuid, compute_host, reason}``."""
+        return {
+            "instance_uuid": self.instance_uuid,
+            "compute_host": self.compute_host,
+            "reason": str(self.reason),
+        }
+
+
 class RevocationPublisher:
     """Consoleauth's side: tells every proxy that an instance's tokens are gone."""
 
     def __init__(self, rpc: Rpc) -> None:
-        self._client = rpc.get_client(REVOCATIONS_TOPIC, VERSION)
+        self._client = rpc.get_client(REVOCATIONS_TOPIC, REVOCATIONS_VERSION)
 
-    def publish(self, context: RequestContext, instance_uuid: str) -> None:
+    def publish(self, context: RequestContext, revocation: Revocation) -> None:
         """Send one revocation.
 
         :raises RpcUnavailable: when there is no broker to take it.
         """
-        self._client.publish(context, "revoke_instance", instance_uuid=instance_uuid)
+        self._client.publish(context, "revoke_instance", **revocation.to_primitive())
 
 
 class RevocationEndpoint:
-    """The proxy's side: hands each revoked instance's UUID to ``on_revoked``, from an RPC thread."""
+    """The proxy's side: hands each revocation to ``on_revoked``, from an RPC thread."""
 
-    target = Target(version=VERSION)
+    target = Target(version=REVOCATIONS_VERSION)
 
-    def __init__(self, on_revoked: Callable[[str], None]) -> None:
+    def __init__(self, on_revoked: Callable[[Revocation], None]) -> None:
         self._on_revoked = on_revoked
 
-    def revoke_instance(self, context: RequestContext, instance_uuid: str) -> None:
-        """End what the tokens of ``instance_uuid`` opened."""
-        self._on_revoked(instance_uuid)
+    def revoke_instance(
+        self,
+        context: RequestContext,
+        instance_uuid: str,
+        compute_host: str | None = None,
+        reason: str = RevocationReason.ENDED,
+    ) -> None:
+        """End what those tokens opened."""
+        self._on_revoked(Revocation.from_primitive(instance_uuid, compute_host, reason))

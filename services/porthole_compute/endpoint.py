@@ -6,7 +6,6 @@ proxy has each one validated before it dials (CVE-2013-0335). :mod:`porthole_com
 """
 
 import logging
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +14,7 @@ from oslo_config import cfg
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.diagnosis import HostDescription, read_vitals
-from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason, is_uuid
+from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason, build_token, is_uuid
 from porthole_common.rpc import Target as RpcTarget
 from porthole_common.rpc import expected_exceptions
 from porthole_compute.access_url import build_novnc_url, build_xvpvnc_url
@@ -52,7 +51,7 @@ class ComputeEndpoint:
             raise errors.ConsoleTypeInvalid(console_type)
         known_type = ConsoleType(console_type)
         target = self._get_target(instance_uuid, known_type)
-        token = str(uuid.uuid4())
+        token = build_token(instance_uuid)
         if known_type is ConsoleType.NOVNC:
             access_url = build_novnc_url(self._novnc_base_url, token)
         else:

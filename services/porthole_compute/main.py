@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from oslo_config import cfg
 
 from porthole_common import errors, service
+from porthole_common.model import RevocationReason
 from porthole_common.presence import PresenceEndpoint
 from porthole_common.published import InventoryPublisher
 from porthole_common.rpc import Rpc
@@ -38,7 +39,7 @@ class ComputeService:
         self._owns_rpc = owns_rpc
         self._driver = driver
         self._reporter = InventoryReporter(conf.host, driver, InventoryPublisher(rpc), conf.compute.inventory_interval)
-        self._revoker = Revoker(ConsoleAuthAPI(rpc))
+        self._revoker = Revoker(conf.host, ConsoleAuthAPI(rpc))
         endpoint = ComputeEndpoint(conf, driver, self._reporter.request)
         presence = PresenceEndpoint(rpc, "compute", conf.host, conf.host)
         self._server = rpc.get_server(TOPIC, conf.host, [endpoint, presence])
@@ -70,9 +71,9 @@ class ComputeService:
         """Have the inventory published."""
         self._reporter.request()
 
-    def consoles_ended(self, instance_uuid: str) -> None:
-        """Have the instance's tokens revoked."""
-        self._revoker.revoke(instance_uuid)
+    def consoles_ended(self, instance_uuid: str, reason: RevocationReason) -> None:
+        """Have the tokens revoked that the instance has for its consoles here."""
+        self._revoker.revoke(instance_uuid, reason)
 
 
 def build_driver(conf: cfg.ConfigOpts) -> ComputeDriver:

@@ -8,14 +8,17 @@ Made by :mod:`porthole_compute.main`.
 
 import logging
 import threading
+import time
 from typing import Protocol
 
 from porthole_common import errors
 from porthole_common.context import RequestContext, build_daemon_context
+from porthole_common.model import RevocationReason
 
 LOG = logging.getLogger(__name__)
 FIRST_RETRY_S = 0.5
-LAST_RETRY_S = 30.0
+# So long after the store is back the last of them is through: not much longer than a user takes to ask again.
+LAST_RETRY_S = 5.0
 # Instances that may wait for a store that is down. The oldest are dropped beyond that: their tokens expire by
 # themselves, and are refused at use all along.
 MAX_PENDING = 100_000
@@ -24,29 +27,38 @@ MAX_PENDING = 100_000
 class TokenDeleter(Protocol):
     """Who revokes: :class:`porthole_consoleauth.rpcapi.ConsoleAuthAPI`."""
 
-    def delete_tokens_for_instance(self, context: RequestContext, instance_uuid: str) -> int:
-        """Revoke every token of the instance and return how many there were.
+    def delete_tokens_for_instance(
+        self, context: RequestContext, instance_uuid: str, compute_host: str | None, reason: RevocationReason
+    ) -> int:
+        """Revoke the tokens that the instance has for its consoles on ``compute_host``; return how many there were.
 
         :raises Unavailable: when it is not known to have happened.
         """
 
 
 class Revoker:
-    """A thread and the set of instances it still has to revoke."""
+    """A thread and the instances it still has to revoke: those it has not tried yet, and those that failed.
+
+    The first never wait for the others: one memcached of several may be down, and others' instances are not its.
+    """
 
     def __init__(
         self,
+        host: str,
         deleter: TokenDeleter,
         first_retry_s: float = FIRST_RETRY_S,
         last_retry_s: float = LAST_RETRY_S,
         max_pending: int = MAX_PENDING,
     ) -> None:
+        """Prepare; ``host`` is the compute host whose consoles are over."""
+        self._host = host
         self._deleter = deleter
         self._first_retry_s = first_retry_s
         self._last_retry_s = last_retry_s
         self._max_pending = max_pending
-        # A dict for its order: whoever fails goes to the end, and holds nobody up.
-        self._pending: dict[str, None] = {}
+        # Dicts for their order: whoever fails again goes to the end, and holds nobody up.
+        self._new: dict[str, RevocationReason] = {}
+        self._failed: dict[str, RevocationReason] = {}
         self._lock = threading.Lock()
         self._wanted = threading.Event()
         self._stopping = threading.Event()
@@ -56,13 +68,15 @@ class Revoker:
         """Begin to revoke."""
         self._thread.start()
 
-    def revoke(self, instance_uuid: str) -> None:
-        """Have every token of the instance revoked soon; returns at once."""
+    def revoke(self, instance_uuid: str, reason: RevocationReason) -> None:
+        """Have every token revoked that the instance has for this host, soon; returns at once."""
         with self._lock:
-            self._pending[instance_uuid] = None
-            if len(self._pending) > self._max_pending:
-                dropped = next(iter(self._pending))
-                del self._pending[dropped]
+            self._failed.pop(instance_uuid, None)
+            self._new[instance_uuid] = reason
+            if len(self._new) + len(self._failed) > self._max_pending:
+                waiting = self._failed or self._new
+                dropped = next(iter(waiting))
+                del waiting[dropped]
                 LOG.error("too many revocations wait: the tokens of instance %s are left to expire", dropped)
         self._wanted.set()
 
@@ -73,53 +87,62 @@ class Revoker:
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         with self._lock:
-            if self._pending:
-                LOG.warning("%d instances keep their tokens until these expire", len(self._pending))
+            if left := len(self._new) + len(self._failed):
+                LOG.warning("%d instances keep their tokens until these expire", left)
 
-    def revoke_pending(self) -> bool:
-        """Revoke what is pending, from the calling thread, until one fails; return whether none did."""
-        while (instance_uuid := self._take()) is not None:
-            try:
-                count = self._deleter.delete_tokens_for_instance(build_daemon_context(), instance_uuid)
-            except errors.PortholeError as exc:
-                LOG.debug("instance %s: %s", instance_uuid, exc)
-                self._put_back(instance_uuid)
-                return False
-            except Exception:
-                LOG.exception("the tokens of instance %s could not be revoked", instance_uuid)
-                self._put_back(instance_uuid)
-                return False
+    def revoke_pending(self, retry: bool = True) -> bool:
+        """Revoke, from the calling thread, the new ones, and with ``retry`` those that failed until one fails again.
+
+        Returns whether none is left.
+        """
+        with self._lock:
+            again = list(self._failed) if retry else []
+        while (waiting := self._take(self._new)) is not None:
+            self._revoke_one(*waiting)
+        for instance_uuid in again:
+            with self._lock:
+                reason = self._failed.pop(instance_uuid, None)
+            if reason is not None and not self._revoke_one(instance_uuid, reason):
+                break
+        return not self._failed
+
+    def _revoke_one(self, instance_uuid: str, reason: RevocationReason) -> bool:
+        try:
+            count = self._deleter.delete_tokens_for_instance(build_daemon_context(), instance_uuid, self._host, reason)
+        except errors.PortholeError as exc:
+            LOG.debug("instance %s: %s", instance_uuid, exc)
+        except Exception:
+            LOG.exception("the tokens of instance %s could not be revoked", instance_uuid)
+        else:
             LOG.info("instance %s: %d tokens revoked", instance_uuid, count)
-        return True
-
-    def _take(self) -> str | None:
+            return True
         with self._lock:
-            instance_uuid = next(iter(self._pending), None)
-            if instance_uuid is not None:
-                del self._pending[instance_uuid]
-            return instance_uuid
+            # One that ended again meanwhile is new again.
+            if instance_uuid not in self._new:
+                self._failed[instance_uuid] = reason
+        return False
 
-    def _put_back(self, instance_uuid: str) -> None:
+    def _take(self, waiting: dict[str, RevocationReason]) -> tuple[str, RevocationReason] | None:
         with self._lock:
-            self._pending[instance_uuid] = None
+            instance_uuid = next(iter(waiting), None)
+            return None if instance_uuid is None else (instance_uuid, waiting.pop(instance_uuid))
 
     def _run(self) -> None:
-        retry_s = self._first_retry_s
+        retry_s, retry_at_s = self._first_retry_s, 0.0
         while True:
             self._wanted.clear()
             # Asked after the clear: stop() sets this one first.
             stopping = self._stopping.is_set()
-            if self.revoke_pending():
+            is_due = stopping or time.monotonic() >= retry_at_s
+            if self.revoke_pending(retry=is_due):
                 if retry_s != self._first_retry_s:
                     LOG.info("revocations go through again")
                 retry_s = self._first_retry_s
-                if stopping:
-                    return
-                self._wanted.wait()
-                continue
+            elif is_due:
+                if retry_s == self._first_retry_s:
+                    LOG.warning("revocations do not go through; trying again until they do")
+                retry_at_s = time.monotonic() + retry_s
+                retry_s = min(retry_s * 2, self._last_retry_s)
             if stopping:
                 return
-            if retry_s == self._first_retry_s:
-                LOG.warning("revocations do not go through; trying again until they do")
-            self._stopping.wait(retry_s)
-            retry_s = min(retry_s * 2, self._last_retry_s)
+            self._wanted.wait(max(0.0, retry_at_s - time.monotonic()) if self._failed else None)

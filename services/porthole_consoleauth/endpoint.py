@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.diagnosis import StoreDescription, Vitals
-from porthole_common.model import ConnectInfo
+from porthole_common.model import ConnectInfo, RevocationReason
+from porthole_common.published import Revocation
 from porthole_common.rpc import Target, expected_exceptions
 from porthole_consoleauth.rpcapi import VERSION
 from porthole_consoleauth.token_store import StoredConsole, TokenStore, strip_secrets
@@ -25,7 +26,7 @@ LOG = logging.getLogger(__name__)
 class Publisher(Protocol):
     """What the endpoint needs of :class:`porthole_common.published.RevocationPublisher`."""
 
-    def publish(self, context: RequestContext, instance_uuid: str) -> None:
+    def publish(self, context: RequestContext, revocation: Revocation) -> None:
         """Tell every proxy; raise RpcUnavailable when there is no broker."""
 
 
@@ -118,30 +119,47 @@ class ConsoleAuthEndpoint:
         return info.to_primitive()
 
     @expected_exceptions(errors.PortholeError)
-    def delete_tokens_for_instance(self, context: RequestContext, instance_uuid: str) -> int:
-        """Revoke every token of the instance, then tell the proxies; return how many there were.
+    def delete_tokens_for_instance(
+        self,
+        context: RequestContext,
+        instance_uuid: str,
+        compute_host: str | None = None,
+        reason: str = RevocationReason.ENDED,
+    ) -> int:
+        """Revoke the tokens of the instance, then tell the proxies; return how many there were.
+
+        With ``compute_host`` only the tokens for a console there: a host that an instance has left may say so late,
+        when there are consoles on the next one.
 
         The caller repeats the call when it fails. That is why a revocation that could not be published is an
         error although the tokens are dead already: sessions that they opened may still run, and the repeated call
-        publishes again.
+        publishes again. A store that does not answer keeps no session open either: the proxies are told first.
 
         :raises RequestInvalid: when ``instance_uuid`` is not a canonical UUID.
         :raises TokenStoreUnavailable: when the store did not confirm it.
         :raises RpcUnavailable: when the tokens are dead and the proxies could not be told.
         """
-        count = self._store.revoke_instance(instance_uuid)
-        LOG.info("%d console tokens of instance %s are revoked", count, instance_uuid)
+        revocation = Revocation.from_primitive(instance_uuid, compute_host, reason)
         try:
-            self._publisher.publish(context, instance_uuid)
-        except errors.RpcUnavailable:
-            LOG.error("The proxies could not be told that the tokens of instance %s are revoked", instance_uuid)
+            count = self._store.revoke_instance(instance_uuid, compute_host)
+        except errors.TokenStoreUnavailable:
+            self._publish(context, revocation)
             raise
+        LOG.info("%d console tokens of instance %s are revoked: %s", count, instance_uuid, revocation.reason)
+        self._publish(context, revocation)
         return count
 
     @expected_exceptions(errors.PortholeError)
     def describe_store(self, context: RequestContext) -> dict[str, Any]:
         """Return what ``StoreDescription.to_primitive`` writes: this process, and who of its store answers."""
         return StoreDescription(self._vitals(), self._store.probe(), self._ttl_s).to_primitive()
+
+    def _publish(self, context: RequestContext, revocation: Revocation) -> None:
+        try:
+            self._publisher.publish(context, revocation)
+        except errors.RpcUnavailable:
+            LOG.error("The proxies could not be told of revoked tokens of instance %s", revocation.instance_uuid)
+            raise
 
 
 def _parse(value: dict[str, Any]) -> ConnectInfo:

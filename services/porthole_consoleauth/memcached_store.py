@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The token store in memcached: the only module that imports pymemcache.
+"""The token store in memcached, on one server or several.
 
 Why memcached: every consoleauth sees every token, items expire by themselves, and compare-and-set makes the
 index of an instance an authority that parallel writers cannot corrupt. Called by the endpoint through the port
 :class:`porthole_consoleauth.token_store.TokenStore`.
 
-A key lives on exactly one of the servers (rendezvous hashing), and nowhere else when that one is down: a server
-that comes back after others stood in for it would still hold the indexes it had, and with them tokens that were
-revoked meanwhile. An unreachable server therefore means TokenStoreUnavailable, never "unknown token".
+All that belongs to one instance, its index and its tokens' items, lives on exactly one of the servers: the one of
+its slot, which its tokens bear in them (:func:`porthole_common.model.build_token`). So a server that is lost takes
+its share of the instances with it, and the consoles of all others need it for nothing. When it is down, none stands
+in for it: one that comes back after others stood in would still hold the indexes it had, and with them tokens that
+were revoked meanwhile. An unreachable server therefore means TokenStoreUnavailable, never "unknown token".
 
 What a write that broke or timed out did is not known, and it may even be done later, when a frozen server goes
 on. The order of writes makes that harmless: first the item, which opens nothing without the index, then the
@@ -15,34 +17,39 @@ index, which changes only by compare-and-set. A token that came to life so late 
 """
 
 import logging
-import queue
 import random
-import select
-import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from oslo_config import cfg, types
 from oslo_utils import netutils
-from pymemcache.client.base import Client
-from pymemcache.client.rendezvous import RendezvousHash
-from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
 
 from porthole_common import errors
 from porthole_common.model import TokenReason
 from porthole_consoleauth import token_store
-from porthole_consoleauth.token_store import StoredConsole, instance_key, parse_index, token_key
+from porthole_consoleauth.memcached_node import MemcachedNode, build_ring, build_tls_context
+from porthole_consoleauth.token_store import (
+    INDEX_MARGIN_S,
+    StoredConsole,
+    get_hash_slot,
+    get_instance_slot,
+    instance_key,
+    parse_index,
+    token_key,
+)
 
 LOG = logging.getLogger(__name__)
 OPTION = "[memcache] servers"
-# How long one authorize may compete for an index with others, in tries and in seconds: below the deadline of the RPC
+# How long one change of an index may compete with others, in tries and in seconds: below the deadline of the RPC
 # that asked for it. With fifty writers at once each is through within a few dozen tries.
 INDEX_ATTEMPTS = 100
 INDEX_DEADLINE_S = 2.0
 INDEX_PAUSE_S = 0.05
 # Each time an index has grown by so many tokens, those that have expired leave it.
 PRUNE_EVERY = 16
+# An index that lost tokens lives as long as any token may ([consoleauth] token_ttl): longer than those left in it.
+LONGEST_INDEX_S = 86400 + INDEX_MARGIN_S
 
 
 class Node(Protocol):
@@ -76,101 +83,6 @@ class Node(Protocol):
         """Close the connections."""
 
 
-class MemcachedNode:
-    """The connections to one server: at most ``pool_size``, each used by one thread at a time.
-
-    pymemcache's own PooledClient raises when all connections are taken, and hands out connections that the
-    server has closed meanwhile; here a thread waits for one, and a closed one is opened again before it is used.
-    """
-
-    def __init__(self, host: str, port: int, conf: cfg.ConfigOpts) -> None:
-        self._address = (host, port)
-        self._connect_timeout_s: float = conf.connect_timeout
-        self._timeout_s: float = conf.timeout
-        self._free: queue.LifoQueue[Client] = queue.LifoQueue()
-        for _ in range(conf.pool_size):
-            self._free.put(Client(self._address, default_noreply=False))
-
-    def get(self, key: str) -> bytes | None:
-        """Return the value; None when there is none."""
-        value: bytes | None = self._run("get", key)
-        return value
-
-    def gets(self, key: str) -> tuple[bytes | None, bytes | None]:
-        """Return the value and its compare-and-set id."""
-        pair: tuple[bytes | None, bytes | None] = self._run("gets", key)
-        return pair
-
-    def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        """Return the values there are."""
-        values: dict[str, bytes] = self._run("get_many", keys)
-        return values
-
-    def set(self, key: str, value: bytes, expire_s: int) -> bool:
-        """Write; say whether it was stored."""
-        return self._run("set", key, value, expire_s) is True
-
-    def add(self, key: str, value: bytes, expire_s: int) -> bool:
-        """Write unless there is a value; say whether it was stored."""
-        return self._run("add", key, value, expire_s) is True
-
-    def cas(self, key: str, value: bytes, cas_id: bytes, expire_s: int) -> bool:
-        """Write if unchanged; say whether it was stored."""
-        return self._run("cas", key, value, cas_id, expire_s) is True
-
-    def delete(self, key: str) -> bool:
-        """Delete; say whether there was a value."""
-        return self._run("delete", key) is True
-
-    def probe(self) -> None:
-        """Ask for the version."""
-        self._run("version")
-
-    def close(self) -> None:
-        """Close the connections that no thread uses."""
-        while not self._free.empty():
-            self._free.get_nowait().close()
-
-    def _run(self, command: str, *arguments: Any) -> Any:
-        try:
-            client = self._free.get(timeout=self._timeout_s)
-        except queue.Empty:
-            raise self._unavailable("all connections are in use") from None
-        try:
-            return self._attempt(client, command, arguments)
-        except TimeoutError as exc:
-            raise self._unavailable("no answer in time") from exc
-        except MemcacheError as exc:
-            raise self._unavailable(f"it refused: {_describe(exc)}") from exc
-        except OSError as exc:
-            raise self._unavailable(exc.strerror or type(exc).__name__) from exc
-        finally:
-            self._free.put(client)
-
-    def _attempt(self, client: Client, command: str, arguments: Sequence[Any]) -> Any:
-        """Run the command, once more on a new connection when one that had been idle broke before the answer.
-
-        The server may have carried out the first one. Each of Porthole's commands bears that: reads and set write
-        or read the same again, delete finds nothing, and a lost add or cas shows when the index is read again.
-        """
-        if client.sock is not None and _is_stale(client.sock):
-            client.close()
-        if client.sock is not None:
-            try:
-                return getattr(client, command)(*arguments)
-            except (ConnectionError, MemcacheUnexpectedCloseError):
-                client.close()
-        # Not left to pymemcache, which tries only the first address of a name that has two (localhost, often).
-        client.sock = socket.create_connection(self._address, timeout=self._connect_timeout_s)
-        client.sock.settimeout(self._timeout_s)
-        client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return getattr(client, command)(*arguments)
-
-    def _unavailable(self, reason: str) -> errors.TokenStoreUnavailable:
-        LOG.warning("memcached at %s: %s", netutils.escape_ipv6(self._address[0]) + f":{self._address[1]}", reason)
-        return errors.TokenStoreUnavailable(reason)
-
-
 class MemcachedStore:
     """A :class:`porthole_consoleauth.token_store.TokenStore` on named nodes.
 
@@ -184,7 +96,7 @@ class MemcachedStore:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._nodes = dict(nodes)
-        self._ring = RendezvousHash(sorted(self._nodes))
+        self._choose = build_ring(self._nodes)
         self._pause = pause
         self._clock = clock
 
@@ -201,29 +113,40 @@ class MemcachedStore:
     def authorize(self, token: str, console: StoredConsole, ttl_s: int) -> None:
         """Write the item, then the index; see the port."""
         token_hash = token_store.hash_token(token)
-        index = instance_key(console.connect_info.instance_uuid)
-        key = token_key(token_hash)
-        if not self._node(key).set(key, token_store.build_item(console), ttl_s):
+        instance_uuid = console.connect_info.instance_uuid
+        index = instance_key(instance_uuid)
+        item = token_store.build_item(console)
+        if not self._node(get_hash_slot(token_hash)).set(token_key(token_hash), item, ttl_s):
             raise errors.TokenStoreUnavailable("it did not take the token")
-        self._add_to_index(index, token_hash, ttl_s + token_store.INDEX_MARGIN_S)
+
+        def add(hashes: list[str]) -> list[str]:
+            if token_hash in hashes:
+                return hashes
+            # An index that was deleted since the last try is a revocation: the new one starts from nothing.
+            kept = self._living(hashes) if len(hashes) % PRUNE_EVERY == PRUNE_EVERY - 1 else hashes
+            return [*kept, token_hash]
+
+        self._change_index(self._node(get_instance_slot(instance_uuid)), index, add, ttl_s + INDEX_MARGIN_S)
 
     def check(self, token: str) -> StoredConsole:
         """Read the item, then its index; see the port."""
         token_hash = token_store.hash_token(token)
-        key = token_key(token_hash)
-        item = self._node(key).get(key)
+        item = self._node(get_hash_slot(token_hash)).get(token_key(token_hash))
         if item is None:
             raise errors.TokenInvalid(TokenReason.UNKNOWN)
         console = token_store.parse_item(item)
-        index = instance_key(console.connect_info.instance_uuid)
-        if token_hash not in parse_index(self._node(index).get(index)):
+        instance_uuid = console.connect_info.instance_uuid
+        index = self._node(get_instance_slot(instance_uuid)).get(instance_key(instance_uuid))
+        if token_hash not in parse_index(index):
             raise errors.TokenInvalid(TokenReason.UNKNOWN)
         return console
 
-    def revoke_instance(self, instance_uuid: str) -> int:
-        """Delete the index; the items go too, where their server answers; see the port."""
+    def revoke_instance(self, instance_uuid: str, compute_host: str | None = None) -> int:
+        """Take tokens out of the index; their items go too, where their server answers; see the port."""
         index = instance_key(instance_uuid)
-        node = self._node(index)
+        node = self._node(get_instance_slot(instance_uuid))
+        if compute_host is not None:
+            return self._delete_items(self._revoke_at(node, index, compute_host))
         hashes = parse_index(node.get(index))
         # The step that counts. Whatever is written into an item or read from one from here on opens nothing.
         if not node.delete(index):
@@ -235,20 +158,31 @@ class MemcachedStore:
         for node in self._nodes.values():
             node.close()
 
-    def _add_to_index(self, index: str, token_hash: str, expire_s: int) -> None:
-        node = self._node(index)
+    def _revoke_at(self, node: Node, index: str, compute_host: str) -> list[str]:
+        """Take the tokens for ``compute_host`` out of the index in one step, and return their hashes."""
+        dead: list[str] = []
+
+        def remove(hashes: list[str]) -> list[str]:
+            dead[:] = self._list_of(hashes, compute_host)
+            return [token_hash for token_hash in hashes if token_hash not in dead]
+
+        self._change_index(node, index, remove, LONGEST_INDEX_S)
+        return dead
+
+    def _change_index(self, node: Node, index: str, change: Callable[[list[str]], list[str]], expire_s: int) -> None:
+        """Replace the index by what ``change`` makes of it, which is asked again whenever another was quicker.
+
+        :raises TokenStoreUnavailable: when others were quicker all the time, or the server does not answer.
+        """
         deadline = self._clock() + INDEX_DEADLINE_S
         for attempt in range(INDEX_ATTEMPTS):
             value, cas_id = node.gets(index)
-            hashes = parse_index(value)
-            if token_hash in hashes:
+            old = parse_index(value)
+            new = change(old)
+            if new == old:
                 return
-            if len(hashes) % PRUNE_EVERY == PRUNE_EVERY - 1:
-                hashes = self._living(hashes)
-            # An index that was deleted since the last try is a revocation: the new one starts from nothing.
-            new = token_store.build_index(hashes, token_hash)
-            stored = node.add(index, new, expire_s) if cas_id is None else node.cas(index, new, cas_id, expire_s)
-            if stored:
+            text = token_store.build_index(new)
+            if node.add(index, text, expire_s) if cas_id is None else node.cas(index, text, cas_id, expire_s):
                 return
             if self._clock() > deadline:
                 break
@@ -258,45 +192,62 @@ class MemcachedStore:
     def _living(self, hashes: Sequence[str]) -> list[str]:
         """Return the hashes whose item exists, and those whose server does not say."""
         gone: set[str] = set()
-        for node, keys in self._by_node(map(token_key, hashes)):
+        for node, group in self._by_node(hashes):
             try:
-                gone |= set(keys) - node.get_many(keys).keys()
+                gone |= set(group) - {_hash_of(key) for key in node.get_many(list(map(token_key, group)))}
             except errors.TokenStoreUnavailable:
                 continue
-        return [token_hash for token_hash in hashes if token_key(token_hash) not in gone]
+        return [token_hash for token_hash in hashes if token_hash not in gone]
+
+    def _list_of(self, hashes: Sequence[str], compute_host: str) -> list[str]:
+        """Return the hashes of tokens for ``compute_host``, and those of which nobody says for which host they are."""
+        others: set[str] = set()
+        for node, group in self._by_node(hashes):
+            try:
+                items = node.get_many(list(map(token_key, group)))
+            except errors.TokenStoreUnavailable:
+                continue
+            others |= {_hash_of(key) for key, item in items.items() if _is_elsewhere(item, compute_host)}
+        return [token_hash for token_hash in hashes if token_hash not in others]
 
     def _delete_items(self, hashes: Sequence[str]) -> int:
         """Delete the items; return how many there were, counting all of a server that does not answer."""
         count = 0
-        for node, keys in self._by_node(map(token_key, hashes)):
+        for node, group in self._by_node(hashes):
             try:
-                count += sum(node.delete(key) for key in keys)
+                count += sum(node.delete(token_key(token_hash)) for token_hash in group)
             except errors.TokenStoreUnavailable:
-                count += len(keys)
+                count += len(group)
         return count
 
-    def _by_node(self, keys: Iterable[str]) -> list[tuple[Node, list[str]]]:
+    def _by_node(self, hashes: Sequence[str]) -> list[tuple[Node, list[str]]]:
+        """Return the hashes by server: one, but for tokens that were made without regard to their instance's slot."""
         groups: dict[str, list[str]] = {}
-        for key in keys:
-            groups.setdefault(self._ring.get_node(key), []).append(key)
+        for token_hash in hashes:
+            groups.setdefault(self._choose(get_hash_slot(token_hash)), []).append(token_hash)
         return [(self._nodes[name], group) for name, group in groups.items()]
 
-    def _node(self, key: str) -> Node:
-        return self._nodes[self._ring.get_node(key)]
+    def _node(self, slot: str) -> Node:
+        return self._nodes[self._choose(slot)]
 
 
 def build_store(conf: cfg.ConfigOpts) -> MemcachedStore:
     """Build the store from the options of [memcache]; nothing is connected yet.
 
-    :raises ConfigInvalid: when ``servers`` is empty, names one twice, or one is not host:port.
+    :raises ConfigInvalid: when ``servers`` is empty, names one twice, or one is not host:port; when the options of TLS
+        or of the login do not do.
     """
     addresses = [parse_server(text) for text in conf.memcache.servers]
     if not addresses:
         raise errors.ConfigInvalid(OPTION, "at least one server is needed")
     if len(set(addresses)) != len(addresses):
         raise errors.ConfigInvalid(OPTION, "a server is listed twice")
+    tls = build_tls_context(conf.memcache)
     return MemcachedStore(
-        {f"{netutils.escape_ipv6(host)}:{port}": MemcachedNode(host, port, conf.memcache) for host, port in addresses}
+        {
+            f"{netutils.escape_ipv6(host)}:{port}": MemcachedNode(host, port, conf.memcache, tls)
+            for host, port in addresses
+        }
     )
 
 
@@ -315,13 +266,13 @@ def parse_server(text: str) -> tuple[str, int]:
     return host.lower(), port
 
 
-def _is_stale(sock: socket.socket) -> bool:
-    """Say whether an idle connection has something to read: its end, or an answer nobody waited for."""
-    poller = select.poll()
-    poller.register(sock, select.POLLIN)
-    return bool(poller.poll(0))
+def _hash_of(key: str) -> str:
+    return key.removeprefix(token_key(""))
 
 
-def _describe(exc: MemcacheError) -> str:
-    text = exc.args[0] if exc.args else "it closed the connection"
-    return text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)
+def _is_elsewhere(item: bytes, compute_host: str) -> bool:
+    """Say whether an item is a console's on another host; what is not Porthole's is not."""
+    try:
+        return token_store.parse_item(item).connect_info.compute_host != compute_host
+    except errors.TokenInvalid:
+        return False

@@ -58,20 +58,26 @@ class MemoryStore:
                 raise errors.TokenInvalid(TokenReason.UNKNOWN)
         return console
 
-    def revoke_instance(self, instance_uuid: str) -> int:
+    def revoke_instance(self, instance_uuid: str, compute_host: str | None = None) -> int:
         """Kill the instance's tokens; see the port."""
         index = token_store.instance_key(instance_uuid)
         with self._lock:
             self._drop_expired()
             hashes = self._read_index(index)
-            self._indexes.pop(index, None)
-            return sum(self._items.pop(token_hash, None) is not None for token_hash in hashes)
+            dead = {token_hash for token_hash in hashes if self._is_of(token_hash, compute_host)}
+            self._indexes[index] = token_store.build_index([item for item in hashes if item not in dead])
+            return sum(self._items.pop(token_hash, None) is not None for token_hash in dead)
 
     def close(self) -> None:
         """Forget everything."""
         with self._lock:
             self._items.clear()
             self._indexes.clear()
+
+    def _is_of(self, token_hash: str, compute_host: str | None) -> bool:
+        if compute_host is None or token_hash not in self._items:
+            return True
+        return token_store.parse_item(self._items[token_hash][1]).connect_info.compute_host == compute_host
 
     def _read_index(self, index: str) -> list[str]:
         return token_store.parse_index(self._indexes.get(index))

@@ -6,15 +6,18 @@ from typing import Any
 
 from porthole_common.context import RequestContext
 from porthole_common.diagnosis import StoreDescription
-from porthole_common.model import ConnectInfo
+from porthole_common.model import ConnectInfo, RevocationReason
 from porthole_common.rpc import Rpc
 
 TOPIC = "consoleauth"
 # 1.0: authorize_console, check_token, delete_tokens_for_instance.
 # 1.1: describe_store.
-VERSION = "1.1"
+# 1.2: compute_host and reason of delete_tokens_for_instance.
+VERSION = "1.2"
 # What users' requests need goes to consoleauths of the version that had it first, so that they may be older.
 _TOKENS = "1.0"
+_DESCRIPTIONS = "1.1"
+_REVOCATIONS = "1.2"
 
 
 class ConsoleAuthAPI:
@@ -25,7 +28,8 @@ class ConsoleAuthAPI:
 
     def __init__(self, rpc: Rpc) -> None:
         self._client = rpc.get_client(TOPIC, _TOKENS)
-        self._describing = rpc.get_client(TOPIC, VERSION)
+        self._describing = rpc.get_client(TOPIC, _DESCRIPTIONS)
+        self._revoking = rpc.get_client(TOPIC, _REVOCATIONS)
 
     def authorize_console(self, context: RequestContext, connect_info: ConnectInfo) -> datetime:
         """Store ``connect_info`` under its token and its instance; return when the token expires (aware, UTC).
@@ -46,12 +50,26 @@ class ConsoleAuthAPI:
         value: dict[str, Any] = self._client.call(context, "check_token", server=server, token=token)
         return ConnectInfo.from_primitive(value)
 
-    def delete_tokens_for_instance(self, context: RequestContext, instance_uuid: str) -> int:
-        """Revoke every token of the instance, publish the revocation, and return how many there were.
+    def delete_tokens_for_instance(
+        self,
+        context: RequestContext,
+        instance_uuid: str,
+        compute_host: str | None = None,
+        reason: RevocationReason = RevocationReason.ENDED,
+    ) -> int:
+        """Revoke the instance's tokens, publish the revocation, and return how many there were.
+
+        With ``compute_host`` only the tokens for a console on that host.
 
         :raises TokenStoreUnavailable: when the store did not confirm it.
         """
-        count: int = self._client.call(context, "delete_tokens_for_instance", instance_uuid=instance_uuid)
+        count: int = self._revoking.call(
+            context,
+            "delete_tokens_for_instance",
+            instance_uuid=instance_uuid,
+            compute_host=compute_host,
+            reason=str(reason),
+        )
         return count
 
     def describe_store(self, context: RequestContext, server: str) -> StoreDescription:

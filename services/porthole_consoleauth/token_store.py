@@ -16,14 +16,15 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from porthole_common import errors
-from porthole_common.model import ConnectInfo, TokenReason, is_uuid
+from porthole_common.model import ConnectInfo, TokenReason, get_slot, get_token_slot, is_uuid
 
 LOG = logging.getLogger(__name__)
-# An index holds 67 bytes per token: far below memcached's 1 MiB for an item, and enough for any number of people at
+# An index holds 70 bytes per token: far below memcached's 1 MiB for an item, and enough for any number of people at
 # one screen. Above it the oldest token of the instance dies, so that a new URL always works.
 MAX_TOKENS_PER_INSTANCE = 200
 # The index is written after the item and must not die before it.
 INDEX_MARGIN_S = 60
+_SHA256_DIGITS = 64
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,11 @@ class TokenStore(Protocol):
         :raises TokenStoreUnavailable: when the store did not answer.
         """
 
-    def revoke_instance(self, instance_uuid: str) -> int:
+    def revoke_instance(self, instance_uuid: str, compute_host: str | None = None) -> int:
         """Kill every token of the instance in one step, and return how many still lived.
+
+        With ``compute_host`` only those that were issued for a console there: the instance may have moved, and have
+        new ones elsewhere by now.
 
         :raises RequestInvalid: when ``instance_uuid`` is not a canonical UUID (the store is not asked).
         :raises TokenStoreUnavailable: when it is not certain that they are dead.
@@ -70,13 +74,30 @@ class TokenStore(Protocol):
 
 
 def hash_token(token: object) -> str:
-    """Return the SHA-256 of a token in hexadecimal: the only form of it that leaves this module.
+    """Return what stands for a token: its slot and its SHA-256, in hexadecimal.
+
+    It is the only form of a token that leaves this module.
 
     :raises TokenInvalid: when ``token`` is not a lower-case canonical UUID; so nothing else becomes a key.
     """
     if not isinstance(token, str) or not is_uuid(token):
         raise errors.TokenInvalid(TokenReason.MALFORMED)
-    return hashlib.sha256(token.encode("ascii")).hexdigest()
+    return get_token_slot(token) + hashlib.sha256(token.encode("ascii")).hexdigest()
+
+
+def get_hash_slot(token_hash: str) -> str:
+    """Return the slot of the token that ``token_hash`` stands for."""
+    return token_hash[:-_SHA256_DIGITS]
+
+
+def get_instance_slot(instance_uuid: object) -> str:
+    """Return the slot of an instance.
+
+    :raises RequestInvalid: when ``instance_uuid`` is not a lower-case canonical UUID.
+    """
+    if not isinstance(instance_uuid, str) or not is_uuid(instance_uuid):
+        raise errors.RequestInvalid("instance_uuid is not a canonical UUID")
+    return get_slot(instance_uuid)
 
 
 def token_key(token_hash: str) -> str:
@@ -133,9 +154,9 @@ def parse_item(item: bytes) -> StoredConsole:
     return StoredConsole(connect_info, value.get("user_id"), value.get("project_id"))
 
 
-def build_index(hashes: Sequence[str], token_hash: str) -> bytes:
-    """Return an index of ``hashes``, oldest first, and ``token_hash``, as a JSON list of bounded length."""
-    return _dump([*hashes, token_hash][-MAX_TOKENS_PER_INSTANCE:])
+def build_index(hashes: Sequence[str], *newer: str) -> bytes:
+    """Return an index of ``hashes``, oldest first, and the ``newer`` ones, as a JSON list of bounded length."""
+    return _dump([*hashes, *newer][-MAX_TOKENS_PER_INSTANCE:])
 
 
 def parse_index(index: bytes | None) -> list[str]:

@@ -99,7 +99,7 @@ class NovncProxyService:
             published.REVOCATIONS_TOPIC,
             server,
             [
-                published.RevocationEndpoint(self._relay.close_instance),
+                published.RevocationEndpoint(self._on_revoked),
                 ProxyEndpoint(conf),
                 PresenceEndpoint(rpc, "novncproxy", conf.host, server),
             ],
@@ -129,6 +129,9 @@ class NovncProxyService:
         self._server.set_context(context)
         self._gate.set_policy(_limits(self._conf), _origins(self._conf))
         LOG.info("Limits, origins and certificates are reread")
+
+    def _on_revoked(self, revocation: published.Revocation) -> None:
+        self._relay.close_instance(revocation.instance_uuid, revocation.compute_host, revocation.reason)
 
     def stop(self) -> None:
         """Close the doors, give open consoles ``graceful_shutdown_timeout`` to end, then end them."""

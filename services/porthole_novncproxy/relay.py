@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from porthole_common.model import ConnectInfo
+from porthole_common.model import ConnectInfo, RevocationReason
 from porthole_novncproxy.admission import Admission
 from porthole_novncproxy.codec import Codec
 from porthole_novncproxy.frames import CloseCode
@@ -26,6 +26,11 @@ LOG = logging.getLogger(__name__)
 _BUFFER_BYTES = 1024 * 1024
 # A revocation is remembered for consoles that were being opened when it came: longer than any opening takes.
 _REVOCATION_MEMORY_S = 1000.0
+# What the close frame says; the console page has longer words for each.
+REVOKED_WORDS = {
+    RevocationReason.ENDED: "The console was revoked",
+    RevocationReason.MOVED: "The instance has moved to another host",
+}
 
 
 class Relay:
@@ -40,7 +45,8 @@ class Relay:
         # One for all sessions: a session that is not being relayed this instant holds no buffer.
         self._buffer = memoryview(bytearray(max(_BUFFER_BYTES, marks.high_bytes)))
         self._sessions: dict[Session, None] = {}
-        self._revoked_at: dict[str, float] = {}
+        # By instance, and host or None for all of them.
+        self._revoked_at: dict[tuple[str, str | None], float] = {}
         self._all_ended = threading.Event()
         self._draining = self._stopping = False
 
@@ -51,9 +57,17 @@ class Relay:
         """
         self._loop.call_soon(lambda: self._open(client, from_client, admission, codec))
 
-    def close_instance(self, instance_uuid: str) -> None:
-        """End every console of the instance with 4401, those that are being opened right now too."""
-        self._loop.call_soon(lambda: self._close_instance(instance_uuid))
+    def close_instance(
+        self,
+        instance_uuid: str,
+        compute_host: str | None = None,
+        reason: RevocationReason = RevocationReason.ENDED,
+    ) -> None:
+        """End every console of the instance with 4401, those that are being opened right now too.
+
+        With ``compute_host`` only those that lead there: an instance that has moved may have others by now.
+        """
+        self._loop.call_soon(lambda: self._close_instance(instance_uuid, compute_host, reason))
 
     def stop(self, drain_timeout_s: float) -> None:
         """Wait ``drain_timeout_s`` for the consoles to end, then end those that are left with 1001."""
@@ -89,8 +103,8 @@ class Relay:
         session.start(admission.first_bytes, from_client)
         if self._stopping:
             session.close(CloseCode.GOING_AWAY, "The console proxy is stopping")
-        elif self._revoked_at.get(info.instance_uuid, 0.0) >= admission.admitted_at:
-            session.close(CloseCode.REVOKED, "The console was revoked")
+        elif self._last_revoked_at(info) >= admission.admitted_at:
+            session.close(CloseCode.REVOKED, REVOKED_WORDS[RevocationReason.ENDED])
 
     def _start_clock(self, codec: Codec, info: ConnectInfo) -> Liveness:
         now = time.monotonic()
@@ -100,13 +114,17 @@ class Relay:
         policy = self._liveness if codec.build_ping() else replace(self._liveness, ping_interval_s=0.0)
         return Liveness(policy, now, expires_at)
 
-    def _close_instance(self, instance_uuid: str) -> None:
+    def _last_revoked_at(self, info: ConnectInfo) -> float:
+        return max(self._revoked_at.get((info.instance_uuid, host), 0.0) for host in (info.compute_host, None))
+
+    def _close_instance(self, instance_uuid: str, compute_host: str | None, reason: RevocationReason) -> None:
         now = time.monotonic()
-        self._revoked_at = {uuid: at for uuid, at in self._revoked_at.items() if now - at < _REVOCATION_MEMORY_S}
-        self._revoked_at[instance_uuid] = now
+        self._revoked_at = {place: at for place, at in self._revoked_at.items() if now - at < _REVOCATION_MEMORY_S}
+        self._revoked_at[instance_uuid, compute_host] = now
         for session in list(self._sessions):
-            if session.connect_info.instance_uuid == instance_uuid:
-                session.close(CloseCode.REVOKED, "The console was revoked")
+            info = session.connect_info
+            if info.instance_uuid == instance_uuid and compute_host in (None, info.compute_host):
+                session.close(CloseCode.REVOKED, REVOKED_WORDS[reason])
 
     def _drain(self) -> None:
         self._draining = True

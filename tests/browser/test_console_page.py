@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from porthole_common.model import RevocationReason
 from porthole_novncproxy.pages import PACKAGE_WEB
+from porthole_novncproxy.relay import REVOKED_WORDS
 from support.browser import Browser, Tab
 from support.console_server import COLOUR, HEIGHT, WIDTH, ConsoleServer, Session
 
@@ -176,6 +178,16 @@ def test_the_end_of_a_session_is_told_in_words(
     assert tab.page.locator("#panel-action").is_visible() == can_retry
     assert tab.page.locator("#reconnect").is_enabled() == can_retry
     assert console_server.probes == []
+
+
+def test_a_guest_that_moved_is_told_in_words(browser: Browser, console_server: ConsoleServer) -> None:
+    """The code is that of a revocation; the words beside it are the proxy's own."""
+    tab, session = connect(browser, console_server)
+    session.close(4401, REVOKED_WORDS[RevocationReason.MOVED])
+    tab.wait_for_text("#state", "Ended")
+    assert tab.text("#panel-title") == "The guest has moved"
+    assert "another host" in tab.text("#panel-reason")
+    assert not tab.page.locator("#panel-action").is_visible()
 
 
 @pytest.mark.parametrize(

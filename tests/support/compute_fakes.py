@@ -15,7 +15,7 @@ from oslo_config import cfg
 from porthole_common import conf as porthole_conf
 from porthole_common import errors
 from porthole_common.diagnosis import Display
-from porthole_common.model import ConsoleType, Instance, Target
+from porthole_common.model import ConsoleType, Instance, RevocationReason, Target
 from porthole_compute.drivers import DriverEvents
 
 TIMEOUT_S = 10
@@ -40,11 +40,13 @@ class RecordedEvents:
     def __init__(self) -> None:
         self.changes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.reasons: dict[str, RevocationReason] = {}
 
     def inventory_changed(self) -> None:
         self.changes.put(None)
 
-    def consoles_ended(self, instance_uuid: str) -> None:
+    def consoles_ended(self, instance_uuid: str, reason: RevocationReason) -> None:
+        self.reasons[instance_uuid] = reason
         self.ended.put(instance_uuid)
 
     def wait_changed(self) -> None:

@@ -20,14 +20,16 @@ class Memcached:
     """Start, stop, pause and ask one memcached; a restart keeps the port and forgets the items.
 
     ``arguments`` are further ones of memcached(1), such as ``["-m", "1"]``; ``host`` is the loopback address.
+    ``speaks_text`` is False for one that wants TLS or a login: then :meth:`command` and what uses it are of no use.
     """
 
-    def __init__(self, arguments: Sequence[str] = (), host: str = "127.0.0.1") -> None:
+    def __init__(self, arguments: Sequence[str] = (), host: str = "127.0.0.1", speaks_text: bool = True) -> None:
         executable = shutil.which("memcached")
         assert executable, "memcached is not installed (see bindep.txt)"
         self.port = free_port()
         self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self._host = host
+        self._speaks_text = speaks_text
         self._directory = Path(tempfile.mkdtemp(prefix="porthole-memcached-"))
         # memcached refuses to run as root without being told whom to become.
         identity = ["-u", "nobody"] if os.geteuid() == 0 else []
@@ -94,6 +96,9 @@ class Memcached:
 
     def _answers(self) -> bool:
         try:
+            if not self._speaks_text:
+                socket.create_connection((self._host, self.port), timeout=10).close()
+                return True
             return self.command("stats").endswith("END\r\n")
         except OSError:
             return False

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from porthole_common import errors
-from porthole_common.model import ConnectInfo, ConsoleType, TokenReason
+from porthole_common.model import ConnectInfo, ConsoleType, TokenReason, build_token
 from porthole_consoleauth.token_store import MAX_TOKENS_PER_INSTANCE, StoredConsole, TokenStore
 
 TTL_S = 300
@@ -129,6 +129,28 @@ class TokenStoreContract:
         store.revoke_instance(revoked)
         assert is_valid(store, token)
 
+    def test_revocation_for_one_host_leaves_the_tokens_for_others(self, store: TokenStore) -> None:
+        """An instance that moved: the host it left may say so when there are consoles on the next one already."""
+        instance_uuid = new_uuid()
+        old, new, old_too = (build_token(instance_uuid) for _ in range(3))
+        for token, host in ((old, "host1"), (new, "host2"), (old_too, "host1")):
+            store.authorize(token, build_console(instance_uuid, compute_host=host), TTL_S)
+        assert store.revoke_instance(instance_uuid, "host1") == 2
+        assert [is_valid(store, token) for token in (old, new, old_too)] == [False, True, False]
+        assert store.revoke_instance(instance_uuid, "host1") == 0
+        assert store.revoke_instance(instance_uuid, "host3") == 0
+        assert is_valid(store, new)
+        assert store.revoke_instance(instance_uuid, "host2") == 1
+        assert not is_valid(store, new)
+
+    def test_a_token_after_a_revocation_for_one_host(self, store: TokenStore) -> None:
+        instance_uuid = new_uuid()
+        old, back = build_token(instance_uuid), build_token(instance_uuid)
+        store.authorize(old, build_console(instance_uuid), TTL_S)
+        store.revoke_instance(instance_uuid, "host1")
+        store.authorize(back, build_console(instance_uuid), TTL_S)
+        assert [is_valid(store, token) for token in (old, back)] == [False, True]
+
     def test_revocation_of_nothing(self, store: TokenStore) -> None:
         assert store.revoke_instance(new_uuid()) == 0
 
@@ -164,7 +186,8 @@ class TokenStoreContract:
         with pytest.raises(errors.RequestInvalid):
             store.authorize(new_uuid(), build_console(new_uuid(), access_url=url), TTL_S)
 
-    def test_fifty_at_once_and_a_revocation(self, store: TokenStore) -> None:
+    @pytest.mark.parametrize("compute_host", [None, "host1"])
+    def test_fifty_at_once_and_a_revocation(self, store: TokenStore, compute_host: str | None) -> None:
         """Whatever was authorized before the revocation began is dead after it; what came later lives."""
         instance_uuid = new_uuid()
         authorized: list[str] = []
@@ -183,7 +206,7 @@ class TokenStoreContract:
             while len(authorized) < 20 and not all(future.done() for future in futures):
                 pass
             earlier = list(authorized)
-            store.revoke_instance(instance_uuid)
+            store.revoke_instance(instance_uuid, compute_host)
             assert not any(is_valid(store, token) for token in earlier)
         for future in futures:
             future.result()

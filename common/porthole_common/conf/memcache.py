@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[memcache]: the token store."""
+"""[memcache]: the token store.
+
+The names of the TLS options and of the login are those of oslo.cache's [cache].
+"""
 
 from oslo_config import cfg
 
@@ -8,11 +11,26 @@ OPTS: list[cfg.Opt] = [
     cfg.ListOpt(
         "servers",
         default=["127.0.0.1:11211"],
-        help="memcached servers as host:port. Every consoleauth must list the same ones in the same order.",
+        help="memcached servers as host:port. Every consoleauth must list the same ones. Each holds its share of the "
+        "instances; while one is down, those have no consoles, and the others are not touched.",
     ),
     cfg.FloatOpt("connect_timeout", default=1.0, min=0.05, max=30, help="Seconds to wait for a connection."),
     cfg.FloatOpt("timeout", default=1.0, min=0.05, max=30, help="Seconds to wait for an answer."),
     cfg.IntOpt("pool_size", default=32, min=1, max=1024, help="Connections to each server, at most."),
+    cfg.BoolOpt(
+        "tls_enabled",
+        default=False,
+        help="Speak TLS to memcached (its option -Z). The certificate and the name in it are always checked.",
+    ),
+    cfg.StrOpt("tls_cafile", help="PEM file with the authorities that sign the servers. Unset: the system's."),
+    cfg.StrOpt("tls_certfile", help="PEM file with this client's certificate, where the servers ask for one."),
+    cfg.StrOpt("tls_keyfile", help="PEM file with that certificate's key. Unset: it stands in ``tls_certfile``."),
+    cfg.StrOpt(
+        "username",
+        help="User of memcached's ASCII authentication (its option -Y). Without TLS whoever listens on the way reads "
+        "it. Unset: none. SASL needs memcached's binary protocol, which is deprecated there and not spoken here.",
+    ),
+    cfg.StrOpt("password", secret=True, help="Password of ``username``."),
 ]
 
 

@@ -12,7 +12,7 @@ from oslo_config import cfg
 
 from porthole_common import errors
 from porthole_common.diagnosis import Display
-from porthole_common.model import ConsoleType, Instance, InstanceState, Target
+from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
 
 # Frozen is a screen too: a paused guest, or one asleep in S3, is what an operator wants to look at.
 _WITH_SCREEN = frozenset({InstanceState.RUNNING, InstanceState.PAUSED, InstanceState.SUSPENDED})
@@ -25,8 +25,8 @@ class DriverEvents(Protocol):
     def inventory_changed(self) -> None:
         """Say that ``list_instances`` would answer differently now."""
 
-    def consoles_ended(self, instance_uuid: str) -> None:
-        """Say that every console of the instance is over: it stopped, left or was removed."""
+    def consoles_ended(self, instance_uuid: str, reason: RevocationReason) -> None:
+        """Say that every console that the instance had here is over: it stopped, left or was removed."""
 
 
 class ComputeDriver(Protocol):

@@ -22,7 +22,7 @@ from oslo_config import cfg
 
 from porthole_common import errors
 from porthole_common.diagnosis import Display
-from porthole_common.model import ConsoleType, Instance, InstanceState, Target
+from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
 from porthole_compute.domain_xml import Domain, DomainXmlInvalid, get_proxy_host, parse_domain
 from porthole_compute.drivers import DriverEvents, get_offered_types, require_screen
 from porthole_compute.drivers.reconnect import Reconnector
@@ -298,9 +298,9 @@ class LibvirtDriver:
             ended = [uuid for uuid, run in self._ran_before.items() if self._running.get(uuid) != run]
             self._ran_before = {}
         for uuid in ended:
-            self._tell_ended(uuid)
+            self._tell_ended(uuid, RevocationReason.ENDED)
 
-    def _on_lifecycle(self, _connection: Any, domain: Any, event: int, _detail: int, _opaque: object) -> None:
+    def _on_lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: object) -> None:
         uuid = domain.UUIDString()
         with self._lock:
             if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
@@ -308,17 +308,18 @@ class LibvirtDriver:
             elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
                 self._running.pop(uuid, None)
         if event in _CONSOLES_END:
-            self._tell_ended(uuid)
+            moved = (event, detail) == (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED)
+            self._tell_ended(uuid, RevocationReason.MOVED if moved else RevocationReason.ENDED)
         self._tell_changed()
 
     def _tell_changed(self) -> None:
         if self._events:
             self._events.inventory_changed()
 
-    def _tell_ended(self, instance_uuid: str) -> None:
-        LOG.info("instance %s runs here no more: its consoles end", instance_uuid)
+    def _tell_ended(self, instance_uuid: str, reason: RevocationReason) -> None:
+        LOG.info("instance %s runs here no more (%s): its consoles end", instance_uuid, reason)
         if self._events:
-            self._events.consoles_ended(instance_uuid)
+            self._events.consoles_ended(instance_uuid, reason)
 
     def _close(self, connection: Any) -> None:
         # Each callback holds a reference, and the last reference the socket. A connection that is lost takes the

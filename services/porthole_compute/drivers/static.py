@@ -18,7 +18,7 @@ from oslo_config import cfg
 
 from porthole_common import errors
 from porthole_common.diagnosis import Display
-from porthole_common.model import ConsoleType, Instance, InstanceState, Target
+from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
 from porthole_compute.drivers import DriverEvents, get_offered_types
 
 LOG = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class StaticDriver:
             return
         for uuid, (_, target) in before.items():
             if uuid not in self._entries or self._entries[uuid][1] != target:
-                self._events.consoles_ended(uuid)
+                self._events.consoles_ended(uuid, RevocationReason.ENDED)
         self._events.inventory_changed()
 
     def stop(self) -> None:

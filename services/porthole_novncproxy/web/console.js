@@ -138,7 +138,7 @@ async function settle(session, url, code, reason) {
     if (session.security !== undefined) {
         showEnd('refused', wordsFor('security'), session.security);
     } else if (session.opened && code !== 1006) {
-        const words = code === 1005 ? wordsFor('notUnderstood') : wordsForClose(code);
+        const words = code === 1005 ? wordsFor('notUnderstood') : wordsForClose(code, reason);
         showEnd('ended', words, reason ? `${code}: ${reason}` : '');
     } else {
         setState('connecting', 'Asking the proxy why…');

@@ -118,6 +118,14 @@ const CLOSES = {
 };
 CLOSES[1009] = CLOSES[1002];
 
+// The same code for two ends that people act on differently: what the proxy says beside it tells them apart.
+const MOVED = {
+    title: 'The guest has moved',
+    reason: 'It runs on another host now, and this session led to the one it left. The guest itself was not interrupted.',
+    next: NEW_LINK,
+    retry: false,
+};
+
 const OTHERS = {
     noToken: {
         title: 'This address has no console in it',
@@ -178,5 +186,6 @@ const UNKNOWN = {
 };
 
 export const wordsForRefusal = (code) => REFUSALS[code] ?? UNKNOWN;
-export const wordsForClose = (code) => CLOSES[code] ?? OTHERS.lost;
+export const wordsForClose = (code, reason = '') =>
+    (code === 4401 && reason.includes('moved') ? MOVED : CLOSES[code] ?? OTHERS.lost);
 export const wordsFor = (name) => OTHERS[name];

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -8,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porthole_common.model import ConnectInfo, ConsoleType, Instance, InstanceState, Target, is_uuid
+from porthole_common.model import (
+    ConnectInfo,
+    ConsoleType,
+    Instance,
+    InstanceState,
+    Target,
+    build_token,
+    get_slot,
+    get_token_slot,
+    is_uuid,
+)
 
 UUID = "7f3a5c1e-0b1d-4c2e-9f00-aabbccddeeff"
 INFO = ConnectInfo(
@@ -132,3 +143,13 @@ def test_instance_needs_its_keys(key: str) -> None:
     del value[key]
     with pytest.raises(KeyError):
         Instance.from_primitive(value)
+
+
+@given(st.uuids(version=4).map(str))
+def test_a_token_is_a_random_uuid_that_bears_its_instances_slot(instance_uuid: str) -> None:
+    first, second = build_token(instance_uuid), build_token(instance_uuid)
+    for token in (first, second):
+        assert is_uuid(token)
+        assert uuid.UUID(token).version == 4
+        assert get_token_slot(token) == get_slot(instance_uuid)
+    assert first[3:] != second[3:]

@@ -8,7 +8,7 @@ import pytest
 
 from porthole_common import errors
 from porthole_common.diagnosis import Display
-from porthole_common.model import ConsoleType, Instance, InstanceState, Target
+from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
 from porthole_compute.drivers.libvirt_host import LibvirtDriver, read_state
 from support.compute_fakes import (
     OTHER_UUID,
@@ -232,7 +232,21 @@ def test_an_inventory_that_breaks_off_is_none(driver: LibvirtDriver, hypervisor:
 def test_what_ends_consoles(driver: LibvirtDriver, hypervisor: Hypervisor, events: RecordedEvents, event: int) -> None:
     hypervisor.connection.send_lifecycle(UUID, event)
     assert events.wait_ended() == UUID
+    assert events.reasons == {UUID: RevocationReason.ENDED}
     events.wait_changed()
+
+
+def test_a_guest_that_migrated_away_has_moved(
+    driver: LibvirtDriver, hypervisor: Hypervisor, events: RecordedEvents
+) -> None:
+    detail = libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED
+    hypervisor.connection.send_lifecycle(UUID, libvirt.VIR_DOMAIN_EVENT_STOPPED, detail)
+    assert events.wait_ended() == UUID
+    assert events.reasons == {UUID: RevocationReason.MOVED}
+    # The same number means something else of another event.
+    hypervisor.connection.send_lifecycle(OTHER_UUID, libvirt.VIR_DOMAIN_EVENT_CRASHED, detail)
+    assert events.wait_ended() == OTHER_UUID
+    assert events.reasons[OTHER_UUID] is RevocationReason.ENDED
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from oslo_config import cfg
 
 from porthole_common import errors, service
 from porthole_common.context import RequestContext
-from porthole_common.model import ConsoleType, Target
+from porthole_common.model import ConsoleType, RevocationReason, Target
 from porthole_common.published import INVENTORY_TOPIC, Inventory, InventoryEndpoint
 from porthole_common.rpc import Rpc, expected_exceptions
 from porthole_common.rpc import Target as RpcTarget
@@ -20,6 +20,7 @@ from porthole_compute.drivers.static import StaticDriver
 from porthole_compute.main import PROGRAM, ComputeService, build, build_driver, build_standalone
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import TOPIC as CONSOLEAUTH_TOPIC
+from porthole_consoleauth.rpcapi import VERSION as CONSOLEAUTH_VERSION
 from support.bus import fake_bus
 from support.compute_fakes import OTHER_UUID, TIMEOUT_S, UUID, FakeDriver, make_conf
 
@@ -29,14 +30,16 @@ CONTEXT = RequestContext(overwrite=False)
 class RecordedConsoleauth:
     """Consoleauth's endpoint, as far as compute calls it."""
 
-    target = RpcTarget(version="1.0")
+    target = RpcTarget(version=CONSOLEAUTH_VERSION)
 
-    def __init__(self, revoked: "queue.SimpleQueue[str]") -> None:
+    def __init__(self, revoked: "queue.SimpleQueue[tuple[str, str, str]]") -> None:
         self._revoked = revoked
 
     @expected_exceptions(errors.PortholeError)
-    def delete_tokens_for_instance(self, context: RequestContext, instance_uuid: str) -> int:
-        self._revoked.put(instance_uuid)
+    def delete_tokens_for_instance(
+        self, context: RequestContext, instance_uuid: str, compute_host: str, reason: str
+    ) -> int:
+        self._revoked.put((instance_uuid, compute_host, reason))
         return 1
 
 
@@ -46,7 +49,7 @@ class Bus:
     def __init__(self, rpc: Rpc) -> None:
         self.rpc = rpc
         self.inventories: queue.SimpleQueue[Inventory] = queue.SimpleQueue()
-        self.revoked: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.revoked: queue.SimpleQueue[tuple[str, str, str]] = queue.SimpleQueue()
         self._servers = [
             self.rpc.get_server(INVENTORY_TOPIC, "api1", [InventoryEndpoint(self.inventories.put)]),
             self.rpc.get_server(CONSOLEAUTH_TOPIC, "node1", [RecordedConsoleauth(self.revoked)]),
@@ -106,8 +109,8 @@ def test_an_inventory_at_start_when_asked_and_on_change(compute: ComputeService,
 
 def test_consoles_that_ended_are_revoked(compute: ComputeService, bus: Bus, driver: FakeDriver) -> None:
     assert driver.events
-    driver.events.consoles_ended(OTHER_UUID)
-    assert bus.revoked.get(timeout=TIMEOUT_S) == OTHER_UUID
+    driver.events.consoles_ended(OTHER_UUID, RevocationReason.MOVED)
+    assert bus.revoked.get(timeout=TIMEOUT_S) == (OTHER_UUID, "node1", "moved")
 
 
 def test_reload_and_stop_reach_the_driver(compute: ComputeService, driver: FakeDriver) -> None:

@@ -9,9 +9,12 @@ import pytest
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.model import RevocationReason
 from porthole_compute.revocation import Revoker
 from support.compute_fakes import OTHER_UUID, TIMEOUT_S, UUID
 
+HOST = "host1"
+MOVED = RevocationReason.MOVED
 DOWN = errors.TokenStoreUnavailable("down")
 
 
@@ -25,8 +28,11 @@ class Consoleauth:
         self.gate = threading.Event()
         self.gate.set()
 
-    def delete_tokens_for_instance(self, context: RequestContext, instance_uuid: str) -> int:
+    def delete_tokens_for_instance(
+        self, context: RequestContext, instance_uuid: str, compute_host: str | None, reason: RevocationReason
+    ) -> int:
         assert context.is_admin
+        assert (compute_host, reason) == (HOST, MOVED)
         self.calls.put(instance_uuid)
         self.gate.wait(TIMEOUT_S)
         if instance_uuid in self.failing:
@@ -45,7 +51,7 @@ def consoleauth() -> Consoleauth:
 
 @pytest.fixture
 def revoker(consoleauth: Consoleauth) -> Iterator[Revoker]:
-    revoker = Revoker(consoleauth, first_retry_s=0.001, last_retry_s=0.002, max_pending=3)
+    revoker = Revoker(HOST, consoleauth, first_retry_s=0.001, last_retry_s=0.002, max_pending=3)
     yield revoker
     consoleauth.failing.clear()
     revoker.stop(TIMEOUT_S)
@@ -53,18 +59,18 @@ def revoker(consoleauth: Consoleauth) -> Iterator[Revoker]:
 
 def test_each_instance_is_revoked(revoker: Revoker, consoleauth: Consoleauth) -> None:
     revoker.start()
-    revoker.revoke(UUID)
+    revoker.revoke(UUID, MOVED)
     assert consoleauth.next() == UUID
-    revoker.revoke(OTHER_UUID)
+    revoker.revoke(OTHER_UUID, MOVED)
     assert consoleauth.next() == OTHER_UUID
 
 
 def test_revoke_waits_for_nobody(revoker: Revoker, consoleauth: Consoleauth) -> None:
     consoleauth.gate.clear()
     revoker.start()
-    revoker.revoke(UUID)
+    revoker.revoke(UUID, MOVED)
     assert consoleauth.next() == UUID
-    revoker.revoke(OTHER_UUID)
+    revoker.revoke(OTHER_UUID, MOVED)
     assert consoleauth.revoked == []
     consoleauth.gate.set()
     assert consoleauth.next() == OTHER_UUID
@@ -76,7 +82,7 @@ def test_what_fails_is_tried_until_it_works_and_logged_once(
     caplog.set_level(logging.INFO)
     consoleauth.failing[UUID] = DOWN
     revoker.start()
-    revoker.revoke(UUID)
+    revoker.revoke(UUID, MOVED)
     assert [consoleauth.next() for _ in range(5)] == [UUID] * 5
     del consoleauth.failing[UUID]
     revoker.stop(TIMEOUT_S)
@@ -90,16 +96,30 @@ def test_no_error_ends_the_thread_or_holds_up_others(
 ) -> None:
     consoleauth.failing[UUID] = error
     revoker.start()
-    revoker.revoke(UUID)
+    revoker.revoke(UUID, MOVED)
     assert consoleauth.next() == UUID
-    revoker.revoke(OTHER_UUID)
+    revoker.revoke(OTHER_UUID, MOVED)
     while consoleauth.next() != OTHER_UUID:
         pass
 
 
+def test_a_new_one_does_not_wait_for_the_next_try_of_those_that_failed(consoleauth: Consoleauth) -> None:
+    """One memcached of several may be down for hours; the instances of the others are revoked at once."""
+    patient = Revoker(HOST, consoleauth, first_retry_s=3600, last_retry_s=3600)
+    consoleauth.failing[UUID] = DOWN
+    patient.start()
+    patient.revoke(UUID, MOVED)
+    assert consoleauth.next() == UUID
+    patient.revoke(OTHER_UUID, MOVED)
+    assert consoleauth.next() == OTHER_UUID
+    consoleauth.failing.clear()
+    patient.stop(TIMEOUT_S)
+    assert consoleauth.revoked == [OTHER_UUID, UUID]
+
+
 def test_an_instance_waits_once(revoker: Revoker, consoleauth: Consoleauth) -> None:
     for _ in range(10):
-        revoker.revoke(UUID)
+        revoker.revoke(UUID, MOVED)
     assert revoker.revoke_pending()
     assert consoleauth.revoked == [UUID]
 
@@ -107,26 +127,26 @@ def test_an_instance_waits_once(revoker: Revoker, consoleauth: Consoleauth) -> N
 def test_an_instance_that_ends_again_meanwhile_is_revoked_again(revoker: Revoker, consoleauth: Consoleauth) -> None:
     consoleauth.gate.clear()
     revoker.start()
-    revoker.revoke(UUID)
+    revoker.revoke(UUID, MOVED)
     assert consoleauth.next() == UUID
-    revoker.revoke(UUID)
+    revoker.revoke(UUID, MOVED)
     consoleauth.gate.set()
     assert consoleauth.next() == UUID
 
 
 def test_what_waits_is_bounded(revoker: Revoker, consoleauth: Consoleauth, caplog: pytest.LogCaptureFixture) -> None:
     for uuid in "abcd":
-        revoker.revoke(uuid)
+        revoker.revoke(uuid, MOVED)
     assert "instance a are left to expire" in caplog.text
     assert revoker.revoke_pending()
     assert consoleauth.revoked == ["b", "c", "d"]
 
 
 def test_stop_tries_once_more(revoker: Revoker, consoleauth: Consoleauth, caplog: pytest.LogCaptureFixture) -> None:
-    slow = Revoker(consoleauth, first_retry_s=3600)
+    slow = Revoker(HOST, consoleauth, first_retry_s=3600)
     consoleauth.failing[UUID] = DOWN
     slow.start()
-    slow.revoke(UUID)
+    slow.revoke(UUID, MOVED)
     assert consoleauth.next() == UUID
     slow.stop(TIMEOUT_S)
     assert consoleauth.next() == UUID

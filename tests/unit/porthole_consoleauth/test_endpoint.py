@@ -10,7 +10,8 @@ import pytest
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
-from porthole_common.model import ConnectInfo, ConsoleType, TokenReason
+from porthole_common.model import ConnectInfo, ConsoleType, RevocationReason, TokenReason
+from porthole_common.published import Revocation
 from porthole_consoleauth import endpoint as endpoint_module
 from porthole_consoleauth import rpcapi
 from porthole_consoleauth.endpoint import ConsoleAuthEndpoint
@@ -38,13 +39,13 @@ class Publisher:
     """Notes what is published, or finds no broker."""
 
     def __init__(self) -> None:
-        self.published: list[str] = []
+        self.published: list[Revocation] = []
         self.broken = False
 
-    def publish(self, context: RequestContext, instance_uuid: str) -> None:
+    def publish(self, context: RequestContext, revocation: Revocation) -> None:
         if self.broken:
             raise errors.RpcUnavailable("porthole.revocations", "revoke_instance")
-        self.published.append(instance_uuid)
+        self.published.append(revocation)
 
 
 @pytest.fixture
@@ -119,13 +120,13 @@ def test_a_malformed_token(endpoint: ConsoleAuthEndpoint, token: object) -> None
 def test_revocation_is_published(endpoint: ConsoleAuthEndpoint, publisher: Publisher) -> None:
     endpoint.authorize_console(context(), **arguments())
     assert endpoint.delete_tokens_for_instance(context(), instance_uuid=INSTANCE) == 1
-    assert publisher.published == [INSTANCE]
+    assert publisher.published == [Revocation(INSTANCE)]
     assert isinstance(refused(endpoint.check_token, token=TOKEN), errors.TokenInvalid)
 
 
 def test_revocation_of_nothing_is_published_too(endpoint: ConsoleAuthEndpoint, publisher: Publisher) -> None:
     assert endpoint.delete_tokens_for_instance(context(), instance_uuid=INSTANCE) == 0
-    assert publisher.published == [INSTANCE]
+    assert publisher.published == [Revocation(INSTANCE)]
 
 
 def test_a_revocation_that_cannot_be_published_still_kills_and_can_be_repeated(
@@ -137,7 +138,30 @@ def test_a_revocation_that_cannot_be_published_still_kills_and_can_be_repeated(
     assert isinstance(refused(endpoint.check_token, token=TOKEN), errors.TokenInvalid)
     publisher.broken = False
     endpoint.delete_tokens_for_instance(context(), instance_uuid=INSTANCE)
-    assert publisher.published == [INSTANCE]
+    assert publisher.published == [Revocation(INSTANCE)]
+
+
+def test_a_revocation_for_one_host(endpoint: ConsoleAuthEndpoint, publisher: Publisher) -> None:
+    """What the instance has elsewhere by now is not touched, and the proxies hear for which host it is, and why."""
+    endpoint.authorize_console(context(), **arguments())
+    for host, count in (("host2", 0), ("host1", 1)):
+        values = {"instance_uuid": INSTANCE, "compute_host": host, "reason": "moved"}
+        assert endpoint.delete_tokens_for_instance(context(), **values) == count
+    assert publisher.published == [Revocation(INSTANCE, h, RevocationReason.MOVED) for h in ("host2", "host1")]
+    assert isinstance(refused(endpoint.check_token, token=TOKEN), errors.TokenInvalid)
+
+
+class StoreThatIsDown(MemoryStore):
+    def revoke_instance(self, instance_uuid: str, compute_host: str | None = None) -> int:
+        raise errors.TokenStoreUnavailable("down")
+
+
+def test_a_store_that_is_down_keeps_no_session_open(publisher: Publisher) -> None:
+    """The proxies are told all the same, and the caller that it is not done."""
+    endpoint = ConsoleAuthEndpoint(StoreThatIsDown(), publisher, TTL_S, lambda: make_vitals("host1"))
+    error = refused(endpoint.delete_tokens_for_instance, instance_uuid=INSTANCE)
+    assert isinstance(error, errors.TokenStoreUnavailable)
+    assert publisher.published == [Revocation(INSTANCE)]
 
 
 def test_a_bad_instance_is_not_published(endpoint: ConsoleAuthEndpoint, publisher: Publisher) -> None:
@@ -211,7 +235,8 @@ def test_what_the_client_sends_is_what_the_endpoint_takes() -> None:
     client.delete_tokens_for_instance(context(), INSTANCE)
     client.describe_store(context(), "host1")
     assert [method for method, _ in rpc.calls] == CLIENT_METHODS
-    assert rpc.versions.pop("describe_store") == rpcapi.VERSION
+    assert rpc.versions.pop("describe_store") == "1.1"
+    assert rpc.versions.pop("delete_tokens_for_instance") == rpcapi.VERSION
     # An api that is newer than its consoleauths must go on giving out consoles.
     assert set(rpc.versions.values()) == {"1.0"}
     for method, values in rpc.calls:

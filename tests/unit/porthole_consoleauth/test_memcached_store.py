@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
 from porthole_common import errors
+from porthole_common.model import build_token
 from porthole_consoleauth import memcached_store, token_store
-from porthole_consoleauth.memcached_store import MemcachedNode, MemcachedStore, build_store, parse_server
+from porthole_consoleauth.memcached_store import MemcachedStore, build_store, parse_server
 from support.fake_memcached import FakeNode
 from support.token_store_contract import TTL_S, TokenStoreContract, build_console, is_valid, new_uuid
 
@@ -272,21 +272,62 @@ def three() -> dict[str, FakeNode]:
     return {f"host{number}:1": FakeNode() for number in range(3)}
 
 
+def authorize_many(store: MemcachedStore, count: int) -> dict[str, str]:
+    """Return ``{token: instance}`` of so many instances, with a token as compute makes it for each."""
+    tokens = {}
+    for instance_uuid in (new_uuid() for _ in range(count)):
+        token = build_token(instance_uuid)
+        store.authorize(token, build_console(instance_uuid), TTL_S)
+        tokens[token] = instance_uuid
+    return tokens
+
+
 def test_keys_spread_over_the_servers_and_stay_there(three: dict[str, FakeNode]) -> None:
-    instances = [new_uuid() for _ in range(30)]
-    for instance_uuid in instances:
-        MemcachedStore(three).authorize(new_uuid(), build_console(instance_uuid), TTL_S)
+    tokens = authorize_many(MemcachedStore(three), 30)
     assert all(node.living() for node in three.values())
     shuffled = MemcachedStore(dict(reversed(three.items())))
-    assert all(shuffled.revoke_instance(instance_uuid) == 1 for instance_uuid in instances)
+    assert all(shuffled.revoke_instance(instance_uuid) == 1 for instance_uuid in tokens.values())
 
 
-def test_no_other_server_stands_in_for_one_that_is_down(three: dict[str, FakeNode]) -> None:
-    """Its indexes would come back with it, and with them tokens that were revoked meanwhile."""
+def test_instances_spread_evenly(three: dict[str, FakeNode]) -> None:
+    """In keys: two of each instance, and all that one server of three has is about a third."""
+    authorize_many(MemcachedStore(three), 900)
+    assert all(2 * 240 < len(node.living()) < 2 * 360 for node in three.values())
+
+
+def test_all_of_an_instance_lives_on_one_server(three: dict[str, FakeNode]) -> None:
+    """So whoever loses one server loses its share of the instances, and of the others neither tokens nor indexes."""
     store = MemcachedStore(three)
-    tokens = {new_uuid(): new_uuid() for _ in range(30)}
+    instance_uuid = new_uuid()
+    for _ in range(30):
+        store.authorize(build_token(instance_uuid), build_console(instance_uuid), TTL_S)
+    assert sorted(len(node.living()) for node in three.values()) == [0, 0, 31]
+
+
+def test_the_loss_of_a_server_costs_its_share_and_no_more(three: dict[str, FakeNode]) -> None:
+    """What it has is unavailable, never unknown; the tokens of all others open, new ones are issued, old ones die."""
+    store = MemcachedStore(three)
+    tokens = authorize_many(store, 60)
+    lost = three["host0:1"]
+    shared = {token: instance for token, instance in tokens.items() if index_of(lost, instance)}
+    lost.down = True
     for token, instance_uuid in tokens.items():
-        store.authorize(token, build_console(instance_uuid), TTL_S)
+        if token in shared:
+            with pytest.raises(errors.TokenStoreUnavailable):
+                store.check(token)
+            with pytest.raises(errors.TokenStoreUnavailable):
+                store.revoke_instance(instance_uuid)
+        else:
+            store.authorize(build_token(instance_uuid), build_console(instance_uuid), TTL_S)
+            assert is_valid(store, token)
+            assert store.revoke_instance(instance_uuid) == 2
+    assert 5 < len(shared) < 35
+
+
+def test_a_server_that_comes_back_revives_nothing(three: dict[str, FakeNode]) -> None:
+    """Without its memory what it had is unknown; with it, what was revoked meanwhile was never said to be."""
+    store = MemcachedStore(three)
+    tokens = authorize_many(store, 30)
     down = three["host0:1"]
     down.down = True
     unsaid = []
@@ -297,7 +338,50 @@ def test_no_other_server_stands_in_for_one_that_is_down(three: dict[str, FakeNod
             unsaid.append(token)
     down.down = False
     assert unsaid
+    # The caller repeats what it was not confirmed.
     assert [token for token in tokens if is_valid(store, token)] == unsaid
+    assert all(store.revoke_instance(tokens[token]) == 1 for token in unsaid)
+    assert not any(is_valid(store, token) for token in tokens)
+    down.close()
+    assert not any(is_valid(store, token) for token in tokens)
+
+
+def test_a_token_that_bears_another_slot(three: dict[str, FakeNode]) -> None:
+    """A compute of before slots makes those: item and index are on two servers, and all rules hold."""
+    store = MemcachedStore(three, pause=no_pause)
+    instance_uuid, tokens = new_uuid(), [new_uuid() for _ in range(40)]
+    for token in tokens:
+        store.authorize(token, build_console(instance_uuid), TTL_S)
+    assert all(node.living() for node in three.values())
+    assert all(is_valid(store, token) for token in tokens)
+    assert store.revoke_instance(instance_uuid, "host2") == 0
+    assert store.revoke_instance(instance_uuid, "host1") == 40
+    assert not any(is_valid(store, token) for token in tokens)
+
+
+def test_an_authorize_in_the_midst_of_a_revocation_for_one_host(store: MemcachedStore, node: FakeNode) -> None:
+    instance_uuid = new_uuid()
+    early, late, new = (build_token(instance_uuid) for _ in range(3))
+    store.authorize(early, build_console(instance_uuid), TTL_S)
+
+    def authorize_others() -> None:
+        store.authorize(late, build_console(instance_uuid), TTL_S)
+        store.authorize(new, build_console(instance_uuid, compute_host="host2"), TTL_S)
+
+    once(node, "cas", authorize_others)
+    assert store.revoke_instance(instance_uuid, "host1") == 2
+    assert [is_valid(store, token) for token in (early, late, new)] == [False, False, True]
+
+
+def test_a_token_of_which_nobody_says_for_which_host_it_is_dies(store: MemcachedStore, node: FakeNode) -> None:
+    instance_uuid = new_uuid()
+    lost, garbled = build_token(instance_uuid), build_token(instance_uuid)
+    for token in (lost, garbled):
+        store.authorize(token, build_console(instance_uuid, compute_host="host2"), TTL_S)
+    node.drop(item_key(lost))
+    node.set(item_key(garbled), b"garbage", TTL_S)
+    store.revoke_instance(instance_uuid, "host1")
+    assert index_of(node, instance_uuid) == []
 
 
 def test_pruning_does_not_need_every_server(three: dict[str, FakeNode]) -> None:
@@ -361,31 +445,3 @@ def test_a_bad_list_of_servers_names_the_option(servers: list[str]) -> None:
 
 def test_building_the_store_connects_to_nothing() -> None:
     build_store(build_conf(servers=["192.0.2.1:11211", "[2001:db8::1]:11211"])).close()
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    """A port of this process: what stands behind it never answers, and the test decides when it breaks off."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        yield sock
-
-
-def test_a_thread_waits_no_longer_than_the_timeout_for_a_connection() -> None:
-    node = MemcachedNode("192.0.2.1", 11211, build_conf(pool_size=1, timeout=0.05).memcache)
-    node._free.get_nowait()
-    with pytest.raises(errors.TokenStoreUnavailable, match="in use"):
-        node.get("key")
-
-
-def test_a_server_that_does_not_answer(listener: socket.socket) -> None:
-    node = MemcachedNode("127.0.0.1", listener.getsockname()[1], build_conf(timeout=0.05).memcache)
-    with pytest.raises(errors.TokenStoreUnavailable, match="no answer in time"):
-        node.get("key")
-    node.close()
-
-
-def test_a_server_that_refuses_connections(listener: socket.socket) -> None:
-    port = listener.getsockname()[1]
-    listener.close()
-    with pytest.raises(errors.TokenStoreUnavailable, match="refused"):
-        MemcachedNode("127.0.0.1", port, build_conf().memcache).get("key")

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from porthole_common.model import ConnectInfo, ConsoleType
+from porthole_common.model import ConnectInfo, ConsoleType, RevocationReason
 from porthole_novncproxy.admission import Admission
 from porthole_novncproxy.codec import RawCodec, WebSocketCodec
 from porthole_novncproxy.liveness import LivenessPolicy
@@ -23,13 +23,22 @@ class House:
         self.released = []
         self.sockets = []
 
-    def open(self, instance="i-1", admitted_at=1e-9, codec=None, first_bytes=b"RFB", expires_at=None, run=True):
+    def open(
+        self,
+        instance="i-1",
+        admitted_at=1e-9,
+        codec=None,
+        first_bytes=b"RFB",
+        expires_at=None,
+        run=True,
+        host="h",
+    ):
         client, far_client = socket.socketpair()
         server, far_server = socket.socketpair()
         self.sockets += [client, far_client, server, far_server]
         for sock in (far_client, far_server):
             sock.setblocking(False)
-        info = ConnectInfo(instance, ConsoleType.NOVNC, "192.0.2.1", 5900, "http://x/", "h", expires_at=expires_at)
+        info = ConnectInfo(instance, ConsoleType.NOVNC, "192.0.2.1", 5900, "http://x/", host, expires_at=expires_at)
         release = self.released.append
         admission = Admission(info, server, first_bytes, "192.0.2.7", admitted_at, lambda: release(instance))
         self.relay.open(client, b"", admission, codec or WebSocketCodec())
@@ -131,15 +140,33 @@ def test_a_console_that_was_admitted_after_the_revocation_stays_open(house):
     assert heard(client) == (b"\x82\x03RFB", False)
 
 
+def close_reason(sock):
+    data, _ended = heard(sock)
+    return data[data.index(b"\x88") + 4 :].decode()
+
+
+def test_a_move_ends_the_consoles_of_the_host_that_was_left(house):
+    """The instance may have some on the next one already; they open there, before and after."""
+    old, _ = house.open(host="old")
+    new, _ = house.open(host="new")
+    house.relay.close_instance("i-1", "old", RevocationReason.MOVED)
+    house.loop.run_soon()
+    late_old, _ = house.open(host="old")
+    late_new, _ = house.open(host="new")
+    assert close_reason(old) == "The instance has moved to another host"
+    assert close_code(late_old) == 4401
+    assert heard(new) == heard(late_new) == (b"\x82\x03RFB", False)
+
+
 def test_revocations_are_not_remembered_for_ever(house):
     for number in range(1000):
         house.relay.close_instance(f"i-{number}")
     house.loop.run_soon()
-    aged = {uuid: at - 1000 for uuid, at in house.relay._revoked_at.items()}
+    aged = {place: at - 1000 for place, at in house.relay._revoked_at.items()}
     house.relay._revoked_at = aged
     house.relay.close_instance("i-last")
     house.loop.run_soon()
-    assert set(house.relay._revoked_at) == {"i-last"}
+    assert set(house.relay._revoked_at) == {("i-last", None)}
 
 
 def stop_in_a_thread(house, drain_timeout_s=0.0):

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One memcached server, over plain TCP or TLS: the only module that imports pymemcache.
+
+Why not pymemcache's HashClient, which does servers, pools and failover: it lets others stand in for a server that is
+down, so that one which comes back with what it held would revive tokens that were revoked meanwhile; and turned off,
+it answers "no such key" for a server that it has given up for a while. Here a server answers or is unavailable.
+Called by :mod:`porthole_consoleauth.memcached_store`.
+"""
+
+import contextlib
+import logging
+import queue
+import re
+import select
+import socket
+import ssl
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from oslo_config import cfg
+from oslo_utils import netutils
+from pymemcache.client.base import Client
+from pymemcache.client.rendezvous import RendezvousHash
+from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
+
+from porthole_common import errors
+
+LOG = logging.getLogger(__name__)
+# What one word of memcached's login may hold: no blank, which parts user and password, and no end of line.
+_WORD = re.compile(r"[!-~]+", re.ASCII)
+
+
+def build_tls_context(conf: cfg.ConfigOpts) -> ssl.SSLContext | None:
+    """Return how connections are encrypted by the group [memcache], or None for plain TCP.
+
+    The server's certificate and the name in it are always checked.
+
+    :raises ConfigInvalid: when a file does not do.
+    """
+    if not conf.tls_enabled:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=conf.tls_cafile)
+    except OSError as exc:
+        raise errors.ConfigInvalid("[memcache] tls_cafile", exc.strerror or str(exc)) from exc
+    if conf.tls_certfile:
+        try:
+            # OpenSSL would ask for a passphrase on a terminal, where nobody is.
+            context.load_cert_chain(conf.tls_certfile, conf.tls_keyfile, password="")
+        except OSError as exc:
+            raise errors.ConfigInvalid("[memcache] tls_certfile, tls_keyfile", exc.strerror or str(exc)) from exc
+    return context
+
+
+def build_login(conf: cfg.ConfigOpts) -> bytes | None:
+    """Return what says who we are, the value of memcached(1) ``-Y``'s first command; None where nobody asks.
+
+    :raises ConfigInvalid: when user or password is missing, or holds what memcached cannot take.
+    """
+    if not conf.username and not conf.password:
+        return None
+    if not conf.username or not conf.password:
+        raise errors.ConfigInvalid("[memcache] username, password", "one is of no use without the other")
+    if not (_WORD.fullmatch(conf.username) and _WORD.fullmatch(conf.password)):
+        raise errors.ConfigInvalid("[memcache] username, password", "memcached takes visible ASCII without blanks")
+    return f"{conf.username} {conf.password}".encode()
+
+
+def build_ring(names: Iterable[str]) -> Callable[[str], str]:
+    """Return the function that says on which of the servers ``names`` a key lives (rendezvous hashing).
+
+    It does not depend on their order, and a name more or less moves no key between the others.
+    """
+    ring = RendezvousHash(sorted(names))
+    choose: Callable[[str], str] = ring.get_node
+    return choose
+
+
+class MemcachedNode:
+    """The connections to one server: at most ``pool_size``, each used by one thread at a time.
+
+    pymemcache's own PooledClient raises when all connections are taken, and hands out connections that the
+    server has closed meanwhile; here a thread waits for one, and a closed one is opened again before it is used.
+    """
+
+    def __init__(self, host: str, port: int, conf: cfg.ConfigOpts, tls: ssl.SSLContext | None = None) -> None:
+        """Prepare; ``conf`` is the group [memcache], and ``tls`` of :func:`build_tls_context`.
+
+        :raises ConfigInvalid: when user and password do not do.
+        """
+        self._address = (host, port)
+        self._connect_timeout_s: float = conf.connect_timeout
+        self._timeout_s: float = conf.timeout
+        self._tls = tls
+        self._login = build_login(conf)
+        self._free: queue.LifoQueue[Client] = queue.LifoQueue()
+        for _ in range(conf.pool_size):
+            self._free.put(Client(self._address, default_noreply=False))
+
+    def get(self, key: str) -> bytes | None:
+        """Return the value; None when there is none."""
+        value: bytes | None = self._run("get", key)
+        return value
+
+    def gets(self, key: str) -> tuple[bytes | None, bytes | None]:
+        """Return the value and its compare-and-set id."""
+        pair: tuple[bytes | None, bytes | None] = self._run("gets", key)
+        return pair
+
+    def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """Return the values there are."""
+        values: dict[str, bytes] = self._run("get_many", keys)
+        return values
+
+    def set(self, key: str, value: bytes, expire_s: int) -> bool:
+        """Write; say whether it was stored."""
+        return self._run("set", key, value, expire_s) is True
+
+    def add(self, key: str, value: bytes, expire_s: int) -> bool:
+        """Write unless there is a value; say whether it was stored."""
+        return self._run("add", key, value, expire_s) is True
+
+    def cas(self, key: str, value: bytes, cas_id: bytes, expire_s: int) -> bool:
+        """Write if unchanged; say whether it was stored."""
+        return self._run("cas", key, value, cas_id, expire_s) is True
+
+    def delete(self, key: str) -> bool:
+        """Delete; say whether there was a value."""
+        return self._run("delete", key) is True
+
+    def probe(self) -> None:
+        """Ask for the version."""
+        self._run("version")
+
+    def close(self) -> None:
+        """Close the connections that no thread uses."""
+        while not self._free.empty():
+            self._free.get_nowait().close()
+
+    def _run(self, command: str, *arguments: Any) -> Any:
+        try:
+            client = self._free.get(timeout=self._timeout_s)
+        except queue.Empty:
+            raise self._unavailable("all connections are in use") from None
+        try:
+            return self._attempt(client, command, arguments)
+        except TimeoutError as exc:
+            raise self._unavailable("no answer in time") from exc
+        except MemcacheError as exc:
+            raise self._unavailable(f"it refused: {_describe(exc)}") from exc
+        except OSError as exc:
+            raise self._unavailable(exc.strerror or type(exc).__name__) from exc
+        finally:
+            self._free.put(client)
+
+    def _attempt(self, client: Client, command: str, arguments: Sequence[Any]) -> Any:
+        """Run the command, once more on a new connection when one that had been idle broke before the answer.
+
+        The server may have carried out the first one. Each of Porthole's commands bears that: reads and set write
+        or read the same again, delete finds nothing, and a lost add or cas shows when the index is read again.
+        """
+        if client.sock is not None and _is_stale(client.sock):
+            client.close()
+        if client.sock is not None:
+            try:
+                return getattr(client, command)(*arguments)
+            except (ConnectionError, ssl.SSLError, MemcacheUnexpectedCloseError):
+                client.close()
+        self._connect(client)
+        return getattr(client, command)(*arguments)
+
+    def _connect(self, client: Client) -> None:
+        """Give ``client`` a new connection, over TLS and logged in where that is configured.
+
+        Not left to pymemcache, which tries only the first address of a name that has two (localhost, often).
+        """
+        with contextlib.ExitStack() as stack:
+            sock = socket.create_connection(self._address, timeout=self._connect_timeout_s)
+            stack.callback(sock.close)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                sock = self._tls.wrap_socket(sock, server_hostname=self._address[0])
+                stack.callback(sock.close)
+            sock.settimeout(self._timeout_s)
+            stack.pop_all()
+        client.sock = sock
+        if self._login is not None:
+            # memcached(1) -Y: the first command is a "set" with user and password as its value, whatever its key.
+            client.set("login", self._login)
+
+    def _unavailable(self, reason: str) -> errors.TokenStoreUnavailable:
+        LOG.warning("memcached at %s: %s", netutils.escape_ipv6(self._address[0]) + f":{self._address[1]}", reason)
+        return errors.TokenStoreUnavailable(reason)
+
+
+def _is_stale(sock: socket.socket) -> bool:
+    """Say whether an idle connection has something to read: its end, or an answer nobody waited for."""
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def _describe(exc: MemcacheError) -> str:
+    text = exc.args[0] if exc.args else "it closed the connection"
+    return text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)

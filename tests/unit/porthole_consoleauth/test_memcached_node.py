@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from oslo_config import cfg
+
+from porthole_common import conf as porthole_conf
+from porthole_common import errors
+from porthole_consoleauth.memcached_node import MemcachedNode, build_login, build_ring, build_tls_context
+from support.certificates import make_certificate
+
+
+def build_conf(**overrides: Any) -> Any:
+    """Return the group [memcache]."""
+    conf = cfg.ConfigOpts()
+    porthole_conf.parse(conf, "porthole-test", [], default_config_files=[])
+    for name, value in overrides.items():
+        conf.set_override(name, value, group="memcache")
+    return conf.memcache
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A port of this process: what stands behind it never answers, and the test decides when it breaks off."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+def test_a_thread_waits_no_longer_than_the_timeout_for_a_connection() -> None:
+    node = MemcachedNode("192.0.2.1", 11211, build_conf(pool_size=1, timeout=0.05))
+    node._free.get_nowait()
+    with pytest.raises(errors.TokenStoreUnavailable, match="in use"):
+        node.get("key")
+
+
+def test_a_server_that_does_not_answer(listener: socket.socket) -> None:
+    node = MemcachedNode("127.0.0.1", listener.getsockname()[1], build_conf(timeout=0.05))
+    with pytest.raises(errors.TokenStoreUnavailable, match="no answer in time"):
+        node.get("key")
+    node.close()
+
+
+def test_a_server_that_refuses_connections(listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    listener.close()
+    with pytest.raises(errors.TokenStoreUnavailable, match="refused"):
+        MemcachedNode("127.0.0.1", port, build_conf()).get("key")
+
+
+def test_a_server_more_moves_only_keys_to_itself() -> None:
+    before, after = build_ring(["a:1", "b:1"]), build_ring(["c:1", "b:1", "a:1"])
+    keys = [f"{number:03x}" for number in range(4096)]
+    moved = [key for key in keys if before(key) != after(key)]
+    assert {after(key) for key in moved} == {"c:1"}
+    assert 1200 < len(moved) < 1530
+
+
+def test_the_login_is_user_and_password() -> None:
+    assert build_login(build_conf(username="porthole", password="p:w%")) == b"porthole p:w%"
+    assert build_login(build_conf()) is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"username": "porthole"},
+        {"password": "secret"},
+        {"username": "port hole", "password": "secret"},
+        {"username": "porthole", "password": "secret\r\nflush_all"},
+        {"username": "pörthole", "password": "secret"},
+    ],
+)
+def test_a_login_that_does_not_do_names_the_options(options: dict[str, str]) -> None:
+    with pytest.raises(errors.ConfigInvalid, match=r"\[memcache\] username, password") as caught:
+        MemcachedNode("host", 1, build_conf(**options))
+    assert "secret" not in str(caught.value)
+
+
+def test_tls_is_off_unless_it_is_wanted() -> None:
+    assert build_tls_context(build_conf(tls_cafile="/nowhere")) is None
+
+
+def test_tls_checks_authority_and_name(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    context = build_tls_context(build_conf(tls_enabled=True, tls_cafile=str(certificate.cert)))
+    assert context is not None
+    assert context.check_hostname
+    assert len(context.get_ca_certs()) == 1
+
+
+@pytest.mark.parametrize("option", ["tls_cafile", "tls_certfile"])
+@pytest.mark.parametrize("content", [None, b"no certificate"])
+def test_a_file_that_does_not_do_names_the_option(tmp_path: Path, option: str, content: bytes | None) -> None:
+    path = tmp_path / "file.pem"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(errors.ConfigInvalid, match=option):
+        build_tls_context(build_conf(tls_enabled=True, **{option: str(path)}))
+
+
+def test_a_key_with_a_passphrase_is_refused_and_nobody_asked(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    options = {"tls_certfile": str(certificate.cert), "tls_keyfile": str(certificate.encrypted_key)}
+    with pytest.raises(errors.ConfigInvalid, match="tls_keyfile"):
+        build_tls_context(build_conf(tls_enabled=True, **options))
