@@ -103,7 +103,12 @@ class Target:
         return asdict(self)
 
 
-@dataclass(frozen=True)
+# Looked up for each of thirty thousand instances, where an enumeration's own search would take most of the time.
+_CONSOLE_TYPES = {str(console_type): console_type for console_type in ConsoleType}
+_STATES = {str(state): state for state in InstanceState}
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One virtual machine as its compute host sees it.
 
@@ -125,13 +130,12 @@ class Instance:
 
         :raises KeyError: when uuid, name or state is missing.
         """
-        types = tuple(ConsoleType(name) for name in value.get("console_types", ()) if name in set(ConsoleType))
-        state = value["state"] if value["state"] in set(InstanceState) else InstanceState.UNKNOWN
+        types = tuple(_CONSOLE_TYPES[name] for name in value.get("console_types", ()) if name in _CONSOLE_TYPES)
         created_at = value.get("created_at")
         return cls(
             uuid=value["uuid"],
             name=value["name"],
-            state=InstanceState(state),
+            state=_STATES.get(value["state"], InstanceState.UNKNOWN),
             project_id=value.get("project_id"),
             user_id=value.get("user_id"),
             console_types=types,

@@ -13,7 +13,10 @@ The rules:
 * An instance that several hosts report (it is migrating, or a host came back from the dead) is the one of a host
   that answers, before one that does not; among those a running one; among those the one published last.
 * Until the computes had time to answer the first question, an instance that is not there may be one that was not
-  told of yet: readers wait for it, at most ``WARM_LIMIT_S``.
+  told of yet: readers wait for it, ``WARM_LIMIT_S`` when nobody answers, ``WARM_MOST_S`` while they still do.
+
+A cloud has tens of thousands of instances, and each user's list looks at all of them: what an instance's one host last
+said is kept as the answer, and is found out anew only when it changes.
 """
 
 import threading
@@ -30,11 +33,13 @@ from porthole_common.published import Inventory
 SILENT_AFTER_S = 90.0
 # The computes answer at once; what limits the wait is a user's patience with a cloud that has none.
 WARM_LIMIT_S = 2.0
+# A thousand answers take two seconds to be read; who has waited this long is told what is known.
+WARM_MOST_S = 6.0
 # Computes answer the first question together: when no further host has appeared for this long, all have.
 WARM_QUIET_S = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Located:
     """One instance as users see it; ``unavailable`` says why its console cannot be opened now, or is None."""
 
@@ -55,15 +60,19 @@ class _Snapshot:
     number: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Known:
-    """What the directory itself notes of an instance: its place in the order, its hosts, and two times."""
+    """What the directory itself notes of an instance: its place in the order, its hosts, and two times.
+
+    ``located`` is the answer for as long as the only host answers; None with several hosts.
+    """
 
     name: str
     state: InstanceState
     hosts: frozenset[str]
     first_seen_at: datetime
     changed_at: datetime
+    located: Located | None = None
 
 
 class Directory:
@@ -101,15 +110,22 @@ class Directory:
         with self._changed:
             self._count += 1
             former = self._snapshots.get(inventory.host)
-            instances = {instance.uuid: instance for instance in inventory.instances}
+            before = former.instances if former else {}
+            # One that is as it was stays the same object: most of what is published says nothing new.
+            instances = {
+                instance.uuid: before[instance.uuid] if before.get(instance.uuid) == instance else instance
+                for instance in inventory.instances
+            }
             snapshot = _Snapshot(instances, inventory.hypervisor_up, self._clock(), self._count)
             self._snapshots[inventory.host] = snapshot
             if former is None:
                 self._new_host_at_s = snapshot.seen_at_s
-            for uuid in former.instances.keys() - instances.keys() if former else ():
+            for uuid in before.keys() - instances.keys():
                 self._withdraw(uuid, inventory.host)
+            only_host = frozenset([inventory.host])
             for instance in instances.values():
-                self._report(instance, inventory.host)
+                if before.get(instance.uuid) is not instance:
+                    self._report(instance, only_host)
             self._changed.notify_all()
 
     def get(self, uuid: str) -> Located:
@@ -132,8 +148,10 @@ class Directory:
             now_s = self._clock()
             return {host: now_s - snapshot.seen_at_s for host, snapshot in self._snapshots.items()}
 
-    def list_instances(self, after: str | None = None) -> Iterator[Located]:
-        """Yield all instances by name, then UUID; with ``after`` those behind that UUID.
+    def list_instances(
+        self, after: str | None = None, has_name: Callable[[str], bool] | None = None
+    ) -> Iterator[Located]:
+        """Yield all instances by name, then UUID; with ``after`` those behind that UUID, with ``has_name`` the named.
 
         The order is that of this moment; an instance that goes away while the caller reads is passed over.
 
@@ -150,52 +168,68 @@ class Directory:
                     raise errors.InstanceNotFound(after)
                 start = bisect_right(self._order, (self._known[after].name, after))
             order = self._order[start:]
-        return self._locate_each(order)
+        return self._locate_each(order, has_name)
 
-    def _locate_each(self, order: list[tuple[str, str]]) -> Iterator[Located]:
-        for _, uuid in order:
+    def _locate_each(self, order: list[tuple[str, str]], has_name: Callable[[str], bool] | None) -> Iterator[Located]:
+        for name, uuid in order:
+            if has_name is not None and not has_name(name):
+                continue
             with self._changed:
                 if uuid not in self._known:
                     continue
                 located = self._locate(uuid)
             yield located
 
-    def _report(self, instance: Instance, host: str) -> None:
-        known = self._known.get(instance.uuid)
+    def _report(self, instance: Instance, only_host: frozenset[str]) -> None:
+        uuid, hosts = instance.uuid, only_host
+        known = self._known.get(uuid)
         if known is None:
-            now = self._now()
-            known = _Known(instance.name, instance.state, frozenset([host]), now, now)
-            insort(self._order, (instance.name, instance.uuid))
-        elif (known.name, known.state) != (instance.name, instance.state) or host not in known.hosts:
+            first_seen_at = changed_at = self._now()
+            insort(self._order, (instance.name, uuid))
+        else:
+            first_seen_at, changed_at = known.first_seen_at, known.changed_at
+            is_new_here = not only_host <= known.hosts
+            if is_new_here or (known.name, known.state) != (instance.name, instance.state):
+                changed_at = self._now()
+            if known.hosts != only_host:
+                hosts = known.hosts | only_host
             if known.name != instance.name:
-                self._take_out_of_order(instance.uuid, known)
-                insort(self._order, (instance.name, instance.uuid))
-            known = replace(
-                known, name=instance.name, state=instance.state, hosts=known.hosts | {host}, changed_at=self._now()
-            )
-        self._known[instance.uuid] = known
+                self._take_out_of_order(uuid, known)
+                insort(self._order, (instance.name, uuid))
+        self._note(uuid, _Known(instance.name, instance.state, hosts, first_seen_at, changed_at))
 
     def _withdraw(self, uuid: str, host: str) -> None:
         known = self._known[uuid]
         hosts = known.hosts - {host}
         if hosts:
-            self._known[uuid] = replace(known, hosts=hosts, changed_at=self._now())
+            self._note(uuid, replace(known, hosts=hosts, changed_at=self._now()))
         else:
             self._take_out_of_order(uuid, known)
             del self._known[uuid]
+
+    def _note(self, uuid: str, known: _Known) -> None:
+        located = self._build_located(uuid, next(iter(known.hosts)), known) if len(known.hosts) == 1 else None
+        self._known[uuid] = replace(known, located=located)
 
     def _take_out_of_order(self, uuid: str, known: _Known) -> None:
         del self._order[bisect_left(self._order, (known.name, uuid))]
 
     def _locate(self, uuid: str) -> Located:
         known = self._known[uuid]
-        host = max(known.hosts, key=lambda candidate: self._rank(uuid, candidate))
+        located = known.located
+        if located is None:
+            host = max(known.hosts, key=lambda candidate: self._rank(uuid, candidate))
+            located = self._build_located(uuid, host, known)
+        unavailable = self._find_fault(located.host)
+        if unavailable is None:
+            return located
+        unknown = replace(located.instance, state=InstanceState.UNKNOWN)
+        return replace(located, instance=unknown, unavailable=unavailable)
+
+    def _build_located(self, uuid: str, host: str, known: _Known) -> Located:
         instance = self._snapshots[host].instances[uuid]
-        unavailable = self._find_fault(host)
-        if unavailable:
-            instance = replace(instance, state=InstanceState.UNKNOWN)
         created_at = instance.created_at or known.first_seen_at
-        return Located(instance, host, created_at, max(known.changed_at, created_at), unavailable)
+        return Located(instance, host, created_at, max(known.changed_at, created_at))
 
     def _rank(self, uuid: str, host: str) -> tuple[bool, bool, int]:
         snapshot = self._snapshots[host]
@@ -220,7 +254,7 @@ class Directory:
         """Return when the first answers are taken for complete, or given up, on the clock."""
         if self._asked_at_s is None:
             return self._made_at_s + WARM_LIMIT_S
-        limit_s = self._asked_at_s + WARM_LIMIT_S
         if self._new_host_at_s is None:
-            return limit_s
-        return min(limit_s, max(self._new_host_at_s, self._asked_at_s) + WARM_QUIET_S)
+            return self._asked_at_s + WARM_LIMIT_S
+        quiet_at_s = max(self._new_host_at_s, self._asked_at_s) + WARM_QUIET_S
+        return min(self._asked_at_s + WARM_MOST_S, quiet_at_s)

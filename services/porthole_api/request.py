@@ -84,4 +84,9 @@ class Request(webob.Request):  # type: ignore[misc]
 
 def build_json(value: Any) -> webob.Response:
     """Return ``value`` as an answer of status 200."""
-    return webob.Response(body=json.dumps(value).encode(), content_type="application/json", charset=None)
+    return build_json_text(json.dumps(value))
+
+
+def build_json_text(text: str) -> webob.Response:
+    """Return ``text``, which is JSON, as an answer of status 200."""
+    return webob.Response(body=text.encode(), content_type="application/json", charset=None)

@@ -6,9 +6,11 @@ microversions (compute API reference, "Servers"). Here is the smallest body that
 :mod:`porthole_api.handlers.servers`.
 """
 
-from collections.abc import Callable
+import json
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii
+from typing import Any, NamedTuple
 
 from porthole_api.directory import Located
 from porthole_api.microversions import Version
@@ -33,60 +35,136 @@ _TASK_STATES = {
     InstanceState.DELETING: "deleting",
 }
 FLAVOR_ID = "unknown"
+# The times of this many servers are kept as text, since who shows a list asks for it again and again.
+_TIMES = 4096
 # Keys that Porthole has nothing to say about, by the microversion that brought them; the value is always this one.
-_CONSTANTS_SINCE: tuple[tuple[Version, str, Callable[[], Any]], ...] = (
-    ((2, 9), "locked", bool),
-    ((2, 19), "description", lambda: None),
-    ((2, 26), "tags", list),
-    ((2, 63), "trusted_image_certificates", lambda: None),
-    ((2, 73), "locked_reason", lambda: None),
-    ((2, 96), "pinned_availability_zone", lambda: None),
+_CONSTANTS_SINCE: tuple[tuple[Version, str, Any], ...] = (
+    ((2, 9), "locked", False),
+    ((2, 19), "description", None),
+    ((2, 26), "tags", []),
+    ((2, 63), "trusted_image_certificates", None),
+    ((2, 73), "locked_reason", None),
+    ((2, 96), "pinned_availability_zone", None),
 )
 _SERVER_GROUPS: Version = (2, 71)
 _HOST_STATUS: Version = (2, 16)
 _FLAVOR_EMBEDDED: Version = (2, 47)
 
 
-def build_brief(located: Located, base_url: str, bookmark_url: str) -> dict[str, Any]:
-    """Return the server's line in a list: ``{id, name, links}`` and nothing more."""
-    uuid = located.instance.uuid
-    links = [
-        {"rel": "self", "href": f"{base_url}/servers/{uuid}"},
-        {"rel": "bookmark", "href": f"{bookmark_url}/servers/{uuid}"},
-    ]
-    return {"id": uuid, "name": located.instance.name, "links": links}
+class _Texts(NamedTuple):
+    """What a server says in words of its own; all else is the same in every server of its state."""
+
+    uuid: str
+    name: str
+    project_id: str
+    user_id: str
+    created: str
+    updated: str
+    host: str
 
 
-def build_detail(
-    located: Located, version: Version, is_admin: bool, base_url: str, bookmark_url: str
-) -> dict[str, Any]:
-    """Return the server as it stands in a list with details; administrators see hosts."""
+# Stand for the texts while a template is made. No text that comes over HTTP holds a NUL, so no URL looks like one.
+_MARKS = _Texts(*(f"\0{field}\0" for field in _Texts._fields))
+
+
+class View:
+    """Writes servers for one request: at its microversion, with its URLs, for its user.
+
+    A page has a thousand servers. So a list takes them as JSON, which is made once for each state there is, and only
+    the texts are filled in: that takes a fifth of the time of making each server, and then JSON of it.
+    """
+
+    def __init__(self, version: Version, is_admin: bool, base_url: str, bookmark_url: str) -> None:
+        """Prepare; ``base_url`` and ``bookmark_url`` are :class:`porthole_api.request.Request`'s."""
+        self._version = version
+        self._is_admin = is_admin
+        self._base_url = base_url
+        self._bookmark_url = bookmark_url
+        self._templates: dict[tuple[InstanceState, type], str] = {}
+        self._brief_template = _make_template(self._build_brief(_MARKS))
+
+    def build_shown(self, located: Located) -> dict[str, Any]:
+        """Return the server as it is shown alone, which has one key more than in a list."""
+        body = self._build_detail(_collect(located), located)
+        return body | {"server_groups": []} if self._version >= _SERVER_GROUPS else body
+
+    def encode_brief(self, located: Located) -> str:
+        """Return the JSON of the server's line in a list: ``{id, name, links}`` and nothing more."""
+        return _fill(self._brief_template, located)
+
+    def encode_detail(self, located: Located) -> str:
+        """Return the JSON of the server as it stands in a list with details; administrators see hosts."""
+        kind = located.instance.state, type(located.unavailable)
+        template = self._templates.get(kind)
+        if template is None:
+            template = self._templates[kind] = _make_template(self._build_detail(_MARKS, located))
+        return _fill(template, located)
+
+    def _build_brief(self, texts: _Texts) -> dict[str, Any]:
+        links = [
+            {"rel": "self", "href": f"{self._base_url}/servers/{texts.uuid}"},
+            {"rel": "bookmark", "href": f"{self._bookmark_url}/servers/{texts.uuid}"},
+        ]
+        return {"id": texts.uuid, "name": texts.name, "links": links}
+
+    def _build_detail(self, texts: _Texts, located: Located) -> dict[str, Any]:
+        """Return the server with ``texts``; ``located`` is read for its state alone."""
+        state = located.instance.state
+        body = self._build_brief(texts) | {
+            "status": get_status(located),
+            "tenant_id": texts.project_id,
+            "user_id": texts.user_id,
+            "metadata": {},
+            "hostId": "",
+            # As of a server that was booted from a volume: Porthole knows no images.
+            "image": "",
+            "flavor": _build_flavor(self._version, self._bookmark_url),
+            "created": texts.created,
+            "updated": texts.updated,
+            "addresses": {},
+            "OS-EXT-STS:task_state": _TASK_STATES.get(state),
+        }
+        if state in _EXTENDED_STATES:
+            body["OS-EXT-STS:vm_state"], body["OS-EXT-STS:power_state"] = _EXTENDED_STATES[state]
+        if self._is_admin:
+            body |= self._build_host(texts, located.unavailable)
+        return body | {key: value for since, key, value in _CONSTANTS_SINCE if self._version >= since}
+
+    def _build_host(self, texts: _Texts, unavailable: errors.Unavailable | None) -> dict[str, Any]:
+        body = {
+            "OS-EXT-SRV-ATTR:host": texts.host,
+            "OS-EXT-SRV-ATTR:hypervisor_hostname": texts.host,
+            "OS-EXT-SRV-ATTR:instance_name": texts.name,
+        }
+        if self._version >= _HOST_STATUS:
+            body["host_status"] = "UNKNOWN" if isinstance(unavailable, errors.HostUnavailable) else "UP"
+        return body
+
+
+def _collect(located: Located) -> _Texts:
     instance = located.instance
-    body = build_brief(located, base_url, bookmark_url) | {
-        "status": get_status(located),
-        "tenant_id": instance.project_id or "",
-        "user_id": instance.user_id or "",
-        "metadata": {},
-        "hostId": "",
-        # As of a server that was booted from a volume: Porthole knows no images.
-        "image": "",
-        "flavor": _build_flavor(version, bookmark_url),
-        "created": _format_time(located.created_at),
-        "updated": _format_time(located.updated_at),
-        "addresses": {},
-        "OS-EXT-STS:task_state": _TASK_STATES.get(instance.state),
-    }
-    if instance.state in _EXTENDED_STATES:
-        body["OS-EXT-STS:vm_state"], body["OS-EXT-STS:power_state"] = _EXTENDED_STATES[instance.state]
-    if is_admin:
-        body |= _build_host(located, version)
-    return body | {key: value() for since, key, value in _CONSTANTS_SINCE if version >= since}
+    return _Texts(
+        instance.uuid,
+        instance.name,
+        instance.project_id or "",
+        instance.user_id or "",
+        _format_time(located.created_at),
+        _format_time(located.updated_at),
+        located.host,
+    )
 
 
-def build_shown(located: Located, version: Version, is_admin: bool, base_url: str, bookmark_url: str) -> dict[str, Any]:
-    """Return the server as it is shown alone, which has one key more than in a list."""
-    body = build_detail(located, version, is_admin, base_url, bookmark_url)
-    return body | {"server_groups": []} if version >= _SERVER_GROUPS else body
+def _make_template(body: dict[str, Any]) -> str:
+    """Return the JSON of ``body`` for the % operator, with a place for each mark."""
+    template = json.dumps(body, separators=(",", ":")).replace("%", "%%")
+    for field, mark in zip(_Texts._fields, _MARKS, strict=True):
+        template = template.replace(encode_basestring_ascii(mark)[1:-1], f"%({field})s")
+    return template
+
+
+def _fill(template: str, located: Located) -> str:
+    texts = zip(_Texts._fields, _collect(located), strict=True)
+    return template % {field: encode_basestring_ascii(text)[1:-1] for field, text in texts}
 
 
 def _build_flavor(version: Version, bookmark_url: str) -> dict[str, Any]:
@@ -97,17 +175,7 @@ def _build_flavor(version: Version, bookmark_url: str) -> dict[str, Any]:
     return {"original_name": FLAVOR_ID, **sizes, "extra_specs": {}}
 
 
-def _build_host(located: Located, version: Version) -> dict[str, Any]:
-    body = {
-        "OS-EXT-SRV-ATTR:host": located.host,
-        "OS-EXT-SRV-ATTR:hypervisor_hostname": located.host,
-        "OS-EXT-SRV-ATTR:instance_name": located.instance.name,
-    }
-    if version >= _HOST_STATUS:
-        body["host_status"] = "UNKNOWN" if isinstance(located.unavailable, errors.HostUnavailable) else "UP"
-    return body
-
-
+@lru_cache(_TIMES)
 def _format_time(moment: datetime) -> str:
     """Return ISO 8601 in UTC, to the second, as Nova writes it: ``2026-01-31T12:00:00Z``."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).isoformat(timespec="seconds")[: -len("+00:00")] + "Z"

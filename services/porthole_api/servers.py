@@ -7,6 +7,7 @@ an owner is the administrators'. What a user may do with a server that is seen i
 by the handlers and by :mod:`porthole_api.consoles`.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import dropwhile, islice
@@ -23,6 +24,8 @@ from porthole_common.model import InstanceState, is_uuid
 MAX_LIMIT = 1000
 # As Nova's display_name.
 _MAX_NAME_LENGTH = 255
+# An expression that is one only for its dots, like most names: it is looked for by its longest part first.
+_DOTTED = re.compile(r"[A-Za-z0-9_.-]*", re.ASCII)
 # RE2 matches in linear time, and compiles no expression beyond this: nobody's filter stops the others.
 _RE2_MAX_BYTES = 1024 * 1024
 _STATUSES = {
@@ -97,33 +100,35 @@ def list_servers(directory: Directory, context: RequestContext, filters: Filters
     :raises RequestInvalid: when the marker is not there, or the name filter is too long.
     :raises RpcUnavailable: when the computes could not be asked yet.
     """
-    has_name = _build_name_filter(filters.name) if filters.name else None
     matching = (
         located
         for located in _list_in_order(directory, context, filters)
         if (filters.status is None or get_status(located) == filters.status)
         and (filters.host is None or located.host == filters.host)
         and (filters.project_id is None or located.instance.project_id == filters.project_id)
-        and (has_name is None or has_name(located.instance.name))
     )
     found = list(islice(matching, filters.limit + 1))
     return found[: filters.limit], len(found) > filters.limit
 
 
 def _list_in_order(directory: Directory, context: RequestContext, filters: Filters) -> Iterable[Located]:
-    """Return what the user may have listed and stands behind the marker."""
+    """Return what the user may have listed, is named as asked, and stands behind the marker."""
+    has_name = _build_name_filter(filters.name) if filters.name else None
     marker = filters.marker.lower() if filters.marker is not None else None
     if marker is not None:
         _check_marker(directory, context, filters, marker)
     try:
         if not filters.sort:
-            return _keep_listed(directory.list_instances(marker), context, filters)
-        order = _sort(_keep_listed(directory.list_instances(), context, filters), filters)
+            return _keep_listed(directory.list_instances(marker, has_name), context, filters)
+        # The marker may be one that the name filter leaves out.
+        instances = directory.list_instances(has_name=has_name if marker is None else None)
+        order = _sort(_keep_listed(instances, context, filters), filters)
     except errors.InstanceNotFound:
         raise _refuse_marker(marker) from None
     if marker is None:
         return order
-    return islice(dropwhile(lambda located: located.instance.uuid != marker, order), 1, None)
+    behind = islice(dropwhile(lambda located: located.instance.uuid != marker, order), 1, None)
+    return behind if has_name is None else (located for located in behind if has_name(located.instance.name))
 
 
 def _keep_listed(instances: Iterable[Located], context: RequestContext, filters: Filters) -> Iterator[Located]:
@@ -171,6 +176,7 @@ def _build_name_filter(text: str) -> Callable[[str], bool]:
     if len(text) > _MAX_NAME_LENGTH:
         raise errors.RequestInvalid(f"The name filter is longer than {_MAX_NAME_LENGTH} characters.")
     folded = text.casefold()
+    longest = max(folded.split("."), key=len) if _DOTTED.fullmatch(text) else ""
     options = re2.Options()
     options.case_sensitive = False
     options.log_errors = False
@@ -180,4 +186,4 @@ def _build_name_filter(text: str) -> Callable[[str], bool]:
     except re2.error:
         # A name that is no expression, such as "vm[1", is only that: clients look servers up by name with this.
         return lambda name: folded in name.casefold()
-    return lambda name: folded in name.casefold() or pattern.search(name) is not None
+    return lambda name: longest in (own := name.casefold()) and (folded in own or pattern.search(name) is not None)

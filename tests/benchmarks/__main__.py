@@ -8,12 +8,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import console, idle, latency, rpc, throughput
+from benchmarks import api, console, idle, latency, rpc, throughput
 from benchmarks.table import Row, describe_machine, format_table
 
 SUITES: dict[str, Callable[[], list[Row]]] = {
     "rpc": rpc.run,
     "console": console.run,
+    "api": api.run,
     "throughput": throughput.run,
     "latency": latency.run,
     "idle": idle.run,

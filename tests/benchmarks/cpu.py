@@ -25,7 +25,16 @@ def cpu_seconds(pids: list[int]) -> float:
 
 def pss_kib(pid: int) -> int:
     """Return the proportional set size: private memory, and a share of what is shared."""
+    return _read_rollup(pid, "Pss")
+
+
+def rss_kib(pid: int) -> int:
+    """Return the resident set size: all memory that is in use, shared or not."""
+    return _read_rollup(pid, "Rss")
+
+
+def _read_rollup(pid: int, field: str) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1])
-    raise ValueError(f"process {pid} has no Pss")
+    raise ValueError(f"process {pid} has no {field}")

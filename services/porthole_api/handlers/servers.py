@@ -4,21 +4,20 @@
 Why: clients look a server up by name or id before they ask for its console. Called through the URL table.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Any
 from urllib.parse import urlencode
 
 import webob
 from oslo_utils import strutils
 
 from porthole_api.directory import Directory, Located
-from porthole_api.microversions import Version
 from porthole_api.policies import servers as rules
 from porthole_api.policy import Policy
-from porthole_api.request import Request, build_json
-from porthole_api.server_body import build_brief, build_detail, build_shown
+from porthole_api.request import Request, build_json, build_json_text
+from porthole_api.server_body import View
 from porthole_api.servers import MAX_LIMIT, SORT_KEYS, Filters, get_server, list_servers
 from porthole_common import errors
 
@@ -36,21 +35,19 @@ class ServersHandler:
 
     def handle_list(self, request: Request) -> webob.Response:
         """GET /servers: ``{"servers": [{id, name, links}], "servers_links"?: [next]}``."""
-        urls = request.base_url, request.bookmark_url
         filters = self._get_filters(request, rules.INDEX, rules.INDEX_ALL_TENANTS)
-        return self._list(request, filters, "/servers", lambda located: build_brief(located, *urls))
+        return self._list(request, filters, "/servers", _get_view(request).encode_brief)
 
     def handle_list_details(self, request: Request) -> webob.Response:
         """GET /servers/detail: the same with all keys."""
-        view = _get_view(request)
         filters = self._get_filters(request, rules.DETAIL, rules.DETAIL_ALL_TENANTS)
-        return self._list(request, filters, "/servers/detail", lambda located: build_detail(located, *view))
+        return self._list(request, filters, "/servers/detail", _get_view(request).encode_detail)
 
     def handle_show(self, request: Request) -> webob.Response:
         """GET /servers/{id}: ``{"server": {...}}``."""
         located = get_server(self.directory, request.context, request.url_arguments["id"])
         self.policy.authorize(request.context, rules.SHOW, located.instance)
-        return build_json({"server": build_shown(located, *_get_view(request))})
+        return build_json({"server": _get_view(request).build_shown(located)})
 
     def _get_filters(self, request: Request, rule: str, all_tenants_rule: str) -> Filters:
         """Return what the query asks for, so far as the user may have it.
@@ -69,16 +66,15 @@ class ServersHandler:
             filters = replace(filters, project_id=None)
         return filters if self.policy.allows(context, rules.ALLOW_ALL_FILTERS) else replace(filters, host=None)
 
-    def _list(
-        self, request: Request, filters: Filters, path: str, build: Callable[[Located], dict[str, Any]]
-    ) -> webob.Response:
+    def _list(self, request: Request, filters: Filters, path: str, encode: Callable[[Located], str]) -> webob.Response:
         page, has_more = list_servers(self.directory, request.context, filters)
-        body: dict[str, Any] = {"servers": [build(located) for located in page]}
+        parts = [f'"servers": [{",".join(map(encode, page))}]']
         if has_more:
             query = [pair for pair in request.parse_query_pairs() if pair[0] != "marker"]
             after = urlencode([*query, ("marker", page[-1].instance.uuid)])
-            body["servers_links"] = [{"rel": "next", "href": f"{request.base_url}{path}?{after}"}]
-        return build_json(body)
+            links = [{"rel": "next", "href": f"{request.base_url}{path}?{after}"}]
+            parts.append(f'"servers_links": {json.dumps(links)}')
+        return build_json_text(f"{{{', '.join(parts)}}}")
 
 
 def parse_filters(pairs: Query) -> Filters:
@@ -133,6 +129,5 @@ def _refuse(parameter: str, reason: str) -> errors.RequestInvalid:
     return errors.RequestInvalid(f"Invalid input for query parameter {parameter}: {reason}.")
 
 
-def _get_view(request: Request) -> tuple[Version, bool, str, str]:
-    """Return what a body depends on besides the server: the last arguments of :func:`build_detail`."""
-    return request.microversion, bool(request.context.is_admin), request.base_url, request.bookmark_url
+def _get_view(request: Request) -> View:
+    return View(request.microversion, bool(request.context.is_admin), request.base_url, request.bookmark_url)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porthole_api.directory import SILENT_AFTER_S, WARM_LIMIT_S, WARM_QUIET_S, Directory
+from porthole_api.directory import SILENT_AFTER_S, WARM_LIMIT_S, WARM_MOST_S, WARM_QUIET_S, Directory
 from porthole_common import errors
 from porthole_common.model import Instance, InstanceState
 from porthole_common.published import Inventory
@@ -43,6 +43,22 @@ class TestSnapshots:
             directory.get(build_uuid(1))
         assert caught.value == caught.value
         assert caught.value.instance_uuid == build_uuid(1)
+
+    def test_what_is_published_again_as_it_was_changes_nothing(self) -> None:
+        directory = Directory(FakeClock(), iter([NOW, NOW + timedelta(1)]).__next__)
+        for _ in range(3):
+            directory.update(inventory("a", build_instance(1, created_at=NOW)))
+        found = directory.get(build_uuid(1))
+        assert (found.created_at, found.updated_at) == (NOW, NOW)
+        directory.update(inventory("a", build_instance(1, state=SHUTOFF, created_at=NOW)))
+        assert directory.get(build_uuid(1)).instance.state is SHUTOFF
+        assert directory.get(build_uuid(1)).updated_at == NOW + timedelta(1)
+
+    def test_a_list_can_be_of_some_names(self) -> None:
+        directory = build_directory()
+        directory.update(inventory("a", *(build_instance(number) for number in range(1, 6))))
+        found = directory.list_instances(build_uuid(2), lambda name: name in ("vm1", "vm2", "vm4"))
+        assert [located.instance.name for located in found] == ["vm4"]
 
     def test_a_renamed_instance_moves_in_the_order(self) -> None:
         directory = build_directory()
@@ -219,7 +235,24 @@ class TestWarming:
         condition.on_wait = appear
         with pytest.raises(errors.InstanceNotFound):
             directory.get(build_uuid(1))
-        assert clock.now_s <= 1000 + WARM_LIMIT_S + WARM_QUIET_S
+        assert clock.now_s <= 1000 + WARM_MOST_S + WARM_QUIET_S
+
+    def test_a_list_waits_for_as_long_as_hosts_go_on_appearing(self) -> None:
+        """A thousand hosts take longer than the wait for one; who asks first gets the instances of all."""
+        directory, clock, condition = self.build()
+        directory.mark_asked()
+        count = int(2 * WARM_LIMIT_S / WARM_QUIET_S)
+        hosts = iter(range(1, count + 1))
+
+        def appear() -> None:
+            clock.now_s += WARM_QUIET_S * 0.9
+            number = next(hosts)
+            directory.update(inventory(f"host-{number}", build_instance(number)))
+            condition.on_wait = appear if number < count else None
+
+        condition.on_wait = appear
+        assert len(names(directory)) == count
+        assert clock.now_s > 1000 + WARM_LIMIT_S
 
     def test_without_any_compute_it_cannot_be_said_whether_an_instance_exists(self) -> None:
         directory, clock, _ = self.build()

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server's body at every microversion: exactly these keys, and of these shapes."""
 
+import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from porthole_api.directory import Located
 from porthole_api.microversions import Version
-from porthole_api.server_body import build_brief, build_detail, build_shown
+from porthole_api.server_body import View
 from porthole_common import errors
 from porthole_common.model import InstanceState
 from support.api import HOST, NOW, build_instance
@@ -36,29 +39,38 @@ def located(state: InstanceState = InstanceState.RUNNING, **fields: Any) -> Loca
     return Located(build_instance(1, state=state, project_id="red", user_id="rita"), HOST, NOW, NOW, **fields)
 
 
+def build_detail(located: Located, version: Version, is_admin: bool = False, bookmark: str = BOOKMARK) -> Any:
+    """The server as it stands in a list."""
+    return json.loads(View(version, is_admin, BASE, bookmark).encode_detail(located))
+
+
+def build_shown(located: Located, version: Version, is_admin: bool = False) -> Any:
+    return View(version, is_admin, BASE, BOOKMARK).build_shown(located)
+
+
 def expected_keys(version: Version) -> set[str]:
     return MEMBERS_KEYS.union(*(keys for since, keys in ADDED if version >= since))
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=str)
 def test_a_server_has_the_keys_of_its_microversion_and_no_others(version: Version) -> None:
-    detail = build_detail(located(), version, False, BASE, BOOKMARK)
+    detail = build_detail(located(), version)
     assert set(detail) == expected_keys(version)
-    shown = build_shown(located(), version, False, BASE, BOOKMARK)
+    shown = build_shown(located(), version)
     assert set(shown) == expected_keys(version) | ({"server_groups"} if version >= (2, 71) else set())
     assert shown.items() >= detail.items()
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=str)
 def test_an_administrator_sees_the_host(version: Version) -> None:
-    detail = build_detail(located(), version, True, BASE, BOOKMARK)
+    detail = build_detail(located(), version, True)
     added = ADMINS_KEYS | ({"host_status"} if version >= (2, 16) else set())
     assert set(detail) == expected_keys(version) | added
     assert detail["OS-EXT-SRV-ATTR:host"] == HOST
 
 
 def test_the_values() -> None:
-    assert build_shown(located(), (2, 96), False, BASE, BOOKMARK) == {
+    assert build_shown(located(), (2, 96)) == {
         "id": build_instance(1).uuid,
         "name": "vm1",
         "status": "ACTIVE",
@@ -108,16 +120,32 @@ def test_the_values() -> None:
     ids=str,
 )
 def test_the_flavor_is_a_link_and_later_embedded(version: Version, schema: dict[str, Any]) -> None:
-    flavor = build_detail(located(), version, False, BASE, BOOKMARK)["flavor"]
+    flavor = build_detail(located(), version)["flavor"]
     jsonschema.validate(flavor, {"type": "object", "additionalProperties": False, **schema})
 
 
 def test_a_line_of_a_list_has_three_keys() -> None:
-    assert set(build_brief(located(), BASE, BOOKMARK)) == {"id", "name", "links"}
+    brief = json.loads(View((2, 1), True, BASE, BOOKMARK).encode_brief(located()))
+    assert brief == {key: build_shown(located(), (2, 1))[key] for key in ("id", "name", "links")}
+
+
+TEXTS = st.text(max_size=30) | st.sampled_from(["%", "%(uuid)s", '"', "\\", "\0uuid\0", "\\u0000name\\u0000", "{}"])
+
+
+@given(TEXTS, TEXTS, TEXTS, st.sampled_from(InstanceState), st.booleans())
+def test_whatever_a_server_is_called_its_json_is_the_servers(
+    name: str, project_id: str, host: str, state: InstanceState, is_admin: bool
+) -> None:
+    """What is filled into the JSON of a list stays text, and each server of a list has its own."""
+    view = View((2, 70), is_admin, "http://%31.example/%(uuid)s", BOOKMARK)
+    for number in (1, 2):
+        one = Located(build_instance(number, name, state=state, project_id=project_id), host, NOW, NOW)
+        assert json.loads(view.encode_detail(one)) == view.build_shown(one)
+        assert json.loads(view.encode_brief(one)).items() <= view.build_shown(one).items()
 
 
 def test_an_instance_without_owner_has_empty_strings() -> None:
-    detail = build_detail(Located(build_instance(1), HOST, NOW, NOW), (2, 1), True, BASE, BOOKMARK)
+    detail = build_detail(Located(build_instance(1), HOST, NOW, NOW), (2, 1), True)
     assert (detail["tenant_id"], detail["user_id"]) == ("", "")
 
 
@@ -135,23 +163,23 @@ def test_an_instance_without_owner_has_empty_strings() -> None:
     ],
 )
 def test_the_extended_states(state: InstanceState, extended: tuple[str | None, str, int]) -> None:
-    detail = build_detail(located(state), (2, 1), False, BASE, BOOKMARK)
+    detail = build_detail(located(state), (2, 1))
     assert tuple(detail[f"OS-EXT-STS:{name}"] for name in ("task_state", "vm_state", "power_state")) == extended
 
 
 def test_of_a_silent_host_no_state_is_claimed() -> None:
     silent = located(InstanceState.UNKNOWN, unavailable=errors.HostUnavailable(HOST))
-    detail = build_detail(silent, (2, 16), True, BASE, BOOKMARK)
+    detail = build_detail(silent, (2, 16), True)
     assert (detail["status"], detail["host_status"]) == ("UNKNOWN", "UNKNOWN")
     assert "OS-EXT-STS:vm_state" not in detail
 
 
 def test_a_host_whose_hypervisor_is_down_is_up_itself() -> None:
     deaf = located(InstanceState.UNKNOWN, unavailable=errors.HypervisorUnavailable(HOST))
-    assert build_detail(deaf, (2, 16), True, BASE, BOOKMARK)["host_status"] == "UP"
+    assert build_detail(deaf, (2, 16), True)["host_status"] == "UP"
 
 
 def test_times_are_utc_to_the_second() -> None:
     moment = datetime(2026, 1, 31, 14, 0, 0, 999, tzinfo=timezone(timedelta(hours=2)))
-    detail = build_detail(Located(build_instance(1), HOST, moment, moment), (2, 1), False, BASE, BOOKMARK)
+    detail = build_detail(Located(build_instance(1), HOST, moment, moment), (2, 1))
     assert detail["created"] == datetime(2026, 1, 31, 12, tzinfo=UTC).isoformat().replace("+00:00", "Z")

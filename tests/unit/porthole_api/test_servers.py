@@ -87,6 +87,12 @@ class TestFilters:
             ("(1", ["VM (1)"]),
             ("x", []),
             ("", ["VM (1)", "vm1", "vm2"]),
+            ("V.1", ["vm1"]),
+            ("vm..", ["VM (1)"]),
+            ("vm...", ["VM (1)"]),
+            ("vm.1.", []),
+            (".", ["VM (1)", "vm1", "vm2"]),
+            ("m..1", ["VM (1)"]),
         ],
     )
     def test_a_name_is_matched_as_text_or_expression(self, name: str, found: list[str]) -> None:
@@ -173,6 +179,13 @@ class TestFilters:
         directory = build(RED, BLUE, OWNERLESS)
         up, _ = list_servers(directory, ADMIN, Filters(all_projects=True, sort=((key, False),)))
         assert len(up) == 3
+
+    @pytest.mark.parametrize("sort", [(), (("uuid", False),)])
+    def test_the_marker_need_not_have_the_name_that_is_looked_for(self, sort: tuple[tuple[str, bool], ...]) -> None:
+        directory = build(*(build_instance(number, f"{'ab'[number % 2]}{number}") for number in range(1, 7)))
+        found = names(directory, name="^b", marker=build_uuid(2), sort=sort)
+        assert found == (["b3", "b5"] if sort else ["b1", "b3", "b5"])
+        assert names(directory, name="^b", sort=(("uuid", True),)) == ["b5", "b3", "b1"]
 
     @pytest.mark.parametrize("marker", [build_uuid(9), BLUE.uuid])
     def test_an_unknown_marker_is_refused_in_any_order(self, marker: str) -> None:
