@@ -211,6 +211,17 @@ class VncServerTimeout(Unavailable):
 
 
 @dataclass(eq=False)
+class VncSecurityUnsuitable(Unavailable):
+    """The VNC server offers no security that ``[vnc] auth_schemes`` allows, or its certificate does not do."""
+
+    server: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"The security of the VNC server at {self.server} does not do: {self.reason}."
+
+
+@dataclass(eq=False)
 class OriginRefused(Refused):
     """A browser page of another site asked for the console (RFC 6455 section 10.2)."""
 
@@ -269,3 +280,14 @@ class FrameInvalid(ProtocolError):
 
     def __str__(self) -> str:
         return f"WebSocket protocol error {self.code}: {self.reason}."
+
+
+@dataclass(eq=False)
+class RfbInvalid(ProtocolError):
+    """A VNC server or a viewer broke RFC 6143 or VeNCrypt; ``peer`` is which of them, or where."""
+
+    peer: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.peer} broke the RFB protocol: {self.reason}."

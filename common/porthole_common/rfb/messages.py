@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers and messages of the opening: RFC 6143 section 7.1, and VeNCrypt 0.2 (rfbproto, "VeNCrypt").
+
+Why apart: both talks need them. ``build_`` is a pure function; ``read_`` is a part of a talk, and looks at a length
+before it asks for what it announces (S12). Called by :mod:`negotiation` and :mod:`presentation`.
+"""
+
+import re
+import struct
+from enum import IntEnum
+
+from porthole_common.errors import RfbInvalid
+from porthole_common.rfb.conversation import Peer, Read, Talk
+
+# A reason is a sentence for a user; one that is announced longer is not read at all.
+MAX_REASON_BYTES = 1024
+# What a control frame would hold, too: some clients know no longer WebSocket frames (RFC 6455 section 5.2).
+MAX_MESSAGE_BYTES = 125
+VERSION_BYTES = 12
+CHALLENGE_BYTES = 16
+VENCRYPT_VERSION = (0, 2)
+_VERSION = re.compile(rb"RFB (\d{3})\.(\d{3})\n")
+
+
+class Version(IntEnum):
+    """The versions of RFC 6143 section 7.1.1, by their minor number."""
+
+    V3_3 = 3
+    V3_7 = 7
+    V3_8 = 8
+
+
+class SecurityType(IntEnum):
+    """RFC 6143 section 7.1.2; VeNCrypt is of IANA's registry."""
+
+    INVALID = 0
+    NONE = 1
+    VNC_AUTHENTICATION = 2
+    VENCRYPT = 19
+
+
+class VencryptType(IntEnum):
+    """VeNCrypt's sub-types, as far as Porthole knows what to do with them."""
+
+    TLS_NONE = 257
+    X509_NONE = 260
+    X509_VNC = 261
+
+
+def build_version(version: Version) -> bytes:
+    """Return ProtocolVersion: ``RFB 003.00x`` and a line feed."""
+    return b"RFB 003.%03d\n" % version
+
+
+def build_failure(reason: bytes) -> bytes:
+    """Return SecurityResult of a failure in 3.8: ``U32 1, U32 length, length * U8``, cut to a short frame."""
+    shown = reason[: MAX_MESSAGE_BYTES - 8]
+    return struct.pack(">II", 1, len(shown)) + shown
+
+
+def read_version(peer: Peer, name: str) -> Talk[Version]:
+    """Read ProtocolVersion; return the highest version that both sides know.
+
+    Whatever is not 3.7 or above counts as 3.3, and what is above 3.8 as 3.8 (RFC 6143 section 7.1.1 and appendix A).
+
+    :raises RfbInvalid: when it is none.
+    """
+    data = yield Read(peer, VERSION_BYTES)
+    found = _VERSION.fullmatch(data)
+    if found is None:
+        raise RfbInvalid(name, "it does not begin with an RFB version")
+    version = int(found.group(1)), int(found.group(2))
+    if version < (3, 3):
+        raise RfbInvalid(name, f"it speaks RFB {version[0]}.{version[1]}, which is older than 3.3")
+    return Version.V3_8 if version >= (3, 8) else Version.V3_7 if version == (3, 7) else Version.V3_3
+
+
+def read_reason(peer: Peer, name: str) -> Talk[bytes]:
+    """Read ``U32 length, length * U8``.
+
+    :raises RfbInvalid: when a reason of more than :data:`MAX_REASON_BYTES` is announced.
+    """
+    size = yield from read_u32(peer)
+    if size > MAX_REASON_BYTES:
+        raise RfbInvalid(name, f"it announces a reason of {size} bytes")
+    if not size:
+        return b""
+    return (yield Read(peer, size))
+
+
+def read_u8(peer: Peer) -> Talk[int]:
+    """Read ``U8``."""
+    return (yield Read(peer, 1))[0]
+
+
+def read_u32(peer: Peer) -> Talk[int]:
+    """Read ``U32``."""
+    return int.from_bytes((yield Read(peer, 4)), "big")
+
+
+def read_security_result(peer: Peer, name: str, version: Version) -> Talk[bytes | None]:
+    """Read SecurityResult (RFC 6143 section 7.1.3); return None for OK, else the reason, which only 3.8 gives.
+
+    :raises RfbInvalid: when it is neither OK nor failed, or its reason is too long.
+    """
+    result = yield from read_u32(peer)
+    if result == 0:
+        return None
+    # 2 is "too many attempts" in some servers of before the RFC.
+    if result > 2:
+        raise RfbInvalid(name, f"it says {result} where OK or failed is to be said")
+    if version < Version.V3_8:
+        return b""
+    return (yield from read_reason(peer, name))
+
+
+def show(reason: bytes) -> str:
+    """Return a peer's words for a log: one line, and nothing in it but printable ASCII."""
+    return "".join(char if " " <= char <= "~" else "?" for char in reason.decode("latin-1"))
