@@ -51,6 +51,11 @@ REFUSALS: tuple[tuple[type[errors.PortholeError], HTTPStatus, str], ...] = (
     (errors.LimitReached, HTTPStatus.TOO_MANY_REQUESTS, "Too many consoles are open."),
     (errors.VncServerTimeout, HTTPStatus.GATEWAY_TIMEOUT, "The screen of the machine did not answer in time."),
     (errors.VncServerUnavailable, HTTPStatus.BAD_GATEWAY, "The screen of the machine does not take connections."),
+    (
+        errors.VncSecurityUnsuitable,
+        HTTPStatus.BAD_GATEWAY,
+        "The screen of the machine is not protected in the way that this service asks for.",
+    ),
     (errors.ProtocolError, HTTPStatus.BAD_GATEWAY, "The screen of the machine answered in a way nobody understands."),
     (errors.NotFound, HTTPStatus.UNAUTHORIZED, "The machine is not where this link points any more."),
     (errors.Conflict, HTTPStatus.UNAUTHORIZED, "The machine is not running any more."),

@@ -14,10 +14,12 @@ from typing import Protocol
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
+from porthole_common.rfb.negotiation import Offer
 from porthole_novncproxy import access
 from porthole_novncproxy.breaker import HostBreaker
 from porthole_novncproxy.dial import dial
 from porthole_novncproxy.limits import Limits, SessionCounter
+from porthole_novncproxy.vencrypt import Security
 
 
 class TokenChecker(Protocol):
@@ -38,7 +40,8 @@ class ConsoleValidator(Protocol):
 class Admission:
     """A client that may come in: a VNC server on the line, and what to give back when the console ends.
 
-    ``admitted_at`` is the monotonic second the token was looked at: a revocation after it counts.
+    ``admitted_at`` is the monotonic second the token was looked at: a revocation after it counts. ``offer``: the
+    security that the viewer is to be offered; None where that is between it and the VNC server.
     """
 
     connect_info: ConnectInfo
@@ -47,6 +50,7 @@ class Admission:
     source: str
     admitted_at: float
     release: Callable[[], None]
+    offer: Offer | None = None
 
     def close(self) -> None:
         """Hang up, and uncount the console."""
@@ -66,6 +70,7 @@ class Gate:
         breaker: HostBreaker,
         origins: access.OriginPolicy,
         dial_timeout_s: float,
+        security: Security | None = None,
     ) -> None:
         self._consoleauth = consoleauth
         self._compute = compute
@@ -73,11 +78,13 @@ class Gate:
         self._breaker = breaker
         self._origins = origins
         self._dial_timeout_s = dial_timeout_s
+        self._security = security
 
-    def set_policy(self, limits: Limits, origins: access.OriginPolicy) -> None:
-        """Decide by other limits and origins from the next request on; open consoles stay open."""
+    def set_policy(self, limits: Limits, origins: access.OriginPolicy, security: Security | None) -> None:
+        """Decide by other limits, origins and certificates from the next request on; open consoles stay open."""
         self._counter.limits = limits
         self._origins = origins
+        self._security = security
 
     def admit(self, request: access.ConsoleRequest) -> Admission:
         """Return the open VNC server for ``request``.
@@ -86,7 +93,8 @@ class Gate:
         :raises OriginRefused: when another site's page asks.
         :raises RequestInvalid: when the Host is missing or malformed.
         :raises LimitReached: when too many consoles are open.
-        :raises Unavailable: when a daemon, the store, or the VNC server does not answer.
+        :raises Unavailable: when a daemon, the store, or the VNC server does not answer, or its security does not do.
+        :raises ProtocolError: when the VNC server breaks its protocol.
         """
         admitted_at = time.monotonic()
         context = RequestContext(overwrite=True)
@@ -100,11 +108,13 @@ class Gate:
         release = self._counter.reserve(request.source, token, info.instance_uuid)
         try:
             target = self._validate(context, info)
-            connection = dial(target, info.internal_access_path, self._dial_timeout_s)
+            connection = dial(target, info.internal_access_path, self._dial_timeout_s, self._security)
         except BaseException:
             release()
             raise
-        return Admission(info, connection.sock, connection.first_bytes, request.source, admitted_at, release)
+        return Admission(
+            info, connection.sock, connection.first_bytes, request.source, admitted_at, release, connection.offer
+        )
 
     def _validate(self, context: RequestContext, info: ConnectInfo) -> Target:
         """Ask the hypervisor's host again, at the moment of use, where the VNC server is (S1, S2)."""

@@ -32,6 +32,7 @@ from porthole_novncproxy.pages import Pages
 from porthole_novncproxy.relay import Relay
 from porthole_novncproxy.session import Marks
 from porthole_novncproxy.tls import build_context
+from porthole_novncproxy.vencrypt import build_security
 
 LOG = logging.getLogger(__name__)
 PROGRAM = "porthole-novncproxy"
@@ -73,6 +74,7 @@ class NovncProxyService:
             Marks(options.relay_high_mark, options.relay_low_mark),
             LivenessPolicy(options.ping_interval, options.idle_timeout, options.max_session_time),
             conf.consoleauth.enforce_session_timeout,
+            options.security_timeout,
         )
         self._gate = Gate(
             consoleauth=ConsoleAuthAPI(rpc),
@@ -81,6 +83,7 @@ class NovncProxyService:
             breaker=HostBreaker(time.monotonic, _SILENT_HOST_PAUSE_S),
             origins=_origins(conf),
             dial_timeout_s=options.dial_timeout,
+            security=build_security(conf),
         )
         self._server = proxy.ProxyServer(
             loop=loop,
@@ -123,11 +126,12 @@ class NovncProxyService:
             self._conf.mutate_config_files()
             porthole_conf.check_values(self._conf)
             context = build_context(self._conf)
+            security = build_security(self._conf)
         except (cfg.Error, ValueError, errors.ConfigInvalid) as exc:
             LOG.error("Limits, origins and certificates stay as they were: %s", exc)
             return
         self._server.set_context(context)
-        self._gate.set_policy(_limits(self._conf), _origins(self._conf))
+        self._gate.set_policy(_limits(self._conf), _origins(self._conf), security)
         LOG.info("Limits, origins and certificates are reread")
 
     def _on_revoked(self, revocation: published.Revocation) -> None:

@@ -3,7 +3,8 @@
 
 Why before 101: a browser cannot be told why a console failed once the WebSocket stands (C18). An RFB server
 speaks first (RFC 6143 section 7.1.1), so a server that says nothing is dead, and nothing of what it says is
-read here. Called by :mod:`porthole_novncproxy.admission`; the one place that maps OSError of the VNC leg.
+read here; where the connection is to be secured, :mod:`porthole_novncproxy.vencrypt` does that by the same deadline.
+Called by :mod:`porthole_novncproxy.admission`; the one place that maps OSError of the VNC leg.
 """
 
 import functools
@@ -18,6 +19,8 @@ from typing import Any
 from porthole_common import errors
 from porthole_common.deadline import DeadlinePassed, Workers
 from porthole_common.model import Target
+from porthole_common.rfb.negotiation import Offer
+from porthole_novncproxy.vencrypt import Security, secure
 
 # Names are resolved here, so that a resolver that does not answer holds these and no handshake.
 _RESOLVERS = Workers("resolver", 8)
@@ -32,10 +35,14 @@ _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP
 
 @dataclass
 class Connection:
-    """A VNC server that is there: its socket, and RFB bytes that came behind the CONNECT reply."""
+    """A VNC server that is there: its socket, and RFB bytes that were read from it.
+
+    ``offer``: what is to be offered to the viewer, when the security handshake with the server is done; else None.
+    """
 
     sock: socket.socket
     first_bytes: bytes
+    offer: Offer | None = None
 
 
 def set_socket_options(sock: socket.socket) -> None:
@@ -46,11 +53,15 @@ def set_socket_options(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def dial(target: Target, internal_access_path: str | None, timeout_s: float) -> Connection:
-    """Return a connection to ``target`` on which the first RFB byte has arrived.
+def dial(
+    target: Target, internal_access_path: str | None, timeout_s: float, security: Security | None = None
+) -> Connection:
+    """Return a connection to ``target`` on which the first RFB byte has arrived, secured as ``security`` asks.
 
     :raises VncServerUnavailable: when it refuses, resets, or ends the connection without a byte.
     :raises VncServerTimeout: when it is silent until the deadline.
+    :raises VncSecurityUnsuitable: when its security is not what ``security`` asks for.
+    :raises RfbInvalid: when ``security`` is asked for, and it breaks the protocol.
     """
     deadline = time.monotonic() + timeout_s
     try:
@@ -65,6 +76,9 @@ def dial(target: Target, internal_access_path: str | None, timeout_s: float) -> 
         if not first_bytes:
             _wait_for_byte(sock, deadline)
         set_socket_options(sock)
+        if security is not None:
+            secured = secure(sock, first_bytes, target, security, deadline)
+            return Connection(secured.sock, secured.rest, secured.offer)
     except TimeoutError as exc:
         sock.close()
         raise errors.VncServerTimeout(target.host, target.port) from exc

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from porthole_common.model import ConnectInfo, RevocationReason
+from porthole_common.rfb.presentation import present
 from porthole_novncproxy.admission import Admission
 from porthole_novncproxy.codec import Codec
 from porthole_novncproxy.frames import CloseCode
@@ -36,12 +37,23 @@ REVOKED_WORDS = {
 class Relay:
     """The open sessions of one loop."""
 
-    def __init__(self, loop: Loop, marks: Marks, liveness: LivenessPolicy, enforce_session_timeout: bool) -> None:
-        """``enforce_session_timeout``: end a console when its token expires."""
+    def __init__(
+        self,
+        loop: Loop,
+        marks: Marks,
+        liveness: LivenessPolicy,
+        enforce_session_timeout: bool,
+        security_timeout_s: float,
+    ) -> None:
+        """``enforce_session_timeout``: end a console when its token expires.
+
+        ``security_timeout_s`` bounds the security handshake with a viewer, where that is Porthole's.
+        """
         self._loop = loop
         self._marks = marks
         self._liveness = liveness
         self._enforce_session_timeout = enforce_session_timeout
+        self._security_timeout_s = security_timeout_s
         # One for all sessions: a session that is not being relayed this instant holds no buffer.
         self._buffer = memoryview(bytearray(max(_BUFFER_BYTES, marks.high_bytes)))
         self._sessions: dict[Session, None] = {}
@@ -100,7 +112,11 @@ class Relay:
         )
         self._sessions[session] = None
         LOG.info("Console %s of instance %s opened from %s", info.console_type, info.instance_uuid, admission.source)
-        session.start(admission.first_bytes, from_client)
+        if admission.offer is None:
+            session.start(admission.first_bytes, from_client)
+        else:
+            talk = present(admission.offer)
+            session.start_with_talk(talk, self._security_timeout_s, admission.first_bytes, from_client)
         if self._stopping:
             session.close(CloseCode.GOING_AWAY, "The console proxy is stopping")
         elif self._last_revoked_at(info) >= admission.admitted_at:

@@ -9,16 +9,21 @@ stops reading stops its own VNC server, and nobody else's.
 A session is *open* (bytes flow), *closing* (the close frame is on its way, the client has
 ``CLOSE_TIMEOUT_S`` to answer), or *ended* (both descriptors closed). The VNC leg is closed the moment a
 session leaves *open*, except for a native viewer, where each side may end on its own.
+
+Where the proxy secures the VNC leg, a session begins as *opening*: the client goes through RFB's security handshake
+with :mod:`porthole_common.rfb.presentation`, by a deadline. That is a state here and not a thread's work: it lasts as
+long as somebody looks for a password, and a revocation, a drain or the client's end must reach it all the same.
 """
 
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from porthole_common.errors import FrameInvalid
+from porthole_common.errors import FrameInvalid, RfbInvalid
 from porthole_common.model import ConnectInfo
+from porthole_common.rfb.conversation import Conversation, Peer, StartTls, Talk, Write
 from porthole_novncproxy import frames
 from porthole_novncproxy.codec import Codec
 from porthole_novncproxy.frames import CloseCode
@@ -61,6 +66,8 @@ class Session:
         "_marks",
         "_on_end",
         "_opened_at",
+        "_opening",
+        "_opening_timer",
         "_outcome",
         "_server",
         "_server_unheard",
@@ -101,6 +108,9 @@ class Session:
         self._client_unheard = False
         self._server_unheard = False
         self._timer: Timer | None = None
+        # The security handshake with the client, until it is over.
+        self._opening: Conversation[None] | None = None
+        self._opening_timer: Timer | None = None
         self._bytes_down = self._bytes_up = 0
         self._opened_at = time.monotonic()
         self._outcome = "ended"
@@ -112,12 +122,22 @@ class Session:
         self._guard(self._flush_client)
         self._schedule_check()
 
+    def start_with_talk(self, talk: Talk[None], timeout_s: float, from_server: bytes, from_client: bytes) -> None:
+        """Begin with a security handshake that the client has ``timeout_s`` for, then relay as from :meth:`start`."""
+        opening = self._opening = Conversation(talk)
+        self._opening_timer = self._loop.call_later(timeout_s, self._give_up_opening)
+        self._guard(lambda: self._act(opening.start()))
+        self._guard(lambda: self._converse(Peer.SERVER, memoryview(from_server)))
+        self._guard(lambda: self._take_client(memoryview(from_client)))
+        self._schedule_check()
+
     def close(self, code: CloseCode, reason: str) -> None:
         """Hang up on the VNC server now, tell the client why, and end when it has answered or has had its time."""
         if self._closing or self._ended:
             return
         self._closing = True
         self._outcome = f"{int(code)} {reason}"
+        self._end_opening()
         self._unwatch(self._server)
         self._server.close()
         self._to_server = b""
@@ -132,6 +152,7 @@ class Session:
         if self._ended:
             return
         self._ended = True
+        self._end_opening()
         if self._timer is not None:
             self._timer.cancel()
         for leg in (self._client, self._server):
@@ -157,8 +178,8 @@ class Session:
     def _check(self) -> None:
         """Do what is due: a ping, or the end of a session that is idle, over its time, or whose client is gone."""
         now = time.monotonic()
-        if self._to_server:
-            # Its pong waits behind what the VNC server has not taken: the silence is ours.
+        if self._holds_client():
+            # Its pong waits behind what the VNC server has not taken, or not answered: the silence is ours.
             self._liveness.heard(now)
         due = self._liveness.check(now)
         if isinstance(due, Ping):
@@ -212,8 +233,10 @@ class Session:
             self._watch()
 
     def _read_server(self) -> None:
-        for _ in range(_READS_PER_TURN):
+        for turn in itertools.count(1):
             room = self._room_for_client()
+            if not room:
+                return
             try:
                 size = self._server.read_into(self._buffer[:room])
             except OSError:
@@ -226,16 +249,29 @@ class Session:
                 return
             self._bytes_down += size
             self._liveness.moved(time.monotonic())
-            self._write_client(self._codec.build_header(size), self._buffer[:size])
-            if self._to_client or size < room:
+            if self._opening is None:
+                self._write_client(self._codec.build_header(size), self._buffer[:size])
+            else:
+                self._converse(Peer.SERVER, self._buffer[:size])
+            if self._ended or self._closing or len(self._to_client) > self._marks.low_bytes:
                 return
+            # The rest of a TLS record is read now or never: epoll does not tell of it.
+            if not self._server.has_buffered() and (self._to_client or size < room or turn >= _READS_PER_TURN):
+                return
+
+    def _resume_server(self) -> None:
+        """Read what waits within TLS, unless the client has come to hold the VNC server up again."""
+        if not (self._ended or self._closing) and self._server.mask & READ:
+            self._guard(self._read_server)
 
     def _room_for_client(self) -> int:
         """Return how much to read for the client: what its kernel takes at once, and the high mark on top of it.
 
         Large reads are what makes a stream cheap; the bound is what keeps a viewer that stops from being held more
-        than the high mark.
+        than the high mark. In the handshake it is what that wants and not a byte more; 0 when that is nothing.
         """
+        if self._opening is not None:
+            return self._opening.missing_bytes(Peer.SERVER)
         held = len(self._to_client)
         return max(1, min(len(self._buffer), self._marks.high_bytes - held + max(0, self._client.free_bytes())))
 
@@ -259,7 +295,9 @@ class Session:
 
     def _server_ended(self) -> None:
         self._server.at_end = True
-        if not self._codec.half_close:
+        if self._opening is not None:
+            self.close(CloseCode.INTERNAL_ERROR, "The VNC server ended the security handshake")
+        elif not self._codec.half_close:
             self.close(CloseCode.NORMAL, "The VNC server ended the session")
         elif not self._to_client:
             self._end_client_stream()
@@ -283,7 +321,7 @@ class Session:
                 return
             self._liveness.heard(time.monotonic())
             self._take_client(self._buffer[:size])
-            if self._ended or self._to_server:
+            if self._ended or self._holds_client():
                 return
             # The rest of a TLS record is read now or never: epoll does not tell of it.
             if not self._client.has_buffered() and (size < self._marks.high_bytes or turn >= _READS_PER_TURN):
@@ -314,7 +352,10 @@ class Session:
             self._client_unheard = True
             self.close(CloseCode(exc.code), exc.reason)
             return
-        self._write_server(payload)
+        if self._opening is None:
+            self._write_server(payload)
+        elif payload:
+            self._converse(Peer.VIEWER, memoryview(b"".join(payload)))
         if pongs and not self._closing:
             self._to_client = b"".join((self._to_client, *pongs))
             self._flush_client()
@@ -322,8 +363,11 @@ class Session:
             self._client_closed(closed)
 
     def _write_server(self, payload: list[memoryview]) -> None:
-        """Write to a VNC server that has taken everything before; keep what it does not take now."""
-        if self._closing or self._server_unheard or not payload:
+        """Write to the VNC server, behind what it has not taken yet; keep what it does not take now."""
+        if self._closing or self._ended or self._server_unheard or not payload:
+            return
+        if self._to_server:
+            self._to_server = b"".join((self._to_server, *payload))
             return
         parts = payload if len(payload) <= _MAX_PARTS else [memoryview(b"".join(payload))]
         size = sum(map(len, parts))
@@ -369,11 +413,55 @@ class Session:
         self._client.at_end = True
         if self._closing:
             self.end()
-        elif not self._codec.half_close:
+        elif not self._codec.half_close or self._opening is not None:
             self._outcome = "the client left"
             self.end()
         elif not self._to_server:
             self._flush_server()
+
+    def _converse(self, peer: Peer, data: memoryview) -> None:
+        """Go on with the security handshake, and relay as soon as it is over."""
+        if self._opening is None:
+            return
+        try:
+            steps = self._opening.feed(peer, data)
+        except RfbInvalid as exc:
+            broken_by_client = exc.peer == Peer.VIEWER.value
+            self._client_unheard = broken_by_client
+            self.close(CloseCode.PROTOCOL_ERROR if broken_by_client else CloseCode.INTERNAL_ERROR, str(exc))
+            return
+        self._act(steps)
+
+    def _act(self, steps: Sequence[Write | StartTls]) -> None:
+        """Send what the handshake has to say, each message in a frame of its own; then what came behind it."""
+        for step in steps:
+            if isinstance(step, Write):
+                self._write_to(step.peer, step.data)
+        opening = self._opening
+        if opening is not None and opening.is_over:
+            self._end_opening()
+            for peer in Peer:
+                self._write_to(peer, opening.take_rest(peer.other))
+
+    def _write_to(self, peer: Peer, data: bytes) -> None:
+        if peer is Peer.SERVER:
+            self._write_server([memoryview(data)] if data else [])
+        elif data and not self._ended:
+            self._write_client(self._codec.build_header(len(data)), memoryview(data))
+
+    def _end_opening(self) -> None:
+        self._opening = None
+        if self._opening_timer is not None:
+            self._opening_timer.cancel()
+            self._opening_timer = None
+
+    def _give_up_opening(self) -> None:
+        self.close(CloseCode.IDLE, "The security handshake was not finished in time")
+
+    def _holds_client(self) -> bool:
+        """Say whether the VNC server has to take, or to answer, what it has got before the client is read on."""
+        awaited = self._opening is not None and self._opening.missing_bytes(Peer.SERVER) > 0
+        return awaited or bool(self._to_server)
 
     def _end_if_both_ended(self) -> None:
         if self._client.at_end and self._server.at_end and not (self._to_client or self._to_server):
@@ -384,10 +472,15 @@ class Session:
         """Wait for what can make progress: read a side only when the other has taken everything."""
         if not self._closing:
             readable = not self._server.at_end and len(self._to_client) <= self._marks.low_bytes
+            readable = readable and (self._opening is None or self._opening.missing_bytes(Peer.SERVER) > 0)
+            resumes = readable and not self._server.mask & READ and self._server.has_buffered()
             mask = (READ if readable else 0) | (WRITE if self._to_server else 0)
             self._set_mask(self._server, mask, self._on_server_ready)
+            if resumes:
+                self._loop.call_soon(self._resume_server)
         # A client that floods pings and reads no pong is not read for ever.
-        readable = not self._client.at_end and not self._to_server and len(self._to_client) < 2 * self._marks.high_bytes
+        readable = not (self._client.at_end or self._holds_client())
+        readable = readable and len(self._to_client) < 2 * self._marks.high_bytes
         # Nor is a browser held that closed while its VNC server takes nothing; a native viewer may end first.
         otherwise = 0 if self._codec.half_close else PEER_ENDED
         mask = (READ if readable else otherwise) | (WRITE if self._to_client else 0)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The proxy's TLS context, with Python's safe defaults kept.
+"""The proxy's TLS context for its clients, with Python's safe defaults kept.
 
 Why own code for six lines: websockify builds a context per connection and overwrites ``options``, which drops
-the defaults. Called by :mod:`porthole_novncproxy.daemon` at start and at SIGHUP.
+the defaults. Called by :mod:`porthole_novncproxy.daemon` at start and at SIGHUP; :mod:`porthole_novncproxy.vencrypt`,
+which has the context for VNC servers, loads its files the same way.
 """
 
 import ssl
@@ -32,25 +33,37 @@ def build_context(conf: cfg.ConfigOpts) -> ssl.SSLContext | None:
             context.set_ciphers(conf.console.ssl_ciphers)
         except ssl.SSLError as exc:
             raise errors.ConfigInvalid("[console] ssl_ciphers", "OpenSSL knows none of them") from exc
-    for option, path in (("cert", conf.cert), ("key", conf.key)):
-        _check_readable(option, path)
-    try:
-        context.load_cert_chain(conf.cert, conf.key or None, password=_refuse_passphrase)
-    except ssl.SSLError as exc:
-        raise errors.ConfigInvalid("[DEFAULT] cert", f"{conf.cert}: not a PEM certificate with its key") from exc
+    load_certificate(context, ("[DEFAULT] cert", conf.cert), ("[DEFAULT] key", conf.key))
     return context
 
 
-def _refuse_passphrase() -> str:
-    """Stand in for OpenSSL's own question on the terminal, for which a daemon would wait for ever."""
-    raise errors.ConfigInvalid("[DEFAULT] key", "it has a passphrase, and there is nobody to ask for it")
+def load_certificate(context: ssl.SSLContext, cert: tuple[str, str], key: tuple[str, str | None]) -> None:
+    """Have ``context`` show a certificate; ``cert`` and ``key`` are (option, path), the key's path None where it stands
+    in the same file.
+
+    :raises ConfigInvalid: when a file cannot be read, the key has a passphrase, or the two do not fit.
+    """  # noqa: D205
+    for option, path in (cert, key):
+        if path:
+            check_readable(option, path)
+
+    def refuse_passphrase() -> str:
+        # OpenSSL itself would ask for it on the terminal, where a daemon waits for ever.
+        raise errors.ConfigInvalid(key[0], "it has a passphrase, and there is nobody to ask for it")
+
+    try:
+        context.load_cert_chain(cert[1], key[1] or None, password=refuse_passphrase)
+    except ssl.SSLError as exc:
+        raise errors.ConfigInvalid(cert[0], f"{cert[1]}: not a PEM certificate with its key") from exc
 
 
-def _check_readable(option: str, path: str | None) -> None:
-    if not path:
-        return
+def check_readable(option: str, path: str) -> None:
+    """Open the file that ``option`` names, and close it again.
+
+    :raises ConfigInvalid: when that cannot be done.
+    """
     try:
         with open(path, "rb"):
             pass
     except OSError as exc:
-        raise errors.ConfigInvalid(f"[DEFAULT] {option}", f"{path}: {exc.strerror}") from exc
+        raise errors.ConfigInvalid(option, f"{path}: {exc.strerror}") from exc

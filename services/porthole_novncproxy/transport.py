@@ -23,7 +23,7 @@ _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWant
 class Leg:
     """A connected stream. ``mask`` and ``watched`` belong to the session: what epoll waits for on it."""
 
-    __slots__ = ("at_end", "fd", "mask", "sock", "tls", "watched")
+    __slots__ = ("_late", "at_end", "fd", "mask", "sock", "tls", "watched")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -33,23 +33,51 @@ class Leg:
         self.mask = 0
         self.watched = False
         self.at_end = False
+        # How the last read would have ended, had it not had bytes to return.
+        self._late: OSError | int | None = None
 
     def read_into(self, buffer: memoryview) -> int | None:
         """Read what is there into ``buffer``; return how many bytes, 0 at the end, None when nothing is there.
 
         :raises OSError: when the connection is broken.
         """
+        if self._late is not None:
+            return self._repeat_end()
         try:
-            return self.sock.recv_into(buffer)
+            size = self.sock.recv_into(buffer)
         except _NOT_NOW:
             return None
         except ssl.SSLEOFError:
             # The peer left without close_notify, as browsers do.
             return 0
+        return self._read_records(buffer, size) if self.tls and size else size
+
+    def _read_records(self, buffer: memoryview, size: int) -> int:
+        """Read on behind ``size`` bytes, a record at a time: each alone would be a write and a frame of its own."""
+        while size < len(buffer):
+            try:
+                read = self.sock.recv_into(buffer[size:])
+            except _NOT_NOW:
+                break
+            except ssl.SSLEOFError:
+                read = 0
+            except OSError as exc:
+                self._late = exc
+                break
+            if not read:
+                self._late = 0
+                break
+            size += read
+        return size
+
+    def _repeat_end(self) -> int:
+        if isinstance(self._late, OSError):
+            raise self._late
+        return 0
 
     def has_buffered(self) -> bool:
-        """Say whether TLS holds decrypted bytes that epoll will not tell of."""
-        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
+        """Say whether there are decrypted bytes, or an end, that epoll will not tell of."""
+        return isinstance(self.sock, ssl.SSLSocket) and (self._late is not None or self.sock.pending() > 0)
 
     def write(self, parts: Sequence[bytes | memoryview]) -> int:
         """Write ``parts`` (at most 64) one after another as far as they go at once; return how many bytes went.
@@ -98,9 +126,12 @@ class Leg:
         return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2 - _UNSENT[0]
 
     def write_end(self) -> None:
-        """Tell the peer that no more comes, and keep reading; over TLS that is left to :meth:`close`."""
-        if not self.tls:
-            self.sock.shutdown(socket.SHUT_WR)
+        """Tell the peer that no more comes, and keep reading.
+
+        Over TLS that is the end of TCP alone: behind a close_notify of its own OpenSSL drops what the peer still says.
+        """
+        # SSLSocket's own method would take TLS off the socket.
+        socket.socket.shutdown(self.sock, socket.SHUT_WR)
 
     def close(self) -> None:
         """Close the descriptor."""

@@ -3,6 +3,7 @@
 
 import datetime
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -45,15 +46,25 @@ class Authority:
         self.cert = directory / f"{name}.pem"
         self.cert.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str = "localhost", *, expired: bool = False, chain: bool = True) -> Certificate:
+    def issue(
+        self,
+        name: str = "localhost",
+        *,
+        expired: bool = False,
+        chain: bool = True,
+        alternative_names: Sequence[str] | None = None,
+    ) -> Certificate:
         """Write a server's certificate for ``name``; 127.0.0.1 and ::1 are its names only with localhost.
 
+        ``alternative_names`` are the names and addresses it is for instead; ``name`` is then its common name alone.
         ``expired``: since an hour. ``chain``: with this authority's own certificate behind it in the same file, as a
         server has to send it when its clients know only who signed that one.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(name, self._name, key, self._key, ends_in=-_HOUR if expired else 24 * _HOUR)
-        builder = builder.add_extension(_alternative_names(name), critical=False)
+        names = _alternative_names(name) if alternative_names is None else _build_names(alternative_names)
+        if alternative_names is None or alternative_names:
+            builder = builder.add_extension(names, critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         return _write(self._directory, name, key, [certificate, *([self._certificate] if chain else [])])
 
@@ -89,10 +100,17 @@ def _for_authority(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
 
 
 def _alternative_names(name: str) -> x509.SubjectAlternativeName:
-    addresses = ("127.0.0.1", "::1") if name == "localhost" else ()
-    return x509.SubjectAlternativeName(
-        [x509.DNSName(name), *(x509.IPAddress(ipaddress.ip_address(text)) for text in addresses)]
-    )
+    return _build_names((name, "127.0.0.1", "::1") if name == "localhost" else (name,))
+
+
+def _build_names(texts: Sequence[str]) -> x509.SubjectAlternativeName:
+    names: list[x509.GeneralName] = []
+    for text in texts:
+        try:
+            names.append(x509.IPAddress(ipaddress.ip_address(text)))
+        except ValueError:
+            names.append(x509.DNSName(text))
+    return x509.SubjectAlternativeName(names)
 
 
 def _write(

@@ -30,6 +30,7 @@ from porthole_novncproxy.pages import Pages
 from porthole_novncproxy.relay import Relay
 from porthole_novncproxy.server import NOVNC, XVPVNC, ProxyServer
 from porthole_novncproxy.session import Marks
+from porthole_novncproxy.vencrypt import Security
 
 
 class Address(Protocol):
@@ -100,6 +101,8 @@ class InProcessProxy:
         context: ssl.SSLContext | None = None,
         ssl_only: bool = False,
         host: str = "127.0.0.1",
+        security: Security | None = None,
+        security_timeout_s: float = 10.0,
     ) -> None:
         self.consoleauth = FakeConsoleauth()
         self.compute = FakeCompute()
@@ -111,10 +114,15 @@ class InProcessProxy:
             breaker=HostBreaker(time.monotonic, 0.0),
             origins=OriginPolicy(allowed_origins, trusted_proxies),
             dial_timeout_s=dial_timeout_s,
+            security=security,
         )
         self.loop = Loop("relay")
         self.relay = Relay(
-            self.loop, marks or Marks(262144, 65536), liveness or LivenessPolicy(), enforce_session_timeout
+            self.loop,
+            marks or Marks(262144, 65536),
+            liveness or LivenessPolicy(),
+            enforce_session_timeout,
+            security_timeout_s,
         )
         self.server = ProxyServer(
             loop=self.loop,

@@ -263,6 +263,15 @@ class BlackHole:
         self.stop()
 
 
+def greets(host: str, port: int) -> bool:
+    """Say whether something there begins as a VNC server does."""
+    try:
+        with socket.create_connection((host, port), timeout=2) as sock:
+            return sock.recv(12).startswith(b"RFB ")
+    except OSError:
+        return False
+
+
 def send_in_segments(
     sock: socket.socket, segments: Sequence[bytes], pause_s: float = 0.0, stopping: threading.Event | None = None
 ) -> None:

@@ -2,13 +2,14 @@
 """TigerVNC's X server as a process: a real VNC server that is not QEMU's."""
 
 import shutil
-import socket
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from support.ports import free_port
 from support.processes import Process
+from support.vnc_servers import greets
 
 # Debian calls it Xtigervnc; others, and TigerVNC itself, Xvnc.
 _NAMES = ("Xtigervnc", "Xvnc")
@@ -16,9 +17,11 @@ _READY_TIMEOUT_S = 30
 
 
 class Xvnc:
-    """An X display of its own with no authentication, on a free port of loopback."""
+    """An X display of its own on a free port of loopback; without authentication unless ``security`` says otherwise."""
 
-    def __init__(self, directory: Path, geometry: str = "640x480") -> None:
+    def __init__(
+        self, directory: Path, geometry: str = "640x480", security: Sequence[str] = ("-SecurityTypes", "None")
+    ) -> None:
         """Prepare, without starting; the log goes into ``directory``."""
         program = next((path for name in _NAMES if (path := shutil.which(name))), None)
         assert program is not None, f"no TigerVNC server: none of {', '.join(_NAMES)} is in PATH"
@@ -26,21 +29,16 @@ class Xvnc:
         self.port = free_port()
         # A display number is taken by a lock file and a socket; the port's number is as unlikely to be taken.
         self.display = f":{self.port}"
-        argv = [program, self.display, "-rfbport", str(self.port), "-SecurityTypes", "None", "-localhost"]
+        argv = [program, self.display, "-rfbport", str(self.port), *security, "-localhost"]
         argv += ["-geometry", geometry, "-depth", "24", "-AlwaysShared", "-nolisten", "tcp", "-noreset"]
         self.process = Process(argv, directory / "xvnc.log", name="Xvnc")
 
     def start(self) -> None:
         """Start it and return once it greets."""
         self.process.start()
-        self.process.wait_for(self._greets, _READY_TIMEOUT_S, f"an RFB greeting on port {self.port}")
-
-    def _greets(self) -> bool:
-        try:
-            with socket.create_connection((self.host, self.port), timeout=2) as sock:
-                return sock.recv(12).startswith(b"RFB ")
-        except OSError:
-            return False
+        self.process.wait_for(
+            lambda: greets(self.host, self.port), _READY_TIMEOUT_S, f"an RFB greeting on port {self.port}"
+        )
 
     def stop(self) -> None:
         """Stop it."""

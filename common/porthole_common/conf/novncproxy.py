@@ -39,7 +39,16 @@ OPTS: list[cfg.Opt] = [
         default=5.0,
         min=0.1,
         max=120,
-        help="Seconds to reach the VNC server, its CONNECT reply included.",
+        help="Seconds to reach the VNC server, its CONNECT reply and its security handshake included.",
+    ),
+    cfg.FloatOpt(
+        "security_timeout",
+        default=120.0,
+        min=1,
+        max=3600,
+        help="Seconds a viewer that was let in may take for RFB's security handshake, in which its user may have to "
+        "type the VNC server's password. Without ``vencrypt`` in ``[vnc] auth_schemes`` that is between those two "
+        "alone.",
     ),
     cfg.IntOpt(
         "max_sessions",

@@ -154,8 +154,8 @@ def test_ten_thousand_hosts_leave_nothing_in_the_gate():
 def test_other_limits_and_origins_count_from_the_next_request_on():
     house = House()
     assert isinstance(house.refuse(origins=["http://portal.example"]), errors.OriginRefused)
-    house.gate.set_policy(Limits(9, 9, 9, 9), OriginPolicy(("portal.example",)))
+    house.gate.set_policy(Limits(9, 9, 9, 9), OriginPolicy(("portal.example",)), None)
     assert house.refuse(origins=["http://portal.example"]) is house.compute.error
-    house.gate.set_policy(Limits(9, 9, 9, 0), OriginPolicy())
+    house.gate.set_policy(Limits(9, 9, 9, 0), OriginPolicy(), None)
     assert isinstance(house.refuse(origins=["http://portal.example"]), errors.OriginRefused)
     assert isinstance(house.refuse(), errors.LimitReached)

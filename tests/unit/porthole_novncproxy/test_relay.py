@@ -6,6 +6,8 @@ import threading
 import pytest
 
 from porthole_common.model import ConnectInfo, ConsoleType, RevocationReason
+from porthole_common.rfb.messages import Version
+from porthole_common.rfb.negotiation import Offer
 from porthole_novncproxy.admission import Admission
 from porthole_novncproxy.codec import RawCodec, WebSocketCodec
 from porthole_novncproxy.liveness import LivenessPolicy
@@ -19,7 +21,7 @@ class House:
 
     def __init__(self, liveness=None, enforce=False):
         self.loop = FakeLoop()
-        self.relay = Relay(self.loop, Marks(65536, 16384), liveness or LivenessPolicy(), enforce)
+        self.relay = Relay(self.loop, Marks(65536, 16384), liveness or LivenessPolicy(), enforce, 30.0)
         self.released = []
         self.sockets = []
 
@@ -32,6 +34,7 @@ class House:
         expires_at=None,
         run=True,
         host="h",
+        offer=None,
     ):
         client, far_client = socket.socketpair()
         server, far_server = socket.socketpair()
@@ -40,7 +43,7 @@ class House:
             sock.setblocking(False)
         info = ConnectInfo(instance, ConsoleType.NOVNC, "192.0.2.1", 5900, "http://x/", host, expires_at=expires_at)
         release = self.released.append
-        admission = Admission(info, server, first_bytes, "192.0.2.7", admitted_at, lambda: release(instance))
+        admission = Admission(info, server, first_bytes, "192.0.2.7", admitted_at, lambda: release(instance), offer)
         self.relay.open(client, b"", admission, codec or WebSocketCodec())
         if run:
             self.loop.run_soon()
@@ -90,6 +93,13 @@ def test_a_console_begins_with_what_was_read_before(house):
     client, _server = house.open(first_bytes=b"RFB 003.008\n")
     assert heard(client) == (b"\x82\x0cRFB 003.008\n", False)
     assert house.released == []
+
+
+def test_a_console_whose_vnc_server_is_secured_begins_with_a_handshake_that_has_its_time(house):
+    client, _server = house.open(first_bytes=b"early", offer=Offer(Version.V3_8))
+    assert heard(client) == (b"\x82\x0cRFB 003.008\n", False)
+    house.loop.advance(30)
+    assert close_code(client) == 4409
 
 
 def test_nothing_happens_outside_the_loops_thread(house):

@@ -150,6 +150,43 @@ def test_tls_tells_of_bytes_that_epoll_does_not_see(tls_pair):
     assert not leg.has_buffered()
 
 
+def test_tls_reads_all_the_records_that_are_there(tls_pair):
+    leg, peer = tls_pair
+    for number in range(6):
+        assert peer.send(bytes([number]) * 16384) == 16384
+    assert read(leg, 1 << 20) == b"".join(bytes([number]) * 16384 for number in range(6))
+    assert read(leg) is None
+
+
+def test_the_end_behind_the_last_record_is_told_after_it(tls_pair):
+    leg, peer = tls_pair
+    peer.send(b"last")
+    socket.socket(fileno=peer.detach()).close()
+    assert read(leg) == b"last"
+    assert leg.has_buffered()
+    assert read(leg) == b""
+    assert read(leg) == b""
+
+
+def test_what_breaks_behind_the_last_record_is_told_after_it(tls_pair):
+    leg, peer = tls_pair
+    peer.send(b"last")
+    socket.socket.send(peer, b"\x17\x03\x03\x00\x20" + b"nonsense" * 4)
+    assert read(leg) == b"last"
+    assert leg.has_buffered()
+    for _ in range(2):
+        with pytest.raises(OSError):
+            read(leg)
+
+
+def test_over_tls_the_end_is_told_and_reading_goes_on(tls_pair):
+    leg, peer = tls_pair
+    leg.write_end()
+    peer.send(b"still here")
+    assert read(leg) == b"still here"
+    assert peer.recv(100) == b""
+
+
 @pytest.mark.parametrize("sizes", [(4, 100_000), (4, 10), (100_000, 4), (2000, 2000, 2000), (0, 5), (70_000,)])
 def test_tls_writes_every_part_once_and_in_order(tls_pair, sizes):
     leg, peer = tls_pair
