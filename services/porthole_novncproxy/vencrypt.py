@@ -21,7 +21,7 @@ from porthole_common.rfb.negotiation import VENCRYPT, Offer, Policy, negotiate
 from porthole_novncproxy.tls import check_readable, load_certificate
 
 # Servers without a certificate know no TLS 1.3, and OpenSSL speaks to them on its lowest level alone.
-_ANONYMOUS_CIPHERS = "ADH:@SECLEVEL=0"
+_ANONYMOUS_CIPHERS = "ADH+AESGCM:ADH+AES:AECDH+AES:@SECLEVEL=0"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import uuid as uuidlib
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -73,9 +74,11 @@ class Libvirtd:
     everybody may traverse. Without one it makes its own, which :meth:`close` removes.
     """
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, settings: Sequence[str] = ()) -> None:
+        """``settings`` are further lines of qemu.conf; files they name lie in ``directory`` when it starts."""
         self._own_directory = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="porthole-libvirtd-"))
+        self._settings = [*settings]
         self._runtime = self.directory / "run"
         self._socket = self._runtime / "libvirt" / "libvirt-sock"
         self.uri = f"qemu+unix:///session?socket={self._socket}"
@@ -209,9 +212,8 @@ class Libvirtd:
         settings.parent.mkdir(parents=True)
         first = random.choice(DISPLAY_PORTS)
         # "file": libvirtd opens the guests' logs itself and starts no virtlogd that somebody would have to stop.
-        settings.write_text(
-            f'stdio_handler = "file"\nremote_display_port_min = {first}\nremote_display_port_max = {first + 99}\n'
-        )
+        ports = [f"remote_display_port_min = {first}", f"remote_display_port_max = {first + 99}"]
+        settings.write_text("\n".join(['stdio_handler = "file"', *ports, *self._settings, ""]))
         # Two on one machine are two hosts to each other, so that a guest may move between them.
         (settings.parent / "libvirtd.conf").write_text(f'host_uuid = "{uuidlib.uuid4()}"\n')
         for name in ("run", "cache", "data", "home"):
