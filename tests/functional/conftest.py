@@ -6,6 +6,7 @@ one for itself asks for ``own_rabbitmq`` or ``own_memcached``. ``libvirtd`` star
 guests.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,3 +86,16 @@ def make_porthole(tmp_path: Path, rabbitmq: RabbitMQ, memcached: Memcached) -> I
     yield make
     for porthole in made:
         porthole.stop()
+
+
+@pytest.fixture
+def report(capfd: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """A printer of lines that people see in the output of a run that passed too: what a test has counted."""
+
+    def write(line: str) -> None:
+        # To stderr: pytest-xdist's processes have no other.
+        with capfd.disabled():
+            sys.stderr.write(f"\n{line}\n")
+            sys.stderr.flush()
+
+    return write

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A memcached of the tests' own, on a free loopback port."""
+"""A memcached of the tests' own, on a free port, of loopback unless told otherwise."""
 
 import itertools
 import os
@@ -19,7 +19,7 @@ from support.processes import Process
 class Memcached:
     """Start, stop, pause and ask one memcached; a restart keeps the port and forgets the items.
 
-    ``arguments`` are further ones of memcached(1), such as ``["-m", "1"]``; ``host`` is the loopback address.
+    ``arguments`` are further ones of memcached(1), such as ``["-m", "1"]``; ``host`` is the address to listen on.
     ``speaks_text`` is False for one that wants TLS or a login: then :meth:`command` and what uses it are of no use.
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A RabbitMQ of the tests' own: private node name, ports, epmd and directories, on loopback alone.
+"""A RabbitMQ of the tests' own: private node name, ports, epmd and directories, on loopback unless told otherwise.
 
 Why not the one of the machine: a test stops, restarts and freezes its broker. One that already runs here is
 neither used nor disturbed. Works as root and as an ordinary user: Debian's wrapper in /usr/sbin would change
@@ -19,16 +19,26 @@ from support.ports import free_port
 from support.processes import Process
 
 _ESTABLISHED = "01"
+LOOPBACK = "127.0.0.1"
 
 
 class RabbitMQ:
-    """One broker below ``directory``, which is the broker's alone; a restart keeps port and transport_url."""
+    """One broker below ``directory``, which is the broker's alone; a restart keeps port and transport_url.
 
-    def __init__(self, directory: Path) -> None:
+    On loopback its user is guest, as it comes; on another ``host`` one of its own, since guest is let in from nowhere else.
+    """
+
+    def __init__(self, directory: Path, host: str = LOOPBACK) -> None:
         self.port = free_port()
-        self.transport_url = f"rabbit://guest:guest@127.0.0.1:{self.port}/"
+        self._host = host
+        self._password = "guest" if host == LOOPBACK else secrets.token_urlsafe(16)
+        self._user = "guest" if host == LOOPBACK else "porthole"
+        self.transport_url = f"rabbit://{self._user}:{self._password}@{host}:{self.port}/"
         self._directory = directory
         epmd_port = free_port()
+        self._distribution_port = free_port()
+        # Of Erlang itself, and on loopback.
+        self.private_ports = {epmd_port, self._distribution_port}
         self._env = self._build_environment(epmd_port)
         # epmd in the foreground as a child of ours: the one that erl would start is a daemon that outlives it.
         self._epmd = Process(
@@ -46,9 +56,9 @@ class RabbitMQ:
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq"),
             "RABBITMQ_NODENAME": f"porthole-{secrets.token_hex(4)}@localhost",
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_IP_ADDRESS": self._host,
             "RABBITMQ_NODE_PORT": str(self.port),
-            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_DIST_PORT": str(self._distribution_port),
             "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
             "RABBITMQ_LOG_BASE": str(directory / "log"),
             "RABBITMQ_LOGS": "-",
@@ -68,7 +78,10 @@ class RabbitMQ:
         self._directory.mkdir(parents=True, exist_ok=True)
         (self._directory / "enabled_plugins").write_text("[].\n", encoding="ascii")
         # A test's disk may well be nearly full, and a broker that blocks its publishers would look like a hang.
-        (self._directory / "rabbitmq.conf").write_text("disk_free_limit.absolute = 1MB\n", encoding="ascii")
+        (self._directory / "rabbitmq.conf").write_text(
+            f"disk_free_limit.absolute = 1MB\ndefault_user = {self._user}\ndefault_pass = {self._password}\n",
+            encoding="ascii",
+        )
         if not self._epmd.running:
             self._epmd.start()
             self._epmd.wait_for(lambda: _accepts(self._epmd_port), 20, "epmd's port")
@@ -109,7 +122,7 @@ class RabbitMQ:
     def _speaks_amqp(self) -> bool:
         """A broker that is up answers a header of a version it does not speak with its own (AMQP 0-9-1 §4.2.2)."""
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as sock:
+            with socket.create_connection((self._host, self.port), timeout=5) as sock:
                 sock.sendall(b"AMQP\x00\x09\x09\x09")
                 return sock.recv(4) == b"AMQP"
         except OSError:

@@ -21,10 +21,10 @@ _PATIENCE_S = 10.0
 
 
 class VncServer:
-    """Listens on 127.0.0.1; :meth:`serve` of a subclass gets each connection, in a thread of its own."""
+    """Listens on ``host``; :meth:`serve` of a subclass gets each connection, in a thread of its own."""
 
-    def __init__(self, port: int = 0) -> None:
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=512)
+    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
+        self._listener = socket.create_server((host, port), backlog=512)
         self.host, self.port = self._listener.getsockname()
         # Connections that were accepted, ever.
         self.accepted = 0

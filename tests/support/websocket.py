@@ -37,9 +37,11 @@ class Reply:
         return cls(int(lines[0].split()[1]), {name.lower(): value.strip() for name, _colon, value in pairs}, rest)
 
 
-def connect(port: int, context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> socket.socket:
+def connect(
+    port: int, context: ssl.SSLContext | None = None, host: str = "127.0.0.1", timeout_s: float = TIMEOUT_S
+) -> socket.socket:
     """Return a connection with a deadline on every operation."""
-    sock = socket.create_connection((host, port), timeout=TIMEOUT_S)
+    sock = socket.create_connection((host, port), timeout=timeout_s)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return context.wrap_socket(sock, server_hostname="localhost") if context else sock
 
@@ -115,16 +117,18 @@ class RawWebSocket:
         context: ssl.SSLContext | None = None,
         receive_buffer_bytes: int | None = None,
         byte_by_byte: bool = False,
+        host: str = "127.0.0.1",
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         """Connect and ask for the upgrade, with the bytes ``behind`` in the same segment, or each byte in its own."""
         if receive_buffer_bytes is None:
-            self.sock = connect(port, context)
+            self.sock = connect(port, context, host, timeout_s)
         else:
             # Before connecting: it decides about the window.
             self.sock = socket.socket()
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-            self.sock.settimeout(TIMEOUT_S)
-            self.sock.connect(("127.0.0.1", port))
+            self.sock.settimeout(timeout_s)
+            self.sock.connect((host, port))
         stream = build_upgrade(path, headers) + behind
         for segment in [stream[at : at + 1] for at in range(len(stream))] if byte_by_byte else [stream]:
             self.sock.sendall(segment)

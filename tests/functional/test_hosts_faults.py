@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each part of a site killed, and restarted, one at a time, while users open and use consoles on all hosts.
+
+What must hold is in ``support/trial.py``. Frozen parts are in test_hosts_frozen.py, cut cables in test_hosts_cut.py.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.site import Part, Site
+from support.trial import Trial
+from support.visitors import ASK, BROKEN, OPEN, Request, Session
+
+PARTS = ["api", "consoleauth", "compute", "novncproxy", "memcached", "rabbitmq", "libvirtd"]
+# How long a part stays away before it is started again, as systemd would after RestartSec and a slow start.
+AWAY_S = 3.0
+# Of which there are two, so that the loss of one costs nothing but what it had in its hands.
+DOUBLED = {"api", "consoleauth", "novncproxy"}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("site"), screens=4, guests=1) as running:
+        yield running
+
+
+def kill(part: Part) -> None:
+    part.process.kill()
+    time.sleep(AWAY_S)
+
+
+def restart(part: Part) -> None:
+    part.process.stop()
+
+
+@pytest.mark.parametrize("end", [kill, restart])
+@pytest.mark.parametrize("kind", PARTS)
+def test_a_part_that_ends(site: Site, kind: str, end: Callable[[Part], None], report: Callable[[str], None]) -> None:
+    part = site.part(kind)
+
+    def ran_through(session: Session) -> bool:
+        return kind == "novncproxy" and session.controller == 0
+
+    def was_in_its_hands(request: Request) -> bool:
+        """An answer that a process owed when it ended; and a token that memcached forgot."""
+        if request.outcome == 401:
+            return kind == "memcached" and request.kind == OPEN
+        return request.outcome == BROKEN and (request.kind, kind) in {(ASK, "api"), (OPEN, "novncproxy")}
+
+    trial = Trial(
+        site,
+        f"{end.__name__} {part.name}",
+        report,
+        runs_through=ran_through,
+        is_excused=was_in_its_hands,
+        only_in_flight=kind in DOUBLED,
+    )
+    with trial, trial.breaking(lambda: part.process.signal(signal.SIGKILL if end is kill else signal.SIGTERM), part.start):
+        end(part)

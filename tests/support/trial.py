@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One trial of a site: users come and go, consoles stay open, something breaks and comes back; then the reckoning.
+
+Why: what must hold is the same whatever broke. No console was the wrong one, no revoked token opened anything, no
+console ended that did not run through what broke, every request had an answer in time, and all works again soon.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from support.processes import wait_until
+from support.site import Site
+from support.visitors import ASK, OPEN, Crowd, Ledger, Request, Revocations, Session, User
+
+RPC_TIMEOUT_S = 10
+DIAL_TIMEOUT_S = 5
+# [api] rpc_timeout in all for a console of the api; of the proxy's two calls one may have to wait for its deadline, and
+# then the VNC server for its own. And a breath, on a machine that has other work.
+DEADLINES_S = {ASK: RPC_TIMEOUT_S + 3.0, OPEN: RPC_TIMEOUT_S + DIAL_TIMEOUT_S + 3.0}
+RECOVERY_S = 15.0
+# What an operator's page says a user may be told.
+DEFINED = {ASK: {200, 503}, OPEN: {101, 502, 503, 504}}
+
+
+def nobody(_thing: object) -> bool:
+    """Excuse nothing."""
+    return False
+
+
+class Trial:
+    """Run it as a context; :meth:`breaking` is what happens in it. The reckoning comes at the end, and is printed."""
+
+    def __init__(
+        self,
+        site: Site,
+        name: str,
+        report: Callable[[str], object],
+        *,
+        runs_through: Callable[[Session], bool] = nobody,
+        is_excused: Callable[[Request], bool] = nobody,
+        only_in_flight: bool = False,
+    ) -> None:
+        """``runs_through`` says which consoles may end, ``is_excused`` which requests may have no answer at all.
+
+        With ``only_in_flight`` no request may fail but those under way when it broke.
+        """
+        self._site, self._name, self._report = site, name, report
+        self._runs_through, self._is_excused, self._only_in_flight = runs_through, is_excused, only_in_flight
+        self.ledger = Ledger()
+        # Its own instance, since its port changes all the time.
+        self._revoked = next(i for i in site.instances if i.compute == 1 and not i.guest)
+        self._instances = [instance for instance in site.instances if instance is not self._revoked]
+        self._sessions: list[Session] = []
+        self._broke_at = self._recovery_s = 0.0
+
+    def __enter__(self) -> Self:
+        with self._site.user.entered():
+            wait_until(self._works, 30, "the site to work")
+            self.ledger.requests.clear()
+            self.ledger.opened_seconds.clear()
+            user = User(self._site, self.ledger)
+            for controller in range(2):
+                for instance in self._instances:
+                    session = user.visit(instance, controller, controller)
+                    assert session, f"a console of {instance} at controller {controller + 1}: {self.ledger.failures()}"
+                    self._sessions.append(session)
+        self._crowd = Crowd(self._site, self.ledger, self._instances)
+        self._revocations = Revocations(self._site, self.ledger, self._revoked)
+        return self
+
+    @contextmanager
+    def breaking(self, damage: Callable[[], object], mend: Callable[[], object]) -> Iterator[None]:
+        """Do the damage, run the block, and ``mend`` it.
+
+        :raises AssertionError: when it does not all work again by itself within 15 s.
+        """
+        damage()
+        self._broke_at = time.monotonic()
+        yield
+        for session in self._sessions:
+            if not self._runs_through(session):
+                session.check()
+        mend()
+        mended_at = time.monotonic()
+        with self._site.user.entered():
+            wait_until(self._works, RECOVERY_S, f"the site to work again after {self._name}")
+        self._recovery_s = time.monotonic() - mended_at
+
+    def _works(self) -> bool:
+        """Say whether every api and every proxy opens a console of every compute daemon."""
+        ledger = Ledger()
+        user = User(self._site, ledger)
+        samples = {(instance.compute, instance.guest is None): instance for instance in self._instances}
+        for number, instance in enumerate(samples.values()):
+            for api, proxy in ((number % 2, 0), (1 - number % 2, 1)):
+                session = user.visit(instance, api, proxy)
+                if not session:
+                    return False
+                session.close()
+        return True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._crowd.stop()
+        self._revocations.stop()
+        lost = [session for session in self._sessions if not _is_alive(session)]
+        for session in self._sessions:
+            session.close()
+        self._print(lost)
+        if error is None:
+            self._reckon(lost)
+
+    def _reckon(self, lost: list[Session]) -> None:
+        ledger = self.ledger
+        assert not ledger.wrong
+        assert not ledger.revoked_opened
+        assert not ledger.revoked_alive
+        assert ledger.revocations
+        assert not [session.instance for session in lost if not self._runs_through(session)]
+        undefined = [r for r in ledger.requests if r.outcome not in DEFINED[r.kind] and not self._is_excused(r)]
+        assert not undefined
+        late = [r for r in ledger.requests if r.seconds > DEADLINES_S[r.kind] and not self._is_excused(r)]
+        assert not late
+        if self._only_in_flight:
+            later = [r for r in ledger.requests if r.failed and r.begun > self._broke_at]
+            assert not later
+            assert ledger.p99_s() < RPC_TIMEOUT_S
+
+    def _print(self, lost: list[Session]) -> None:
+        ledger = self.ledger
+        failures = ", ".join(f"{what}: {count}" for what, count in sorted(ledger.failures().items())) or "none"
+        line = (
+            f"{self._name}: {len(ledger.requests)} requests, failed {failures}; consoles opened"
+            f" {len(ledger.opened_seconds)}, p99 {ledger.p99_s():.2f} s, slowest answer"
+            f" {max(r.seconds for r in ledger.requests):.1f} s; open consoles lost {len(lost)} of {len(self._sessions)};"
+            f" tokens revoked {ledger.revocations}; works again after {self._recovery_s:.1f} s"
+        )
+        self._report(line)
+
+
+def _is_alive(session: Session) -> bool:
+    try:
+        session.check()
+    except OSError:
+        return False
+    return True
