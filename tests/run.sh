@@ -8,7 +8,8 @@
 #
 # STAGE: see "stages" below; without one all run, the quick ones first, up to the first that fails. An ARGUMENT
 # goes to the stage's tool: tests/run.sh functional -- -k rabbitmq
-# Works as root, or as a user who may use sudo for apt-get; with systemd or without. Exits 0 only when every
+# Works as root, or as a user who may use sudo for apt-get; with systemd or without. Only root can make the network
+# namespaces of tests/functional/test_hosts_*.py, which fail for a user. Exits 0 only when every
 # stage passed. A server that is missing is a failure, never a skipped test.
 
 set -u

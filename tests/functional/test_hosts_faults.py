@@ -7,7 +7,6 @@ What must hold is in ``support/trial.py``. Frozen parts are in test_hosts_frozen
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -29,12 +28,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def kill(part: Part) -> None:
-    part.process.kill()
+    """As a crash or the kernel's memory killer would."""
+    part.process.wait(5)
     time.sleep(AWAY_S)
 
 
 def restart(part: Part) -> None:
-    part.process.stop()
+    """As systemctl would."""
+    part.process.wait(20)
 
 
 @pytest.mark.parametrize("end", [kill, restart])
@@ -59,5 +60,8 @@ def test_a_part_that_ends(site: Site, kind: str, end: Callable[[Part], None], re
         is_excused=was_in_its_hands,
         only_in_flight=kind in DOUBLED,
     )
-    with trial, trial.breaking(lambda: part.process.signal(signal.SIGKILL if end is kill else signal.SIGTERM), part.start):
+    with (
+        trial,
+        trial.breaking(lambda: part.process.signal(signal.SIGKILL if end is kill else signal.SIGTERM), part.start),
+    ):
         end(part)

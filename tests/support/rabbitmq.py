@@ -25,7 +25,8 @@ LOOPBACK = "127.0.0.1"
 class RabbitMQ:
     """One broker below ``directory``, which is the broker's alone; a restart keeps port and transport_url.
 
-    On loopback its user is guest, as it comes; on another ``host`` one of its own, since guest is let in from nowhere else.
+    On loopback its user is guest, as it comes; on another ``host`` one of its own, since guest is let in from nowhere
+    else.
     """
 
     def __init__(self, directory: Path, host: str = LOOPBACK) -> None:

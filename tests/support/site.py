@@ -114,7 +114,7 @@ class Site:
             self.controllers = [self._add_controller(*pair) for pair in zip(hosts[:2], self._stores, strict=True)]
             self.computes = [self._add_compute(index, host) for index, host in enumerate(hosts[2:4])]
             broker.result()
-        nodes = (*self.controllers, *self.computes)
+        nodes: tuple[Controller | Compute, ...] = (*self.controllers, *self.computes)
         self._stack.callback(self._stop_daemons, nodes)
         for node in nodes:
             with node.host.entered():
@@ -216,7 +216,12 @@ class Site:
     def write_instances(self, compute: Compute, ports: dict[str, int] | None = None) -> None:
         """Write what porthole-compute reads at SIGHUP: every stand-in at its port, or at that of ``ports``."""
         entries = [
-            {"uuid": uuid, "name": f"screen-{uuid[:8]}", "host": compute.host.address, "port": (ports or {}).get(uuid, port)}
+            {
+                "uuid": uuid,
+                "name": f"screen-{uuid[:8]}",
+                "host": compute.host.address,
+                "port": (ports or {}).get(uuid, port),
+            }
             for uuid, port in compute.screens.ports.items()
         ]
         compute.instances_file.write_text(yaml.safe_dump({"instances": entries}), encoding="utf-8")
@@ -228,7 +233,9 @@ class Site:
         if kind == "memcached":
             controller = self.controllers[index]
             return self._build_part(kind, controller.host, controller.memcached.process, controller.memcached.start)
-        node: Controller | Compute = self.computes[index] if kind in {"compute", "libvirtd"} else self.controllers[index]
+        node: Controller | Compute = (
+            self.computes[index] if kind in {"compute", "libvirtd"} else self.controllers[index]
+        )
         if kind == "libvirtd":
             assert isinstance(node, Compute)
             assert node.libvirtd

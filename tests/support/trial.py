@@ -133,11 +133,12 @@ class Trial:
     def _print(self, lost: list[Session]) -> None:
         ledger = self.ledger
         failures = ", ".join(f"{what}: {count}" for what, count in sorted(ledger.failures().items())) or "none"
+        slowest_s = max(request.seconds for request in ledger.requests)
         line = (
             f"{self._name}: {len(ledger.requests)} requests, failed {failures}; consoles opened"
-            f" {len(ledger.opened_seconds)}, p99 {ledger.p99_s():.2f} s, slowest answer"
-            f" {max(r.seconds for r in ledger.requests):.1f} s; open consoles lost {len(lost)} of {len(self._sessions)};"
-            f" tokens revoked {ledger.revocations}; works again after {self._recovery_s:.1f} s"
+            f" {len(ledger.opened_seconds)}, p99 {ledger.p99_s():.2f} s, slowest answer {slowest_s:.1f} s;"
+            f" open consoles lost {len(lost)} of {len(self._sessions)}; tokens revoked {ledger.revocations};"
+            f" works again after {self._recovery_s:.1f} s"
         )
         self._report(line)
 

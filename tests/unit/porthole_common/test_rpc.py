@@ -2,7 +2,7 @@
 import inspect
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -12,7 +12,7 @@ from oslo_config import cfg
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.deadline import Workers
-from porthole_common.rpc import Rpc, RpcClient, Target, expected_exceptions
+from porthole_common.rpc import Rpc, RpcClient, RpcServer, Target, expected_exceptions
 from support.bus import across_the_wire, fake_bus, parse_global_conf
 
 TOPIC = "test-topic"
@@ -203,3 +203,54 @@ def test_expected_exceptions_keeps_signature_and_docstring() -> None:
 
     assert list(inspect.signature(method).parameters) == ["context", "name"]
     assert method.__doc__ == "Say something."
+
+
+class FakeListener:
+    """What of oslo.messaging's RabbitMQ listener stopping a server touches; its thread is the calling one."""
+
+    def __init__(self, events: list[str], error: Exception | None = None) -> None:
+        self._poll_style_listener = self
+        self._message_operations_handler = self
+        self.conn = self
+        self._consumers = {self: 7}
+        self._events, self._error = events, error
+
+    def do(self, task: Callable[[], None]) -> None:
+        task()
+
+    def cancel(self, tag: int) -> None:
+        self._events.append(f"cancel {tag}")
+        if self._error:
+            raise self._error
+
+    def stop_consuming(self) -> None:
+        self._events.append("stop consuming")
+
+
+class FakeServer:
+    """oslo.messaging's server."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.events: list[str] = []
+        self.listener = FakeListener(self.events, error)
+
+    def start(self) -> None:
+        """Nothing."""
+
+    def stop(self) -> None:
+        self.events.append("stop")
+
+    def wait(self) -> None:
+        self.events.append("wait")
+
+
+@pytest.mark.parametrize("error", [None, OSError("no broker")])
+def test_a_server_that_stops_has_the_broker_send_nothing_more_first(error: Exception | None) -> None:
+    """Else what arrives meanwhile is acknowledged and dropped."""
+    fake = FakeServer(error)
+    workers = Workers("test", 1)
+    server = RpcServer(fake, workers)
+    server.start()
+    server.stop()
+    workers.close()
+    assert fake.events == ["cancel 7", "stop consuming", "stop", "wait"]
