@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Logging through oslo.log, with console tokens kept out of every line.
+"""Logging through oslo.log: one line per event, with fields, and with console tokens kept out of every line.
 
-Why: the token opens a screen, and other people's code (websockify's path line, an HTTP server's request
-line, a traceback's repr) would write it down (CVE-2015-9543). Porthole's own lines never hold one;
-:class:`RedactingFilter` is the second fence, on the handlers, where every logger of the process must pass, and
-:class:`RedactingFormatter` the third: oslo.log's formatters write exceptions themselves, past any filter.
-Called by :mod:`porthole_common.service` at start.
+Why: an operator greps for ``instance=`` and a log shipper indexes it, so an event has a text that never changes and
+the rest in fields: ``LOG.info("Console opened", instance=uuid, client=address)``. As text they stand behind the event
+as key=value; with ``[DEFAULT] use_json`` they are keys of "extra" besides. What a client or a guest sent is quoted, so
+that no line can be made to look like another.
+
+The token opens a screen, and other people's code (websockify's path line, an HTTP server's request line, a
+traceback's repr) would write it down (CVE-2015-9543). Porthole's own lines never hold one; :class:`RedactingFilter` is
+the second fence, on the handlers, where every logger of the process must pass, and :class:`RedactingFormatter` the
+third: oslo.log's formatters write exceptions themselves, past any filter.
+
+:func:`get_logger` is called by every module that logs, :func:`setup` by :mod:`porthole_common.service` at start.
 """
 
+import json
 import logging
+from collections.abc import Mapping, MutableMapping
+from datetime import datetime
 from typing import Any
 
 from oslo_config import cfg
@@ -16,33 +25,85 @@ from oslo_log import log as oslo_log
 
 from porthole_common.redaction import RedactingFilter, redact
 
-__all__ = ["RedactingFilter", "RedactingFormatter", "redact", "register_opts", "setup"]
-
+__all__ = ["EventLogger", "RedactingFilter", "RedactingFormatter", "build_line", "get_logger", "redact", "setup"]
 
 # What a broker still says on a channel that is being closed is not for operators.
 _QUIET = ("amqp=ERROR",)
+# Whose request a line belongs to, with keys like those of the event's own fields; "-" where there is none.
+_IDENTITY = "request_id=%(request_id)s global_request_id=%(global_request_id)s user=%(user)s project=%(project_id)s"
+_CONTEXT_FORMAT = (
+    "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s [%(user_identity)s] %(instance)s%(message)s"
+)
+# logging's own keyword arguments; every other one is a field of the event.
+_LOGGING_ARGUMENTS = frozenset({"exc_info", "stack_info", "stacklevel", "extra"})
+# A field that somebody else can make long must not fill the disk.
+MAX_VALUE_CHARS = 1000
+# What would end a bare value, or make two pairs of one.
+_NEEDS_QUOTES = frozenset(' "=\\')
+_QUOTED = frozenset('"\\')
+
+
+class EventLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose keyword arguments are the fields of an event.
+
+    An event is a constant text and fields, or %-arguments as ever; never both, since a field may hold a percent sign.
+    A field that is None is left out.
+    ``context=`` is the RequestContext of a line that is written outside its request's thread.
+    """
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Return the event's line, and logging's arguments with the fields where oslo.log's formatters look."""
+        arguments = {name: kwargs[name] for name in kwargs if name in _LOGGING_ARGUMENTS}
+        fields = {
+            name: _simplify(value)
+            for name, value in kwargs.items()
+            if value is not None and name != "context" and name not in _LOGGING_ARGUMENTS
+        }
+        extra: dict[str, Any] = {"extra": {"event": msg, **fields}, **(arguments.pop("extra", None) or {})}
+        if kwargs.get("context") is not None:
+            extra["context"] = kwargs["context"]
+        return build_line(msg, fields), {**arguments, "extra": extra}
 
 
 class RedactingFormatter(logging.Formatter):
-    """Redacts what another formatter makes of a record, its traceback and its summary of the exception included."""
+    """Redacts what another formatter makes of a record, its traceback and its summary of the exception included.
+
+    Of a line, whoever wrote it, control characters are escaped: a client that sends a newline begins no line here.
+    """
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the other formatter's text, redacted."""
-        return redact(self._inner.format(record))
+        """Return the other formatter's text, redacted and in one line; a traceback keeps its own behind it."""
+        text = self._inner.format(record)
+        line, traceback = text, ""
+        if record.exc_text and text.endswith(record.exc_text):
+            traceback = "\n" + record.exc_text
+            line = text.removesuffix(record.exc_text).rstrip("\n")
+        return redact(_escape(line) + traceback)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 (logging's name)
         """Return the other formatter's traceback, redacted: the systemd journal's handler asks for it alone."""
         return redact(self._inner.formatException(ei))
 
 
+def get_logger(name: str) -> EventLogger:
+    """Return the logger of a module, whose name is ``name``."""
+    return EventLogger(logging.getLogger(name), {})
+
+
+def build_line(event: str, fields: Mapping[str, Any]) -> str:
+    """Return ``event key=value key="quoted value"``: what is not one plain word is quoted."""
+    return " ".join((str(event), *(f"{name}={_quote(value)}" for name, value in fields.items())))
+
+
 def register_opts(conf: cfg.ConfigOpts) -> None:
     """Register oslo.log's options (debug, log_file, use_json, ...), without a library's warnings about nothing."""
     oslo_log.register_options(conf)
-    oslo_log.set_defaults(default_log_levels=[*oslo_log.get_default_log_levels(), *_QUIET])
+    oslo_log.set_defaults(_CONTEXT_FORMAT, [*oslo_log.get_default_log_levels(), *_QUIET])
+    conf.set_default("logging_user_identity_format", _IDENTITY)
 
 
 def setup(conf: cfg.ConfigOpts, program: str) -> None:
@@ -51,3 +112,29 @@ def setup(conf: cfg.ConfigOpts, program: str) -> None:
     for handler in logging.getLogger().handlers:
         handler.addFilter(RedactingFilter())
         handler.setFormatter(RedactingFormatter(handler.formatter or logging.Formatter()))
+
+
+def _simplify(value: Any) -> Any:
+    """Return ``value`` as JSON has it; seconds and the like with three decimals, text no longer than the limit."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return round(value, 3)
+    text = value.isoformat() if isinstance(value, datetime) else str(value)
+    return text if len(text) <= MAX_VALUE_CHARS else text[:MAX_VALUE_CHARS] + "..."
+
+
+def _quote(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    if text and text.isprintable() and not _NEEDS_QUOTES.intersection(text):
+        return text
+    return f'"{_escape(text, also=_QUOTED)}"'
+
+
+def _escape(text: str, also: frozenset[str] = frozenset()) -> str:
+    """Return ``text`` with what is not printable (Unicode has line ends of its own) and ``also`` as JSON escapes it."""
+    return "".join(char if char.isprintable() and char not in also else json.dumps(char)[1:-1] for char in text)

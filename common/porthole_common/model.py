@@ -87,6 +87,9 @@ class Target:
     host: str
     port: int
 
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
     @classmethod
     def from_primitive(cls, value: dict[str, Any]) -> Self:
         """Build from ``{host, port}``; the port may come as text.

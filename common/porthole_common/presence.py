@@ -10,7 +10,6 @@ A process that does not answer in time is one that hangs, or whose version knows
 be, the broker can say: each process consumes from the queue that bears the topic's name.
 """
 
-import logging
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -18,9 +17,10 @@ from typing import Any, Self
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.log import get_logger
 from porthole_common.rpc import Rpc, Target
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 PRESENCE_TOPIC = "porthole.presence"
 VERSION = "1.0"
 
@@ -62,7 +62,7 @@ class PresenceEndpoint:
             self._client.publish(context, "take_presence", presence=self._presence.to_primitive())
         except errors.RpcUnavailable as exc:
             # Nobody waits for this method's answer; whoever asked misses this daemon, and says so.
-            LOG.warning("A roll call could not be answered: %s", exc)
+            LOG.warning("Roll call could not be answered", reason=exc)
 
 
 class RollCallEndpoint:

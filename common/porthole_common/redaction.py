@@ -8,9 +8,10 @@ and would wait for oslo.log's import at every start. No I/O; imports nothing bey
 import logging
 import re
 
-# token=<uuid> as it stands in a URL, URL-encoded once or twice, as a cookie, and as a key of a dict or JSON.
+# token=<uuid> as it stands in a URL, URL-encoded once or twice, as a cookie, and as a key of a dict or JSON; not a
+# JSON null, which would be JSON no more.
 _TOKEN = re.compile(
-    r"""(token(?:=|%3D|%253D|\\?["']?\s*[:=]\s*\\?["']?))([^\s&;,"'\\<>)}\]]+)""",
+    r"""(token(?:=|%3D|%253D|\\?["']?\s*[:=]\s*\\?["']?))(?!(?:null|None)(?:[,}]|$))([^\s&;,"'\\<>)}\]]+)""",
     re.IGNORECASE,
 )
 

@@ -36,12 +36,13 @@ from oslo_messaging import opts as oslo_messaging_opts
 from oslo_messaging.rpc.dispatcher import DefaultRPCAccessPolicy
 
 from porthole_common import errors
-from porthole_common.context import RequestContext
+from porthole_common.context import RequestContext, serving
 from porthole_common.deadline import DeadlinePassed, Workers
+from porthole_common.log import get_logger
 
 __all__ = ["Rpc", "RpcClient", "RpcServer", "Target", "expected_exceptions"]
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 # One connection to send with is meant so; oslo.messaging warns each time a thread waits for it. oslo.log names the
 # loggers of oslo_x "oslo.x".
 logging.getLogger("oslo.messaging._drivers.pool").setLevel(logging.ERROR)
@@ -114,14 +115,14 @@ class RpcClient:
         """
         client = self._client.prepare(server=server) if server else self._client
         try:
-            return self._run(functools.partial(client.call, context, method, **arguments))
+            return self._run(context, functools.partial(client.call, context, method, **arguments))
         except errors.PortholeError as exc:
             raise exc.local() from None
         except BROKER_ERRORS as exc:
-            raise self._map(exc, method) from exc
+            raise self._map(exc, context, method) from exc
         except Exception as exc:
             # A ValueError of the far side is rebuilt as one here, and is no more the caller's than a RemoteError.
-            LOG.error("%s of %s failed with %s", method, self._topic, type(exc).__name__)
+            self._log_failure(type(exc).__name__, context, method)
             raise errors.RemoteFailure(self._topic, method) from exc
 
     def publish(self, context: RequestContext, method: str, **arguments: Any) -> None:
@@ -131,19 +132,27 @@ class RpcClient:
         """
         client = self._client.prepare(fanout=True)
         try:
-            self._run(functools.partial(client.cast, context, method, **arguments))
+            self._run(context, functools.partial(client.cast, context, method, **arguments))
         except BROKER_ERRORS as exc:
-            raise self._map(exc, method) from exc
+            raise self._map(exc, context, method) from exc
 
-    def _run(self, work: Callable[[], Any]) -> Any:
-        return self._workers.run(work, self._timeout_s + GRACE_S)
+    def _run(self, context: RequestContext, work: Callable[[], Any]) -> Any:
+        def serve() -> Any:
+            # oslo.messaging's own lines bear the request's id too.
+            with serving(context):
+                return work()
 
-    def _map(self, exc: Exception, method: str) -> errors.PortholeError:
+        return self._workers.run(serve, self._timeout_s + GRACE_S)
+
+    def _map(self, exc: Exception, context: RequestContext, method: str) -> errors.PortholeError:
         if isinstance(exc, oslo_messaging.RemoteError | oslo_messaging.RPCDispatcherError):
-            LOG.error("%s of %s failed with %s", method, self._topic, getattr(exc, "exc_type", type(exc).__name__))
+            self._log_failure(getattr(exc, "exc_type", type(exc).__name__), context, method)
             return errors.RemoteFailure(self._topic, method)
-        LOG.warning("%s of %s: %s", method, self._topic, type(exc).__name__)
+        LOG.warning("RPC not answered", context=context, topic=self._topic, method=method, error=type(exc).__name__)
         return errors.RpcUnavailable(self._topic, method)
+
+    def _log_failure(self, error: str, context: RequestContext, method: str) -> None:
+        LOG.error("RPC failed on the far side", context=context, topic=self._topic, method=method, error=error)
 
 
 class RpcServer:
@@ -268,7 +277,7 @@ def _stop_in_time(workers: Workers, stop: Callable[[], None], what: str, timeout
         workers.run(stop, timeout_s)
     except BROKER_ERRORS as exc:
         # With the broker away there is nobody to take leave of; the process that ends takes its connections with it.
-        LOG.info("The RPC %s ends without an orderly goodbye: %s", what, type(exc).__name__)
+        LOG.info("RPC ends without an orderly goodbye", part=what, error=type(exc).__name__)
 
 
 def _set_defaults(conf: cfg.ConfigOpts, timeout_s: float) -> None:

@@ -7,7 +7,6 @@ Threads, not eventlet; a second SIGTERM or SIGINT ends the process where it stan
 """
 
 import faulthandler
-import logging
 import os
 import queue
 import signal
@@ -21,8 +20,9 @@ from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
 from porthole_common import errors, log
+from porthole_common.log import get_logger
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 # sysexits.h EX_CONFIG: a unit file can tell "the configuration is wrong" from "it crashed".
 EXIT_CONFIG = 78
 EXIT_FAILED = 1
@@ -127,18 +127,18 @@ def run(program: str, services: Sequence[Service]) -> int:
             started.append(service)
             service.start()
         starting = False
-        LOG.info("%s is ready", program)
+        LOG.info("Daemon is ready", program=program)
         notify("READY=1")
         while events.get() == signal.SIGHUP:
-            LOG.info("%s rereads its configuration", program)
+            LOG.info("Daemon rereads its configuration", program=program)
             for service in services:
                 _reload(service)
     except _StartInterrupted:
-        LOG.info("%s was told to end before it was ready", program)
+        LOG.info("Daemon was told to end before it was ready", program=program)
     except errors.ConfigInvalid as exc:
         status = _refuse(program, exc)
     except errors.PortholeError as exc:
-        LOG.error("%s cannot start: %s", program, exc)
+        LOG.error("Daemon cannot start", program=program, reason=exc)
         sys.stderr.write(f"{program}: {exc}\n")
         status = EXIT_FAILED
     notify("STOPPING=1")
@@ -154,7 +154,7 @@ def _reload(service: Service) -> None:
     try:
         service.reload()
     except Exception:
-        LOG.exception("%s could not reread its configuration and goes on with the old one", service.name)
+        LOG.exception("Daemon could not reread its configuration and goes on with the old one", program=service.name)
 
 
 def _build_notifier() -> Callable[[str], None]:
@@ -166,6 +166,6 @@ def _build_notifier() -> Callable[[str], None]:
 
 
 def _refuse(program: str, exc: Exception) -> int:
-    LOG.error("%s", exc)
+    LOG.error("Daemon cannot start with its configuration", program=program, reason=exc)
     sys.stderr.write(f"{program}: {exc}\n")
     return EXIT_CONFIG

@@ -6,7 +6,6 @@ What an administrator asks of an open console is here too. Called by
 :mod:`porthole_api.handlers.consoles`.
 """
 
-import logging
 from dataclasses import dataclass
 
 from porthole_api.directory import Directory
@@ -15,11 +14,12 @@ from porthole_api.policy import Policy
 from porthole_api.servers import get_server
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, ConsoleType
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,13 @@ class ConsoleOpener:
         connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type)
         # No URL before the store has the token for certain: it could never open anything.
         expires_at = self.consoleauth.authorize_console(context, connect_info)
-        LOG.info("Console %s of instance %s on %s until %s", console_type, uuid, located.host, expires_at.isoformat())
+        LOG.info(
+            "Console authorized",
+            instance=uuid,
+            console_type=console_type,
+            compute=located.host,
+            expires_at=expires_at,
+        )
         return connect_info.access_url
 
     def show_token(self, context: RequestContext, token: str) -> ConnectInfo:

@@ -26,9 +26,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from porthole_common import errors
+from porthole_common.log import get_logger
 from porthole_common.model import Instance, InstanceState
 from porthole_common.published import Inventory
 
+LOG = get_logger(__name__)
 # Three publications of a compute, which sends one every 30 s.
 SILENT_AFTER_S = 90.0
 # The computes answer at once; what limits the wait is a user's patience with a cloud that has none.
@@ -98,6 +100,7 @@ class Directory:
         self._made_at_s = clock()
         self._asked_at_s: float | None = None
         self._new_host_at_s: float | None = None
+        self._silent: set[str] = set()
 
     def mark_asked(self) -> None:
         """Note that every compute has just been asked for its inventory: the wait for the answers begins."""
@@ -127,6 +130,19 @@ class Directory:
                 if before.get(instance.uuid) is not instance:
                     self._report(instance, only_host)
             self._changed.notify_all()
+            was_silent = inventory.host in self._silent
+            self._silent.discard(inventory.host)
+        self._log_news(inventory, former, was_silent)
+
+    def note_silent_hosts(self) -> None:
+        """Write into the log which hosts have fallen silent since the last time."""
+        with self._changed:
+            now_s = self._clock()
+            silent = {host for host, seen in self._snapshots.items() if now_s - seen.seen_at_s > SILENT_AFTER_S}
+            lost = [(host, now_s - self._snapshots[host].seen_at_s) for host in sorted(silent - self._silent)]
+            self._silent = silent
+        for host, silent_s in lost:
+            LOG.warning("Host lost: nothing was heard of it", compute=host, seconds=silent_s)
 
     def get(self, uuid: str) -> Located:
         """Return the instance.
@@ -169,6 +185,16 @@ class Directory:
                 start = bisect_right(self._order, (self._known[after].name, after))
             order = self._order[start:]
         return self._locate_each(order, has_name)
+
+    def _log_news(self, inventory: Inventory, former: _Snapshot | None, was_silent: bool) -> None:
+        """Log what an operator wants to know of a publication; most are like the one before."""
+        instances = len(inventory.instances)
+        if former is None or was_silent:
+            LOG.info("Host found", compute=inventory.host, instances=instances)
+        if not inventory.hypervisor_up and (former is None or former.hypervisor_up):
+            LOG.warning("Hypervisor lost", compute=inventory.host, instances=instances)
+        elif inventory.hypervisor_up and former is not None and not former.hypervisor_up:
+            LOG.info("Hypervisor found", compute=inventory.host, instances=instances)
 
     def _locate_each(self, order: list[tuple[str, str]], has_name: Callable[[str], bool] | None) -> Iterator[Located]:
         for name, uuid in order:

@@ -6,14 +6,14 @@ whose message they show to their users. Called by :mod:`porthole_api.middleware`
 """
 
 import json
-import logging
 
 import webob
 from webob import exc as http
 
 from porthole_common import errors
+from porthole_common.log import get_logger
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 # First match wins: leaves before the branch they hang on.
 _STATUSES: tuple[tuple[type[errors.PortholeError], int], ...] = (
@@ -66,5 +66,5 @@ def map_error(error: Exception) -> webob.Response:
             if header in error.headers:
                 response.headers[header] = error.headers[header]
         return response
-    LOG.error("Unexpected error", exc_info=error)
+    LOG.error("Unexpected error", error=type(error).__name__, exc_info=error)
     return build_fault(500, _UNEXPECTED)

@@ -20,8 +20,10 @@ from cheroot.makefile import StreamReader
 
 from porthole_api.auth import WsgiApplication
 from porthole_common import errors
+from porthole_common.log import get_logger
+from porthole_common.model import Target
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 # From a request's first byte to the last of its body: as long as a slow client holds a thread.
 REQUEST_DEADLINE_S = 5.0
@@ -69,7 +71,7 @@ class HttpServer:
             reason = cause.strerror or str(cause)
             raise errors.ConfigInvalid(option, f"cannot listen on {host} port {port}: {reason}") from error
         self._thread.start()
-        LOG.info("Listening on %s port %d", host, self.port)
+        LOG.info("Listening", address=str(Target(host, self.port)))
 
     def stop(self) -> None:
         """Take no more requests; those under way have ``STOP_TIMEOUT_S`` to end. Harmless when not started."""
@@ -127,7 +129,7 @@ class _Server(cheroot_wsgi.Server):
 
     def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
         """Log through the process's logging, where tokens are taken out, and not on stderr."""
-        LOG.log(level, "%s", msg, exc_info=traceback)
+        LOG.log(level, "HTTP server", message=msg, exc_info=traceback)
 
 
 class _Request(cheroot_server.HTTPRequest):
@@ -184,7 +186,7 @@ class _Connection(cheroot_server.HTTPConnection):
             try:
                 self._discard()
             except OSError as error:
-                LOG.debug("The client went away: %s", error)
+                LOG.debug("Client went away", error=type(error).__name__, reason=error)
         super().close()
 
     def _discard(self) -> None:

@@ -6,7 +6,6 @@ Its options are the standard ones of ``[keystone_authtoken]``, with defaults tha
 :mod:`porthole_api.auth_strategy`.
 """
 
-import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,8 +17,9 @@ from webob import exc
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.log import get_logger
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 GROUP = "keystone_authtoken"
 # A token takes two requests to Keystone when the service's own token has run out; both fit into [api] rpc_timeout.
 _REQUESTS_PER_TOKEN = 2
@@ -56,7 +56,7 @@ class Keystone:
             response = webob.Request(environ).get_response(self._protocol)
         except ksa_exceptions.ClientException as error:
             # Such as a catalog without the identity endpoint that is looked for: operators must know which.
-            LOG.error("Keystone could not be asked about a token: %s", error)
+            LOG.error("Keystone could not be asked about a user", error=type(error).__name__, reason=error)
             raise errors.IdentityUnavailable("Keystone") from error
         if response.status_int == 401:
             challenge = [("WWW-Authenticate", response.headers["WWW-Authenticate"])]

@@ -5,13 +5,11 @@ Why: handlers raise and return, and know nothing of headers that every answer ca
 :mod:`porthole_api.app`.
 """
 
-import logging
 import time
 from collections.abc import Iterable
 from typing import Any
 
 import webob
-from oslo_context import context as oslo_context
 
 from porthole_api import request as request_keys
 from porthole_api.auth import WsgiApplication, build_context
@@ -19,10 +17,13 @@ from porthole_api.faults import map_error
 from porthole_api.microversions import MIN_VERSION, build_headers, parse_version
 from porthole_api.request import Request
 from porthole_common import errors
-from porthole_common.model import is_uuid
+from porthole_common.context import get_current, serving
+from porthole_common.log import get_logger
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 _VERSIONED = "/v2.1"
+# What a client calls a method may be anything.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Frame:
@@ -35,29 +36,28 @@ class Frame:
         """Answer the request; raises nothing."""
         request = Request(environ)
         started_at_s = time.monotonic()
-        build_context(environ)
-        try:
-            response = self._answer(request)
-            LOG.info("%s: %d in %.3f s", _describe(request), response.status_int, time.monotonic() - started_at_s)
-        finally:
-            _forget_context()
+        with serving(build_context(environ)):
+            response, error = self._answer(request)
+            _log(request, response.status_int, error, time.monotonic() - started_at_s)
         answer: Iterable[bytes] = response(environ, start_response)
         return answer
 
-    def _answer(self, request: Request) -> webob.Response:
+    def _answer(self, request: Request) -> tuple[webob.Response, Exception | None]:
+        """Return the answer, and the error that it tells of."""
         path = request.environ.get("PATH_INFO", "")
         is_versioned = path == _VERSIONED or path.startswith(f"{_VERSIONED}/")
         version = MIN_VERSION
+        failure: Exception | None = None
         try:
             if is_versioned:
                 version = parse_version(request.headers)
             request.environ[request_keys.MICROVERSION] = version
             response: webob.Response = request.get_response(self._application)
         except Exception as error:  # noqa: BLE001 - the top of the request: mapped, and logged when unexpected
-            response = map_error(error)
+            response, failure = map_error(error), error
         if is_versioned:
             response.headers.update(build_headers(version))
-        return response
+        return response, failure
 
 
 def run_handler(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -74,20 +74,21 @@ def run_handler(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
     return answer
 
 
-def _describe(request: Request) -> str:
-    """Return the request for the log: the route rather than the path, which could hold a secret, and the id."""
-    route = request.environ.get(request_keys.ROUTE)
-    if route is None:
-        return f"{request.method} of no route"
-    server_id = request.url_arguments.get("id", "")
-    return f"{request.method} {route.path}" + (f" {server_id}" if is_uuid(server_id.lower()) else "")
+def _log(request: Request, status: int, error: Exception | None, seconds: float) -> None:
+    """Write the request's line: its route rather than its path, and the instance only when there is one.
 
-
-def _forget_context() -> None:
-    """Take the request's context off this thread, which serves somebody else next.
-
-    oslo.context has no call for it; its own test fixture does the same.
+    What is in a path may be a token. An error's own words are Porthole's where something does not answer or is in a
+    state that forbids it; elsewhere they hold what the client sent, and the error's name says enough.
     """
-    store = oslo_context._request_store
-    if hasattr(store, "context"):
-        del store.context
+    route = request.environ.get(request_keys.ROUTE)
+    LOG.info(
+        "Request answered",
+        method=request.method if request.method in _METHODS else None,
+        route=route.path if route else None,
+        instance=get_current().resource_uuid,
+        client=request.remote_addr,
+        status=status,
+        seconds=seconds,
+        error=type(error).__name__ if error else None,
+        reason=error if isinstance(error, errors.Conflict | errors.Unavailable) else None,
+    )

@@ -5,7 +5,6 @@ Why the file is read at the start and at SIGHUP only, and not at each request: a
 and changes nothing. Called by the handlers and by :mod:`porthole_api.consoles`.
 """
 
-import logging
 from typing import Any
 
 from oslo_config import cfg
@@ -14,9 +13,10 @@ from oslo_policy import policy
 from porthole_api.policies import base, list_rules
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.log import get_logger
 from porthole_common.model import Instance
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 OPTION = "[oslo_policy] policy_file"
 # oslo.policy's default, which need not be there.
 _DEFAULT_FILE = "policy.yaml"
@@ -38,7 +38,9 @@ class Policy:
         try:
             self._enforcer = _build_enforcer(self._conf)
         except errors.ConfigInvalid as error:
-            LOG.error("The policy stays as it was: %s", error)
+            LOG.error("Policy stays as it was", reason=error)
+            return
+        LOG.info("Policy is reread", file=self._enforcer.policy_path)
 
     def is_admin(self, context: RequestContext) -> bool:
         """Say whether the user is an administrator, who sees the servers of all projects and of none."""

@@ -91,6 +91,8 @@ def get_server(directory: Directory, context: RequestContext, server_id: str) ->
     located = directory.get(uuid)
     if not _is_visible(located, context):
         raise errors.InstanceNotFound(server_id)
+    # For the log: what else stands in a URL may be anything, a token too.
+    context.resource_uuid = uuid
     return located
 
 

@@ -5,19 +5,21 @@ Why in a thread of its own: without a broker the first connection is tried for e
 a 503. Called by :mod:`porthole_api.main`.
 """
 
-import logging
 import threading
 from collections.abc import Sequence
 
 from porthole_api.directory import Directory
 from porthole_common import errors, published
 from porthole_common.context import build_daemon_context
+from porthole_common.log import get_logger
 from porthole_common.rpc import Rpc, RpcServer
 from porthole_compute.rpcapi import ComputeAPI
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 RETRY_AFTER_S = 2.0
 STOP_TIMEOUT_S = 2.0
+# How often it is looked for hosts that have fallen silent, for the log: what users are told needs no looking.
+WATCH_INTERVAL_S = 5.0
 
 
 class Subscription:
@@ -41,7 +43,7 @@ class Subscription:
         self._endpoints = [published.InventoryEndpoint(directory.update), *endpoints]
         self._server: RpcServer | None = None
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._join, name="subscription", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="subscription", daemon=True)
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -65,16 +67,22 @@ class Subscription:
                     self._server = server
                 self._ask()
             except errors.Unavailable as error:
-                LOG.warning("The computes could not be asked for their inventory: %s", error)
+                LOG.warning("Computes could not be asked for their inventory; trying again", reason=error)
             except Exception:
                 # A broker that refuses the password may take it tomorrow.
-                LOG.exception("The bus could not be joined")
+                LOG.exception("Bus could not be joined; trying again")
             else:
-                return
+                break
             self._stopping.wait(self._retry_after_s)
+
+    def _run(self) -> None:
+        self._join()
+        while not self._stopping.wait(WATCH_INTERVAL_S):
+            self._directory.note_silent_hosts()
 
     def _ask(self) -> None:
         """Ask, subscribed already: the answers are publications."""
-        self._compute.request_inventory(build_daemon_context())
+        context = build_daemon_context()
+        self._compute.request_inventory(context)
         self._directory.mark_asked()
-        LOG.info("Subscribed to the inventory; every compute was asked for it")
+        LOG.info("Subscribed to the inventory; every compute was asked for it", context=context)

@@ -5,7 +5,6 @@ Why: only the host that runs an instance knows where its VNC server listens now.
 proxy has each one validated before it dials (CVE-2013-0335). :mod:`porthole_compute.rpcapi` is the other end.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,13 +13,14 @@ from oslo_config import cfg
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.diagnosis import HostDescription, read_vitals
+from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason, build_token, is_uuid
 from porthole_common.rpc import Target as RpcTarget
 from porthole_common.rpc import expected_exceptions
 from porthole_compute.access_url import build_novnc_url, build_xvpvnc_url
 from porthole_compute.drivers import ComputeDriver
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 # One description carries so many displays; each costs a question to libvirt.
 MAX_DISPLAYS = 200
 # The bus, the hypervisor, and a thread's worth of files for each call under way.
@@ -65,7 +65,7 @@ class ComputeEndpoint:
             compute_host=self._host,
             token=token,
         )
-        LOG.info("A %s console of instance %s is at %s:%d", known_type, instance_uuid, target.host, target.port)
+        LOG.info("Console issued", instance=instance_uuid, console_type=known_type, address=str(target))
         return connect_info.to_primitive()
 
     @expected_exceptions(errors.PortholeError)
@@ -84,11 +84,19 @@ class ComputeEndpoint:
             asked = Target.from_primitive({"host": host, "port": port})
             target = self._get_target(instance_uuid, ConsoleType(console_type))
         except (errors.NotFound, errors.Conflict, errors.ConsoleTypeUnavailable, ValueError) as exc:
-            LOG.info("console of instance %s is over: %s", instance_uuid, exc)
+            LOG.info("Console is over", instance=instance_uuid, console_type=console_type, reason=exc)
             raise errors.TokenInvalid(str(TokenReason.INSTANCE_GONE)) from exc
         if asked != target:
-            LOG.info("console of instance %s is over: it was issued for another address", instance_uuid)
+            LOG.info(
+                "Console is over",
+                instance=instance_uuid,
+                console_type=console_type,
+                reason="it was issued for another address",
+                issued_for=str(asked),
+                address=str(target),
+            )
             raise errors.TokenInvalid(str(TokenReason.INSTANCE_GONE))
+        LOG.info("Console validated", instance=instance_uuid, console_type=console_type, address=str(target))
         return target.to_primitive()
 
     @expected_exceptions(errors.PortholeError)

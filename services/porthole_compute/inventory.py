@@ -11,11 +11,12 @@ from typing import Protocol
 
 from porthole_common import errors
 from porthole_common.context import RequestContext, build_daemon_context
+from porthole_common.log import get_logger
 from porthole_common.model import Instance
 from porthole_common.published import Inventory
 from porthole_compute.drivers import ComputeDriver
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 # A guest that starts sends half a dozen events; one inventory tells them all.
 DEBOUNCE_S = 0.2
 # After a publication that no broker took; the api counts to 90 s before it calls a host down.
@@ -52,6 +53,7 @@ class InventoryReporter:
         self._retry_s = retry_s
         self._last_known: tuple[Instance, ...] = ()
         self._in_trouble = False
+        self._published: tuple[int, bool] | None = None
         self._wanted = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="inventory", daemon=True)
@@ -74,16 +76,28 @@ class InventoryReporter:
     def publish(self) -> bool:
         """Publish an inventory now, from the calling thread; return whether a broker took it."""
         trouble = ""
+        context = build_daemon_context()
         try:
-            self._publisher.publish(build_daemon_context(), self._read())
+            inventory = self._read()
+            self._publisher.publish(context, inventory)
+            self._log_published(context, inventory)
         except errors.Unavailable as exc:
             trouble = str(exc)
         if trouble and not self._in_trouble:
-            LOG.warning("the inventory is not published: %s Trying again every %g s", trouble, self._retry_s)
+            LOG.warning(
+                "Inventory not published; trying again", context=context, reason=trouble, retry_seconds=self._retry_s
+            )
         elif self._in_trouble and not trouble:
-            LOG.info("the inventory is published again")
+            LOG.info("Inventory is published again", context=context)
         self._in_trouble = bool(trouble)
         return not trouble
+
+    def _log_published(self, context: RequestContext, inventory: Inventory) -> None:
+        """Log what was published: for everybody when it is news, else for those who debug."""
+        count, is_up = len(inventory.instances), inventory.hypervisor_up
+        level = logging.DEBUG if self._published == (count, is_up) else logging.INFO
+        self._published = count, is_up
+        LOG.log(level, "Inventory published", context=context, instances=count, hypervisor_up=is_up)
 
     def _read(self) -> Inventory:
         try:
@@ -101,7 +115,7 @@ class InventoryReporter:
             try:
                 published = self.publish()
             except Exception:
-                LOG.exception("the inventory could not be made")
+                LOG.exception("Inventory could not be made")
                 published = False
             self._wanted.wait(self._interval_s if published else min(self._retry_s, self._interval_s))
             # What happens within this time goes into the same inventory.

@@ -6,16 +6,16 @@ open ends only when somebody says so. The driver's events come in here; consolea
 Made by :mod:`porthole_compute.main`.
 """
 
-import logging
 import threading
 import time
 from typing import Protocol
 
 from porthole_common import errors
 from porthole_common.context import RequestContext, build_daemon_context
+from porthole_common.log import get_logger
 from porthole_common.model import RevocationReason
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 FIRST_RETRY_S = 0.5
 # So long after the store is back the last of them is through: not much longer than a user takes to ask again.
 LAST_RETRY_S = 5.0
@@ -77,7 +77,7 @@ class Revoker:
                 waiting = self._failed or self._new
                 dropped = next(iter(waiting))
                 del waiting[dropped]
-                LOG.error("too many revocations wait: the tokens of instance %s are left to expire", dropped)
+                LOG.error("Revocation dropped, since too many wait; the tokens will expire", instance=dropped)
         self._wanted.set()
 
     def stop(self, timeout_s: float) -> None:
@@ -88,7 +88,7 @@ class Revoker:
             self._thread.join(timeout_s)
         with self._lock:
             if left := len(self._new) + len(self._failed):
-                LOG.warning("%d instances keep their tokens until these expire", left)
+                LOG.warning("Revocations given up at the end; the tokens will expire", instances=left)
 
     def revoke_pending(self, retry: bool = True) -> bool:
         """Revoke, from the calling thread, the new ones, and with ``retry`` those that failed until one fails again.
@@ -107,14 +107,15 @@ class Revoker:
         return not self._failed
 
     def _revoke_one(self, instance_uuid: str, reason: RevocationReason) -> bool:
+        context = build_daemon_context()
         try:
-            count = self._deleter.delete_tokens_for_instance(build_daemon_context(), instance_uuid, self._host, reason)
+            count = self._deleter.delete_tokens_for_instance(context, instance_uuid, self._host, reason)
         except errors.PortholeError as exc:
-            LOG.debug("instance %s: %s", instance_uuid, exc)
+            LOG.debug("Revocation failed for now", context=context, instance=instance_uuid, reason=exc)
         except Exception:
-            LOG.exception("the tokens of instance %s could not be revoked", instance_uuid)
+            LOG.exception("Revocation failed", context=context, instance=instance_uuid)
         else:
-            LOG.info("instance %s: %d tokens revoked", instance_uuid, count)
+            LOG.info("Revocation done", context=context, instance=instance_uuid, tokens=count, reason=reason)
             return True
         with self._lock:
             # One that ended again meanwhile is new again.
@@ -136,7 +137,7 @@ class Revoker:
             is_due = stopping or time.monotonic() >= retry_at_s
             if self.revoke_pending(retry=is_due):
                 if retry_s != self._first_retry_s:
-                    LOG.info("revocations go through again")
+                    LOG.info("Revocations go through again")
                 retry_s = self._first_retry_s
             elif is_due:
                 if retry_s == self._first_retry_s:

@@ -5,7 +5,6 @@ Why: it turns RPC arguments into typed values once, asks the store, and writes o
 open which console, and never the token. Called by oslo.messaging's threads.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,13 +13,14 @@ from typing import Any, Protocol
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.diagnosis import StoreDescription, Vitals
+from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, RevocationReason
 from porthole_common.published import Revocation
 from porthole_common.rpc import Target, expected_exceptions
 from porthole_consoleauth.rpcapi import VERSION
 from porthole_consoleauth.token_store import StoredConsole, TokenStore, strip_secrets
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 
 class Publisher(Protocol):
@@ -93,7 +93,13 @@ class ConsoleAuthEndpoint:
             strip_secrets(replace(connect_info, expires_at=expires_at)), context.user_id, context.project_id
         )
         self._store.authorize(token, console, self._ttl_s)
-        LOG.info("A %s console of instance %s is authorized until %s", console_type, instance_uuid, expires_at)
+        LOG.info(
+            "Console token authorized",
+            instance=instance_uuid,
+            console_type=console_type,
+            compute=compute_host,
+            expires_at=expires_at,
+        )
         return {"expires_at": expires_at.isoformat()}
 
     @expected_exceptions(errors.PortholeError)
@@ -106,15 +112,16 @@ class ConsoleAuthEndpoint:
         try:
             console = self._store.check(token)
         except errors.TokenInvalid as exc:
-            LOG.info("A console token was refused: %s", exc.reason)
+            LOG.info("Console token refused", reason=exc.reason)
             raise
         info = console.connect_info
         LOG.info(
-            "A %s console of instance %s was asked for with a token of user %s, project %s",
-            info.console_type,
-            info.instance_uuid,
-            console.user_id,
-            console.project_id,
+            "Console token accepted",
+            instance=info.instance_uuid,
+            console_type=info.console_type,
+            compute=info.compute_host,
+            issued_to_user=console.user_id,
+            issued_to_project=console.project_id,
         )
         return info.to_primitive()
 
@@ -145,7 +152,13 @@ class ConsoleAuthEndpoint:
         except errors.TokenStoreUnavailable:
             self._publish(context, revocation)
             raise
-        LOG.info("%d console tokens of instance %s are revoked: %s", count, instance_uuid, revocation.reason)
+        LOG.info(
+            "Console tokens revoked",
+            instance=instance_uuid,
+            tokens=count,
+            compute=compute_host,
+            reason=revocation.reason,
+        )
         self._publish(context, revocation)
         return count
 
@@ -158,7 +171,7 @@ class ConsoleAuthEndpoint:
         try:
             self._publisher.publish(context, revocation)
         except errors.RpcUnavailable:
-            LOG.error("The proxies could not be told of revoked tokens of instance %s", revocation.instance_uuid)
+            LOG.error("Revocation not published: open consoles go on until it is", instance=revocation.instance_uuid)
             raise
 
 

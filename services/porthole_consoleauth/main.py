@@ -7,7 +7,6 @@ the same service on the store in memory.
 """
 
 import functools
-import logging
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from oslo_config import cfg
 
 from porthole_common import service
 from porthole_common.diagnosis import read_vitals
+from porthole_common.log import get_logger
 from porthole_common.presence import PresenceEndpoint
 from porthole_common.published import RevocationPublisher
 from porthole_common.rpc import Rpc
@@ -24,7 +24,7 @@ from porthole_consoleauth.memory_store import MemoryStore
 from porthole_consoleauth.rpcapi import TOPIC
 from porthole_consoleauth.token_store import TokenStore
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 PROGRAM = "porthole-consoleauth"
 
 
@@ -47,7 +47,7 @@ class ConsoleAuthService:
         """Serve the topic. A store that does not answer yet is only a warning: calls get an error until it does."""
         for name, refusal in self._store.probe().items():
             if refusal:
-                LOG.warning("The token store's server %s is not usable yet: %s", name, refusal)
+                LOG.warning("memcached is not usable yet", address=name, reason=refusal)
         self._server.start()
 
     def reload(self) -> None:

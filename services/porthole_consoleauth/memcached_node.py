@@ -8,7 +8,6 @@ Called by :mod:`porthole_consoleauth.memcached_store`.
 """
 
 import contextlib
-import logging
 import queue
 import re
 import select
@@ -24,8 +23,9 @@ from pymemcache.client.rendezvous import RendezvousHash
 from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
 
 from porthole_common import errors
+from porthole_common.log import get_logger
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 # What one word of memcached's login may hold: no blank, which parts user and password, and no end of line.
 _WORD = re.compile(r"[!-~]+", re.ASCII)
 
@@ -189,7 +189,8 @@ class MemcachedNode:
             client.set("login", self._login)
 
     def _unavailable(self, reason: str) -> errors.TokenStoreUnavailable:
-        LOG.warning("memcached at %s: %s", netutils.escape_ipv6(self._address[0]) + f":{self._address[1]}", reason)
+        address = f"{netutils.escape_ipv6(self._address[0])}:{self._address[1]}"
+        LOG.warning("memcached does not answer", address=address, reason=reason)
         return errors.TokenStoreUnavailable(reason)
 
 

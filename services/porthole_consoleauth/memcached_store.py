@@ -16,7 +16,6 @@ on. The order of writes makes that harmless: first the item, which opens nothing
 index, which changes only by compare-and-set. A token that came to life so late is one that nobody was given.
 """
 
-import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from oslo_config import cfg, types
 from oslo_utils import netutils
 
 from porthole_common import errors
+from porthole_common.log import get_logger
 from porthole_common.model import TokenReason
 from porthole_consoleauth import token_store
 from porthole_consoleauth.memcached_node import MemcachedNode, build_ring, build_tls_context
@@ -39,7 +39,7 @@ from porthole_consoleauth.token_store import (
     token_key,
 )
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 OPTION = "[memcache] servers"
 # How long one change of an index may compete with others, in tries and in seconds: below the deadline of the RPC
 # that asked for it. With fifty writers at once each is through within a few dozen tries.

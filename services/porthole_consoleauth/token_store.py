@@ -9,16 +9,16 @@ its instance; without the index all tokens of the instance are dead. Called by t
 
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from porthole_common import errors
+from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, TokenReason, get_slot, get_token_slot, is_uuid
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 # An index holds 70 bytes per token: far below memcached's 1 MiB for an item, and enough for any number of people at
 # one screen. Above it the oldest token of the instance dies, so that a new URL always works.
 MAX_TOKENS_PER_INSTANCE = 200
@@ -149,7 +149,7 @@ def parse_item(item: bytes) -> StoredConsole:
         connect_info = ConnectInfo.from_primitive({**value, "token": None})
         instance_key(connect_info.instance_uuid)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, errors.RequestInvalid) as exc:
-        LOG.error("An item of the token store is not Porthole's: %s", type(exc).__name__)
+        LOG.error("Token item in the store is not Porthole's", error=type(exc).__name__)
         raise errors.TokenInvalid(TokenReason.UNKNOWN) from None
     return StoredConsole(connect_info, value.get("user_id"), value.get("project_id"))
 
@@ -168,7 +168,7 @@ def parse_index(index: bytes | None) -> list[str]:
     except (ValueError, RecursionError):
         hashes = None
     if not isinstance(hashes, list) or not all(isinstance(item, str) for item in hashes):
-        LOG.error("An index of the token store is not Porthole's: the tokens of that instance are void")
+        LOG.error("Index in the token store is not Porthole's; the tokens of its instance are void")
         return []
     return hashes
 

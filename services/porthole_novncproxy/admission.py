@@ -5,14 +5,17 @@ Why in one place: a browser (``handler.py``) and a native viewer (``xvp.py``) ge
 dialled before the last of them has passed (S1, S4). Everything here happens before 101 or 200.
 """
 
+import logging
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Protocol
 
 from porthole_common import errors
-from porthole_common.context import RequestContext
+from porthole_common.context import RequestContext, get_current
+from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
 from porthole_common.rfb.negotiation import Offer
 from porthole_novncproxy import access
@@ -20,6 +23,8 @@ from porthole_novncproxy.breaker import HostBreaker
 from porthole_novncproxy.dial import dial
 from porthole_novncproxy.limits import Limits, SessionCounter
 from porthole_novncproxy.vencrypt import Security
+
+LOG = get_logger(__name__)
 
 
 class TokenChecker(Protocol):
@@ -40,8 +45,9 @@ class ConsoleValidator(Protocol):
 class Admission:
     """A client that may come in: a VNC server on the line, and what to give back when the console ends.
 
-    ``admitted_at`` is the monotonic second the token was looked at: a revocation after it counts. ``offer``: the
-    security that the viewer is to be offered; None where that is between it and the VNC server.
+    ``source`` is the client's address. ``admitted_at`` is the monotonic second the token was looked at: a revocation
+    after it counts. ``request_id`` is what the console's lines in the log have in common. ``offer``: the security that
+    the viewer is to be offered; None where that is between it and the VNC server.
     """
 
     connect_info: ConnectInfo
@@ -49,6 +55,7 @@ class Admission:
     first_bytes: bytes
     source: str
     admitted_at: float
+    request_id: str
     release: Callable[[], None]
     offer: Offer | None = None
 
@@ -97,13 +104,21 @@ class Gate:
         :raises ProtocolError: when the VNC server breaks its protocol.
         """
         admitted_at = time.monotonic()
-        context = RequestContext(overwrite=True)
+        context = get_current()
         origins = self._origins
         access.check_origin(request, origins.allowed_origins)
         token = access.check_token_syntax(request.token)
         info = self._consoleauth.check_token(context, token)
         if info.console_type is not request.console_type:
             raise errors.TokenInvalid(TokenReason.CONSOLE_TYPE)
+        context.resource_uuid = info.instance_uuid
+        LOG.info(
+            "Console requested",
+            instance=info.instance_uuid,
+            console_type=info.console_type,
+            client=request.source,
+            compute=info.compute_host,
+        )
         access.check_origin_scheme(request, info.access_url, origins.trusted_proxies)
         release = self._counter.reserve(request.source, token, info.instance_uuid)
         try:
@@ -113,7 +128,14 @@ class Gate:
             release()
             raise
         return Admission(
-            info, connection.sock, connection.first_bytes, request.source, admitted_at, release, connection.offer
+            connect_info=info,
+            sock=connection.sock,
+            first_bytes=connection.first_bytes,
+            source=request.source,
+            admitted_at=admitted_at,
+            request_id=context.request_id,
+            release=release,
+            offer=connection.offer,
         )
 
     def _validate(self, context: RequestContext, info: ConnectInfo) -> Target:
@@ -125,3 +147,23 @@ class Gate:
                 )
         except (errors.NotFound, errors.Conflict) as exc:
             raise errors.TokenInvalid(TokenReason.INSTANCE_GONE) from exc
+
+
+def log_refusal(exc: errors.PortholeError, console_type: ConsoleType, source: str) -> HTTPStatus:
+    """Log that a client may not in, and return the status it is told; what an operator can mend is a warning.
+
+    Nothing that an error says here is a client's own words.
+    """
+    status, _reason = access.refusal_for(exc)
+    is_ours = status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    LOG.log(
+        logging.WARNING if is_ours else logging.INFO,
+        "Console refused",
+        instance=get_current().resource_uuid,
+        console_type=console_type,
+        client=source,
+        status=status,
+        error=type(exc).__name__,
+        reason=exc,
+    )
+    return status

@@ -5,7 +5,6 @@ Why apart from :mod:`porthole_novncproxy.main`: the daemon may be this process a
 (:mod:`porthole_novncproxy.workers`), and ``porthole standalone`` puts it beside the other services.
 """
 
-import logging
 import os
 import socket
 import time
@@ -16,6 +15,8 @@ from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
 from porthole_common import errors, published
+from porthole_common.log import get_logger
+from porthole_common.model import Target
 from porthole_common.presence import PresenceEndpoint
 from porthole_common.rpc import Rpc
 from porthole_compute.rpcapi import ComputeAPI
@@ -34,7 +35,7 @@ from porthole_novncproxy.session import Marks
 from porthole_novncproxy.tls import build_context
 from porthole_novncproxy.vencrypt import build_security
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 PROGRAM = "porthole-novncproxy"
 # Connections the kernel keeps while the loop is busy.
 _LISTEN_BACKLOG = 1024
@@ -118,7 +119,7 @@ class NovncProxyService:
         self._subscription.start()
         self._server.start(self._listeners)
         for door, listener in self._listeners.items():
-            LOG.info("%s listens on %s port %d", door, *listener.getsockname()[:2])
+            LOG.info("Listening", door=door, address=str(Target(*listener.getsockname()[:2])))
 
     def reload(self) -> None:
         """Reread limits, origins and certificates; open consoles go on. What does not do leaves all as it was."""
@@ -128,7 +129,7 @@ class NovncProxyService:
             context = build_context(self._conf)
             security = build_security(self._conf)
         except (cfg.Error, ValueError, errors.ConfigInvalid) as exc:
-            LOG.error("Limits, origins and certificates stay as they were: %s", exc)
+            LOG.error("Limits, origins and certificates stay as they were", reason=exc)
             return
         self._server.set_context(context)
         self._gate.set_policy(_limits(self._conf), _origins(self._conf), security)

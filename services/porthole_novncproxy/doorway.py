@@ -7,17 +7,17 @@ client costs one descriptor until its deadline; a handshake thread meets only wh
 Called by :mod:`porthole_novncproxy.server`; runs in the loop's thread.
 """
 
-import logging
 import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+from porthole_common.log import get_logger
 from porthole_novncproxy.dial import set_socket_options
 from porthole_novncproxy.loop import READ, WRITE, Loop, Timer
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 # Larger than any browser's request; what is more is not read.
 MAX_HEAD_BYTES = 16384
 _ACCEPTS_PER_TURN = 64
@@ -102,7 +102,7 @@ class Doorway:
         try:
             connection.sock.send("\r\n".join(lines).encode("ascii"))
         except OSError as exc:
-            LOG.debug("%s did not wait for its refusal: %s", connection.address[0], type(exc).__name__)
+            LOG.debug("Client did not wait for its refusal", client=connection.address[0], error=type(exc).__name__)
         self._forget(connection)
         self._linger(connection)
 
@@ -120,7 +120,7 @@ class Doorway:
                 continue
             except OSError as exc:
                 # Out of descriptors: those in use go on; the queue waits a little instead of spinning here.
-                LOG.error("Cannot accept a connection: %s", exc.strerror)
+                LOG.error("Connections cannot be accepted for now", door=self._listeners[listener], reason=exc.strerror)
                 self._loop.unregister(listener.fileno())
                 self._loop.call_later(_ACCEPT_PAUSE_S, lambda: self._resume(listener))
                 return
@@ -149,7 +149,7 @@ class Doorway:
         except ssl.SSLWantWriteError:
             self._loop.modify(connection.fd, READ | WRITE)
         except ssl.SSLError as exc:
-            LOG.info("TLS with %s failed: %s", connection.address[0], exc.reason)
+            LOG.info("TLS handshake failed", client=connection.address[0], door=connection.door, reason=exc.reason)
             self._drop(connection)
         except OSError:
             self._drop(connection)
@@ -162,7 +162,8 @@ class Doorway:
             # The descriptor moves into the wrapped socket, with its number.
             connection.sock = self.context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
         elif is_tls or (self._ssl_only and first):
-            LOG.info("%s speaks %s to a port that does not", connection.address[0], "TLS" if is_tls else "plain HTTP")
+            speaks = "TLS" if is_tls else "plain HTTP"
+            LOG.info("Client speaks what its port does not", client=connection.address[0], speaks=speaks)
             self.refuse(connection, HTTPStatus.BAD_REQUEST)
             return False
         return True
@@ -202,7 +203,7 @@ class Doorway:
             connection.sock.setblocking(False)
             connection.sock.shutdown(socket.SHUT_WR)
         except OSError as exc:
-            LOG.debug("%s was gone before it was hung up on: %s", connection.address[0], type(exc).__name__)
+            LOG.debug("Client was gone first", client=connection.address[0], error=type(exc).__name__)
             connection.sock.close()
             return
         if not self._listeners:
@@ -220,7 +221,7 @@ class Doorway:
         except BlockingIOError:
             return
         except OSError as exc:
-            LOG.debug("%s broke the connection off: %s", connection.address[0], type(exc).__name__)
+            LOG.debug("Client broke the connection off", client=connection.address[0], error=type(exc).__name__)
         self._drop(connection)
 
     def _forget(self, connection: Connection) -> None:

@@ -6,7 +6,6 @@ its reach. Who may call here may also authorize consoles (the bus is where all t
 address gives nobody anything new; it is bounded all the same. Called by oslo.messaging's threads.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +15,7 @@ from oslo_config import cfg
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.diagnosis import ProxyDescription, Reach, read_vitals
+from porthole_common.log import get_logger
 from porthole_common.model import Target
 from porthole_common.rpc import Target as RpcTarget
 from porthole_common.rpc import expected_exceptions
@@ -24,7 +24,7 @@ from porthole_novncproxy.novnc import find_version, is_there
 from porthole_novncproxy.probe import read_security_types
 from porthole_novncproxy.rpcapi import VERSION
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 # How many may be dialled by one call, how many at once, and for how long each: below the deadline of the caller.
 MAX_TARGETS = 64
 DIALS_AT_ONCE = 32
@@ -71,7 +71,7 @@ class ProxyEndpoint:
             wanted = [Target.from_primitive(value) for value in targets]
         except (KeyError, TypeError, ValueError) as exc:
             raise errors.RequestInvalid("a target is not {host, port}") from exc
-        LOG.info("%d VNC servers are dialled for an examination", len(wanted))
+        LOG.info("VNC servers are dialled for an examination", servers=len(wanted))
         with ThreadPoolExecutor(DIALS_AT_ONCE, thread_name_prefix="probe") as pool:
             return [reach.to_primitive() for reach in pool.map(self._reach, wanted)]
 

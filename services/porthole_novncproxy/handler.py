@@ -10,7 +10,6 @@ import base64
 import binascii
 import io
 import json
-import logging
 import re
 import shutil
 from http import HTTPStatus
@@ -20,13 +19,15 @@ from typing import Any, Protocol
 from websockify.websockifyserver import WebSockifyRequestHandler
 
 from porthole_common import errors
+from porthole_common.context import get_current
+from porthole_common.log import get_logger
 from porthole_common.model import ConsoleType
 from porthole_novncproxy import access
-from porthole_novncproxy.admission import Admission
+from porthole_novncproxy.admission import Admission, log_refusal
 from porthole_novncproxy.doorway import Connection
 from porthole_novncproxy.pages import PageResponse
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 # A page's name. Some clients put the whole query, encoded, into the path, and people paste tokens anywhere.
 _LOGGABLE_PATH = re.compile(r"(?!.*(?:token|[0-9a-f]{8}-))[\w./-]{0,200}", re.ASCII | re.IGNORECASE)
 
@@ -139,9 +140,7 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
         return "Transfer-Encoding" in self.headers or any(length.strip() != "0" for length in lengths)
 
     def _refuse(self, exc: errors.PortholeError) -> None:
-        status, _reason = access.refusal_for(exc)
-        LOG.info("Refused a console to %s with %d: %s", self.client_address[0], status, exc)
-        self.send_error(status)
+        self.send_error(log_refusal(exc, ConsoleType.NOVNC, self.client_address[0]))
 
     def _send_reason(self) -> None:
         """Answer with ``{"code": status, "reason": words}``; nothing is opened and nothing is spent."""
@@ -151,6 +150,13 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
             status, reason = access.refusal_for(exc)
         else:
             status, reason = HTTPStatus.OK, "The console can be opened."
+        LOG.info(
+            "Console reason told",
+            instance=get_current().resource_uuid,
+            client=self.client_address[0],
+            status=status,
+            reason=reason,
+        )
         body = json.dumps({"code": int(status), "reason": reason}).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -195,7 +201,8 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
         """Log method, path without query, and status."""
         path = str(getattr(self, "path", "")).partition("?")[0]
         shown = path if _LOGGABLE_PATH.fullmatch(path) else "***"
-        LOG.debug("%s %s %r: %s", self.client_address[0], self.command, shown, getattr(code, "value", code))
+        method = self.command if self.command in ("GET", "HEAD") else None
+        LOG.debug("Answered", client=self.client_address[0], method=method, path=shown, status=code)
 
 
 def _check_upgrade(headers: HTTPMessage) -> None:

@@ -10,14 +10,15 @@ import collections
 import faulthandler
 import heapq
 import itertools
-import logging
 import os
 import select
 import threading
 import time
 from collections.abc import Callable
 
-LOG = logging.getLogger(__name__)
+from porthole_common.log import get_logger
+
+LOG = get_logger(__name__)
 READ = select.EPOLLIN | select.EPOLLRDHUP
 WRITE = select.EPOLLOUT
 # The peer has ended its stream, whether or not what it said before has been read.

@@ -5,13 +5,14 @@ Called from handshake threads (:meth:`Relay.open`), from RPC threads (:meth:`Rel
 main thread (:meth:`Relay.stop`); the sessions themselves live in the loop's thread alone.
 """
 
-import logging
 import socket
 import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from porthole_common.context import RequestContext, get_current
+from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, RevocationReason
 from porthole_common.rfb.presentation import present
 from porthole_novncproxy.admission import Admission
@@ -22,7 +23,7 @@ from porthole_novncproxy.loop import Loop
 from porthole_novncproxy.session import CLOSE_TIMEOUT_S, Marks, Session
 from porthole_novncproxy.transport import Leg
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 # What is read at once at most: doc/source/performance.rst has the figures of other sizes.
 _BUFFER_BYTES = 1024 * 1024
 # A revocation is remembered for consoles that were being opened when it came: longer than any opening takes.
@@ -79,13 +80,14 @@ class Relay:
 
         With ``compute_host`` only those that lead there: an instance that has moved may have others by now.
         """
-        self._loop.call_soon(lambda: self._close_instance(instance_uuid, compute_host, reason))
+        context = get_current()
+        self._loop.call_soon(lambda: self._close_instance(instance_uuid, compute_host, reason, context))
 
     def stop(self, drain_timeout_s: float) -> None:
         """Wait ``drain_timeout_s`` for the consoles to end, then end those that are left with 1001."""
         self._loop.call_soon(self._drain)
         if drain_timeout_s and not self._all_ended.wait(0):
-            LOG.info("Open consoles have %.0f s to end", drain_timeout_s)
+            LOG.info("Drain begins: open consoles may end by themselves", seconds=drain_timeout_s)
             self._all_ended.wait(drain_timeout_s)
         self._loop.call_soon(self._stop)
         self._all_ended.wait(CLOSE_TIMEOUT_S + 1)
@@ -108,10 +110,19 @@ class Relay:
             marks=self._marks,
             liveness=self._start_clock(codec, info),
             connect_info=info,
+            source=admission.source,
+            request_id=admission.request_id,
             on_end=on_end,
         )
         self._sessions[session] = None
-        LOG.info("Console %s of instance %s opened from %s", info.console_type, info.instance_uuid, admission.source)
+        LOG.info(
+            "Console opened",
+            context=session.context,
+            instance=info.instance_uuid,
+            console_type=info.console_type,
+            client=admission.source,
+            compute=info.compute_host,
+        )
         if admission.offer is None:
             session.start(admission.first_bytes, from_client)
         else:
@@ -133,14 +144,28 @@ class Relay:
     def _last_revoked_at(self, info: ConnectInfo) -> float:
         return max(self._revoked_at.get((info.instance_uuid, host), 0.0) for host in (info.compute_host, None))
 
-    def _close_instance(self, instance_uuid: str, compute_host: str | None, reason: RevocationReason) -> None:
+    def _close_instance(
+        self, instance_uuid: str, compute_host: str | None, reason: RevocationReason, context: RequestContext
+    ) -> None:
         now = time.monotonic()
         self._revoked_at = {place: at for place, at in self._revoked_at.items() if now - at < _REVOCATION_MEMORY_S}
         self._revoked_at[instance_uuid, compute_host] = now
-        for session in list(self._sessions):
-            info = session.connect_info
-            if info.instance_uuid == instance_uuid and compute_host in (None, info.compute_host):
-                session.close(CloseCode.REVOKED, REVOKED_WORDS[reason])
+        sessions = [
+            session
+            for session in self._sessions
+            if session.connect_info.instance_uuid == instance_uuid
+            and compute_host in (None, session.connect_info.compute_host)
+        ]
+        LOG.info(
+            "Revocation received",
+            context=context,
+            instance=instance_uuid,
+            compute=compute_host,
+            reason=reason,
+            sessions=len(sessions),
+        )
+        for session in sessions:
+            session.close(CloseCode.REVOKED, REVOKED_WORDS[reason])
 
     def _drain(self) -> None:
         self._draining = True
@@ -149,5 +174,6 @@ class Relay:
 
     def _stop(self) -> None:
         self._stopping = True
+        LOG.info("Drain ended", sessions=len(self._sessions))
         for session in list(self._sessions):
             session.close(CloseCode.GOING_AWAY, "The console proxy is stopping")

@@ -7,7 +7,6 @@ The path of a connection: :mod:`doorway` reads its request in the event loop; a 
 """
 
 import concurrent.futures
-import logging
 import re
 import socket
 import ssl
@@ -17,6 +16,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from porthole_common import errors
+from porthole_common.context import RequestContext, serving
+from porthole_common.log import get_logger
 from porthole_novncproxy import xvp
 from porthole_novncproxy.access import ConsoleRequest
 from porthole_novncproxy.admission import Admission, Gate
@@ -27,7 +28,7 @@ from porthole_novncproxy.loop import Loop
 from porthole_novncproxy.pages import PageResponse, Pages
 from porthole_novncproxy.relay import Relay
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 # Files are sent by threads of their own: no console that waits for a daemon holds up a page.
 _PAGE_THREADS = 4
 _ASKS_FOR_CONSOLE = re.compile(rb"\n(?:upgrade:|accept:[^\n]*application/json)", re.IGNORECASE)
@@ -115,7 +116,7 @@ class ProxyServer:
     def _on_request(self, connection: Connection, head: bytes) -> None:
         """Give a request to a handshake thread; turn it away when too many wait already."""
         if not self._places.acquire(blocking=False):
-            LOG.warning("Turned %s away: [novncproxy] handshake_backlog is reached", connection.address[0])
+            LOG.warning("Client turned away", client=connection.address[0], limit="[novncproxy] handshake_backlog")
             self._doorway.refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE, "Retry-After: 1")
             return
         threads = self._threads if connection.door == XVPVNC or _ASKS_FOR_CONSOLE.search(head) else self._page_threads
@@ -126,19 +127,21 @@ class ProxyServer:
         """Answer one request, in a handshake thread; a fault in one must not silence the thread."""
         if time.monotonic() - arrived_at > self._patience_s:
             # Nobody waits for it any more, and those behind it still do.
-            LOG.warning("Turned %s away: its request waited too long for a thread", connection.address[0])
+            LOG.warning("Client turned away", client=connection.address[0], limit="[novncproxy] request_timeout")
             self._loop.call_soon(
                 lambda: self._doorway.refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE, "Retry-After: 1")
             )
             return
         kept = False
+        context = RequestContext(overwrite=False)
         try:
             connection.sock.settimeout(_WRITE_TIMEOUT_S)
-            kept = self._doors[connection.door](connection, head)
+            with serving(context):
+                kept = self._doors[connection.door](connection, head)
         except OSError as exc:
-            LOG.debug("%s went away: %s", connection.address[0], type(exc).__name__)
+            LOG.debug("Client went away", context=context, client=connection.address[0], error=type(exc).__name__)
         except Exception:
-            LOG.exception("A request of %s failed", connection.address[0])
+            LOG.exception("Request failed", context=context, client=connection.address[0])
         finally:
             if not kept:
                 self._doorway.hang_up(connection)

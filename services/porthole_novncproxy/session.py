@@ -16,12 +16,13 @@ long as somebody looks for a password, and a revocation, a drain or the client's
 """
 
 import itertools
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from porthole_common.context import RequestContext
 from porthole_common.errors import FrameInvalid, RfbInvalid
+from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo
 from porthole_common.rfb.conversation import Conversation, Peer, StartTls, Talk, Write
 from porthole_novncproxy import frames
@@ -31,7 +32,7 @@ from porthole_novncproxy.liveness import Liveness, Ping
 from porthole_novncproxy.loop import PEER_ENDED, READ, WRITE, Loop, Timer
 from porthole_novncproxy.transport import Leg
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 # How long a client may take to answer a close frame, or to take what stands before it.
 CLOSE_TIMEOUT_S = 2.0
 _READS_PER_TURN = 4
@@ -58,6 +59,7 @@ class Session:
         "_bytes_up",
         "_client",
         "_client_unheard",
+        "_close_code",
         "_closing",
         "_codec",
         "_ended",
@@ -69,8 +71,10 @@ class Session:
         "_opening",
         "_opening_timer",
         "_outcome",
+        "_request_id",
         "_server",
         "_server_unheard",
+        "_source",
         "_timer",
         "_to_client",
         "_to_server",
@@ -88,9 +92,14 @@ class Session:
         marks: Marks,
         liveness: Liveness,
         connect_info: ConnectInfo,
+        source: str,
+        request_id: str | None,
         on_end: Callable[["Session"], None],
     ) -> None:
+        """``source``: the client's address, and ``request_id``: that of the request it came by; for the log."""
         self.connect_info = connect_info
+        self._source = source
+        self._request_id = request_id
         self._loop = loop
         self._buffer = buffer
         self._client = client
@@ -113,7 +122,13 @@ class Session:
         self._opening_timer: Timer | None = None
         self._bytes_down = self._bytes_up = 0
         self._opened_at = time.monotonic()
+        self._close_code: int | None = None
         self._outcome = "ended"
+
+    @property
+    def context(self) -> RequestContext:
+        """The request it came by, for the log; made when it is asked for, since it is far larger than its id."""
+        return RequestContext(request_id=self._request_id, overwrite=False)
 
     def start(self, from_server: bytes, from_client: bytes) -> None:
         """Begin to relay, with bytes that were read from either side before."""
@@ -136,7 +151,7 @@ class Session:
         if self._closing or self._ended:
             return
         self._closing = True
-        self._outcome = f"{int(code)} {reason}"
+        self._close_code, self._outcome = int(code), reason
         self._end_opening()
         self._unwatch(self._server)
         self._server.close()
@@ -160,13 +175,16 @@ class Session:
             leg.close()
         self._to_client = self._to_server = b""
         LOG.info(
-            "Console %s of instance %s closed: %s; %d bytes to the client, %d from it, %.0f s",
-            self.connect_info.console_type,
-            self.connect_info.instance_uuid,
-            self._outcome,
-            self._bytes_down,
-            self._bytes_up,
-            time.monotonic() - self._opened_at,
+            "Console closed",
+            context=self.context,
+            instance=self.connect_info.instance_uuid,
+            console_type=self.connect_info.console_type,
+            client=self._source,
+            code=self._close_code,
+            reason=self._outcome,
+            bytes_to_client=self._bytes_down,
+            bytes_from_client=self._bytes_up,
+            seconds=time.monotonic() - self._opened_at,
         )
         self._on_end(self)
 
@@ -226,7 +244,8 @@ class Session:
             self.end()
         except Exception:
             # A fault of ours must not come again with every event of a descriptor that stays ready.
-            LOG.exception("The console of instance %s ends by a fault", self.connect_info.instance_uuid)
+            instance_uuid = self.connect_info.instance_uuid
+            LOG.exception("Console ends by a fault of the proxy", context=self.context, instance=instance_uuid)
             self._outcome = "a fault of the proxy"
             self.end()
         if not self._ended:
@@ -403,7 +422,7 @@ class Session:
     def _client_closed(self, event: frames.Close) -> None:
         """Finish the closing handshake (RFC 6455 section 7.1.2): answer the client's close, or take its answer."""
         if not self._closing:
-            self._outcome = f"the client closed with {event.code}"
+            self._close_code, self._outcome = event.code, "the client closed"
             code = CloseCode.NORMAL if event.code == 1005 else event.code
             self._to_client = bytes(self._to_client) + frames.build_close(code, "")
             self._flush_client()

@@ -7,7 +7,6 @@ the relay. Each worker has its own loop, RPC connection and subscription to revo
 cotyledon does not do, the second SIGTERM that ends everything at once, is added here.
 """
 
-import logging
 import multiprocessing
 import os
 import signal
@@ -18,12 +17,13 @@ import cotyledon
 from cotyledon.types import WorkerId
 from oslo_config import cfg
 
+from porthole_common.log import get_logger
 from porthole_common.rpc import Rpc
 from porthole_novncproxy.daemon import PROGRAM, NovncProxyService, open_listeners
 
 Listeners = dict[str, socket.socket]
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 # What a worker may take beyond the drain, to end handshakes and to leave the broker, before it is ended.
 _END_S = 30
 
@@ -42,7 +42,7 @@ class ProxyWorker(cotyledon.Service):
     def run(self) -> None:
         """Serve."""
         self._service.start()
-        LOG.info("Worker %d of %s is ready", self.worker_id, PROGRAM)
+        LOG.info("Worker is ready", program=PROGRAM, worker=self.worker_id)
 
     def reload(self) -> None:
         """Reread the configuration in place: open consoles go on."""

@@ -6,15 +6,14 @@ read by :mod:`doorway`; this runs in a handshake thread, through the same :mod:`
 """
 
 import http
-import logging
 import re
 
 from porthole_common import errors
 from porthole_common.model import ConsoleType
 from porthole_novncproxy import access
+from porthole_novncproxy.admission import log_refusal
 from porthole_novncproxy.doorway import Connection
 
-LOG = logging.getLogger(__name__)
 _REQUEST_LINE = re.compile(rb"([A-Z]+) (\S+) HTTP/1\.[01]\r\n")
 
 
@@ -37,9 +36,7 @@ def refuse(connection: Connection, exc: errors.PortholeError) -> None:
 
     :raises OSError: when the client is gone.
     """
-    status, _reason = access.refusal_for(exc)
-    LOG.info("Refused an xvpvnc console to %s with %d: %s", connection.address[0], status, exc)
-    _send_status(connection, status)
+    _send_status(connection, log_refusal(exc, ConsoleType.XVPVNC, connection.address[0]))
 
 
 def accept(connection: Connection) -> None:

@@ -267,7 +267,7 @@ def test_libvirtd_may_come_after_compute(
     driver.start(events)
     try:
         assert not is_up(driver)
-        assert caplog.text.count("trying again every 1 s") == 1
+        assert caplog.text.count("trying again") == 1
         libvirtd.start()
         libvirtd.create(guest_xml("guest", UUID))
         wait_until(lambda: is_up(driver), TIMEOUT_S, "the connection")

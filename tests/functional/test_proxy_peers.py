@@ -178,8 +178,8 @@ def test_vncdotool_over_xvpvnc_sees_every_pixel_and_types(
             assert np.array_equal(read_pixels(shot.read_bytes()), expected)
         # The viewer has gone, and the console with it, though neither side of the shim was told to end.
         wait_until(lambda: proxy.counter.total == 0, 10, "the console ends")
-    (line,) = (line for line in caplog.messages if "bytes to the client" in line)
-    found = re.search(r"(\d+) bytes to the client", line)
+    (line,) = (line for line in caplog.messages if line.startswith("Console closed"))
+    found = re.search(r" bytes_to_client=(\d+) ", line)
     assert found is not None
     assert int(found.group(1)) >= BULK_BYTES
 

@@ -51,7 +51,7 @@ def start(make_porthole: MakePorthole, vnc: EchoVnc, tmp_path: Path) -> Start:
         porthole.novncproxy.start()
         if workers > 1:
             for worker in range(workers):
-                porthole.novncproxy.wait_for_line(f"Worker {worker} of porthole-novncproxy is ready")
+                porthole.novncproxy.wait_for_line(f"Worker is ready program=porthole-novncproxy worker={worker}")
         else:
             porthole.wait_ready("novncproxy")
         wait_for_instances(porthole, uuid)

@@ -12,7 +12,6 @@ answering is found out by keepalive messages, which break the connection and wit
 
 import contextlib
 import itertools
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,12 +21,13 @@ from oslo_config import cfg
 
 from porthole_common import errors
 from porthole_common.diagnosis import Display
+from porthole_common.log import get_logger
 from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
 from porthole_compute.domain_xml import Domain, DomainXmlInvalid, get_proxy_host, parse_domain
 from porthole_compute.drivers import DriverEvents, get_offered_types, require_screen
 from porthole_compute.drivers.reconnect import Reconnector
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 # The connection is broken (COUNT + 1) * INTERVAL = 6 s after the last sign of life: sooner than the RPC's caller
 # gives up, so that it is told the reason.
 KEEPALIVE_INTERVAL_S = 2
@@ -244,7 +244,7 @@ class LibvirtDriver:
         try:
             yield connection
         except DomainXmlInvalid as exc:
-            LOG.error("domain %s: %s", instance_uuid, exc)
+            LOG.error("Domain XML is not understood", instance=instance_uuid, reason=exc)
             raise errors.HypervisorUnavailable(self._host) from exc
         except libvirt.libvirtError as exc:
             raise self._map(exc, instance_uuid) from exc
@@ -256,7 +256,7 @@ class LibvirtDriver:
         if code == libvirt.VIR_ERR_OPERATION_INVALID:
             # Said of a question that only a running domain can be asked.
             return errors.InstanceNotRunning(instance_uuid, str(InstanceState.SHUTOFF))
-        LOG.warning("libvirt at %s: %s", self._uri, exc)
+        LOG.warning("libvirt refused", uri=self._uri, instance=instance_uuid or None, reason=exc)
         return errors.HypervisorUnavailable(self._host)
 
     def _open_watched(self, lost: threading.Event) -> Any:
@@ -317,7 +317,7 @@ class LibvirtDriver:
             self._events.inventory_changed()
 
     def _tell_ended(self, instance_uuid: str, reason: RevocationReason) -> None:
-        LOG.info("instance %s runs here no more (%s): its consoles end", instance_uuid, reason)
+        LOG.info("Instance runs here no more: its consoles end", instance=instance_uuid, reason=reason)
         if self._events:
             self._events.consoles_ended(instance_uuid, reason)
 
@@ -339,5 +339,5 @@ def _read_details(domain: Any) -> Domain:
         return parse_domain(domain.XMLDesc(0))
     except DomainXmlInvalid as exc:
         # One odd domain must not hide the others; without an owner only administrators see it.
-        LOG.warning("domain %s: %s", domain.UUIDString(), exc)
+        LOG.warning("Domain XML is not understood", instance=domain.UUIDString(), reason=exc)
         return Domain(domain.name(), None, None, None, None)

@@ -6,14 +6,14 @@ the connection has it or hears at once that there is none. Called by :mod:`porth
 knows no library.
 """
 
-import logging
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from porthole_common import errors
+from porthole_common.log import get_logger
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 
 
 class Reconnector:
@@ -53,7 +53,7 @@ class Reconnector:
         """Begin; return after the first attempt, or ``timeout_s`` into it."""
         self._thread.start()
         if not self._attempted.wait(timeout_s):
-            LOG.warning("%s has not answered within %g s; waiting for it", self._name, timeout_s)
+            LOG.warning("Peer has not answered yet; waiting for it", peer=self._name, seconds=timeout_s)
 
     def stop(self, timeout_s: float) -> None:
         """Close the connection; an attempt that hangs for more than ``timeout_s`` is left behind."""
@@ -79,7 +79,7 @@ class Reconnector:
             self._current = None
             self._close(connection)
             if not self._stopping.is_set():
-                LOG.warning("%s: the connection is lost", self._name)
+                LOG.warning("Peer lost", peer=self._name)
                 self._on_change()
 
     def _attempt(self, lost: threading.Event) -> Any:
@@ -89,12 +89,14 @@ class Reconnector:
         except errors.Unavailable as exc:
             reason = str(exc.__cause__ or exc)
         except Exception:
-            LOG.exception("%s: connecting failed", self._name)
+            LOG.exception("Peer could not be connected to", peer=self._name)
         if connection is not None:
             self._told = False
-            LOG.info("%s: connected", self._name)
+            LOG.info("Peer connected", peer=self._name)
         elif reason and not self._told:
             # Once is enough: it will be like this every few seconds until somebody starts it.
-            LOG.warning("%s: %s; trying again every %g s", self._name, reason, self._interval_s)
+            LOG.warning(
+                "Peer does not answer; trying again", peer=self._name, reason=reason, retry_seconds=self._interval_s
+            )
             self._told = True
         return connection

@@ -8,7 +8,6 @@ The file: ``instances: [{uuid, name, host, port, project_id, user_id}]``; the la
 leaves the instance to administrators. Every instance counts as running: nobody can be asked.
 """
 
-import logging
 import uuid as uuidlib
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from oslo_config import cfg
 
 from porthole_common import errors
 from porthole_common.diagnosis import Display
+from porthole_common.log import get_logger
 from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
 from porthole_compute.drivers import DriverEvents, get_offered_types
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 OPTION = "[static] instances_file"
 REQUIRED = ("uuid", "name", "host", "port")
 OPTIONAL = ("project_id", "user_id")
@@ -114,9 +114,9 @@ class StaticDriver:
         except errors.ConfigInvalid as exc:
             refusal = str(exc)
         if refusal:
-            LOG.error("%s; the instances stay as they were", refusal)
+            LOG.error("Instances stay as they were", reason=refusal)
             return
-        LOG.info("%s: %d instances", OPTION, len(self._entries))
+        LOG.info("Instances reread", file=self._path, instances=len(self._entries))
         if self._events is None:
             return
         for uuid, (_, target) in before.items():

@@ -458,7 +458,7 @@ class TestConsoleAuthTokens:
         with caplog.at_level("DEBUG"):
             api.get(f"/v2.1/os-console-auth-tokens/{TOKEN}", "2.31")
             api.get(f"/v2.1/os-console-auth-tokens/{TOKEN}", "2.1")
-        assert "os-console-auth-tokens/{token}: 200" in caplog.text
+        assert "os-console-auth-tokens/{token} status=200" in caplog.text
         assert TOKEN not in caplog.text
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The directory's rules: whole snapshots, silent hosts, instances of two hosts, order, and the wait at the start."""
 
+import logging
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -292,3 +293,42 @@ def test_how_long_each_host_has_been_silent() -> None:
     directory.update(inventory("b"))
     clock.now_s += 5
     assert directory.list_silences() == {"a": 105, "b": 5}
+
+
+class TestNews:
+    """What of the hosts' comings and goings an operator reads in the log."""
+
+    @pytest.fixture(autouse=True)
+    def _at_info(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "porthole_api.directory")
+
+    def test_a_host_is_found_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        directory = build_directory()
+        for _ in range(3):
+            directory.update(inventory("a", build_instance(1)))
+        assert caplog.messages == ["Host found compute=a instances=1"]
+
+    def test_a_silent_host_is_lost_once_and_found_again(self, caplog: pytest.LogCaptureFixture) -> None:
+        clock = FakeClock()
+        directory = build_directory(clock)
+        directory.update(inventory("a", build_instance(1)))
+        directory.update(inventory("b"))
+        clock.now_s += SILENT_AFTER_S
+        directory.update(inventory("b"))
+        directory.note_silent_hosts()
+        assert len(caplog.messages) == 2
+        clock.now_s += 1
+        for _ in range(3):
+            directory.note_silent_hosts()
+        directory.update(inventory("a", build_instance(1)))
+        directory.note_silent_hosts()
+        assert caplog.messages[2:] == [
+            "Host lost: nothing was heard of it compute=a seconds=91.0",
+            "Host found compute=a instances=1",
+        ]
+
+    def test_a_hypervisor_is_lost_once_and_found_again(self, caplog: pytest.LogCaptureFixture) -> None:
+        directory = build_directory()
+        for up in (True, False, False, True, True):
+            directory.update(inventory("a", up=up))
+        assert caplog.messages[1:] == [f"Hypervisor {news} compute=a instances=0" for news in ("lost", "found")]

@@ -2,6 +2,7 @@
 """The frame around every request: headers, log line, errors, and the thread's context."""
 
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -88,8 +89,8 @@ def test_the_log_names_the_route_and_never_the_path(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO):
         send(application, "/v2.1/secrets/s3cret/of/x?token=s3cret")
         send(fail_with(errors.InstanceNotFound("x")), "/v2.1/s3cret?token=s3cret")
-    assert f"GET /v2.1/secrets/{{secret}}/of/{{id}} {UUID}: 200" in caplog.text
-    assert "GET of no route: 404" in caplog.text
+    assert "Request answered method=GET route=/v2.1/secrets/{secret}/of/{id} status=200 seconds=" in caplog.text
+    assert re.search(r"Request answered method=GET status=404 seconds=\S+ error=InstanceNotFound\n", caplog.text)
     assert "s3cret" not in caplog.text
 
 
@@ -109,3 +110,40 @@ def test_a_url_of_another_project_is_for_administrators(project_id: str | None, 
     else:
         with pytest.raises(errors.RequestInvalid, match="project_id"):
             request.get_response(run_handler)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (errors.InstanceNotFound(UUID), 404, "error=InstanceNotFound"),
+        (errors.RequestInvalid(f"not {UUID}"), 400, "error=RequestInvalid"),
+        (errors.HostUnavailable("node1"), 503, 'error=HostUnavailable reason="Host node1 does not answer."'),
+    ],
+)
+def test_the_log_says_why_and_never_in_the_clients_words(
+    error: Exception, status: int, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A path or a body may hold a token, which has the form of a UUID."""
+    with caplog.at_level(logging.INFO):
+        send(fail_with(error), f"/v2.1/servers/{UUID}")
+    (line,) = caplog.messages
+    assert f" status={status} " in line
+    assert line.endswith(words)
+    assert UUID not in line
+
+
+def test_the_log_names_the_instance_once_it_is_known(caplog: pytest.LogCaptureFixture) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        RequestContext().resource_uuid = UUID
+        return build_json({})(environ, start_response)
+
+    with caplog.at_level(logging.INFO):
+        send(application)
+    assert f" instance={UUID} status=200 " in caplog.text
+
+
+def test_a_made_up_method_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    request = webob.Request.blank("/", method="S3CRET")
+    with caplog.at_level(logging.INFO):
+        request.get_response(Frame(fail_with(errors.InstanceNotFound("x"))))
+    assert "S3CRET" not in caplog.text

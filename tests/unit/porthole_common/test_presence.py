@@ -51,4 +51,4 @@ def test_an_answer_that_no_broker_takes_is_logged(caplog: pytest.LogCaptureFixtu
     PresenceEndpoint(BrokenBus(), "compute", "host1", "host1").report_presence(  # type: ignore[arg-type]
         build_daemon_context()
     )
-    assert "roll call" in caplog.text
+    assert "Roll call" in caplog.text

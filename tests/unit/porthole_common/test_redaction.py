@@ -68,6 +68,11 @@ def test_speaking_of_tokens_is_allowed(text: str) -> None:
     assert redact(text) == text
 
 
+@pytest.mark.parametrize("value", [{"auth_token": None}, {"token": None, "host": "x"}, {"args": {"token": None}}])
+def test_json_stays_json(value: dict[str, Any]) -> None:
+    assert json.loads(redact(json.dumps(value))) == value
+
+
 def test_what_follows_the_token_stays() -> None:
     assert redact(f"GET /?token={TOKEN}&scale=1 HTTP/1.1") == "GET /?token=***&scale=1 HTTP/1.1"
 

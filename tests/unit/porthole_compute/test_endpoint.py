@@ -145,7 +145,7 @@ def test_a_console(endpoint: ComputeEndpoint, driver: FakeDriver, console_type: 
 def test_a_console_is_logged_and_its_token_is_not(endpoint: ComputeEndpoint, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         token = endpoint.get_vnc_console(CONTEXT, UUID, "novnc")["token"]
-    assert f"novnc console of instance {UUID} is at 192.0.2.1:5900" in caplog.text
+    assert f"Console issued instance={UUID} console_type=novnc address=192.0.2.1:5900" in caplog.text
     assert token not in caplog.text
 
 

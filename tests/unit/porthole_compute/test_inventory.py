@@ -121,9 +121,10 @@ def test_a_broker_that_is_down_is_logged_once_and_tried_again(
     broker.down = False
     broker.next()
     reporter.stop(TIMEOUT_S)
-    assert [record.getMessage()[:34] for record in caplog.records] == [
-        "the inventory is not published: No",
-        "the inventory is published again",
+    assert [record.getMessage().partition(" reason=")[0] for record in caplog.records] == [
+        "Inventory not published; trying again",
+        "Inventory published instances=1 hypervisor_up=true",
+        "Inventory is published again",
     ]
 
 

@@ -3,14 +3,16 @@
 
 import dataclasses
 import gc
+import logging
 import time
 
 import pytest
 
 from porthole_common import errors
+from porthole_common.context import RequestContext, serving
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
 from porthole_novncproxy.access import ConsoleRequest, OriginPolicy
-from porthole_novncproxy.admission import Gate
+from porthole_novncproxy.admission import Gate, log_refusal
 from porthole_novncproxy.breaker import HostBreaker
 from porthole_novncproxy.limits import Limits, SessionCounter
 
@@ -159,3 +161,49 @@ def test_other_limits_and_origins_count_from_the_next_request_on():
     house.gate.set_policy(Limits(9, 9, 9, 0), OriginPolicy(), None)
     assert isinstance(house.refuse(origins=["http://portal.example"]), errors.OriginRefused)
     assert isinstance(house.refuse(), errors.LimitReached)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "level"),
+    [
+        (errors.TokenInvalid(TokenReason.UNKNOWN), 401, logging.INFO),
+        (errors.OriginRefused("it is of another host"), 403, logging.INFO),
+        (errors.LimitReached("[novncproxy] max_sessions"), 429, logging.WARNING),
+        (errors.RpcUnavailable("consoleauth", "check_token"), 503, logging.WARNING),
+        (errors.VncServerTimeout("192.0.2.1", 5900), 504, logging.WARNING),
+    ],
+)
+def test_a_refusal_is_one_line_with_status_and_reason(error, status, level, caplog):
+    """What an operator can mend stands out; the rest is the day's business."""
+    caplog.set_level(logging.INFO)
+    with serving(RequestContext(overwrite=False)):
+        assert log_refusal(error, ConsoleType.NOVNC, "192.0.2.7") == status
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert record.extra == {
+        "event": "Console refused",
+        "console_type": "novnc",
+        "client": "192.0.2.7",
+        "status": status,
+        "error": type(error).__name__,
+        "reason": str(error),
+    }
+
+
+def test_a_request_is_logged_with_its_instance_once_that_is_known(caplog):
+    caplog.set_level(logging.INFO)
+    with serving(RequestContext(overwrite=False)):
+        error = House().refuse()
+        log_refusal(error, ConsoleType.NOVNC, "192.0.2.7")
+    asked, refused = caplog.messages
+    assert asked == "Console requested instance=i-1 console_type=novnc client=192.0.2.7 compute=host-1"
+    assert refused.startswith("Console refused instance=i-1 ")
+
+
+def test_compute_and_consoleauth_are_asked_under_the_id_of_the_request():
+    house, seen = House(), []
+    house.consoleauth.check_token = lambda context, token: seen.append((context.request_id, token)) or INFO
+    context = RequestContext(overwrite=False)
+    with serving(context):
+        house.refuse()
+    assert seen == [(context.request_id, TOKEN)]

@@ -40,7 +40,7 @@ class Desk:
         self.requests.append(request)
         if self.error:
             raise self.error
-        return Admission(INFO, self.vnc, b"", request.source, 0.0, self.release)
+        return Admission(INFO, self.vnc, b"", request.source, 0.0, "req-1", self.release)
 
     def release(self):
         self.released += 1
@@ -259,7 +259,7 @@ def test_no_token_is_logged_wherever_it_stands(path, error):
 def test_a_page_is_named_in_the_log():
     with LogOf() as log:
         Exchange(request("Host: x", path="/app/ui.js?token=x"))
-    assert "'/app/ui.js': 200" in log.text
+    assert "method=GET path=/app/ui.js status=200" in log.text
 
 
 class LogOf(logging.Handler):

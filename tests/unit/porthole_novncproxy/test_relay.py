@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import datetime
+import logging
 import socket
 import threading
 
 import pytest
 
+from porthole_common.context import RequestContext, serving
 from porthole_common.model import ConnectInfo, ConsoleType, RevocationReason
 from porthole_common.rfb.messages import Version
 from porthole_common.rfb.negotiation import Offer
@@ -14,6 +16,8 @@ from porthole_novncproxy.liveness import LivenessPolicy
 from porthole_novncproxy.relay import Relay
 from porthole_novncproxy.session import CLOSE_TIMEOUT_S, Marks
 from support.fake_loop import FakeLoop
+
+REQUEST_ID = "req-00000000-0000-4000-8000-000000000001"
 
 
 class House:
@@ -42,8 +46,16 @@ class House:
         for sock in (far_client, far_server):
             sock.setblocking(False)
         info = ConnectInfo(instance, ConsoleType.NOVNC, "192.0.2.1", 5900, "http://x/", host, expires_at=expires_at)
-        release = self.released.append
-        admission = Admission(info, server, first_bytes, "192.0.2.7", admitted_at, lambda: release(instance), offer)
+        admission = Admission(
+            connect_info=info,
+            sock=server,
+            first_bytes=first_bytes,
+            source="192.0.2.7",
+            admitted_at=admitted_at,
+            request_id=REQUEST_ID,
+            release=lambda: self.released.append(instance),
+            offer=offer,
+        )
         self.relay.open(client, b"", admission, codec or WebSocketCodec())
         if run:
             self.loop.run_soon()
@@ -238,3 +250,24 @@ def test_a_native_viewer_is_never_pinged():
         assert not house.loop.pending_timers
     finally:
         house.close()
+
+
+def test_a_consoles_lines_bear_its_request_and_a_revocations_line_its_own(house, caplog):
+    """They are written by the loop's thread, which serves no request."""
+    caplog.set_level(logging.INFO, "porthole_novncproxy")
+    house.open()
+    revocation = RequestContext(overwrite=False)
+    with serving(revocation):
+        house.relay.close_instance("i-1")
+    house.loop.run_soon()
+    house.loop.advance(CLOSE_TIMEOUT_S)
+    found = {record.extra["event"]: (record.context.request_id, record.extra) for record in caplog.records}
+    assert {event: request_id for event, (request_id, _) in found.items()} == {
+        "Console opened": REQUEST_ID,
+        "Revocation received": revocation.request_id,
+        "Console closed": REQUEST_ID,
+    }
+    assert found["Revocation received"][1]["sessions"] == 1
+    closed = found["Console closed"][1]
+    assert (closed["code"], closed["client"], closed["instance"]) == (4401, "192.0.2.7", "i-1")
+    assert (closed["bytes_to_client"], closed["bytes_from_client"]) == (0, 0)

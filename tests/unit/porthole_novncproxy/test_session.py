@@ -89,6 +89,8 @@ class Console:
             marks=marks,
             liveness=Liveness(policy or LivenessPolicy(), 0.0, None),
             connect_info=INFO,
+            source="192.0.2.7",
+            request_id="req-1",
             on_end=self.ended.append,
         )
         if start:
