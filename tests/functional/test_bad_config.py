@@ -49,6 +49,8 @@ def start_with(tmp_path: Path, daemon: str, options: Options) -> subprocess.Comp
         ("novncproxy", "[DEFAULT] cert", {"DEFAULT": {"cert": "/nope.pem"}}),
         ("novncproxy", "[DEFAULT] ssl_only", {"DEFAULT": {"ssl_only": True}}),
         ("novncproxy", "[DEFAULT] record", {"DEFAULT": {"record": "/tmp/session"}}),
+        ("novncproxy", "[vnc] auth_schemes", {"vnc": {"auth_schemes": "vencrypt, vencript"}}),
+        ("novncproxy", "[vnc] vencrypt_ca_certs", {"vnc": {"auth_schemes": "vencrypt", "vencrypt_ca_certs": "/nope"}}),
         ("novncproxy", "ssl_minimum_version", {"console": {"ssl_minimum_version": "sslv3"}}),
         ("novncproxy", "[console] ssl_ciphers", {"console": {"ssl_ciphers": "NOPE"}, "DEFAULT": {"cert": "/nope.pem"}}),
     ],
