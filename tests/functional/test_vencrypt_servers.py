@@ -4,6 +4,8 @@
 import contextlib
 import http.client
 import json
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -37,6 +39,7 @@ from support.secure_vnc import security_of
 from support.xvnc import Xvnc
 from support.xvp_viewer import ViewerPort
 
+SECURITY_RST = Path(__file__).parents[2] / "doc" / "source" / "security.rst"
 PASSWORD = "s3cret"
 VIEWER_TIMEOUT_S = 60
 Make = Callable[..., InProcessProxy]
@@ -176,6 +179,20 @@ def test_tigervnc(make: Make, authority: Authority, tmp_path: Path) -> None:
     with Xvnc(tmp_path, security=[*named, "-SecurityTypes", "TLSNone"]) as server:
         assert status_of(proxy, server) == 502
         assert desktop_of(make(allow_anonymous=True), server) == "tigervnc"
+
+
+def test_the_certificates_of_the_documentation(make: Make, tmp_path: Path) -> None:
+    """The commands of security.rst, as they stand there but for the address, make what QEMU and the proxy take."""
+    commands = re.findall(r"^  \$ (openssl .*(?:\n      .*)*)", SECURITY_RST.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        argv = shlex.split(command.replace("\\\n", "").replace("192.0.2.11", "127.0.0.1"))
+        subprocess.run(argv, cwd=tmp_path, capture_output=True, timeout=60, check=True)
+    credentials = [f"tls-creds-x509,id=tls0,dir={tmp_path},endpoint=server,verify-peer=yes"]
+    options = {name: tmp_path / f"{name.replace('_', '-')}.pem" for name in ("client_cert", "client_key")}
+    with QemuVnc(tmp_path / "guest", credentials) as server:
+        assert desktop_of(make(ca_certs=tmp_path / "ca-cert.pem", **options), server) == "QEMU (guest)"
+        assert status_of(make(ca_certs=tmp_path / "ca-cert.pem"), server) == 502
 
 
 # The whole path: libvirt's own setting for VNC over TLS, four daemons, other certificates while they run

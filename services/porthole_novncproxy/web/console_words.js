@@ -48,9 +48,9 @@ const REFUSALS = {
     },
     502: {
         title: 'The guest’s screen does not answer',
-        reason: 'The link is valid, but the guest’s VNC server refuses connections. The guest may just be starting ' +
-            'or shutting down.',
-        next: 'Check that the guest is running, then try again.',
+        reason: 'The link is valid, but the guest’s VNC server refuses connections, or is not protected as the console ' +
+            'service asks. The guest may just be starting or shutting down.',
+        next: 'Check that the guest is running, then try again. If it stays so, tell whoever runs the console service.',
         retry: true,
     },
     503: {
