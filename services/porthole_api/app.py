@@ -12,6 +12,7 @@ from typing import Any
 from oslo_config import cfg
 from oslo_middleware import healthcheck, http_proxy_to_wsgi, request_id
 
+from porthole_api import openapi
 from porthole_api import request as request_keys
 from porthole_api.auth import WsgiApplication
 from porthole_api.auth_strategy import build_authenticator
@@ -27,7 +28,7 @@ from porthole_api.routes import Route, UrlTable
 HEALTHCHECK = "/healthcheck"
 
 
-def build_routes(opener: ConsoleOpener) -> list[Route]:
+def build_routes(opener: ConsoleOpener, auth_strategy: str) -> list[Route]:
     """Return the API's table of contents.
 
     Everything but the version documents also stands below a project's id, as in catalogs of old.
@@ -39,6 +40,8 @@ def build_routes(opener: ConsoleOpener) -> list[Route]:
         Route("GET", "/v2.1", versions.handle_show_version, public=True),
         Route("GET", "/v2.1/", versions.handle_show_version, public=True),
     ]
+    document = versions.DocumentHandler(routes, auth_strategy)
+    routes.append(Route("GET", openapi.PATH, document.handle_show_document, public=True))
     for base in ("/v2.1", "/v2.1/{project_id}"):
         routes += [
             Route("GET", f"{base}/servers", servers.handle_list),
@@ -66,7 +69,7 @@ def build_app(conf: cfg.ConfigOpts, opener: ConsoleOpener) -> WsgiApplication:
 
     :raises ConfigInvalid: when ``[api] auth_strategy``, or what it needs, does not do.
     """
-    table = UrlTable(build_routes(opener))
+    table = UrlTable(build_routes(opener, conf.api.auth_strategy))
     authenticate = build_authenticator(conf)
 
     def dispatch(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -81,6 +84,7 @@ def build_app(conf: cfg.ConfigOpts, opener: ConsoleOpener) -> WsgiApplication:
     health = healthcheck.Healthcheck(framed, conf)
 
     def switch(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        environ[request_keys.PUBLIC_ENDPOINT] = conf.api.public_endpoint
         application = health if environ.get("PATH_INFO") == HEALTHCHECK else framed
         answer: Iterable[bytes] = application(environ, start_response)
         return answer

@@ -24,7 +24,7 @@ _STATUSES: tuple[tuple[type[errors.PortholeError], int], ...] = (
     (errors.Refused, 400),
 )
 # Nova's names (compute API guide, "Faults"); what is not here is a computeFault.
-_NAMES = {
+NAMES = {
     400: "badRequest",
     401: "unauthorized",
     403: "forbidden",
@@ -46,7 +46,7 @@ _UNEXPECTED = "An unexpected error prevented the server from fulfilling your req
 
 def build_fault(status: int, message: str) -> webob.Response:
     """Return the answer of ``status`` with ``message`` for the user's eyes."""
-    name = _NAMES.get(status, "computeFault")
+    name = NAMES.get(status, "computeFault")
     body = json.dumps({name: {"code": status, "message": message}})
     response = webob.Response(status=status, body=body.encode(), content_type="application/json", charset=None)
     if status == 503:

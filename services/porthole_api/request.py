@@ -20,6 +20,8 @@ CONTEXT = "porthole.context"
 MICROVERSION = "porthole.microversion"
 URL_ARGUMENTS = "porthole.url_arguments"
 ROUTE = "porthole.route"
+# [api] public_endpoint; without one a request's own Host, and what proxies say, make the links.
+PUBLIC_ENDPOINT = "porthole.public_endpoint"
 # Far more than any client sends; what it guards is the time to parse.
 _MAX_QUERY_FIELDS = 100
 
@@ -46,18 +48,22 @@ class Request(webob.Request):  # type: ignore[misc]
         return arguments
 
     @property
+    def root_url(self) -> str:
+        """The URL of the whole API, as the request's sender sees it; without a final slash."""
+        url: str = self.environ.get(PUBLIC_ENDPOINT) or self.application_url
+        return url.rstrip("/")
+
+    @property
     def base_url(self) -> str:
-        """The URL below which this request's resources stand, as its sender sees it; without a final slash."""
-        url: str = self.application_url.rstrip("/")
+        """The URL below which this request's resources stand; without a final slash."""
         project_id = self.url_arguments.get("project_id")
-        return f"{url}/v2.1/{project_id}" if project_id else f"{url}/v2.1"
+        return f"{self.root_url}/v2.1/{project_id}" if project_id else f"{self.root_url}/v2.1"
 
     @property
     def bookmark_url(self) -> str:
         """``base_url`` without the version: where Nova's "bookmark" links point."""
-        url: str = self.application_url.rstrip("/")
         project_id = self.url_arguments.get("project_id")
-        return f"{url}/{project_id}" if project_id else url
+        return f"{self.root_url}/{project_id}" if project_id else self.root_url
 
     def parse_query(self) -> dict[str, str]:
         """Return the query's parameters; of one that is given twice, the last.

@@ -23,7 +23,7 @@ from porthole_common.model import InstanceState, is_uuid
 # As Nova's [api] max_limit.
 MAX_LIMIT = 1000
 # As Nova's display_name.
-_MAX_NAME_LENGTH = 255
+MAX_NAME_LENGTH = 255
 # An expression that is one only for its dots, like most names: it is looked for by its longest part first.
 _DOTTED = re.compile(r"[A-Za-z0-9_.-]*", re.ASCII)
 # RE2 matches in linear time, and compiles no expression beyond this: nobody's filter stops the others.
@@ -175,8 +175,8 @@ def _is_visible(located: Located, context: RequestContext) -> bool:
 
 def _build_name_filter(text: str) -> Callable[[str], bool]:
     """Return what says whether a name holds ``text``, or matches it as a regular expression."""
-    if len(text) > _MAX_NAME_LENGTH:
-        raise errors.RequestInvalid(f"The name filter is longer than {_MAX_NAME_LENGTH} characters.")
+    if len(text) > MAX_NAME_LENGTH:
+        raise errors.RequestInvalid(f"The name filter is longer than {MAX_NAME_LENGTH} characters.")
     folded = text.casefold()
     longest = max(folded.split("."), key=len) if _DOTTED.fullmatch(text) else ""
     options = re2.Options()

@@ -12,6 +12,8 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,6 +28,15 @@ DAEMONS = ("consoleauth", "compute", "api", "novncproxy")
 READY_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 20
 Options = Mapping[str, Mapping[str, object]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the api answered; the names of ``headers`` are looked up in capitals or not."""
+
+    status: int
+    headers: Message
+    body: bytes
 
 
 class Porthole:
@@ -157,17 +168,22 @@ class Porthole:
     ) -> tuple[int, bytes]:
         """Send one request to the api and return status and body; POST when there is a body.
 
-        For tests that need an answer of the api in passing; its own tests use a client that shows more.
+        For tests that need an answer of the api in passing.
         """
+        answer = self.send(path, body, headers)
+        return answer.status, answer.body
+
+    def send(self, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> "Answer":
+        """Send one request to the api; POST when there is a body."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         given = {"Content-Type": "application/json", **(headers or {})}
         request = urllib.request.Request(self.api_url + path, data=body, headers=given)  # noqa: S310
         try:
             with opener.open(request, timeout=60) as answer:
-                return answer.status, answer.read()
+                return Answer(answer.status, answer.headers, answer.read())
         except urllib.error.HTTPError as exc:
             with exc:
-                return exc.code, exc.read()
+                return Answer(exc.code, exc.headers, exc.read())
 
     def __enter__(self) -> Self:
         self.start()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Keystone as a process, and unmodified OpenStack clients, out of an environment of their own.
+"""A real Keystone as a process, unmodified OpenStack clients, and schemathesis, out of an environment of their own.
 
 Why: the API is Nova's for clients nobody here wrote, and tokens are Keystone's. "tox -e openstack" makes the
 environment of tests/openstack-requirements.txt, and ``PORTHOLE_OPENSTACK_PYTHON`` names its interpreter.
@@ -94,6 +94,29 @@ def run_script(script: str, variables: Mapping[str, str], *arguments: str) -> st
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run_schemathesis(url: str, directory: Path, *arguments: str) -> str:
+    """Have schemathesis test the API whose document is at ``url``; return its report.
+
+    :raises AssertionError: when it found fault with an answer.
+    """
+    config = directory / "schemathesis.toml"
+    # Whether valid data is accepted depends on what there is: a marker is, or is not, the id of a server.
+    config.write_text("[checks.positive_data_acceptance]\nenabled = false\n", encoding="ascii")
+    command = [str(find_python().with_name("schemathesis")), "--config-file", str(config), "--no-color", "run", url]
+    done = subprocess.run(
+        # What hypothesis remembers of earlier runs is not to decide over this one.
+        [*command, *arguments, "--generation-database", "none"],
+        cwd=directory,
+        env=build_environment({"COLUMNS": "120"}),
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 

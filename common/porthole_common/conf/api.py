@@ -10,6 +10,13 @@ OPTS: list[cfg.Opt] = [
     ),
     cfg.PortOpt("bind_port", default=8774, help="TCP port to listen on: that of nova-api."),
     cfg.IntOpt("workers", default=10, min=1, max=1000, help="Threads that answer requests; each holds one request."),
+    cfg.URIOpt(
+        "public_endpoint",
+        schemes=["http", "https"],
+        help="URL of the API as its users see it, such as https://cloud.example/compute, for the links in its answers. "
+        "Without it they are made of each request's Host and, with [oslo_middleware] enable_proxy_headers_parsing, of "
+        "what a reverse proxy says in its headers.",
+    ),
     cfg.StrOpt(
         "auth_strategy",
         default="noauth",

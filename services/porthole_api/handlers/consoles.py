@@ -14,19 +14,12 @@ from porthole_api.bodies import read_json, validate
 from porthole_api.consoles import ConsoleOpener
 from porthole_api.microversions import REMOTE_CONSOLES_MKS
 from porthole_api.request import Request, build_json
-from porthole_api.schemas import load_validator
+from porthole_api.schemas import TYPES_OF_PROTOCOL, load_validator
 from porthole_common import errors
 
 _GET_VNC_CONSOLE = load_validator("get_vnc_console")
 _REMOTE_CONSOLE = load_validator("remote_console_2_6")
 _REMOTE_CONSOLE_MKS = load_validator("remote_console_2_8")
-_TYPES_OF_PROTOCOL = {
-    "vnc": ("novnc", "xvpvnc"),
-    "spice": ("spice-html5",),
-    "rdp": ("rdp-html5",),
-    "serial": ("serial",),
-    "mks": ("webmks",),
-}
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,7 @@ class ConsolesHandler:
         body = read_json(request)
         validate(body, _REMOTE_CONSOLE_MKS if request.microversion >= REMOTE_CONSOLES_MKS else _REMOTE_CONSOLE)
         protocol, console_type = body["remote_console"]["protocol"], body["remote_console"]["type"]
-        if console_type not in _TYPES_OF_PROTOCOL[protocol]:
+        if console_type not in TYPES_OF_PROTOCOL[protocol]:
             raise errors.RequestInvalid(
                 f"Invalid input for remote_console.type: {console_type!r} is not a console of protocol {protocol!r}"
             )

@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON schemas of request bodies, one file each, beside this module.
+"""The JSON schemas of request bodies, one file each, beside this module; those of answers are in :mod:`.answers`.
 
 Why files: they are the API's contract, and documents and tests can read them without importing the service.
-Called by the handlers.
+Called by the handlers and by :mod:`porthole_api.openapi`.
 """
 
 import json
 from importlib import resources
 
 import jsonschema
+
+# What a request may combine: Nova's schema names protocols and types, and its API reference which go together.
+TYPES_OF_PROTOCOL = {
+    "vnc": ("novnc", "xvpvnc"),
+    "spice": ("spice-html5",),
+    "rdp": ("rdp-html5",),
+    "serial": ("serial",),
+    "mks": ("webmks",),
+}
 
 
 def load_validator(name: str) -> jsonschema.protocols.Validator:

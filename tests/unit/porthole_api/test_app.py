@@ -376,6 +376,23 @@ class TestHeads:
         links = api.get(f"/v2.1/servers/{UUID}", headers=headers).json["server"]["links"]
         assert links[0]["href"] == f"https://cloud.example/compute/v2.1/servers/{UUID}"
 
+    @pytest.mark.parametrize("given", ["https://cloud.example/compute", "https://cloud.example/compute/"])
+    @pytest.mark.parametrize("base", ["/v2.1", "/v2.1/p1"])
+    def test_a_public_endpoint_makes_every_link_whatever_the_host(self, given: str, base: str) -> None:
+        endpoint = "https://cloud.example/compute"
+        api = Api([build_instance(1), build_instance(2)], build_conf(public_endpoint=given))
+        page = api.get(f"{base}/servers?limit=1").json
+        links = [*page["servers_links"], *page["servers"][0]["links"]]
+        assert links[0]["href"] == f"{endpoint}{base}/servers?limit=1&marker={UUID}"
+        assert links[1]["href"] == f"{endpoint}{base}/servers/{UUID}"
+        assert links[2]["href"] == f"{endpoint}{base.removeprefix('/v2.1')}/servers/{UUID}"
+        assert api.get("/v2.1").json["version"]["links"][0]["href"] == f"{endpoint}/v2.1/"
+        assert api.get("/").json["versions"][0]["links"][0]["href"] == f"{endpoint}/v2.1/"
+        assert api.get("/v2.1/openapi.json").json["servers"] == [{"url": endpoint}]
+        assert (
+            api.get(f"{base}/servers/{UUID}", "2.46").json["server"]["flavor"]["links"][0]["href"].startswith(endpoint)
+        )
+
     def test_proxy_headers_count_only_when_the_operator_says_so(self, api: Api) -> None:
         server = api.get(f"/v2.1/servers/{UUID}", headers={"X-Forwarded-Host": "evil.example"}).json["server"]
         assert "evil" not in json.dumps(server)

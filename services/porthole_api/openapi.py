@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The API's document: OpenAPI 3.1, made of the URL table and the schemas that requests are checked with.
+
+Why it is made and not written: a route without a description is an error here, and a schema cannot say other than what
+is enforced. A document is for one microversion, since a header that changes every body is more than OpenAPI can say;
+nor is that header one of its parameters, since with any other value of it another document counts. Called by
+:mod:`porthole_api.handlers.versions`. Pure.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from porthole_api.faults import NAMES
+from porthole_api.microversions import HEADER, LEGACY_HEADER, MIN_VERSION, REMOTE_CONSOLES_MKS, Version, format_version
+from porthole_api.routes import Route
+from porthole_api.schemas import TYPES_OF_PROTOCOL, answers, load_validator
+from porthole_api.schemas.answers import Schema
+from porthole_api.servers import MAX_LIMIT, MAX_NAME_LENGTH, SORT_KEYS
+
+PATH = "/v2.1/openapi.json"
+_PROJECT = "/v2.1/{project_id}/"
+_CONSOLE_TYPES = list(TYPES_OF_PROTOCOL["vnc"])
+_VARIABLES: dict[str, Schema] = {
+    "id": {"type": "string", "pattern": answers.UUID_PATTERN},
+    "token": {"type": "string", "pattern": answers.UUID_PATTERN},
+    "project_id": {"type": "string", "minLength": 1},
+}
+_SECURITY: dict[str, Schema] = {
+    "noauth": {},
+    "http_basic": {"http_basic": {"type": "http", "scheme": "basic"}},
+    "keystone": {"keystone": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"}},
+}
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """What is said of a route. ``answer`` and ``body`` make the schemas of a microversion."""
+
+    name: str
+    summary: str
+    answer: Callable[[Version], Schema]
+    faults: tuple[int, ...] = ()
+    body: Callable[[Version], Schema] | None = None
+    query: tuple[Schema, ...] = ()
+    # Where the id of a server in the answer leads.
+    links: bool = False
+
+
+def _load_schema(name: str) -> Schema:
+    return deepcopy(dict(load_validator(name).schema))
+
+
+def _build_remote_console_body(version: Version) -> Schema:
+    """Return the schema of the request, with the types that go with each protocol."""
+    schema = _load_schema("remote_console_2_8" if version >= REMOTE_CONSOLES_MKS else "remote_console_2_6")
+    console = schema["properties"]["remote_console"]
+    known = console["properties"]["protocol"]["enum"]
+    console["oneOf"] = [
+        {"properties": {"protocol": {"const": protocol}, "type": {"enum": list(TYPES_OF_PROTOCOL[protocol])}}}
+        for protocol in known
+    ]
+    return schema
+
+
+def _build_parameter(name: str, schema: Schema, description: str, **more: Any) -> Schema:
+    return {"name": name, "in": "query", "schema": schema, "description": description, **more}
+
+
+_TEXT: Schema = {"type": "string"}
+_LIST_QUERY = (
+    _build_parameter(
+        "name", {"type": "string", "maxLength": MAX_NAME_LENGTH}, "Text, or an expression of RE2's dialect."
+    ),
+    _build_parameter("status", _TEXT, "Such as ACTIVE; in capitals or not."),
+    _build_parameter("host", _TEXT, "The compute host; of administrators only, else it is passed over."),
+    _build_parameter("all_tenants", {"enum": ["0", "1", "false", "true"]}, "The servers of all projects."),
+    _build_parameter("project_id", _TEXT, "With all_tenants: the servers of this project."),
+    _build_parameter("tenant_id", _TEXT, "The same, by its old name."),
+    _build_parameter("limit", {"type": "integer", "minimum": 0, "maximum": 10**9 - 1}, f"At most {MAX_LIMIT}."),
+    _build_parameter("marker", _VARIABLES["id"], "The last server of the page before."),
+    _build_parameter(
+        "sort_key",
+        {"type": "array", "items": {"enum": sorted(SORT_KEYS)}},
+        "Given again for a further key.",
+        style="form",
+        explode=True,
+    ),
+    _build_parameter(
+        "sort_dir",
+        {"type": "array", "items": {"enum": ["asc", "desc"]}},
+        "One for each sort_key, in their order; desc where one is missing.",
+        style="form",
+        explode=True,
+    ),
+)
+# By method and path; below a project's id the same is said.
+_OPERATIONS: dict[tuple[str, str], _Operation] = {
+    ("GET", "/"): _Operation(
+        "listVersions",
+        "The versions of the API.",
+        lambda _: answers.build_object({"versions": {"type": "array", "items": answers.build_version()}}),
+    ),
+    ("GET", "/v2.1"): _Operation(
+        "showVersion", "The version.", lambda _: answers.build_object({"version": answers.build_version()})
+    ),
+    ("GET", PATH): _Operation("showDocument", "This document.", lambda _: {"type": "object"}),
+    ("GET", "/v2.1/servers"): _Operation(
+        "listServers",
+        "A page of servers: id, name and links.",
+        lambda _: answers.build_server_list(answers.build_brief_server()),
+        (400, 403, 503),
+        query=_LIST_QUERY,
+        links=True,
+    ),
+    ("GET", "/v2.1/servers/detail"): _Operation(
+        "listServersDetail",
+        "A page of servers.",
+        lambda version: answers.build_server_list(answers.build_server(version)),
+        (400, 403, 503),
+        query=_LIST_QUERY,
+        links=True,
+    ),
+    ("GET", "/v2.1/servers/{id}"): _Operation(
+        "showServer",
+        "A server.",
+        lambda version: answers.build_object({"server": answers.build_server(version, is_shown=True)}),
+        (403, 404, 503),
+    ),
+    ("POST", "/v2.1/servers/{id}/action"): _Operation(
+        "getVncConsole",
+        "The URL of a console; at every microversion.",
+        lambda _: answers.build_console(_CONSOLE_TYPES),
+        (400, 403, 404, 408, 409, 503),
+        body=lambda _: _load_schema("get_vnc_console"),
+    ),
+    ("POST", "/v2.1/servers/{id}/remote-consoles"): _Operation(
+        "createRemoteConsole",
+        "The URL of a console.",
+        lambda _: answers.build_remote_console(_CONSOLE_TYPES),
+        (400, 403, 404, 408, 409, 503),
+        body=_build_remote_console_body,
+    ),
+    ("GET", "/v2.1/os-console-auth-tokens/{token}"): _Operation(
+        "showConsoleAuthToken",
+        "Where the console of a token is; for administrators.",
+        lambda _: answers.build_connection(),
+        (403, 404, 503),
+    ),
+}
+
+
+def build_document(routes: Iterable[Route], version: Version, url: str, auth_strategy: str) -> dict[str, Any]:
+    """Return the document of ``version``; ``url`` is where the API is, as its reader sees it.
+
+    ``{openapi, info, servers, security, paths: {path: {method: operation}}, components}``.
+
+    :raises KeyError: when nothing is said here of one of ``routes``.
+    """
+    paths: dict[str, Any] = {}
+    text = format_version(version)
+    for route in routes:
+        # With and without the slash it is one document.
+        if route.since <= version and route.path != "/v2.1/":
+            paths.setdefault(route.path, {})[route.method.lower()] = _build_operation(route, version, auth_strategy)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"Porthole, as microversion {text} of Nova's compute API",
+            "version": text,
+            "description": f"Send '{HEADER}: compute {text}' with each request; without it, answers are those of "
+            f"{format_version(MIN_VERSION)}, which has a document of its own.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": url}],
+        "paths": paths,
+        "components": {"securitySchemes": _SECURITY[auth_strategy]},
+    }
+
+
+def _build_operation(route: Route, version: Version, auth_strategy: str) -> Schema:
+    below_project = route.path.startswith(_PROJECT)
+    said = _OPERATIONS[route.method, route.path.replace(_PROJECT, "/v2.1/", 1)]
+    suffix = "OfProject" if below_project else ""
+    operation: Schema = {
+        "operationId": said.name + suffix,
+        "summary": said.summary,
+        "parameters": [*_build_variables(route), *said.query],
+        "responses": _build_responses(route, said, version, auth_strategy),
+        "security": [] if route.public else [{name: []} for name in _SECURITY[auth_strategy]],
+    }
+    if said.body:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": said.body(version)}}}
+    if said.links and not below_project:
+        operation["responses"]["200"]["links"] = _build_links(version)
+    return operation
+
+
+def _build_variables(route: Route) -> list[Schema]:
+    names = re.findall(r"\{(\w+)\}", route.path)
+    return [{"name": name, "in": "path", "required": True, "schema": _VARIABLES[name]} for name in names]
+
+
+def _build_responses(route: Route, said: _Operation, version: Version, auth_strategy: str) -> Schema:
+    headers = {} if route.path == "/" else _build_headers(version)
+    answer = {"description": said.summary, "headers": headers, "content": _build_content(said.answer(version))}
+    faults = set(said.faults)
+    if route.path != "/":
+        faults |= {400, 406}
+    if not route.public:
+        faults |= {401, 503} if auth_strategy != "noauth" else {403}
+    if "{project_id}" in route.path:
+        faults.add(400)
+    return {"200": answer} | {str(status): _build_fault(status, headers) for status in sorted(faults)}
+
+
+def _build_fault(status: int, headers: Schema) -> Schema:
+    name = NAMES.get(status, "computeFault")
+    more: Schema = {
+        401: {"WWW-Authenticate": {"required": True, "schema": _TEXT}},
+        503: {"Retry-After": {"required": True, "schema": {"type": "string", "pattern": "^[0-9]+$"}}},
+    }.get(status, {})
+    if status in (400, 406):
+        # A microversion that is refused is answered in the oldest.
+        headers = {name: header for name, header in headers.items() if name not in (HEADER, LEGACY_HEADER)}
+    return {
+        "description": name,
+        "headers": {**headers, **more},
+        "content": _build_content(answers.build_fault(name, status)),
+    }
+
+
+def _build_headers(version: Version) -> Schema:
+    text = format_version(version)
+    values = {
+        HEADER: {"const": f"compute {text}"},
+        LEGACY_HEADER: {"type": "string", "pattern": f"^{re.escape(text)}$"},
+        "Vary": {"const": f"{HEADER}, {LEGACY_HEADER}"},
+        "x-openstack-request-id": {"type": "string", "pattern": "^req-[0-9a-f-]{36}$"},
+    }
+    return {name: {"required": True, "schema": schema} for name, schema in values.items()}
+
+
+def _build_content(schema: Schema) -> Schema:
+    return {"application/json": {"schema": schema}}
+
+
+def _build_links(version: Version) -> Schema:
+    """Return where the first server of a page leads."""
+    names = [said.name for (_, path), said in _OPERATIONS.items() if "{id}" in path]
+    if version < (2, 6):
+        names.remove("createRemoteConsole")
+    return {name: {"operationId": name, "parameters": {"id": "$response.body#/servers/0/id"}} for name in names}
