@@ -25,6 +25,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar, cast
 
 import amqp  # type: ignore[import-untyped]
@@ -34,13 +35,14 @@ from oslo_config import cfg
 from oslo_messaging import Target
 from oslo_messaging import opts as oslo_messaging_opts
 from oslo_messaging.rpc.dispatcher import DefaultRPCAccessPolicy
+from oslo_utils import strutils
 
 from porthole_common import errors
 from porthole_common.context import RequestContext, serving
 from porthole_common.deadline import DeadlinePassed, Workers
 from porthole_common.log import get_logger
 
-__all__ = ["Rpc", "RpcClient", "RpcServer", "Target", "expected_exceptions"]
+__all__ = ["Broker", "Rpc", "RpcClient", "RpcServer", "Target", "expected_exceptions", "list_brokers"]
 
 LOG = get_logger(__name__)
 # One connection to send with is meant so; oslo.messaging warns each time a thread waits for it. oslo.log names the
@@ -198,7 +200,7 @@ class Rpc:
             self._transport = oslo_messaging.get_rpc_transport(
                 conf, url=transport_url, allowed_remote_exmods=[errors.__name__]
             )
-        except (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure) as exc:
+        except (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure, ValueError) as exc:
             # Its text would show the URL, and with it the broker's password.
             raise errors.ConfigInvalid("[DEFAULT] transport_url", type(exc).__name__) from None
         if transport_url is None and (conf.transport_url or "").startswith("fake:"):
@@ -270,6 +272,55 @@ def _cancel_consumers(server: Any) -> None:
     operations.do(cancel)
     connection.stop_consuming()
     done.wait(CANCEL_TIMEOUT_S)
+
+
+@dataclass(frozen=True)
+class Broker:
+    """One broker as ``transport_url`` and [oslo_messaging_rabbit] describe it.
+
+    ``tls`` is None without TLS, else OpenSSL's files: ``{ca, cert, key}``, each a path or None.
+    """
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    virtual_host: str
+    tls: dict[str, str | None] | None
+
+
+def list_brokers(conf: cfg.ConfigOpts) -> list[Broker]:
+    """Return the brokers that the processes of this configuration connect to, in its order.
+
+    :raises ConfigInvalid: when the transport URL is none, or not RabbitMQ's.
+    """
+    _set_defaults(conf, 1)
+    try:
+        url = oslo_messaging.TransportURL.parse(conf)
+    except (oslo_messaging.InvalidTransportURL, ValueError) as exc:
+        # Its text would show the URL, and with it the broker's password.
+        raise errors.ConfigInvalid("[DEFAULT] transport_url", type(exc).__name__) from None
+    if url.transport not in {"rabbit", "kombu", "rabbitmq"}:
+        raise errors.ConfigInvalid("[DEFAULT] transport_url", f"{url.transport}:// is not RabbitMQ's")
+    options = conf.oslo_messaging_rabbit
+    # As oslo.messaging takes them: a parameter of the URL wins over the option.
+    tls: dict[str, str | None] | None = None
+    if strutils.bool_from_string(url.query.get("ssl", options.ssl)):
+        files = {"ca": "ssl_ca_file", "cert": "ssl_cert_file", "key": "ssl_key_file"}
+        tls = {name: url.query.get(option, options[option]) or None for name, option in files.items()}
+    # What oslo.messaging fills in for what the URL leaves open.
+    hosts = url.hosts or [oslo_messaging.TransportHost()]
+    return [
+        Broker(
+            host=host.hostname or "localhost",
+            port=host.port or 5672,
+            user=host.username or "guest",
+            password=host.password or "guest",
+            virtual_host=url.virtual_host or "/",
+            tls=tls,
+        )
+        for host in hosts
+    ]
 
 
 def _stop_in_time(workers: Workers, stop: Callable[[], None], what: str, timeout_s: float) -> None:

@@ -19,6 +19,7 @@ from cliff.commandmanager import CommandManager
 
 from porthole_cli import cloud
 from porthole_cli.consoles import GetVncConsole
+from porthole_cli.doctor.command import Doctor
 from porthole_cli.errors import CloudInvalid
 from porthole_cli.servers import ListServers, ShowServer
 from porthole_cli.standalone import Standalone
@@ -30,6 +31,7 @@ DESCRIPTION = (
     f"it is the Porthole on this machine, {cloud.DEFAULT_ENDPOINT}, without authentication."
 )
 COMMANDS: dict[str, type[Command]] = {
+    "doctor": Doctor,
     "get-vnc-console": GetVncConsole,
     "list": ListServers,
     "show": ShowServer,

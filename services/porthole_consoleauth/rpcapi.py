@@ -56,6 +56,7 @@ class ConsoleAuthAPI:
         instance_uuid: str,
         compute_host: str | None = None,
         reason: RevocationReason = RevocationReason.ENDED,
+        server: str | None = None,
     ) -> int:
         """Revoke the instance's tokens, publish the revocation, and return how many there were.
 
@@ -66,6 +67,7 @@ class ConsoleAuthAPI:
         count: int = self._revoking.call(
             context,
             "delete_tokens_for_instance",
+            server=server,
             instance_uuid=instance_uuid,
             compute_host=compute_host,
             reason=str(reason),

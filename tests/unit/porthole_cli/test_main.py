@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 import os
 import subprocess
 import sys
@@ -51,6 +52,7 @@ class TestImports:
             "porthole_consoleauth",
             "porthole_novncproxy",
             "porthole_cli.wiring",
+            "porthole_cli.doctor.examination",
         )
         heavy += ("oslo_messaging", "oslo_service", "oslo_log", "oslo_config", "eventlet", "openstack")
         heavy += (
@@ -82,6 +84,17 @@ class TestCommandLine:
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.count("\n") == 1
         assert "magic" in done.stderr
+
+    def test_the_doctor_says_what_it_was_given(self, tmp_path: os.PathLike[str]) -> None:
+        path = os.path.join(tmp_path, "gone.conf")
+        words = run("doctor", "--config-file", path)
+        report = run("doctor", "--config-file", path, "-f", "json")
+
+        assert (words.returncode, report.returncode) == (2, 2)
+        assert words.stdout.startswith("porthole doctor: 1 error (")
+        assert "config.unreadable" in words.stdout
+        assert [each["id"] for each in json.loads(report.stdout)["findings"]] == ["config.unreadable"]
+        assert (words.stderr, report.stderr) == ("", "")
 
     def test_an_unknown_console_type(self) -> None:
         done = run("get-vnc-console", "web", "spice-html5")

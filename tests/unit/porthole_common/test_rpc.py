@@ -4,6 +4,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from oslo_config import cfg
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.deadline import Workers
-from porthole_common.rpc import Rpc, RpcClient, RpcServer, Target, expected_exceptions
+from porthole_common.rpc import Broker, Rpc, RpcClient, RpcServer, Target, expected_exceptions, list_brokers
 from support.bus import across_the_wire, fake_bus, parse_global_conf
 
 TOPIC = "test-topic"
@@ -188,11 +189,46 @@ def test_a_server_that_never_started_stops_at_once(rpc: Rpc, endpoint: Endpoint)
     rpc.get_server("other", "host1", [endpoint]).stop()
 
 
-@pytest.mark.parametrize("url", ["nonsense://guest:secret@host/", "not a url at all"])
+@pytest.mark.parametrize("url", ["nonsense://guest:secret@host/", "not a url at all", "rabbit://a:secret@host:x/"])
 def test_a_bad_transport_url_names_the_option_and_no_password(url: str) -> None:
     parse_global_conf()
     with pytest.raises(errors.ConfigInvalid, match="transport_url") as caught:
         Rpc(cfg.CONF, 1, transport_url=url)
+    assert "secret" not in str(caught.value)
+
+
+def brokers_of(directory: Path, url: str, rabbit: str = "") -> list[Broker]:
+    path = directory / "porthole.conf"
+    path.write_text(f"[DEFAULT]\ntransport_url = {url}\n[oslo_messaging_rabbit]\n{rabbit}\n", encoding="utf-8")
+    parse_global_conf(f"--config-file={path}")
+    return list_brokers(cfg.CONF)
+
+
+def test_the_brokers_of_a_transport_url(tmp_path: Path) -> None:
+    assert brokers_of(tmp_path, "rabbit://a:s%40crt@one:1234,b:c@[2001:db8::1]/some%2Fwhere") == [
+        Broker("one", 1234, "a", "s@crt", "some/where", None),
+        Broker("2001:db8::1", 5672, "b", "c", "some/where", None),
+    ]
+    assert brokers_of(tmp_path, "rabbit://") == [Broker("localhost", 5672, "guest", "guest", "/", None)]
+
+
+def test_a_brokers_tls_is_an_option_or_a_parameter_of_the_url(tmp_path: Path) -> None:
+    files = "ssl_ca_file = /ca\nssl_cert_file = /cert\nssl_key_file = /key"
+    whole = {"ca": "/ca", "cert": "/cert", "key": "/key"}
+    assert brokers_of(tmp_path, "rabbit://a:b@one/", files)[0].tls is None
+    assert brokers_of(tmp_path, "rabbit://a:b@one/", f"ssl = true\n{files}")[0].tls == whole
+    assert brokers_of(tmp_path, "rabbit://a:b@one/?ssl=1&ssl_ca_file=/other", files)[0].tls == whole | {"ca": "/other"}
+    assert brokers_of(tmp_path, "rabbit://a:b@one/?ssl=0", "ssl = true")[0].tls is None
+
+
+def test_a_brokers_password_is_in_no_repr(tmp_path: Path) -> None:
+    assert "secret" not in repr(brokers_of(tmp_path, "rabbit://a:secret@one/"))
+
+
+@pytest.mark.parametrize("url", ["fake://", "kafka://a:secret@one/", "rabbit://a:secret@one:x/"])
+def test_what_is_not_rabbitmqs_has_no_brokers(tmp_path: Path, url: str) -> None:
+    with pytest.raises(errors.ConfigInvalid, match="transport_url") as caught:
+        brokers_of(tmp_path, url)
     assert "secret" not in str(caught.value)
 
 

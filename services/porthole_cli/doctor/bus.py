@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The port to the daemons: the roll call, and one RPC after the other under a short deadline.
+
+Why a protocol beside it: what the doctor concludes from answers is tested with answers that no real cloud would give
+on demand. Every error of the bus ends here or is one of ``porthole_common.errors``. Called by :mod:`examination`.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from oslo_config import cfg
+
+from porthole_api.rpcapi import TOPIC as API_TOPIC
+from porthole_api.rpcapi import PortholeAPI
+from porthole_common.context import RequestContext
+from porthole_common.deadline import DeadlinePassed, Workers
+from porthole_common.diagnosis import Reach
+from porthole_common.model import ConnectInfo, Target
+from porthole_common.presence import PRESENCE_TOPIC, Presence, RollCallEndpoint, call_roll
+from porthole_common.rpc import Rpc, RpcServer
+from porthole_compute.rpcapi import TOPIC as COMPUTE_TOPIC
+from porthole_compute.rpcapi import ComputeAPI
+from porthole_consoleauth.rpcapi import TOPIC as CONSOLEAUTH_TOPIC
+from porthole_consoleauth.rpcapi import ConsoleAuthAPI
+from porthole_novncproxy.rpcapi import TOPIC as NOVNCPROXY_TOPIC
+from porthole_novncproxy.rpcapi import NovncProxyAPI
+
+# The topic that each daemon serves, and so the name of a queue that each of its processes consumes from.
+TOPICS = {
+    "api": API_TOPIC,
+    "consoleauth": CONSOLEAUTH_TOPIC,
+    "novncproxy": NOVNCPROXY_TOPIC,
+    "compute": COMPUTE_TOPIC,
+}
+# One RPC: a daemon that works answers within milliseconds, a machine that is busy within a second or two.
+CALL_TIMEOUT_S = 4.0
+# How long answers to the roll call are waited for, when not all came before.
+ROLL_CALL_S = 4.0
+JOIN_TIMEOUT_S = 5.0
+# The name under which the doctor listens; always the same, so that it leaves no new queue behind each time.
+SERVER_NAME = "doctor"
+
+
+class Bus(Protocol):
+    """What is asked of the daemons. What may fail raises Unavailable within :data:`CALL_TIMEOUT_S`."""
+
+    def call_roll(self, expected: Mapping[str, int]) -> list[Presence]:
+        """Return who answers; early when ``expected`` (by daemon) have, if it is not empty."""
+
+    def describe(self, presence: Presence) -> Any:
+        """Return the description of that process: of the class that its daemon has."""
+
+    def dial(self, proxy: Presence, targets: Sequence[Target]) -> list[Reach]:
+        """Have a proxy dial."""
+
+    def authorize(self, connect_info: ConnectInfo) -> None:
+        """Have any consoleauth authorize a console."""
+
+    def check(self, token: str, server: str) -> None:
+        """Have one consoleauth check a token; raise TokenInvalid when it does not know it."""
+
+    def revoke(self, instance_uuid: str, server: str) -> None:
+        """Have one consoleauth revoke an instance's tokens."""
+
+    def close(self) -> None:
+        """Leave the bus."""
+
+
+class RpcBus:
+    """A :class:`Bus` over RabbitMQ.
+
+    ``user`` is whom the daemons' logs name as the one who asked.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, user: str = "porthole-doctor") -> None:
+        self._rpc = Rpc(conf, CALL_TIMEOUT_S)
+        self._workers = Workers("doctor-bus", 1)
+        self._context = RequestContext(user_id=user, is_admin=True, overwrite=False)
+        self._consoleauth = ConsoleAuthAPI(self._rpc)
+        self._compute = ComputeAPI(self._rpc)
+        self._proxy = NovncProxyAPI(self._rpc)
+        self._api = PortholeAPI(self._rpc)
+        self._heard: dict[str, Presence] = {}
+        self._changed = threading.Condition()
+        self._server: RpcServer | None = None
+        self._describers: dict[str, Callable[[RequestContext, str], Any]] = {
+            "api": self._api.describe_api,
+            "consoleauth": self._consoleauth.describe_store,
+            "novncproxy": self._proxy.describe_proxy,
+            "compute": self._compute.describe_host,
+        }
+
+    def call_roll(self, expected: Mapping[str, int]) -> list[Presence]:
+        """Ask everybody, and return those who have answered after :data:`ROLL_CALL_S`, or when nobody is missing.
+
+        :raises RpcUnavailable: when there is no broker to take the question.
+        """
+        server = self._rpc.get_server(PRESENCE_TOPIC, SERVER_NAME, [RollCallEndpoint(self._take)])
+        try:
+            self._workers.run(server.start, JOIN_TIMEOUT_S)
+        except DeadlinePassed:
+            return []
+        self._server = server
+        call_roll(self._rpc, self._context, TOPICS.values())
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_complete(expected), ROLL_CALL_S)
+            return sorted(self._heard.values(), key=lambda presence: (presence.daemon, presence.host, presence.server))
+
+    def describe(self, presence: Presence) -> Any:
+        """Return its description.
+
+        :raises Unavailable: when it does not answer, or is of a version that cannot say (RemoteFailure).
+        """
+        return self._describers[presence.daemon](self._context, presence.server)
+
+    def dial(self, proxy: Presence, targets: Sequence[Target]) -> list[Reach]:
+        """Have a proxy dial VNC servers.
+
+        :raises Unavailable: when it does not answer.
+        """
+        return self._proxy.dial_targets(self._context, proxy.server, targets)
+
+    def authorize(self, connect_info: ConnectInfo) -> None:
+        """Have a consoleauth authorize a console.
+
+        :raises Unavailable: when none does.
+        """
+        self._consoleauth.authorize_console(self._context, connect_info)
+
+    def check(self, token: str, server: str) -> None:
+        """Have that consoleauth check a token.
+
+        :raises TokenInvalid: when it does not know it.
+        :raises Unavailable: when it cannot say.
+        """
+        self._consoleauth.check_token(self._context, token, server=server)
+
+    def revoke(self, instance_uuid: str, server: str) -> None:
+        """Have that consoleauth revoke the instance's tokens.
+
+        :raises Unavailable: when it cannot.
+        """
+        self._consoleauth.delete_tokens_for_instance(self._context, instance_uuid, server=server)
+
+    def close(self) -> None:
+        """Leave the bus; a few seconds at most."""
+        if self._server is not None:
+            self._server.stop()
+        self._rpc.close()
+        self._workers.close()
+
+    def _take(self, presence: Presence) -> None:
+        if presence.daemon not in TOPICS:
+            return
+        with self._changed:
+            self._heard[presence.process] = presence
+            self._changed.notify_all()
+
+    def _is_complete(self, expected: Mapping[str, int]) -> bool:
+        counts = dict.fromkeys(expected, 0)
+        for presence in self._heard.values():
+            counts[presence.daemon] = counts.get(presence.daemon, 0) + 1
+        return bool(expected) and all(counts[daemon] >= number for daemon, number in expected.items())

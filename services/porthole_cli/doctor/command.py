@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``porthole doctor``: the command line.
+
+Why apart from the rest: this module is imported by every ``porthole`` command, and what examines only by this one.
+Called by cliff through :mod:`porthole_cli.main`.
+"""
+
+import argparse
+import logging
+import os
+import shutil
+
+from cliff.command import Command
+
+
+class Doctor(Command):
+    """Examine Porthole from here: configuration, RabbitMQ, every daemon, memcached, libvirt, VNC, TLS, clocks, limits.
+
+    Says what is wrong and how to mend it; changes nothing. It reads the configuration of this host and asks the daemons
+    of all hosts over RabbitMQ, so run it as root or as the daemons' user, on any host of Porthole's. It ends within
+    half a minute, whatever is broken. Exit status: 0 all is well, 1 there are warnings, 2 there are errors.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the files and the format."""
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--config-file",
+            metavar="PATH",
+            action="append",
+            default=[],
+            help="Read this porthole.conf; may be given again. Default: what the daemons read, /etc/porthole.",
+        )
+        parser.add_argument(
+            "-f",
+            "--format",
+            choices=["table", "json"],
+            default="table",
+            help="table: words for a terminal. json: {severity, findings: [{id, severity, host, problem, mend}], ...}.",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        """Examine, print, and return the exit status."""
+        from porthole_cli.doctor import examination, report  # noqa: PLC0415
+
+        if not self.app.options.debug:
+            # What the libraries think of a broker that is away is what the findings say, in better words.
+            for handler in logging.getLogger().handlers:
+                handler.setLevel(logging.CRITICAL + 1)
+        found, close = examination.examine_files(parsed_args.config_file)
+        stdout = self.app.stdout
+        if parsed_args.format == "json":
+            stdout.write(report.format_json(found))
+        else:
+            colours = stdout.isatty() and "NO_COLOR" not in os.environ
+            stdout.write(report.format_text(found, shutil.get_terminal_size().columns, colours))
+        stdout.flush()
+        close()
+        return found.exit_status

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration of this host: whether it can be read, by whom else, and whether it does.
+
+Why first: everything else rests on it. Reads files and their modes, and parses them as the daemons do. Called by
+:mod:`examination`.
+"""
+
+import re
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from oslo_config import cfg
+
+from porthole_cli.doctor import finding
+from porthole_cli.doctor.finding import Finding, FindingId
+from porthole_common import conf as porthole_conf
+from porthole_common import errors
+
+_WHERE = re.compile(r"at (\S+:\d+)")
+_OWN = "chown root:porthole {0} && chmod 640 {0}"
+
+
+def load(conf: cfg.ConfigOpts, files: Sequence[str]) -> Finding | None:
+    """Parse ``files``, or what the daemons would read, into ``conf``; return why that failed, or None."""
+    for path in files:
+        if trouble := _find_unreadable(Path(path)):
+            return trouble
+    try:
+        porthole_conf.parse(conf, "porthole doctor", [f"--config-file={path}" for path in files])
+    except cfg.ConfigFilesPermissionDeniedError as exc:
+        return _unreadable(", ".join(exc.config_files), "permission denied")
+    except cfg.ConfigFileParseError as exc:
+        # Its text has the line, which may be the one with the password.
+        found = _WHERE.search(str(exc))
+        where = found[1] if found else exc.config_file
+        return finding.error(
+            FindingId.CONFIG_INVALID, "", f"{where}: this line is no option.", "Write it as NAME = VALUE in a [GROUP]."
+        )
+    except (cfg.Error, errors.ConfigInvalid) as exc:
+        mend = "Correct the option; deploy/config/porthole.conf.sample says what it takes."
+        return finding.error(FindingId.CONFIG_INVALID, "", str(exc), mend)
+    return None
+
+
+def examine(conf: cfg.ConfigOpts) -> list[Finding]:
+    """Return who else may read or write the files that were read, and the certificate's key."""
+    paths = list_files(conf)
+    if not paths:
+        mend = "Write /etc/porthole/porthole.conf (deploy/config/porthole.conf.sample), or give --config-file."
+        problem = "There is no configuration file; the daemons run on the defaults, with RabbitMQ's guest on this host."
+        return [finding.warning(FindingId.CONFIG_MISSING, "", problem, mend)]
+    findings = [each for path in paths for each in _judge_mode(path)]
+    if conf.key or conf.cert:
+        findings += _judge_key(Path(conf.key or conf.cert))
+    if not findings:
+        findings.append(finding.ok(FindingId.CONFIG_OK, f"{', '.join(map(str, paths))}, for nobody else to read"))
+    return findings
+
+
+def list_files(conf: cfg.ConfigOpts) -> list[Path]:
+    """Return the files that ``conf`` was read from."""
+    paths = [Path(path) for path in conf.config_file or ()]
+    for directory in conf.config_dir or ():
+        paths += sorted(Path(directory).glob("*.conf"))
+    return paths
+
+
+def _find_unreadable(path: Path) -> Finding | None:
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as exc:
+        return _unreadable(str(path), (exc.strerror or type(exc).__name__).lower())
+    return None
+
+
+def _unreadable(path: str, reason: str) -> Finding:
+    if reason == "permission denied":
+        mend = "Run this as root or as the user porthole. If the daemons cannot read it either: " + _OWN.format(path)
+    else:
+        mend = "Name the porthole.conf of the daemons; without --config-file it is /etc/porthole/porthole.conf."
+    return finding.error(FindingId.CONFIG_UNREADABLE, "", f"{path} cannot be read: {reason}.", mend)
+
+
+def _judge_mode(path: Path) -> Iterable[Finding]:
+    mode = path.stat().st_mode
+    if mode & stat.S_IWOTH:
+        problem = f"Every user of this host may write to {path}, and so decide whom the daemons trust."
+        yield finding.error(FindingId.CONFIG_WRITABLE_BY_ALL, "", problem, _OWN.format(path))
+    elif mode & stat.S_IROTH:
+        problem = f"Every user of this host may read {path}, which is where the broker's password stands."
+        yield finding.warning(FindingId.CONFIG_READABLE_BY_ALL, "", problem, _OWN.format(path))
+
+
+def _judge_key(path: Path) -> list[Finding]:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        # On a host that runs no proxy it need not be there; the proxy itself says so where it does.
+        return []
+    if not mode & stat.S_IROTH:
+        return []
+    problem = f"Every user of this host may read {path}, the key of the proxy's certificate."
+    return [finding.warning(FindingId.CONFIG_KEY_READABLE_BY_ALL, "", problem, _OWN.format(path))]

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is there, and who should be: the daemons on the bus.
+
+Why two counts: a process that hangs holds its place at the broker and says nothing, and takes its share of the users'
+requests with it. The broker counts those that consume, the roll call those that answer. A compute that is gone consumes
+no more; that there was one, the apis remember. Pure.
+"""
+
+from collections import Counter
+
+from porthole_cli.doctor import finding
+from porthole_cli.doctor.facts import Daemons
+from porthole_cli.doctor.finding import Finding, FindingId
+
+_NONE = {
+    "api": (FindingId.API_NONE, "users can ask nobody for a console"),
+    "compute": (FindingId.COMPUTE_NONE, "no instance is known"),
+    "consoleauth": (FindingId.CONSOLEAUTH_NONE, "every request for a console ends in 503"),
+    "novncproxy": (FindingId.NOVNCPROXY_NONE, "no URL of a console opens"),
+}
+
+
+def judge_daemons(daemons: Daemons) -> list[Finding]:
+    """Return what is wrong with who is there; one finding in order when nothing is."""
+    findings = [
+        *_judge_absence(daemons),
+        *_judge_silence(daemons),
+        *_judge_lost_computes(daemons),
+        *_judge_duplicates(daemons),
+        *_judge_mute(daemons),
+        *_judge_versions(daemons),
+    ]
+    return findings or [finding.ok(FindingId.DAEMONS_OK, _count(daemons))]
+
+
+def _judge_absence(daemons: Daemons) -> list[Finding]:
+    present = {presence.daemon for presence in daemons.presences}
+    findings = []
+    for daemon, (finding_id, consequence) in _NONE.items():
+        # One that hangs is there, and is told of as such.
+        if daemon in present or daemons.consumers.get(daemon, 0):
+            continue
+        problem = f"No porthole-{daemon} is on the bus: {consequence}."
+        mend = (
+            f"Where one should run: systemctl start porthole-{daemon}, then journalctl -u porthole-{daemon} -n 50. It "
+            "must use the same transport_url; status 78 means that its configuration does not do."
+        )
+        findings.append(finding.error(finding_id, "", problem, mend))
+    return findings
+
+
+def _judge_silence(daemons: Daemons) -> list[Finding]:
+    answered = Counter(presence.daemon for presence in daemons.presences)
+    # Those that the apis remember are told of by name.
+    answered["compute"] += len(_find_lost(daemons))
+    findings = []
+    for daemon, number in daemons.consumers.items():
+        missing = number - answered[daemon]
+        if missing <= 0:
+            continue
+        hosts = sorted({each.host for each in daemons.presences if each.daemon == daemon})
+        others = f"; those on {', '.join(hosts)} do" if hosts else ""
+        problem = (
+            f"{missing} of {number} porthole-{daemon} on the bus {'does' if missing == 1 else 'do'} not "
+            f"answer{others}. "
+            "It hangs, or its host was cut off a moment ago; until it ends it gets its share of the requests."
+        )
+        mend = (
+            f"On {'the other hosts' if hosts else 'its host'}: systemctl restart porthole-{daemon}. One of a version "
+            "before the roll call is upgraded."
+        )
+        findings.append(finding.error(FindingId.DAEMONS_UNHEARD, "", problem, mend))
+    return findings
+
+
+def _find_lost(daemons: Daemons) -> dict[str, float]:
+    """Return ``{host: seconds since it was heard of}`` of the computes that the apis know and that did not answer."""
+    present = {presence.host for presence in daemons.presences if presence.daemon == "compute"}
+    lost: dict[str, float] = {}
+    for api in daemons.apis:
+        for host, silent_s in api.description.silent_s.items():
+            if host not in present:
+                lost[host] = min(silent_s, lost.get(host, silent_s))
+    return lost
+
+
+def _judge_lost_computes(daemons: Daemons) -> list[Finding]:
+    findings = []
+    for host, silent_s in sorted(_find_lost(daemons).items()):
+        problem = (
+            f"porthole-compute on {host} is stopped, or hangs; it was last heard of {silent_s:.0f} s ago. No console "
+            "of its "
+            "instances opens."
+        )
+        mend = (
+            f"On {host}: systemctl restart porthole-compute. If the host was taken away for good, restart "
+            "porthole-api, "
+            "which then forgets it."
+        )
+        findings.append(finding.error(FindingId.COMPUTE_LOST, host, problem, mend))
+    return findings
+
+
+def _judge_duplicates(daemons: Daemons) -> list[Finding]:
+    names = Counter(presence.host for presence in daemons.presences if presence.daemon == "compute")
+    findings = []
+    for host, number in names.items():
+        if number == 1:
+            continue
+        problem = f"{number} porthole-compute call themselves {host}: each gets requests for instances of the other."
+        mend = "Give each node a [DEFAULT] host of its own (unset, it is the machine's name), or stop the one too many."
+        findings.append(finding.error(FindingId.DAEMONS_DUPLICATE, host, problem, mend))
+    return findings
+
+
+def _judge_mute(daemons: Daemons) -> list[Finding]:
+    findings = []
+    for mute in daemons.mute:
+        presence = mute.presence
+        if mute.is_old:
+            problem = f"porthole-{presence.daemon} failed to describe itself, or is of a version that cannot."
+            mend = f"On {presence.host}: journalctl -u porthole-{presence.daemon} -n 50; upgrade it if it is old."
+        else:
+            problem = f"porthole-{presence.daemon} answered the roll call, and then no further question in time."
+            mend = (
+                f"Ask again. If it stays so, the host is overloaded or a thread hangs: on {presence.host}, "
+                f"journalctl -u porthole-{presence.daemon} -n 50, and restart it."
+            )
+        findings.append(finding.error(FindingId.DAEMONS_MUTE, presence.host, problem, mend))
+    return findings
+
+
+def _judge_versions(daemons: Daemons) -> list[Finding]:
+    versions: dict[str, set[str]] = {}
+    for presence, vitals, *_ in daemons.list_heard():
+        versions.setdefault(vitals.version, set()).add(f"{presence.daemon} on {presence.host}")
+    if len(versions) < 2:
+        return []
+    listed = "; ".join(f"{version or 'unknown'}: {', '.join(sorted(who))}" for version, who in sorted(versions.items()))
+    mend = "Finish the upgrade: install the same version everywhere and restart what is older."
+    return [finding.warning(FindingId.DAEMONS_VERSIONS, "", f"Versions differ ({listed}).", mend)]
+
+
+def _count(daemons: Daemons) -> str:
+    counts = Counter(presence.daemon for presence in daemons.presences)
+    hosts = len({presence.host for presence in daemons.presences})
+    listed = ", ".join(f"{counts[daemon]} {daemon}" for daemon in _NONE)
+    return f"{listed} on {hosts} host{'' if hosts == 1 else 's'}, and all answer"

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the operator sees: words for a terminal, or JSON for a program; and the exit status.
+
+Why words of our own and not cliff's table: a sentence and what to type do not fit into a column. What is wrong comes
+first, the worst first; what is in order is one line each at the end. Pure; called by :mod:`command`.
+"""
+
+import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from porthole_cli.doctor.finding import Finding, Severity
+
+# The convention of monitoring plugins: 0 fine, 1 warnings, 2 errors.
+EXIT_STATUS = {Severity.OK: 0, Severity.WARNING: 1, Severity.ERROR: 2}
+MAX_WIDTH = 110
+_INDENT = " " * 9
+_COLOURS = {Severity.ERROR: "\x1b[1;31m", Severity.WARNING: "\x1b[1;33m"}
+_PLAIN = "\x1b[0m"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The findings in the order they were made, what could not be looked at because of them, and how long it took."""
+
+    findings: tuple[Finding, ...]
+    not_examined: tuple[str, ...]
+    seconds: float
+
+    @property
+    def severity(self) -> Severity:
+        """The worst of the findings."""
+        return max((finding.severity for finding in self.findings), key=list(Severity).index, default=Severity.OK)
+
+    @property
+    def exit_status(self) -> int:
+        """0 when all is well, 1 when there are warnings, 2 when there are errors."""
+        return EXIT_STATUS[self.severity]
+
+    def count(self, severity: Severity) -> int:
+        """Return how many findings are so severe."""
+        return sum(finding.severity is severity for finding in self.findings)
+
+
+def format_json(report: Report) -> str:
+    """Return ``{severity, findings: [{id, severity, host, problem, mend}], not_examined: [text], seconds}``."""
+    document: dict[str, Any] = {
+        "severity": report.severity,
+        "findings": [asdict(finding) for finding in report.findings],
+        "not_examined": list(report.not_examined),
+        "seconds": round(report.seconds, 1),
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def format_text(report: Report, width: int, colours: bool) -> str:
+    """Return the report for a terminal of ``width`` columns."""
+    width = min(max(width, 40), MAX_WIDTH)
+    blocks = [_format_summary(report)]
+    for severity in (Severity.ERROR, Severity.WARNING):
+        chosen = [finding for finding in report.findings if finding.severity is severity]
+        blocks += [_format_trouble(finding, width, colours) for finding in chosen]
+    if report.not_examined:
+        text = f"Not examined, because of the above: {', '.join(report.not_examined)}."
+        blocks.append(textwrap.fill(text, width))
+    fine = [finding for finding in report.findings if finding.severity is Severity.OK]
+    if fine:
+        blocks.append(_format_fine(fine, width))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _format_summary(report: Report) -> str:
+    errors, warnings, fine = (report.count(each) for each in (Severity.ERROR, Severity.WARNING, Severity.OK))
+    counts = [_plural(errors, "error")] if errors else []
+    counts += [_plural(warnings, "warning")] if warnings else []
+    counts += [f"{fine} in order"] if fine else []
+    return f"porthole doctor: {', '.join(counts)} ({report.seconds:.1f} s)"
+
+
+def _format_trouble(finding: Finding, width: int, colours: bool) -> str:
+    label = f"{finding.severity.upper():7}"
+    if colours:
+        label = f"{_COLOURS[finding.severity]}{label}{_PLAIN}"
+    head = f"{label}  {finding.id}" + (f"  ({finding.host})" if finding.host else "")
+    return "\n".join([head, *_wrap(finding.problem, width, _INDENT), *_wrap(f"Mend: {finding.mend}", width, _INDENT)])
+
+
+def _format_fine(findings: Sequence[Finding], width: int) -> str:
+    lines = ["In order:"]
+    subjects = [finding.id.partition(".")[0] for finding in findings]
+    margin = max(map(len, subjects)) + 4
+    for subject, finding in zip(subjects, findings, strict=True):
+        text = f"{finding.host}: {finding.problem}" if finding.host else finding.problem
+        wrapped = _wrap(text, width, " " * margin)
+        lines += [f"  {subject}".ljust(margin) + wrapped[0].lstrip(), *wrapped[1:]]
+    return "\n".join(lines)
+
+
+def _wrap(text: str, width: int, indent: str) -> list[str]:
+    # A command or an address is copied whole.
+    return textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What it means that a step fails; that a real RabbitMQ fails so is in the functional tests."""
+
+import socket
+import ssl
+
+import amqp.exceptions
+import pytest
+
+from porthole_cli.doctor.broker import judge_address, judge_amqp, judge_tls
+from porthole_cli.doctor.finding import Severity
+from porthole_common.rpc import Broker
+
+BROKER = Broker("192.0.2.10", 5672, "porthole", "secret-password", "/vhost", None)
+TLS = Broker("192.0.2.10", 5671, "porthole", "secret-password", "/vhost", {"ca": None, "cert": None, "key": None})
+
+
+def ssl_error(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, "made for a test")
+    error.reason = reason
+    return error
+
+
+def untrusted() -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "made for a test")
+    error.verify_message = "self-signed certificate"
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "does not resolve"),
+        (TimeoutError("timed out"), "did not answer within"),
+        (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
+        (OSError(113, "No route to host"), "No route to host"),
+    ],
+)
+def test_an_address(error: OSError, words: str) -> None:
+    found = judge_address(BROKER, error)
+    assert (found.id, found.severity, found.host) == ("broker.address", Severity.ERROR, "192.0.2.10:5672")
+    assert words in found.problem
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (untrusted(), "self-signed certificate"),
+        (ssl_error("WRONG_VERSION_NUMBER"), "does not speak it"),
+        (ssl_error("TLSV13_ALERT_CERTIFICATE_REQUIRED"), "TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+        (FileNotFoundError(2, "No such file or directory", "/etc/ca.pem"), "/etc/ca.pem"),
+    ],
+)
+def test_tls(error: Exception, words: str) -> None:
+    found = judge_tls(TLS, error)
+    assert found.id == "broker.tls"
+    assert words in found.problem
+
+
+@pytest.mark.parametrize(
+    ("error", "speaks_tls", "expected"),
+    [
+        (amqp.exceptions.AccessRefused("ACCESS_REFUSED - Login was refused using PLAIN"), False, "broker.credentials"),
+        (amqp.exceptions.AccessRefused("ACCESS_REFUSED - configure access to queue"), False, "broker.permissions"),
+        (amqp.exceptions.NotAllowed("NOT_ALLOWED - vhost /vhost not found"), False, "broker.vhost"),
+        (ConnectionResetError(104, "Connection reset by peer"), True, "broker.tls"),
+        (ConnectionResetError(104, "Connection reset by peer"), False, "broker.protocol"),
+        (TimeoutError("timed out"), False, "broker.address"),
+        (amqp.exceptions.UnexpectedFrame("Received 0x47"), False, "broker.protocol"),
+    ],
+)
+def test_amqp(error: Exception, speaks_tls: bool, expected: str) -> None:
+    assert judge_amqp(BROKER, error, lambda: speaks_tls).id == expected
+
+
+def test_a_tls_broker_that_is_no_broker_is_not_told_to_speak_tls() -> None:
+    assert judge_amqp(TLS, ConnectionResetError(), lambda: True).id == "broker.protocol"
+
+
+def test_no_finding_and_no_repr_holds_the_password() -> None:
+    refused = amqp.exceptions.AccessRefused("a login")
+    findings = [judge_address(BROKER, TimeoutError()), judge_tls(TLS, ssl_error("X"))]
+    findings += [judge_amqp(BROKER, error, lambda: True) for error in (TimeoutError(), ConnectionResetError(), refused)]
+    assert "secret-password" not in repr([BROKER, findings])
