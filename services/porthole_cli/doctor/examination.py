@@ -7,7 +7,6 @@ is half dead. A fault of the doctor itself is a finding and hides no other. Call
 """
 
 import functools
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +24,13 @@ from porthole_cli.doctor.parallel import gather
 from porthole_cli.doctor.report import Report
 from porthole_common import errors
 from porthole_common.diagnosis import HostDescription, ProxyDescription
+from porthole_common.log import get_logger
 from porthole_common.presence import Presence
 from porthole_common.rpc import Broker, list_brokers
 from porthole_novncproxy import novnc
 from porthole_novncproxy.certificate import read_certificate
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 BUDGET_S = 25.0
 BROKER_TIMEOUT_S = 10.0
 # One round of RPCs, and a moment for those that waited for a thread.
@@ -115,8 +115,7 @@ class Examination:
         try:
             found.presences = bus.call_roll(consumers)
         except errors.RpcUnavailable as exc:
-            found.mute = []
-            LOG.info("The roll could not be called: %s", exc)
+            LOG.info("The roll could not be called", reason=str(exc))
         self.stage = "the daemons' descriptions"
         self._describe(bus, found)
         self.stage = "VNC servers, doors and tokens"
