@@ -188,15 +188,22 @@ def test_a_password_goes_through(make: Make, context: ssl.SSLContext, stack: Exi
     assert heard == [RESPONSE, bytes(16)]
 
 
-def test_where_none_will_do_a_plain_server_is_taken_too(make: Make, server: VencryptVnc, stack: ExitStack) -> None:
+def test_where_none_will_do_a_plain_server_is_taken_too_and_the_log_warns(
+    make: Make, server: VencryptVnc, stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    def warnings() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
     plain = stack.enter_context(PlainVnc(GREETING + types(1) + OK + b"ServerInit"))
     proxy = make("vencrypt", "none")
     with shake_hands(open_websocket(proxy, plain)) as client:
         assert client.read_data(10) == b"ServerInit"
+    assert warnings() == [f"The VNC server at 127.0.0.1:{plain.port} offers no TLS, and [vnc] auth_schemes lets it"]
     with shake_hands(open_websocket(proxy, server)) as client:
         client.send(b"x")
         assert client.read_data(1) == b"x"
     assert server.tls_versions == ["TLSv1.3"]
+    assert len(warnings()) == 1
 
 
 def test_with_none_alone_not_a_byte_is_looked_at(web_root: Path, stack: ExitStack) -> None:

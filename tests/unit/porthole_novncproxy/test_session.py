@@ -329,11 +329,12 @@ def test_a_resumed_client_is_held_up_again_when_its_vnc_server_is():
     assert console.server.written == payload
 
 
-@pytest.mark.parametrize("sizes", [[1, 99], [100, 101, 300], [5000], [1, 5000, 1, 100, 100]])
+@pytest.mark.parametrize("sizes", [[1, 99], [100, 101, 300], [5000], [20_000], [1, 5000, 1, 100, 100]])
 @pytest.mark.parametrize("room", [None, 0, 1, 60, 120])
-def test_the_rest_of_a_vnc_servers_tls_record_is_not_left_behind(sizes, room):
+@pytest.mark.parametrize("client_tls", [False, True])
+def test_the_rest_of_a_vnc_servers_tls_record_is_not_left_behind(sizes, room, client_tls):
     console = Console(marks=TLS_MARKS, start=False, room=(room, None))
-    console.server.tls = True
+    console.server.tls, console.client.tls = True, client_tls
     records = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
     console.server.incoming.extend(records)
     console.session.start(b"", b"")
