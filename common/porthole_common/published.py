@@ -22,6 +22,7 @@ REVOCATIONS_TOPIC = "porthole.revocations"
 INVENTORY_VERSION = "1.0"
 # 1.1: compute_host and reason.
 REVOCATIONS_VERSION = "1.1"
+_OLDEST_VERSION = "1.0"
 
 
 @dataclass(frozen=True)
@@ -107,14 +108,18 @@ class RevocationPublisher:
     """Consoleauth's side: tells every proxy that an instance's tokens are gone."""
 
     def __init__(self, rpc: Rpc) -> None:
-        self._client = rpc.get_client(REVOCATIONS_TOPIC, REVOCATIONS_VERSION)
+        self._is_pinned = not rpc.may_send(REVOCATIONS_TOPIC, REVOCATIONS_VERSION)
+        self._client = rpc.get_client(REVOCATIONS_TOPIC, _OLDEST_VERSION if self._is_pinned else REVOCATIONS_VERSION)
 
     def publish(self, context: RequestContext, revocation: Revocation) -> None:
-        """Send one revocation.
+        """Send one revocation; without host and reason where ``[upgrade_levels]`` says so, which ends all sessions.
 
         :raises RpcUnavailable: when there is no broker to take it.
         """
-        self._client.publish(context, "revoke_instance", **revocation.to_primitive())
+        arguments = revocation.to_primitive()
+        if self._is_pinned:
+            arguments = {"instance_uuid": revocation.instance_uuid}
+        self._client.publish(context, "revoke_instance", **arguments)
 
 
 class RevocationEndpoint:

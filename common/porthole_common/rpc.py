@@ -205,6 +205,7 @@ class Rpc:
             raise errors.ConfigInvalid("[DEFAULT] transport_url", type(exc).__name__) from None
         if transport_url is None and (conf.transport_url or "").startswith("fake:"):
             raise errors.ConfigInvalid("[DEFAULT] transport_url", "fake:// reaches no other process")
+        self._levels = conf.upgrade_levels
         self._serializer = ContextSerializer()
         self._workers = Workers("rpc", MAX_CALLS)
         self._clients: dict[tuple[str, str], RpcClient] = {}
@@ -224,6 +225,13 @@ class Rpc:
                 self._clients[topic, version] = RpcClient(client, topic, self._workers, self._timeout_s)
             return self._clients[topic, version]
 
+    def may_send(self, topic: str, version: str) -> bool:
+        """Say whether ``[upgrade_levels]`` lets messages of ``version`` go to ``topic``: there may be older daemons."""
+        name = topic.removeprefix("porthole.")
+        if name not in self._levels or self._levels[name] is None:
+            return True
+        return _parse_version(version) <= _parse_version(self._levels[name])
+
     def get_server(self, topic: str, server: str, endpoints: Sequence[object]) -> RpcServer:
         """Return a server of ``topic`` under the name ``server``: not started yet."""
         return RpcServer(
@@ -241,6 +249,10 @@ class Rpc:
         """Close the transport and its connections; a few seconds at most."""
         _stop_in_time(self._workers, self._transport.cleanup, "transport", CLOSE_TIMEOUT_S)
         self._workers.close()
+
+
+def _parse_version(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def _cancel_consumers(server: Any) -> None:

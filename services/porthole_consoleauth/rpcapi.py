@@ -30,6 +30,7 @@ class ConsoleAuthAPI:
         self._client = rpc.get_client(TOPIC, _TOKENS)
         self._describing = rpc.get_client(TOPIC, _DESCRIPTIONS)
         self._revoking = rpc.get_client(TOPIC, _REVOCATIONS)
+        self._is_pinned = not rpc.may_send(TOPIC, _REVOCATIONS)
 
     def authorize_console(self, context: RequestContext, connect_info: ConnectInfo) -> datetime:
         """Store ``connect_info`` under its token and its instance; return when the token expires (aware, UTC).
@@ -60,11 +61,16 @@ class ConsoleAuthAPI:
     ) -> int:
         """Revoke the instance's tokens, publish the revocation, and return how many there were.
 
-        With ``compute_host`` only the tokens for a console on that host.
+        With ``compute_host`` only the tokens for a console on that host; all of them where ``[upgrade_levels]`` says
+        that consoleauth may be of a version that knows no hosts.
 
         :raises TokenStoreUnavailable: when the store did not confirm it.
         """
-        count: int = self._revoking.call(
+        count: int
+        if self._is_pinned:
+            count = self._client.call(context, "delete_tokens_for_instance", server=server, instance_uuid=instance_uuid)
+            return count
+        count = self._revoking.call(
             context,
             "delete_tokens_for_instance",
             server=server,

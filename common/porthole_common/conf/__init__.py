@@ -22,10 +22,11 @@ from porthole_common.conf import (
     memcache,
     novncproxy,
     static,
+    upgrade_levels,
     vnc,
 )
 
-_GROUPS = (default, api, compute, console, consoleauth, libvirt, memcache, novncproxy, static, vnc)
+_GROUPS = (default, api, compute, console, consoleauth, libvirt, memcache, novncproxy, static, upgrade_levels, vnc)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:

@@ -61,6 +61,8 @@ def test_values_of_the_file(tmp_path: Path) -> None:
         ("console", "ssl_minimum_version = tlsv1"),
         ("vnc", "novncproxy_port = 65536"),
         ("vnc", "novncproxy_base_url = ftp://x/"),
+        ("upgrade_levels", "consoleauth = 2.0"),
+        ("upgrade_levels", "revocations = auto"),
     ],
 )
 def test_a_bad_value_names_its_option(tmp_path: Path, group: str, line: str) -> None:

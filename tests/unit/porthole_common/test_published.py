@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import queue
+from typing import Any
 
-from porthole_common.context import build_daemon_context
+from oslo_config import cfg
+
+from porthole_common.context import RequestContext, build_daemon_context
 from porthole_common.model import Instance, InstanceState, RevocationReason
 from porthole_common.published import (
     INVENTORY_TOPIC,
@@ -14,6 +17,7 @@ from porthole_common.published import (
     RevocationEndpoint,
     RevocationPublisher,
 )
+from porthole_common.rpc import Target
 from support.bus import fake_bus
 
 INVENTORY = Inventory(
@@ -66,3 +70,37 @@ def test_a_revocation_of_another_version() -> None:
     endpoint.revoke_instance(build_daemon_context(), "some-uuid")
     endpoint.revoke_instance(build_daemon_context(), "some-uuid", compute_host="host1", reason="abducted")
     assert arrived == [Revocation("some-uuid"), Revocation("some-uuid", "host1", RevocationReason.ENDED)]
+
+
+class OldRevocationEndpoint:
+    """A proxy's of before 1.1, which is refused what it does not know."""
+
+    target = Target(version="1.0")
+
+    def __init__(self) -> None:
+        self.arrived: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    def revoke_instance(self, context: RequestContext, **arguments: Any) -> None:
+        self.arrived.put(arguments)
+
+
+def test_a_pinned_revocation_reaches_an_older_proxy_and_ends_all() -> None:
+    old, new = OldRevocationEndpoint(), queue.Queue[Revocation]()
+    with fake_bus() as bus:
+        servers = [
+            bus.get_server(REVOCATIONS_TOPIC, "old", [old]),
+            bus.get_server(REVOCATIONS_TOPIC, "new", [RevocationEndpoint(new.put)]),
+        ]
+        for server in servers:
+            server.start()
+        RevocationPublisher(bus).publish(build_daemon_context(), Revocation("not-pinned", "host1"))
+        assert new.get(timeout=10) == Revocation("not-pinned", "host1")
+        cfg.CONF.set_override("revocations", "1.0", "upgrade_levels")
+        try:
+            RevocationPublisher(bus).publish(build_daemon_context(), Revocation("pinned", "host1"))
+        finally:
+            cfg.CONF.clear_override("revocations", "upgrade_levels")
+        assert old.arrived.get(timeout=10) == {"instance_uuid": "pinned"}
+        assert new.get(timeout=10) == Revocation("pinned")
+        for server in servers:
+            server.stop()

@@ -290,3 +290,17 @@ def test_a_server_that_stops_has_the_broker_send_nothing_more_first(error: Excep
     server.stop()
     workers.close()
     assert fake.events == ["cancel 7", "stop consuming", "stop", "wait"]
+
+
+@pytest.mark.parametrize(
+    ("level", "allowed"), [(None, ["1.0", "1.9", "1.10"]), ("1.9", ["1.0", "1.9"]), ("1.0", ["1.0"])]
+)
+def test_upgrade_levels_say_what_may_be_sent_to_one_topic(rpc: Rpc, level: str | None, allowed: list[str]) -> None:
+    """Versions are numbers: 1.10 is above 1.9."""
+    cfg.CONF.set_override("revocations", level, "upgrade_levels")
+    try:
+        versions = ("1.0", "1.9", "1.10")
+        assert [version for version in versions if rpc.may_send("porthole.revocations", version)] == allowed
+        assert all(rpc.may_send(topic, "1.10") for topic in ("consoleauth", "compute", TOPIC))
+    finally:
+        cfg.CONF.clear_override("revocations", "upgrade_levels")

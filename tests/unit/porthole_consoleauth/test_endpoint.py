@@ -200,9 +200,13 @@ def test_client_and_endpoint_have_the_same_methods_and_version() -> None:
 class RecordingRpc:
     """Stands in for :class:`porthole_common.rpc.Rpc`: notes the arguments of each call."""
 
-    def __init__(self) -> None:
+    def __init__(self, level: str = "9.9") -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.versions: dict[str, str] = {}
+        self._level = level
+
+    def may_send(self, topic: str, version: str) -> bool:
+        return version <= self._level
 
     def get_client(self, topic: str, version: str) -> "RecordingClient":
         assert topic == rpcapi.TOPIC
@@ -243,6 +247,13 @@ def test_what_the_client_sends_is_what_the_endpoint_takes() -> None:
         parameters = list(inspect.signature(getattr(ConsoleAuthEndpoint, method)).parameters)
         assert parameters[:2] == ["self", "context"]
         assert sorted(parameters[2:]) == sorted(values)
+
+
+def test_a_pinned_client_sends_what_an_older_endpoint_takes() -> None:
+    rpc = RecordingRpc("1.1")
+    ConsoleAuthAPI(rpc).delete_tokens_for_instance(context(), INSTANCE, "host1")  # type: ignore[arg-type]
+    assert rpc.calls == [("delete_tokens_for_instance", {"instance_uuid": INSTANCE})]
+    assert rpc.versions == {"delete_tokens_for_instance": "1.0"}
 
 
 def test_client_and_endpoint_over_the_bus(endpoint: ConsoleAuthEndpoint) -> None:
