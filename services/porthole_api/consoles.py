@@ -6,7 +6,7 @@ What an administrator asks of an open console is here too. Called by
 :mod:`porthole_api.handlers.consoles`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from porthole_api.directory import Directory
 from porthole_api.policies import console_auth_tokens, remote_consoles
@@ -31,8 +31,8 @@ class ConsoleOpener:
     consoleauth: ConsoleAuthAPI
     policy: Policy
 
-    def open_console(self, context: RequestContext, server_id: str, console_type: str) -> str:
-        """Return the URL of a new console of the server, which holds a token that is stored.
+    def open_console(self, context: RequestContext, server_id: str, console_type: str) -> ConnectInfo:
+        """Return a new console of the server: its URL, whose token is stored, and when that dies.
 
         :raises InstanceNotFound: when there is no such instance, or it is another project's.
         :raises PolicyForbidden: when the user may see the instance, and not this.
@@ -57,7 +57,7 @@ class ConsoleOpener:
             compute=located.host,
             expires_at=expires_at,
         )
-        return connect_info.access_url
+        return replace(connect_info, expires_at=expires_at)
 
     def show_token(self, context: RequestContext, token: str) -> ConnectInfo:
         """Return what ``token`` opens, which it does no longer and no less often for having been looked at.

@@ -7,8 +7,9 @@ keystoneauth's errors become one line for the user. Works against Porthole and a
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -20,16 +21,22 @@ from porthole_common.model import is_uuid
 # Nova's API reference, "Server Consoles": remote-consoles came with 2.6 and replaced os-getVNCConsole.
 REMOTE_CONSOLES_SINCE = (2, 6)
 PAGE_SIZE = 500
+# Porthole's own header on the answer with a console's URL (porthole_api.handlers.consoles).
+EXPIRES_AT = "Porthole-Expires-At"
 # Characters that are no letter to a regular expression, in every dialect that Nova's databases have.
 _REGEX_SPECIAL = re.compile(r"[\\.^$*+?()\[\]{}|]")
 
 
 @dataclass(frozen=True)
 class Console:
-    """A console as the API gives it; ``url`` holds the token and is for the user's eyes alone."""
+    """A console as the API gives it; ``url`` holds the token and is for the user's eyes alone.
+
+    ``expires_at``: until when the URL opens it, or None: Nova does not say.
+    """
 
     type: str
     url: str
+    expires_at: datetime | None = None
 
     def __repr__(self) -> str:
         return f"Console({self.type})"
@@ -103,10 +110,12 @@ class ComputeClient:
         else:
             body = {"os-getVNCConsole": {"type": console_type}}
             path, key = f"/servers/{server_id}/action", "console"
-        answer = self._pick(self._request("POST", path, json=body, microversion=microversion), key, dict)
-        if not isinstance(answer.get("url"), str):
+        answer, headers = self._exchange("POST", path, json=body, microversion=microversion)
+        console = self._pick(answer, key, dict)
+        if not isinstance(console.get("url"), str):
             raise AnswerInvalid(self._base.url)
-        return Console(str(answer.get("type", console_type)), answer["url"])
+        expires_at = _parse_time(headers.get(EXPIRES_AT))
+        return Console(str(console.get("type", console_type)), console["url"], expires_at)
 
     def _find_console_microversion(self) -> str | None:
         """Return the user's choice, else the oldest with remote-consoles that the server offers, else None."""
@@ -141,6 +150,10 @@ class ComputeClient:
         return _Base(data.url.rstrip("/"), data.min_microversion, data.max_microversion)
 
     def _request(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        return self._exchange(method, path, **arguments)[0]
+
+    def _exchange(self, method: str, path: str, **arguments: Any) -> tuple[dict[str, Any], Mapping[str, str]]:
+        """Send a request; return the answer's body and headers."""
         base = self._base.url
         try:
             response = self._adapter.request(path, method, endpoint_override=base, **arguments)
@@ -151,7 +164,7 @@ class ComputeClient:
             raise AnswerInvalid(base) from exc
         if not isinstance(answer, dict):
             raise AnswerInvalid(base)
-        return answer
+        return answer, response.headers
 
     def _pick(self, answer: dict[str, Any], key: str, kind: type) -> Any:
         if not isinstance(answer.get(key), kind):
@@ -177,6 +190,15 @@ def _read_fault(exc: exceptions.HttpError) -> str:
     except (ValueError, StopIteration, TypeError, KeyError):
         message = None
     return " ".join(str(message or exc.message).split())
+
+
+def _parse_time(text: str | None) -> datetime | None:
+    """Return the UTC time of an ISO 8601 text with its offset; None when it is anything else."""
+    try:
+        parsed = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return parsed.astimezone(UTC) if parsed.tzinfo else None
 
 
 def _is_since(microversion: str, since: tuple[int, int]) -> bool:

@@ -6,6 +6,7 @@ fingers and scripts. Called by cliff through :mod:`porthole_cli.main`.
 """
 
 import argparse
+import sys
 
 from cliff.lister import Lister
 
@@ -37,4 +38,7 @@ class GetVncConsole(Lister):
         client = ComputeClient(open_cloud(self.app_args))
         server = client.find_server(parsed_args.server)
         console = client.create_console(server["id"], parsed_args.console_type)
+        if console.expires_at is not None and sys.stderr.isatty():
+            # For who reads it (O13), and not in the way of who parses stdout or minds stderr.
+            sys.stderr.write(f"This URL opens the console until {console.expires_at:%Y-%m-%d %H:%M:%S} UTC.\n")
         return ("Type", "Url"), [(console.type, console.url)]

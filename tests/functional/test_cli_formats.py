@@ -3,10 +3,12 @@
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -30,12 +32,15 @@ class Shell:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def run(self, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *argv: str, stderr: BinaryIO | int = subprocess.PIPE, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
         kept |= {"HOME": str(self.directory), "XDG_CONFIG_HOME": str(self.directory), "PYTHONWARNINGS": ""}
         return subprocess.run(
             [sys.executable, "-m", "porthole_cli.main", *argv],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             timeout=60,
             check=False,
@@ -82,6 +87,21 @@ class TestGetVncConsole:
         done = shell.run("get-vnc-console", "web", "novnc", "-f", "json", OS_ENDPOINT=api.url)
 
         assert json.loads(done.stdout) == [{"Type": "novnc", "Url": CONSOLE_URL}]
+
+    def test_the_end_of_the_url_is_shown_to_who_sits_at_a_terminal(self, api: NovaApi, shell: Shell) -> None:
+        """stdout stays what scripts parse, and a stderr that is no terminal stays empty (O13)."""
+        api.expires_at = "2026-01-02T04:04:05+01:00"
+        argv = ("get-vnc-console", "web", "novnc", "-f", "value")
+
+        read_fd, terminal_fd = pty.openpty()
+        with open(read_fd, "rb", buffering=0) as screen:
+            with open(terminal_fd, "wb", buffering=0) as terminal:
+                shown = shell.run(*argv, stderr=terminal, OS_ENDPOINT=api.url)
+            said = screen.read(1000)
+        assert (shown.returncode, shown.stdout) == (0, f"novnc {CONSOLE_URL}\n")
+        assert said == b"This URL opens the console until 2026-01-02 03:04:05 UTC.\r\n"
+        piped = shell.run(*argv, OS_ENDPOINT=api.url)
+        assert (piped.stdout, piped.stderr) == (shown.stdout, "")
 
     def test_a_cloud_of_clouds_yaml_in_the_working_directory(self, api: NovaApi, shell: Shell) -> None:
         content = f"clouds:\n  lab: {{auth_type: none, auth: {{endpoint: '{api.root}'}}}}\n"

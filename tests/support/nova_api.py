@@ -31,7 +31,10 @@ class Request:
 
 @dataclass
 class NovaApi:
-    """Start it as a context manager. ``answers`` maps "METHOD path" to (status, body) and wins over what it knows."""
+    """Start it as a context manager. ``answers`` maps "METHOD path" to (status, body) and wins over what it knows.
+
+    ``expires_at`` is what it says of a console's end, as Porthole does and Nova does not.
+    """
 
     servers: list[dict[str, Any]] = field(default_factory=list)
     max_microversion: str | None = "2.96"
@@ -39,6 +42,7 @@ class NovaApi:
     page_size: int = 1000
     basic: tuple[str, str] | None = None
     keystone: bool = False
+    expires_at: str | None = None
     answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
 
@@ -66,6 +70,8 @@ class NovaApi:
                 self.send_header("Content-Length", str(len(content)))
                 if url.path == "/v3/auth/tokens":
                     self.send_header("X-Subject-Token", KEYSTONE_TOKEN)
+                if api.expires_at is not None and self.command == "POST":
+                    self.send_header("Porthole-Expires-At", api.expires_at)
                 self.end_headers()
                 self.wfile.write(content)
 

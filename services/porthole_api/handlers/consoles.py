@@ -6,6 +6,7 @@ Called through the URL table.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import webob
@@ -17,6 +18,8 @@ from porthole_api.request import Request, build_json
 from porthole_api.schemas import TYPES_OF_PROTOCOL, load_validator
 from porthole_common import errors
 
+# Until when the URL of the answer opens its console: ISO 8601, with the offset.
+EXPIRES_AT = "Porthole-Expires-At"
 _GET_VNC_CONSOLE = load_validator("get_vnc_console")
 _REMOTE_CONSOLE = load_validator("remote_console_2_6")
 _REMOTE_CONSOLE_MKS = load_validator("remote_console_2_8")
@@ -38,8 +41,8 @@ class ConsolesHandler:
             raise errors.RequestInvalid(f"There is no such action: {action[:64]}")
         validate(body, _GET_VNC_CONSOLE)
         console_type = body["os-getVNCConsole"]["type"]
-        url = self.opener.open_console(request.context, request.url_arguments["id"], console_type)
-        return _build_answer({"console": {"type": console_type, "url": url}})
+        info = self.opener.open_console(request.context, request.url_arguments["id"], console_type)
+        return _build_answer({"console": {"type": console_type, "url": info.access_url}}, info.expires_at)
 
     def handle_remote_console(self, request: Request) -> webob.Response:
         """POST /servers/{id}/remote-consoles: ``{"remote_console": {protocol, type, url}}``."""
@@ -50,8 +53,9 @@ class ConsolesHandler:
             raise errors.RequestInvalid(
                 f"Invalid input for remote_console.type: {console_type!r} is not a console of protocol {protocol!r}"
             )
-        url = self.opener.open_console(request.context, request.url_arguments["id"], console_type)
-        return _build_answer({"remote_console": {"protocol": protocol, "type": console_type, "url": url}})
+        info = self.opener.open_console(request.context, request.url_arguments["id"], console_type)
+        console = {"protocol": protocol, "type": console_type, "url": info.access_url}
+        return _build_answer({"remote_console": console}, info.expires_at)
 
     def handle_show_token(self, request: Request) -> webob.Response:
         """GET /os-console-auth-tokens/{token}: ``{"console": {instance_uuid, host, port, internal_access_path}}``."""
@@ -60,8 +64,11 @@ class ConsolesHandler:
         return _build_answer({"console": {key: getattr(info, key) for key in keys}})
 
 
-def _build_answer(value: dict[str, dict[str, Any]]) -> webob.Response:
+def _build_answer(value: dict[str, dict[str, Any]], expires_at: datetime | None = None) -> webob.Response:
     response = build_json(value)
+    if expires_at is not None:
+        # Not in the body, where Nova's clients know every key there may be (O13).
+        response.headers[EXPIRES_AT] = expires_at.isoformat(timespec="seconds")
     # It opens a screen, or says where one is: no cache on the way keeps it.
     response.headers["Cache-Control"] = "no-store"
     return response

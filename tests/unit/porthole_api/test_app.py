@@ -3,6 +3,7 @@
 
 import json
 import re
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from porthole_api.bodies import MAX_BODY_BYTES
 from porthole_api.directory import SILENT_AFTER_S
 from porthole_common import errors
 from porthole_common.model import InstanceState
-from support.api import HOST, TOKEN, Api, build_conf, build_instance, build_uuid
+from support.api import EXPIRES_AT, HOST, TOKEN, Api, build_conf, build_instance, build_uuid
 
 UUID, UNKNOWN_UUID = build_uuid(1), build_uuid(99)
 VERSIONS = ["2.1", "2.6", "2.96"]
@@ -136,6 +137,7 @@ class TestConsoles:
     def test_the_action(self, api: Api, version: str, console_type: str) -> None:
         response = api.post(f"/v2.1/servers/{UUID}/action", {"os-getVNCConsole": {"type": console_type}}, version)
         assert (response.status_int, response.json) == (200, {"console": {"type": console_type, "url": URL}})
+        assert datetime.fromisoformat(response.headers["Porthole-Expires-At"]) == EXPIRES_AT
         assert_version(response, version)
 
     @pytest.mark.parametrize("version", ["2.6", "2.8", "2.96"])
@@ -145,6 +147,7 @@ class TestConsoles:
         response = api.post(f"/v2.1/servers/{UUID}/remote-consoles", body, version)
         assert response.status_int == 200
         assert response.json == {"remote_console": {"protocol": "vnc", "type": console_type, "url": URL}}
+        assert datetime.fromisoformat(response.headers["Porthole-Expires-At"]) == EXPIRES_AT
 
     @pytest.mark.parametrize("version", ["2.1", "2.5"])
     def test_remote_consoles_are_not_there_below_2_6(self, api: Api, version: str) -> None:

@@ -14,6 +14,7 @@ from porthole_common.published import Inventory
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 from support.api import (
+    EXPIRES_AT,
     HOST,
     TOKEN,
     FakeCompute,
@@ -44,11 +45,13 @@ def test_the_fakes_have_the_signatures_of_the_ports(fake_and_real: tuple[type, t
 
 def test_the_hosts_console_is_stored_before_its_url_is_given() -> None:
     compute, consoleauth = FakeCompute(), FakeConsoleAuth()
-    url = build(compute, consoleauth).open_console(MEMBER, OWN.uuid, "novnc")
+    opened = build(compute, consoleauth).open_console(MEMBER, OWN.uuid, "novnc")
     assert compute.calls == [(MEMBER, HOST, OWN.uuid, "novnc")]
     ((context, connect_info),) = consoleauth.calls
-    assert (context, connect_info.token, connect_info.access_url) == (MEMBER, TOKEN, url)
-    assert TOKEN in url
+    assert (context, connect_info.token, connect_info.access_url) == (MEMBER, TOKEN, opened.access_url)
+    assert TOKEN in opened.access_url
+    # When it expires is consoleauth's to say (O13).
+    assert (connect_info.expires_at, opened.expires_at) == (None, EXPIRES_AT)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from keystoneauth1 import adapter, noauth, session
@@ -112,6 +113,22 @@ class TestCreateConsole:
         assert request.body == {"remote_console": {"protocol": "vnc", "type": "novnc"}}
         assert request.headers["openstack-api-version"] == "compute 2.6"
         assert request.headers["x-openstack-nova-api-version"] == "2.6"
+
+    @pytest.mark.parametrize(
+        ("said", "understood"),
+        [
+            ("2026-01-02T04:04:05+01:00", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+            ("2026-01-02T04:04:05", None),
+            ("soon", None),
+            ("", None),
+            (None, None),
+        ],
+    )
+    def test_when_the_url_expires(self, api: NovaApi, said: str | None, understood: datetime | None) -> None:
+        """Told by Porthole (O13), and neither by Nova nor by a header of somebody else's."""
+        api.expires_at = said
+
+        assert make_client(api.url).create_console(UUID, "novnc").expires_at == understood
 
     @pytest.mark.parametrize("newest", ["2.5", None])
     def test_the_action_where_it_has_not(self, api: NovaApi, newest: str | None) -> None:
