@@ -358,6 +358,7 @@ def consoles(driver: LibvirtDriver) -> Consoles:
 
 
 def test_a_console_is_not_valid_for_the_guest_that_took_over_the_port(libvirtd: Libvirtd, consoles: Consoles) -> None:
+    """Asked of libvirt each time (S1)."""
     first, second = free_port(), free_port()
     libvirtd.create(guest_xml("a", UUID, vnc=vnc(first)))
     libvirtd.create(guest_xml("b", OTHER_UUID, vnc=vnc(second)))
@@ -374,6 +375,7 @@ def test_a_console_is_not_valid_for_the_guest_that_took_over_the_port(libvirtd: 
 
 
 def test_a_console_is_not_valid_on_another_host(libvirtd: Libvirtd, consoles: Consoles) -> None:
+    """The port alone does not make the place (S2)."""
     libvirtd.create(guest_xml("a", UUID))
     issued = consoles.get(UUID)
     consoles.assert_over(UUID, Target("192.0.2.1", issued.port))

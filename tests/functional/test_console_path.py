@@ -12,6 +12,7 @@ import socket
 import urllib.parse
 import uuid as uuidlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from support.console import (
     connect_xvp,
     exchange_rfb,
     get_console,
+    get_console_and_end,
     open_console,
     read_greeting,
     refusal,
@@ -40,6 +42,7 @@ from support.rabbitmq import RabbitMQ
 from support.vnc_servers import TrapServer
 
 MakePorthole = Callable[..., Porthole]
+TTL_S = 5
 
 
 @pytest.fixture
@@ -97,6 +100,7 @@ def test_a_browser_gets_the_screen_of_the_guest(porthole: Porthole, guest: str) 
 
 
 def test_a_browser_of_the_same_host_is_let_in_and_a_foreign_one_is_not(porthole: Porthole, guest: str) -> None:
+    """Through the real daemons (S4)."""
     token = token_of(get_console(porthole, guest))
     port = porthole.novnc_port
     assert refusal(port, token, f"http://127.0.0.1:{port}") == 101
@@ -135,13 +139,19 @@ def test_tokens_that_open_nothing(porthole: Porthole, guest: str) -> None:
 def test_an_expired_token_opens_nothing(
     daemons: Porthole, make_porthole: MakePorthole, libvirtd: Libvirtd, guest: str
 ) -> None:
+    """O13: the store ends it when the one owner of the time said so to the user, and the proxy has no other opinion."""
     # Two consoleauths of one broker would share the work: this one has it to itself.
     daemons.consoleauth.stop()
-    porthole = make_porthole(libvirt_uri=libvirtd.uri, options={"consoleauth": {"token_ttl": 2}})
+    porthole = make_porthole(libvirt_uri=libvirtd.uri, options={"consoleauth": {"token_ttl": TTL_S}})
     wait_for_instances(porthole, guest)
-    token = token_of(get_console(porthole, guest))
+    asked_at = datetime.now(UTC)
+    url, expires_at = get_console_and_end(porthole, guest)
+    assert asked_at + timedelta(seconds=TTL_S - 1) < expires_at < datetime.now(UTC) + timedelta(seconds=TTL_S + 1)
+    token = token_of(url)
     assert refusal(porthole.novnc_port, token) == 101
-    wait_until(lambda: refusal(porthole.novnc_port, token) == 401, 15, "the token to expire")
+    wait_until(lambda: refusal(porthole.novnc_port, token) == 401, 3 * TTL_S, "the token to expire")
+    # memcached counts whole seconds, down.
+    assert datetime.now(UTC) > expires_at - timedelta(seconds=1.5)
     porthole.consoleauth.stop()
     daemons.start_daemon("consoleauth")
 
@@ -165,6 +175,7 @@ def test_the_page_is_told_why(porthole: Porthole, guest: str) -> None:
 
 
 def test_a_stopped_guest_takes_its_tokens_along(porthole: Porthole, libvirtd: Libvirtd, guest: str) -> None:
+    """They die with it, and stay dead when it is born again (S1)."""
     token = token_of(get_console(porthole, guest))
     with open_console(porthole.novnc_port, token) as connection:
         read_greeting(connection)

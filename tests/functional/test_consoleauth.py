@@ -199,6 +199,7 @@ def test_a_revocation_reaches_subscribers(
 def test_junk_tokens_never_reach_memcached(
     make_porthole: Callable[..., Porthole], caller: Caller, own_memcached: Memcached
 ) -> None:
+    """Counted by memcached itself (S19)."""
     start(make_porthole, memcached=own_memcached)
     caller.authorize()
     names = ("cmd_get", "cmd_set", "cmd_touch", "cmd_flush")
@@ -212,6 +213,7 @@ def test_junk_tokens_never_reach_memcached(
 
 
 def test_an_instance_as_token_opens_nothing(make_porthole: Callable[..., Porthole], caller: Caller) -> None:
+    """Though both are UUIDs (S19)."""
     start(make_porthole)
     instance_uuid = new_uuid()
     caller.authorize(instance_uuid)
@@ -280,6 +282,7 @@ def assert_store_unavailable(caller: Caller, token: str) -> None:
 def test_memcached_stops_and_comes_back(
     make_porthole: Callable[..., Porthole], caller: Caller, own_memcached: Memcached
 ) -> None:
+    """Unavailable is not unknown (O4)."""
     start(make_porthole, memcached=own_memcached)
     token = caller.authorize()
     own_memcached.stop()
@@ -304,6 +307,7 @@ def test_memcached_restarts_between_two_requests(
 def test_memcached_hangs_and_goes_on(
     make_porthole: Callable[..., Porthole], caller: Caller, own_memcached: Memcached
 ) -> None:
+    """Slow is not gone (O4)."""
     start(make_porthole, memcached=own_memcached)
     instance_uuid = new_uuid()
     token = caller.authorize(instance_uuid)
@@ -329,7 +333,7 @@ def test_memcached_absent_at_the_start(
 
 
 def test_memcached_that_is_full(make_porthole: Callable[..., Porthole], caller: Caller) -> None:
-    """With -M memcached refuses to store rather than forget: no URL for the new token, and the old one lives."""
+    """With -M memcached refuses to store rather than forget: no URL for the new token, and the old one lives (O4)."""
     with Memcached(["-m", "2", "-M"]) as store:
         start(make_porthole, memcached=store)
         token = caller.authorize()
@@ -343,7 +347,7 @@ def test_memcached_that_is_full(make_porthole: Callable[..., Porthole], caller: 
 
 
 def test_memcached_that_forgets(make_porthole: Callable[..., Porthole], caller: Caller) -> None:
-    """A token that was evicted is unknown, and a new one works at once."""
+    """A token that was evicted is unknown, and a new one works at once (O4)."""
     with Memcached(["-m", "2"]) as store:
         start(make_porthole, memcached=store)
         token = caller.authorize()
@@ -434,6 +438,7 @@ def test_a_call_ends_at_its_deadline_whatever_the_broker_does(
     state: str,
     connected: bool,
 ) -> None:
+    """Never at oslo.messaging's 60 s (O11)."""
     porthole = start(make_porthole, rabbitmq=own_rabbitmq)
     caller = make_caller(own_rabbitmq)
     if connected:
@@ -471,6 +476,7 @@ def test_calls_make_no_new_connections(
     make_caller: Callable[[RabbitMQ], Caller],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """200 of them, 20 at a time (O2)."""
     porthole = start(make_porthole, rabbitmq=own_rabbitmq)
     caller = make_caller(own_rabbitmq)
     assert caller.works()

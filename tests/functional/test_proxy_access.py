@@ -33,11 +33,16 @@ FOREIGN = ("Origin", "http://evil.example")
 OK = b"HTTP/1.1 200 OK\r\n\r\n"
 # Audit hooks stay for the life of the process, so this one listens only while a test wants it to.
 _resolved: list[str] | None = None
+_RESOLVER_S = 2.0
 
 
 def _note_resolutions(event, arguments):
-    if _resolved is not None and event in ("socket.gethostbyaddr", "socket.getnameinfo", "socket.gethostbyname"):
+    """Stand in for a resolver that does not answer: whatever asks it is noted, and waits as long as a resolver does."""
+    if _resolved is None:
+        return
+    if event in ("socket.gethostbyaddr", "socket.getnameinfo", "socket.gethostbyname"):
         _resolved.append(event)
+        time.sleep(_RESOLVER_S)
 
 
 sys.addaudithook(_note_resolutions)
@@ -130,6 +135,7 @@ def test_an_unknown_token_is_401_and_compute_is_not_asked(make, trap):
 
 
 def test_a_token_of_the_other_door_is_401(make, trap):
+    """An xvpvnc token at the browsers' door (S18)."""
     proxy = make()
     token = proxy.issue(trap, ConsoleType.XVPVNC)
     assert_same_answer(proxy.novnc_port, f"/?token={token}", 401)
@@ -149,6 +155,7 @@ def test_a_token_of_the_other_door_is_401(make, trap):
     ],
 )
 def test_what_compute_says(make, trap, error, status):
+    """A refusal of compute is one of the proxy, and nothing is dialled (S1)."""
     proxy = make()
     proxy.compute.error = error
     assert_same_answer(proxy.novnc_port, f"/?token={proxy.issue(trap)}", status)
@@ -186,6 +193,7 @@ def test_consoleauth_or_its_store_not_reachable_is_503(make, trap, error):
     ],
 )
 def test_a_page_of_another_site_is_refused_with_a_valid_token(make, trap, headers, status):
+    """And the VNC server is not dialled (S4)."""
     proxy = make()
     assert_same_answer(proxy.novnc_port, f"/?token={proxy.issue(trap)}", status, headers)
 
@@ -198,11 +206,13 @@ def test_a_foreign_page_does_not_even_learn_whether_the_token_is_good(make, trap
 
 @pytest.mark.parametrize("origin", [[], [("Origin", "http://localhost")]])
 def test_a_missing_host_is_400(make, trap, origin):
+    """With and without an Origin (S4)."""
     proxy = make()
     assert_refused(proxy.novnc_port, f"/?token={proxy.issue(trap)}", 400, origin, host=None)
 
 
 def test_the_scheme_of_the_page_is_that_of_the_consoles_url(make, trap, stack):
+    """And X-Forwarded-Proto is not for everybody to send (S4)."""
     proxy = make()
     secure = proxy.issue(trap, scheme="https")
     assert_same_answer(proxy.novnc_port, f"/?token={secure}", 403, [("Origin", "http://localhost")])
@@ -229,6 +239,7 @@ def test_allowed_origins_let_other_pages_in(make, stack):
 
 
 def test_a_host_that_was_once_its_own_origin_is_no_origin_later(make, stack):
+    """On the wire: the second request is refused, though the first one was let in (S5)."""
     server = stack.enter_context(EchoVnc())
     proxy = make()
     token = proxy.issue(server)
@@ -267,6 +278,7 @@ def test_without_an_origin_it_is_no_browser_and_is_let_in(make, stack):
     ],
 )
 def test_the_token_is_taken_from_query_or_cookie_on_any_path(make, stack, path, headers):
+    """A malformed cookie beside it is passed over (C4)."""
     proxy = make()
     token = proxy.issue(stack.enter_context(EchoVnc()))
     filled = [(name, value.format(token)) for name, value in headers]
@@ -308,6 +320,7 @@ def test_a_malformed_upgrade_is_400_before_anybody_is_asked(make, trap, header, 
 
 @pytest.mark.parametrize("limit", ["total", "per_source", "per_token", "per_instance"])
 def test_one_console_more_than_a_limit_is_429_and_is_let_in_when_one_has_ended(make, stack, limit):
+    """Each of the limits (S10)."""
     server = stack.enter_context(EchoVnc())
     proxy = make(limits=Limits(**{"total": 99, "per_source": 99, "per_token": 99, "per_instance": 99, limit: 2}))
     token = proxy.issue(server)
@@ -321,6 +334,7 @@ def test_one_console_more_than_a_limit_is_429_and_is_let_in_when_one_has_ended(m
 
 
 def test_a_dead_vnc_server_is_502(make, stack):
+    """Before 101 (C18)."""
     server = EchoVnc()
     server.stop()
     proxy = make()
@@ -329,12 +343,14 @@ def test_a_dead_vnc_server_is_502(make, stack):
 
 @pytest.mark.parametrize("kind", [ResettingServer, ClosingServer])
 def test_a_vnc_server_that_hangs_up_before_it_greets_is_502(make, stack, kind):
+    """By an end or by a reset (C18)."""
     proxy = make()
     assert_same_answer(proxy.novnc_port, f"/?token={proxy.issue(stack.enter_context(kind()))}", 502)
 
 
 @pytest.mark.parametrize("kind", [SilentServer, BlackHole])
 def test_a_vnc_server_that_does_not_answer_is_504_within_the_deadline(make, stack, kind):
+    """Silent, or a black hole (C18)."""
     proxy = make(dial_timeout_s=0.3)
     token = proxy.issue(stack.enter_context(kind()))
     began = time.monotonic()
@@ -350,6 +366,7 @@ def test_a_name_that_does_not_exist_is_502(make, stack):
 
 
 def test_the_fresh_address_is_dialled_and_the_old_one_is_not(make, stack, trap):
+    """What compute answers is dialled, not what the token was issued with (S2)."""
     server = stack.enter_context(EchoVnc())
     proxy = make()
     proxy.compute.moved_to = Target(server.host, server.port)
@@ -382,6 +399,7 @@ def cut_at(stream, position):
 
 
 def test_the_reply_to_connect_and_the_greeting_may_share_a_segment(make, stack):
+    """The first RFB bytes are not lost (C1)."""
     server = stack.enter_context(ConnectReplyServer([OK + GREETING]))
     proxy = make()
     token = proxy.issue(server, internal_access_path="/console/4711?a=b")
@@ -394,6 +412,7 @@ def test_the_reply_to_connect_and_the_greeting_may_share_a_segment(make, stack):
 
 @pytest.mark.parametrize("reply", [OK, b"HTTP/1.0 200 Connection established\r\nServer: x\r\n\r\n"])
 def test_the_reply_to_connect_may_be_cut_at_every_byte(make, stack, reply):
+    """In two segments (C1)."""
     proxy = make(dial_timeout_s=5)
     stream = reply + GREETING
     for position in range(1, len(stream)):
@@ -429,6 +448,7 @@ def test_the_reply_to_connect_may_come_byte_by_byte(make, stack):
     ],
 )
 def test_a_reply_to_connect_that_is_not_200_is_502(make, stack, reply):
+    """Its status line is parsed, and it is no longer than 4 KiB (C2)."""
     server = stack.enter_context(ConnectReplyServer([reply + GREETING]))
     proxy = make()
     assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}", 502)
@@ -437,6 +457,7 @@ def test_a_reply_to_connect_that_is_not_200_is_502(make, stack, reply):
 
 @pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\n", OK])
 def test_a_target_that_ends_within_its_reply_is_502(make, stack, reply):
+    """The end is an error, and no loop (C2)."""
     server = stack.enter_context(ConnectReplyServer([reply] if reply else [], ends=True))
     proxy = make()
     assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}", 502)
@@ -444,12 +465,14 @@ def test_a_target_that_ends_within_its_reply_is_502(make, stack, reply):
 
 @pytest.mark.parametrize("segments", [[], [b"HTTP/1.1 200 OK\r\n"], [OK]])
 def test_a_target_that_falls_silent_is_504(make, stack, segments):
+    """Wherever in its reply (C2)."""
     server = stack.enter_context(ConnectReplyServer(segments))
     proxy = make(dial_timeout_s=0.3)
     assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}", 504)
 
 
 def test_a_target_that_sends_a_byte_a_second_is_504_within_the_deadline(make, stack):
+    """One deadline for all of it (C2)."""
     server = stack.enter_context(ConnectReplyServer([bytes([byte]) for byte in OK + GREETING], pause_s=1))
     proxy = make(dial_timeout_s=1.3)
     began = time.monotonic()
@@ -469,21 +492,27 @@ def test_a_path_that_would_break_the_request_is_never_sent(make, stack, path):
 
 
 def test_no_peer_is_looked_up_by_name(make, stack):
+    """C5: with a resolver that is a black hole a console opens, a page comes, and a refusal is told in no time."""
     global _resolved  # noqa: PLW0603 - an audit hook has no other way to know
     server = stack.enter_context(EchoVnc())
     proxy = make()
     token = proxy.issue(server)
-    _resolved = []
+    _resolved, rounds_s = [], []
     try:
-        get_reason(proxy.novnc_port, f"/?token={token}")
-        assert_refused(proxy.novnc_port, "/?token=x", 401)
-        with RawWebSocket(proxy.novnc_port, f"/?token={token}") as client:
-            assert client.read_data(len(GREETING)) == GREETING
-        exchange(proxy.novnc_port, b"GET /vnc_lite.html HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        for _ in range(3):
+            began = time.monotonic()
+            get_reason(proxy.novnc_port, f"/?token={token}")
+            assert_refused(proxy.novnc_port, "/?token=x", 401)
+            with RawWebSocket(proxy.novnc_port, f"/?token={token}") as client:
+                assert client.read_data(len(GREETING)) == GREETING
+            exchange(proxy.novnc_port, b"GET /vnc_lite.html HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            rounds_s.append(time.monotonic() - began)
+        assert min(rounds_s) < 1
         assert _resolved == []
         # The hook does hear what it is there for.
+        began = time.monotonic()
         socket.getnameinfo(("127.0.0.1", 80), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
-        assert _resolved
+        assert time.monotonic() - began > _RESOLVER_S
     finally:
         _resolved = None
 
@@ -500,6 +529,7 @@ def send_and_forget(port, request):
 
 
 def test_no_log_record_holds_a_token(make, stack, caplog):
+    """At DEBUG, what fails included (S6)."""
     caplog.set_level(logging.DEBUG)
     server = stack.enter_context(EchoVnc())
     silent = stack.enter_context(SilentServer())

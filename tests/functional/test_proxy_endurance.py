@@ -3,6 +3,8 @@
 
 import datetime
 import os
+import resource
+import select
 import socket
 import ssl
 import statistics
@@ -12,14 +14,16 @@ from contextlib import ExitStack
 from functools import partial
 
 import pytest
+import websockets.sync.client
+from websockets.exceptions import ConnectionClosed
 
 from porthole_common.model import ConsoleType
 from porthole_novncproxy.limits import Limits
 from porthole_novncproxy.liveness import LivenessPolicy
 from support.certificates import make_certificate
 from support.processes import wait_until
-from support.proxy import InProcessProxy, count_descriptors, make_web_root, resident_bytes
-from support.vnc_servers import GREETING, ClosingServer, EchoVnc, FloodingServer, VncServer, reset
+from support.proxy import InProcessProxy, count_children, count_descriptors, make_web_root, resident_bytes
+from support.vnc_servers import GREETING, ClosingServer, EchoVnc, FloodingServer, IdleServer, VncServer, reset
 from support.websocket import CLOSE, RawWebSocket, build_upgrade, connect, read_reply, read_to_end
 
 DOORS = ["ws", "wss", "xvpvnc"]
@@ -153,6 +157,7 @@ class Conversation(VncServer):
 @pytest.mark.parametrize("direction", ["down", "up"])
 @pytest.mark.parametrize("door", ["ws", "xvpvnc"])
 def test_what_moves_in_one_direction_keeps_a_console_from_being_idle(make, stack, open_console, door, direction):
+    """The idle limit counts both (O8)."""
     idle_s = 1.0
     server = stack.enter_context(Conversation())
     proxy = make(liveness=LivenessPolicy(idle_timeout_s=idle_s, ping_interval_s=0.0))
@@ -169,6 +174,42 @@ def test_what_moves_in_one_direction_keeps_a_console_from_being_idle(make, stack
         rested_at = time.monotonic()
         assert read_end(client, door) in (4409, None)
         assert idle_s * 0.8 < time.monotonic() - rested_at < 5
+
+
+class MiddleBox(VncServer):
+    """Stands before ``port``, and cuts what was silent in both directions for ``patience_s``."""
+
+    def __init__(self, port, patience_s):
+        self._target, self._patience_s = port, patience_s
+        super().__init__()
+
+    def serve(self, sock):
+        with socket.create_connection(("127.0.0.1", self._target), 10) as onward:
+            peers = {sock: onward, onward: sock}
+            while ready := select.select(peers, [], [], self._patience_s)[0]:
+                for source in ready:
+                    data = source.recv(65536)
+                    if not data:
+                        return
+                    peers[source].sendall(data)
+
+
+@pytest.mark.parametrize("ping_interval_s", [0.4, 0.0], ids=["pings", "no pings"])
+def test_pings_keep_a_silent_console_alive_behind_a_box_that_cuts_silence(make, stack, echo, ping_interval_s):
+    """O8, a hundred times as fast: 45 s between pings, and 60 s that middleboxes are patient."""
+    proxy = make(liveness=LivenessPolicy(ping_interval_s=ping_interval_s))
+    box = stack.enter_context(MiddleBox(proxy.novnc_port, 1.5))
+    url = f"ws://127.0.0.1:{box.port}/?token={proxy.issue(echo)}"
+    with websockets.sync.client.connect(url, ping_interval=None, proxy=None) as client:
+        assert client.recv(timeout=10) == GREETING
+        if not ping_interval_s:
+            with pytest.raises(ConnectionClosed):
+                client.recv(timeout=10)
+            return
+        with pytest.raises(TimeoutError):
+            client.recv(timeout=4)
+        client.send(b"still there")
+        assert client.recv(timeout=10) == b"still there"
 
 
 @pytest.mark.parametrize("enforced", [True, False])
@@ -197,6 +238,7 @@ def test_a_console_outlives_its_token_unless_that_is_enforced(make, echo, open_c
 def test_a_limit_is_429_at_every_door_and_is_free_again_after_each_end(
     make, echo, open_console, client_context, door, limit
 ):
+    """S10: as many as the limit, and one more."""
     proxy = make(limits=Limits(**{"total": 9, "per_source": 9, "per_token": 9, "per_instance": 9, limit: 1}))
     token = proxy.issue(echo, ConsoleType.XVPVNC if door == "xvpvnc" else ConsoleType.NOVNC)
 
@@ -227,7 +269,7 @@ def test_the_doors_count_together(make, echo, open_console):
 
 
 def test_500_half_open_clients_are_let_go_and_keep_nobody_out(make, echo, open_console, stack):
-    """Part of a TLS handshake, of a request within TLS, of a plain one, or nothing; then their deadline."""
+    """Part of a TLS handshake, of a request within TLS, of a plain one, or nothing; then their deadline (O7)."""
     proxy = make(request_timeout_s=3.0, handshake_threads=4)
     for door in DOORS:
         open_console(proxy, door, echo).close()
@@ -276,6 +318,7 @@ def client_hello():
 
 
 def test_a_good_client_is_in_within_a_second_while_others_reset_and_guess(make, echo, open_console, stack):
+    """S11."""
     proxy = make(handshake_threads=4)
     for door in DOORS:
         open_console(proxy, door, echo).close()
@@ -311,8 +354,43 @@ def test_a_good_client_is_in_within_a_second_while_others_reset_and_guess(make, 
     assert resident_bytes() - memory < 20_000_000
 
 
+@pytest.fixture
+def many_descriptors():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 20_000), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_descriptors")
+def test_1000_idle_consoles_take_two_descriptors_each_and_nothing_else(make, echo, open_console):
+    """No thread, no process, and no time of those who work (O1)."""
+    proxy = make(handshake_threads=4)
+    open_console(proxy, "ws", echo).close()
+    wait_until(lambda: proxy.counter.total == 0 and not echo.open_connections, 5, "the first console ends")
+    idle = IdleServer()
+    token = proxy.issue(idle)
+    before = count_descriptors(), threading.active_count(), count_children()
+    # Each of the four handshake threads is made when it is first needed.
+    threads = before[1] + 3
+    with ExitStack() as crowd:
+        crowd.callback(idle.stop)
+        for _ in range(1000):
+            crowd.enter_context(open_console(proxy, "ws", idle, token))
+        assert proxy.counter.total == 1000
+        # Both ends of both legs are this process's.
+        assert count_descriptors() - before[0] <= 4 * 1000
+        assert (threading.active_count() <= threads, count_children()) == (True, before[2])
+        assert statistics.median(time_visit(partial(open_console, proxy, "ws", echo)) for _ in range(5)) < 1
+    wait_until(lambda: proxy.counter.total == 0, 10, "all consoles end")
+    # The acceptor of the VNC server that was stopped was one thread and one descriptor of before.
+    wait_until(lambda: count_descriptors() < before[0], 10, f"descriptors go back to {before[0]}")
+    assert threading.active_count() < threads
+
+
 @pytest.mark.parametrize("door", ["wss", "xvpvnc"])
 def test_a_viewer_that_does_not_read_holds_no_memory_and_nobody_up(make, stack, echo, open_console, door):
+    """Its VNC server is not read until it reads again (O6)."""
     flood = stack.enter_context(FloodingServer())
     proxy = make()
     others = [stack.enter_context(open_console(proxy, other, echo)) for other in DOORS]
@@ -379,6 +457,7 @@ def waits(client):
     ],
 )
 def test_200_consoles_leave_nothing_behind(make, stack, open_console, door, way):
+    """O1."""
     proxy = make(handshake_threads=1)
     server = stack.enter_context(ClosingServer(GREETING) if way is waits else EchoVnc())
     token = proxy.issue(server, ConsoleType.XVPVNC if door == "xvpvnc" else ConsoleType.NOVNC)

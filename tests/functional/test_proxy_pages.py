@@ -48,6 +48,7 @@ def get(port, path, *headers, method="GET", version="1.1"):
 
 
 def test_a_page_and_its_headers(shared):
+    """What keeps a token in a URL from travelling (S9)."""
     reply = get(shared.novnc_port, "/vnc_lite.html?path=%3Ftoken%3Dx")
     assert reply.status == 200
     assert reply.rest.startswith(b"<!DOCTYPE html>")
@@ -87,6 +88,7 @@ def test_an_unchanged_page_is_not_sent_again(shared):
 @pytest.mark.parametrize("slashes", ["//", "///", "////", "/\\", "\\/", "\\\\", "/%5c", "/.//"])
 @pytest.mark.parametrize("rest", ["evil.example/%2F..", "evil.example/..", "evil.example", "evil.example/%2e%2e"])
 def test_no_path_leads_off_the_site(shared, slashes, rest):
+    """Two, three, four slashes and backslashes, and not one redirect (S7)."""
     reply = get(shared.novnc_port, slashes + rest)
     assert reply.status in (400, 404)
     assert "location" not in reply.headers
@@ -115,6 +117,7 @@ def test_no_path_leads_off_the_site(shared, slashes, rest):
     ],
 )
 def test_nothing_but_the_files_of_the_web_root(shared, method, path):
+    """No way up, no listing, no link out (S8)."""
     reply = get(shared.novnc_port, path, method=method)
     assert reply.status in (400, 404)
     assert b"secret" not in reply.rest

@@ -17,7 +17,7 @@ from porthole_novncproxy.liveness import LivenessPolicy
 from porthole_novncproxy.session import Marks
 from support.certificates import make_certificate
 from support.processes import wait_until
-from support.proxy import InProcessProxy, count_descriptors, make_web_root, own_socket, resident_bytes
+from support.proxy import InProcessProxy, count_children, count_descriptors, make_web_root, own_socket, resident_bytes
 from support.vnc_servers import (
     GREETING,
     ClosingServer,
@@ -142,6 +142,7 @@ def test_a_real_websocket_peer_is_told_the_status_of_a_refusal(make, echo):
 
 
 def test_a_dribbling_vnc_server(make, stack):
+    """A byte at a time, those above 127 too (C21)."""
     server = stack.enter_context(DribblingServer())
     proxy = make()
     with RawWebSocket(proxy.novnc_port, f"/?token={proxy.issue(server)}") as client:
@@ -151,6 +152,7 @@ def test_a_dribbling_vnc_server(make, stack):
 
 @pytest.mark.parametrize("frame_bytes", [1, 3, 1000])
 def test_frames_that_come_right_behind_the_upgrade_reach_the_vnc_server(make, echo, frame_bytes):
+    """A client that does not wait for 101 (C21)."""
     payload = bytes(range(256)) * 8
     behind = b"".join(build_frame(BINARY, payload[at : at + frame_bytes]) for at in range(0, len(payload), frame_bytes))
     proxy = make()
@@ -159,6 +161,7 @@ def test_frames_that_come_right_behind_the_upgrade_reach_the_vnc_server(make, ec
 
 
 def test_upgrade_and_frames_byte_by_byte(make, echo):
+    """Bytes above 127 in it (C21)."""
     proxy = make()
     frame = build_frame(BINARY, b"\xff\x80key")
     with RawWebSocket(proxy.novnc_port, f"/?token={proxy.issue(echo)}", behind=frame, byte_by_byte=True) as client:
@@ -177,6 +180,7 @@ def test_the_first_frame_holds_exactly_the_first_rfb_message(make, stack):
 
 @pytest.mark.parametrize("door", ["novnc", "xvpvnc"])
 def test_neither_leg_delays_small_writes_and_both_notice_a_peer_that_vanished(make, echo, door):
+    """TCP_NODELAY (O9) and keepalive (O8)."""
     proxy = make()
     if door == "novnc":
         client = open_console(proxy, echo).sock
@@ -303,6 +307,7 @@ def test_a_proxy_that_stops_tells_its_clients(web_root, echo):
 
 
 def test_a_client_that_does_not_answer_a_ping_is_given_up(make, echo):
+    """After one more interval (O8)."""
     proxy = make(liveness=LivenessPolicy(ping_interval_s=0.2))
     with open_console(proxy, echo) as client:
         assert client.read_frame() == (PING, b"")
@@ -312,6 +317,7 @@ def test_a_client_that_does_not_answer_a_ping_is_given_up(make, echo):
 
 
 def test_the_session_limit_and_the_idle_limit_have_their_codes(make, echo):
+    """4408 and 4409 (C20)."""
     with open_console(make(liveness=LivenessPolicy(session_limit_s=0.3)), echo) as client:
         assert client.read_close()[0] == 4408
     with open_console(make(liveness=LivenessPolicy(idle_timeout_s=0.3)), echo) as client:
@@ -322,6 +328,7 @@ def test_the_session_limit_and_the_idle_limit_have_their_codes(make, echo):
 
 
 def test_a_viewer_that_does_not_read_stops_its_own_vnc_server_alone(make, stack, echo):
+    """Memory is bounded, and others are unharmed (O6)."""
     flood = stack.enter_context(FloodingServer())
     proxy = make()
     slow = stack.enter_context(open_console(proxy, flood, receive_buffer_bytes=4096))
@@ -385,6 +392,7 @@ class ClosingDeaf(SilentServer):
 
 
 def test_500_clients_that_say_half_a_word_do_not_keep_a_good_one_out(make, stack, echo):
+    """They hold no thread (O7)."""
     proxy = make(request_timeout_s=60, handshake_threads=4)
     for number in range(500):
         sock = stack.enter_context(connect(proxy.novnc_port if number % 2 else proxy.xvp_port))
@@ -414,6 +422,7 @@ def ways_to_end():
 
 @pytest.mark.parametrize("way", [*ways_to_end(), "server ends", "server resets"])
 def test_200_consoles_one_after_the_other_leave_nothing(make, stack, way):
+    """Each side first, clean and by reset: no descriptor, thread or child stays (O1)."""
     proxy = make(handshake_threads=1)
     server = stack.enter_context(
         {"server ends": ClosingServer, "server resets": ResettingServer}.get(way, EchoVnc)(GREETING)
@@ -435,15 +444,20 @@ def test_200_consoles_one_after_the_other_leave_nothing(make, stack, way):
     for _ in range(5):
         cycle()
     wait_until(is_quiet, 5, "the first consoles end")
-    before = count_descriptors(), threading.active_count()
+    before = count_everything()
     for _ in range(200):
         cycle()
     wait_until(is_quiet, 5, "all consoles end")
     # A connection that was hung up on is held until its client has gone too; the acceptor's thread is the test's own.
-    wait_until(lambda: (count_descriptors(), threading.active_count()) <= before, 5, f"back to {before}")
+    wait_until(lambda: all(map(int.__le__, count_everything(), before)), 5, f"back to {before}")
+
+
+def count_everything():
+    return count_descriptors(), threading.active_count(), count_children()
 
 
 def test_junk_tokens_and_resets_reach_nobody_and_leave_nothing(make, stack):
+    """5 000 of each (S11)."""
     proxy = make(handshake_threads=4)
     with connect(proxy.novnc_port) as warm:
         warm.sendall(build_upgrade("/?token=x"))
@@ -533,6 +547,7 @@ def test_tls_to_a_port_without_a_certificate_ends_at_once(make, client_context):
 
 @pytest.mark.filterwarnings("ignore:.*TLSv1_1 is deprecated:DeprecationWarning")
 def test_tls_1_1_is_refused(make, certificate, server_context):
+    """By the proxy, not by the client (S13)."""
     client = ssl.create_default_context(cafile=certificate.cert)
     client.minimum_version = client.maximum_version = ssl.TLSVersion.TLSv1_1
     client.set_ciphers("ALL:@SECLEVEL=0")

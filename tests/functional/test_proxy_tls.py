@@ -162,6 +162,7 @@ def test_ws_of_node_moves_64_mib_over_tls(
 @pytest.mark.parametrize("ours", ["tlsv1_2", "tlsv1_3"])
 @pytest.mark.parametrize("theirs", ["TLSv1_2", "TLSv1_3"])
 def test_the_oldest_version_is_the_options(serve: Serve, root: Authority, ours: str, theirs: str) -> None:
+    """Each version against each option (S13)."""
     context = trusting(root)
     context.minimum_version = context.maximum_version = ssl.TLSVersion[theirs]
     port = serve(root.issue(), ssl_minimum_version=ours).novnc_port
@@ -190,7 +191,7 @@ STRONG, OTHER, WEAK = "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-S
 def test_ciphers_are_the_options(
     serve: Serve, root: Authority, ours: str | None, theirs: str, chosen: str | None
 ) -> None:
-    """Of TLS 1.2: those of 1.3 are all good, and no option of OpenSSL's cipher list."""
+    """Of TLS 1.2: those of 1.3 are all good, and no option of OpenSSL's cipher list (S13)."""
     context = trusting(root)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(theirs)
@@ -219,6 +220,7 @@ def serial_at(port: int, context: ssl.SSLContext) -> str:
 def test_sighup_takes_another_certificate_and_keeps_the_consoles(
     make_porthole: Callable[..., Porthole], echo: EchoVnc, root: Authority, tmp_path: Path, workers: int
 ) -> None:
+    """And what is no certificate leaves the old one (S13)."""
     porthole, token, certificate = start_with_tls(make_porthole, echo, root, tmp_path, workers)
     port, proxy, context = porthole.novnc_port, porthole.novncproxy, trusting(root)
 

@@ -135,6 +135,7 @@ def test_what_is_no_connect_with_a_token_is_400(make, trap, request_text):
 
 
 def test_a_bad_token_is_401(make, trap):
+    """A browser's token at the viewers' door is one (S18)."""
     proxy = make()
     for token in ("x", "a" * 1000, str(uuid.uuid4()), proxy.issue(trap, ConsoleType.NOVNC)):
         assert_refused(proxy, connect_request(token), 401)
@@ -171,12 +172,14 @@ def test_half_a_request_is_408(make):
 
 
 def test_what_a_viewer_sends_behind_its_connect_reaches_the_vnc_server(make, stack):
+    """A viewer that does not wait for 200 (C21)."""
     proxy = make()
     with Viewer(proxy, issue(proxy, stack.enter_context(EchoVnc())), behind=b"early\xff\x00") as viewer:
         assert viewer.read(len(GREETING) + 7) == GREETING + b"early\xff\x00"
 
 
 def test_a_dribbling_vnc_server(make, stack):
+    """A byte at a time (C21)."""
     proxy = make()
     with Viewer(proxy, issue(proxy, stack.enter_context(DribblingServer())), behind=b"\x80\xfe\xff") as viewer:
         assert viewer.read(len(GREETING) + 3) == GREETING + b"\x80\xfe\xff"

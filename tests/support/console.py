@@ -5,10 +5,13 @@ Why: the tests of the whole path read as the path; the WebSocket side is the ``w
 nobody here wrote.
 """
 
+import contextlib
+import http.client
 import json
 import socket
 import time
 import urllib.parse
+from datetime import datetime
 from typing import Any
 
 import websockets.exceptions
@@ -44,6 +47,17 @@ def get_console(porthole: Porthole, instance_uuid: str, console_type: str = "nov
     assert status == 200, body
     url: str = body["console"]["url"]
     return url
+
+
+def get_console_and_end(porthole: Porthole, instance_uuid: str) -> tuple[str, datetime]:
+    """Return the URL of a new console, and until when it opens one."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", porthole.api_port, timeout=60)) as client:
+        body = json.dumps({"os-getVNCConsole": {"type": "novnc"}})
+        client.request("POST", f"/v2.1/servers/{instance_uuid}/action", body, {"Content-Type": "application/json"})
+        answer = client.getresponse()
+        said = json.loads(answer.read())
+    assert answer.status == 200, said
+    return said["console"]["url"], datetime.fromisoformat(answer.headers["Porthole-Expires-At"])
 
 
 def token_of(url: str) -> str:

@@ -200,6 +200,12 @@ def count_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def count_children() -> int:
+    """How many child processes this process has, those included that have ended and wait to be reaped."""
+    tasks = Path("/proc/self/task").iterdir()
+    return sum(len((task / "children").read_text(encoding="ascii").split()) for task in tasks)
+
+
 def resident_bytes() -> int:
     """How much memory this process holds now; its peak, of which an earlier test may be the cause, says nothing."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])

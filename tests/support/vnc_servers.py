@@ -96,10 +96,12 @@ class VncServer:
 class EchoVnc(VncServer):
     """Says the RFB greeting, then returns whatever it gets; with ``farewell`` it says so at the peer's end."""
 
-    def __init__(self, greeting: bytes = GREETING, farewell: bytes = b"") -> None:
+    def __init__(
+        self, greeting: bytes = GREETING, farewell: bytes = b"", port: int = 0, host: str = "127.0.0.1"
+    ) -> None:
         self._greeting = greeting
         self._farewell = farewell
-        super().__init__()
+        super().__init__(port, host)
 
     def serve(self, sock: socket.socket) -> None:
         """Echo to the end."""
@@ -215,6 +217,27 @@ class ConnectReplyServer(VncServer):
         while data := rest or sock.recv(65536):
             sock.sendall(data)
             rest = b""
+
+
+class IdleServer(VncServer):
+    """Greets, and holds the connection without a thread: for crowds of consoles that nobody looks at."""
+
+    def _accept(self) -> None:
+        while not self.stopping.is_set():
+            try:
+                sock, _address = self._listener.accept()
+                sock.sendall(GREETING)
+            except OSError:
+                return
+            with self._lock:
+                self.accepted += 1
+                self._open.add(sock)
+
+    def stop(self) -> None:
+        """Hang up on everybody, and release the port."""
+        super().stop()
+        for sock in self._open:
+            sock.close()
 
 
 class TrapServer(VncServer):

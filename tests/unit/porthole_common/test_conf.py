@@ -35,6 +35,11 @@ def test_every_number_has_a_lower_bound(group: str, option: cfg.Opt) -> None:
         assert getattr(option.type, "min", None) is not None
 
 
+def test_a_silent_console_is_pinged_before_middleboxes_cut_it(tmp_path: Path) -> None:
+    """Many do after 60 s (O8)."""
+    assert 0 < parse(tmp_path, "").novncproxy.ping_interval < 60
+
+
 def test_no_option_is_listed_twice() -> None:
     assert len(set(NAMES)) == len(NAMES)
 

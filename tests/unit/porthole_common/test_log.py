@@ -39,6 +39,7 @@ def set_up(path: Path, *arguments: str) -> None:
 
 
 def test_any_loggers_line_passes_the_filter(tmp_path: Path) -> None:
+    """Other libraries' lines too (S6)."""
     path = tmp_path / "porthole.log"
     set_up(path, "--debug")
     logging.getLogger("somebody.else").debug("GET /?token=%s", TOKEN)
@@ -50,6 +51,7 @@ def test_any_loggers_line_passes_the_filter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["--use-json"]])
 def test_exceptions_are_redacted_in_traceback_and_summary(tmp_path: Path, arguments: list[str]) -> None:
+    """What an exception quotes is a line too (S6)."""
     path = tmp_path / "porthole.log"
     set_up(path, *arguments)
     try:

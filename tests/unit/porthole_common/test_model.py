@@ -64,6 +64,7 @@ def test_digits_of_other_scripts_are_no_uuid() -> None:
 
 @pytest.mark.parametrize("port", [5900, "5900"])
 def test_port_is_a_number_whatever_it_came_as(port: object) -> None:
+    """Text and number are one port (C11)."""
     assert Target.from_primitive({"host": "h", "port": port}) == Target("h", 5900)
 
 

@@ -40,6 +40,7 @@ def through_filter(message: object, *arguments: object, exc_info: Any = None) ->
 @pytest.mark.parametrize("shape", SHAPES)
 @given(token=st.uuids().map(str))
 def test_no_shape_shows_its_token(shape: str, token: str) -> None:
+    """Whoever wrote the line (S6)."""
     redacted = redact(shape.format(token))
     assert token not in redacted
     assert "***" in redacted

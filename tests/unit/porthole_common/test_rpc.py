@@ -163,6 +163,7 @@ def test_a_version_the_server_lacks_is_a_remote_failure(rpc: Rpc) -> None:
 
 
 def test_nobody_answers(impatient: Rpc) -> None:
+    """Within the deadline that the caller gave (O11)."""
     with pytest.raises(errors.RpcUnavailable) as caught:
         impatient.get_client("nobody", "1.0").call(context(), "echo", text="x")
     assert caught.value.values() == ("nobody", "echo")

@@ -13,6 +13,7 @@ STOPPED = {InstanceState.SHUTOFF, InstanceState.CRASHED}
 
 @pytest.mark.parametrize("state", list(InstanceState))
 def test_which_states_have_a_screen(state: InstanceState) -> None:
+    """And which error the others are (C7)."""
     if state in WITH_SCREEN:
         require_screen(UUID, state)
         return

@@ -185,6 +185,7 @@ def test_the_drivers_errors_cross_the_wire(
 
 @pytest.mark.parametrize("port", [5900, "5900"])
 def test_a_console_that_is_where_it_was(endpoint: ComputeEndpoint, driver: FakeDriver, port: int | str) -> None:
+    """Its port may come as text (C11)."""
     assert endpoint.validate_console(CONTEXT, UUID, "192.0.2.1", port, "novnc") == {"host": "192.0.2.1", "port": 5900}
     assert driver.asked == [(UUID, ConsoleType.NOVNC)]
 
@@ -201,6 +202,7 @@ def test_a_console_that_is_where_it_was(endpoint: ComputeEndpoint, driver: FakeD
     ],
 )
 def test_a_console_that_is_elsewhere_now(endpoint: ComputeEndpoint, host: str, port: int | str) -> None:
+    """Host and port are compared (S1, S2)."""
     error = refusal(endpoint.validate_console, UUID, host, port, "novnc")
     assert isinstance(error, errors.TokenInvalid)
     assert error.reason == GONE

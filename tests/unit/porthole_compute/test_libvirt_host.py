@@ -181,6 +181,7 @@ def test_a_wildcard_is_dialled_at_the_proxyclient_address(hypervisor: Hypervisor
 def test_why_there_is_no_target(
     driver: LibvirtDriver, hypervisor: Hypervisor, uuid: str, change: dict[str, Any], expected: errors.PortholeError
 ) -> None:
+    """A state, or no port yet: never port -1 (C7)."""
     vars(hypervisor.domains.get(uuid) or FakeDomain("", "")).update(change)
     with pytest.raises(type(expected)) as caught:
         driver.get_vnc_target(uuid, ConsoleType.NOVNC)

@@ -108,6 +108,7 @@ def test_an_inventory_at_start_when_asked_and_on_change(compute: ComputeService,
 
 
 def test_consoles_that_ended_are_revoked(compute: ComputeService, bus: Bus, driver: FakeDriver) -> None:
+    """Tokens die with the instance (S1)."""
     assert driver.events
     driver.events.consoles_ended(OTHER_UUID, RevocationReason.MOVED)
     assert bus.revoked.get(timeout=TIMEOUT_S) == (OTHER_UUID, "node1", "moved")

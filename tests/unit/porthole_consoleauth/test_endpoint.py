@@ -74,6 +74,7 @@ def refused(method: Callable[..., Any], **values: Any) -> Exception:
 
 
 def test_authorize_says_when_the_token_expires(endpoint: ConsoleAuthEndpoint) -> None:
+    """And the store is given the same time (O13)."""
     answer = endpoint.authorize_console(context(), **arguments())
     assert datetime.fromisoformat(answer["expires_at"]) == NOW + timedelta(seconds=TTL_S)
 
@@ -87,6 +88,7 @@ def test_check_returns_connect_info_without_the_token(endpoint: ConsoleAuthEndpo
 
 
 def test_a_port_as_text_is_stored_as_a_number(endpoint: ConsoleAuthEndpoint) -> None:
+    """So that what is compared later is one (C11)."""
     endpoint.authorize_console(context(), **arguments(port="5901"))
     assert endpoint.check_token(context(), token=TOKEN)["port"] == 5901
 

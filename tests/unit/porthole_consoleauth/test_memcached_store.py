@@ -85,6 +85,7 @@ def test_the_item_is_written_before_the_index(store: MemcachedStore, node: FakeN
 
 
 def test_an_item_without_its_index_opens_nothing(store: MemcachedStore, node: FakeNode) -> None:
+    """The index is the authority (O5)."""
     token, instance_uuid = new_uuid(), new_uuid()
     store.authorize(token, build_console(instance_uuid), TTL_S)
     node.drop(token_store.instance_key(instance_uuid))
@@ -122,6 +123,7 @@ def test_another_authorize_between_read_and_first_write(store: MemcachedStore, n
 
 
 def test_another_authorize_between_read_and_later_write(store: MemcachedStore, node: FakeNode) -> None:
+    """Compare-and-set: neither of the two is lost (O5)."""
     instance_uuid, mine, other = new_uuid(), new_uuid(), new_uuid()
     store.authorize(new_uuid(), build_console(instance_uuid), TTL_S)
     once(node, "cas", lambda: store.authorize(other, build_console(instance_uuid), TTL_S))
@@ -132,6 +134,7 @@ def test_another_authorize_between_read_and_later_write(store: MemcachedStore, n
 
 
 def test_a_revocation_between_read_and_write_is_not_undone(store: MemcachedStore, node: FakeNode) -> None:
+    """Compare-and-set: what was revoked stays so (O5)."""
     instance_uuid, earlier, mine = new_uuid(), new_uuid(), new_uuid()
     store.authorize(earlier, build_console(instance_uuid), TTL_S)
     once(node, "cas", lambda: store.revoke_instance(instance_uuid))
@@ -245,6 +248,7 @@ def test_a_fault_at_any_step_of_authorize_is_said(store: MemcachedStore, node: F
 
 
 def test_a_store_that_is_down_is_never_an_unknown_token(store: MemcachedStore, node: FakeNode) -> None:
+    """Or a user would throw away a good link (O4)."""
     token, instance_uuid = new_uuid(), new_uuid()
     store.authorize(token, build_console(instance_uuid), TTL_S)
     node.down = True
@@ -259,6 +263,8 @@ def test_a_store_that_is_down_is_never_an_unknown_token(store: MemcachedStore, n
 
 
 def test_a_write_that_was_not_stored_is_no_success(node: FakeNode) -> None:
+    """Each of them is checked (O4)."""
+
     class Refusing(FakeNode):
         def set(self, key: str, value: bytes, expire_s: int) -> bool:
             return False

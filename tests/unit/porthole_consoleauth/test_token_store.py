@@ -21,12 +21,14 @@ def test_a_token_stands_under_its_slot_and_its_sha256() -> None:
 
 @given(st.uuids().map(str))
 def test_keys_of_tokens_and_instances_never_meet(value: str) -> None:
+    """Two key spaces, and no token in either (S19)."""
     assert token_store.token_key(token_store.hash_token(value)) != token_store.instance_key(value)
     assert value not in token_store.token_key(token_store.hash_token(value))
 
 
 @pytest.mark.parametrize("junk", JUNK_TOKENS)
 def test_junk_becomes_no_key(junk: Any) -> None:
+    """Blanks, line ends, 10 KiB, other keys (S19)."""
     with pytest.raises(errors.TokenInvalid):
         token_store.hash_token(junk)
     with pytest.raises(errors.RequestInvalid):

@@ -46,6 +46,7 @@ def request(origins=(), hosts=("good.org:6080",), source="192.0.2.7", forwarded_
     ],
 )
 def test_the_token_of_a_request(path, cookies, token):
+    """Query before cookie, and each cookie part for itself (C4)."""
     assert access.parse_token(path, cookies) == token
 
 
@@ -56,6 +57,7 @@ harmless = st.text(st.characters(codec="latin-1", exclude_characters=";"), max_s
 
 @given(st.lists(harmless, max_size=6), st.lists(harmless, max_size=6))
 def test_no_cookie_part_hides_the_token_or_raises(before, after):
+    """Whatever stands beside it (C4)."""
     assert access.parse_token("/", [";".join([*before, f" token={TOKEN}", *after])]) == TOKEN
 
 
@@ -89,6 +91,7 @@ def test_reading_a_token_never_raises(path, cookies):
     ],
 )
 def test_what_is_not_a_uuid_is_no_token(token):
+    """Nothing else reaches a daemon (S11, S19)."""
     with pytest.raises(errors.TokenInvalid):
         access.check_token_syntax(token)
 
@@ -175,11 +178,13 @@ REFUSED = [
 
 @pytest.mark.parametrize(("origin", "host"), ALLOWED)
 def test_a_page_of_the_same_host_may_open_a_console(origin, host):
+    """However the host is written (S4)."""
     access.check_origin(request([origin], [host]), [])
 
 
 @pytest.mark.parametrize(("origin", "host"), REFUSED)
 def test_a_page_of_another_host_may_not(origin, host):
+    """However much it looks like it (S4)."""
     with pytest.raises(errors.OriginRefused):
         access.check_origin(request([origin], [host]), [])
 
@@ -205,6 +210,7 @@ def test_an_ipv6_address_in_allowed_origins(name):
     "origins", [("http://good.org", "http://good.org"), ("http://good.org", "http://evil.org"), ("null", "null")]
 )
 def test_two_origins_are_refused_even_when_one_is_right(origins):
+    """Which of them a browser meant, nobody knows (S4)."""
     with pytest.raises(errors.OriginRefused):
         access.check_origin(request(origins), [])
 
@@ -224,6 +230,7 @@ def test_two_origins_are_refused_even_when_one_is_right(origins):
 )
 @pytest.mark.parametrize("origins", [(), ("http://good.org",)])
 def test_without_exactly_one_sound_host_a_browser_is_refused(hosts, origins):
+    """There is nothing to compare its Origin with (S4)."""
     if not origins and len(hosts) == 1 and hosts[0].strip():
         # Without Origin the Host decides about nothing.
         access.check_origin(request(origins, hosts), [])
@@ -272,6 +279,7 @@ def test_two_names_match_exactly_when_they_are_the_same(one, other):
 @pytest.mark.parametrize("forwarded", [None, "http", "https", " HTTPS ", "wss", ""])
 @pytest.mark.parametrize("source", ["192.0.2.7", "10.0.0.1"])
 def test_the_scheme_is_the_access_urls_or_what_a_trusted_proxy_says(origin_scheme, url_scheme, forwarded, source):
+    """A plain page does not open the console of a TLS page (S4)."""
     expected = url_scheme
     if forwarded is not None and source == "10.0.0.1":
         expected = forwarded.strip().lower()

@@ -49,6 +49,7 @@ def open_path(chunks, path="/x", target=TARGET):
 
 @pytest.mark.parametrize("reply", [OK, b"HTTP/1.0 200\r\n\r\n", b"HTTP/1.1 200 \xff\r\nServer: x\r\nY:\r\n\r\n"])
 def test_what_stands_behind_the_blank_line_is_kept_wherever_it_is_cut(reply):
+    """Cut at every byte (C1)."""
     stream = reply + GREETING
     for cut in range(len(stream) + 1):
         rest, sock = open_path([stream[:cut], stream[cut:]])
@@ -99,6 +100,7 @@ def test_what_is_not_200_is_a_server_that_is_not_there(reply):
 
 
 def test_a_reply_of_more_than_the_cap_is_not_read_on():
+    """4 KiB (C2)."""
     sock = FakeSocket([b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000])
     with pytest.raises(errors.VncServerUnavailable):
         _open_path(sock, TARGET, "/x", time.monotonic() + 60)
@@ -106,6 +108,7 @@ def test_a_reply_of_more_than_the_cap_is_not_read_on():
 
 
 def test_the_deadline_is_one_for_all_reads():
+    """Bytes that drip do not move it (C2)."""
     _rest, sock = open_path([bytes([byte]) for byte in OK])
     assert sock.timeouts == sorted(sock.timeouts, reverse=True)
     with pytest.raises(TimeoutError):

@@ -144,6 +144,7 @@ def test_pipelined_requests_are_handed_on_one_by_one(house):
 
 @pytest.mark.parametrize("said", [b"", b"G", HEAD[:-1]])
 def test_the_deadline_is_408_for_half_a_request_and_nothing_for_silence(house, said):
+    """One for the whole request (O7)."""
     _connection, client = house.connect()
     if said:
         client.send(said)
@@ -353,6 +354,7 @@ def test_broken_tls_is_dropped(certificate):
 
 
 def test_half_a_tls_handshake_ends_at_the_deadline(certificate):
+    """The same one (O7)."""
     house = tls_house(certificate)
     connection, client = house.connect()
     client.send(b"\x16\x03\x01")

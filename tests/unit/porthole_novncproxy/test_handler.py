@@ -221,6 +221,7 @@ def test_other_methods_are_not_offered(method):
 @settings(max_examples=150)
 @given(st.text(st.characters(codec="latin-1"), max_size=120))
 def test_any_request_is_answered_with_a_status_and_no_token_is_logged(text):
+    """However it is broken (S6)."""
     with LogOf() as log:
         done = Exchange(f"{text}{TOKEN}\r\n\r\n")
     assert done.status is None or 200 <= done.status <= 599

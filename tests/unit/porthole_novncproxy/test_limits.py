@@ -23,6 +23,7 @@ def counter(**limits):
     ],
 )
 def test_one_more_than_each_limit_is_refused_and_one_that_ends_makes_room(limit, option, same):
+    """In all, per source, per token, per instance (S10)."""
     counted = counter(**{limit: 3})
 
     def reserve(number):

@@ -18,6 +18,7 @@ def test_with_everything_off_nothing_is_ever_due():
 
 
 def test_pings_are_due_one_interval_apart_as_long_as_they_are_answered():
+    """So that no middlebox takes the console for dead (O8)."""
     clock = Liveness(LivenessPolicy(ping_interval_s=30), T0, None)
     for round_number in range(1, 5):
         now = T0 + 30 * round_number
@@ -36,6 +37,7 @@ def test_a_client_that_answers_no_ping_is_given_up_after_one_more_interval():
 
 @pytest.mark.parametrize("sign", ["heard", "moved"])
 def test_only_rfb_bytes_put_off_the_idle_limit(sign):
+    """Those of both directions (O8)."""
     clock = Liveness(LivenessPolicy(idle_timeout_s=60), T0, None)
     getattr(clock, sign)(T0 + 50)
     due = clock.check(T0 + 60)

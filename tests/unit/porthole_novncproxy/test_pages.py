@@ -101,6 +101,7 @@ def test_console_page_has_what_clients_look_for_and_nothing_inline() -> None:
 
 
 def test_alias_falls_back_to_vnc_html(pages: Pages, root: Path) -> None:
+    """Whichever page the noVNC that is installed has (C15)."""
     (root / "vnc_lite.html").unlink()
     assert get(pages, "/vnc_auto.html").file == root / "vnc.html"
 
@@ -181,6 +182,7 @@ def test_what_is_no_file_in_its_place_is_404(pages: Pages, path: str) -> None:
 
 @given(path=st.text(max_size=60), prefix=st.sampled_from(["", "/", "/up/", "/app/", "/%2e%2e/", "/..%2f"]))
 def test_no_path_leaves_the_roots(path: str, prefix: str, web_root: Path) -> None:
+    """Whatever the path (S8)."""
     response = Pages(str(web_root), []).respond(prefix + path, None)
     assert response.status in (200, 400, 404)
     if response.file is not None:
@@ -322,6 +324,7 @@ def test_parse_inline_sources(page: str, scripts: list[str]) -> None:
     ],
 )
 def test_frame_ancestors(root: Path, ancestors: list[str], directive: str, x_frame_options: str | None) -> None:
+    """Who may embed the page is an option (S9)."""
     for path in ("/console.html", "/core/rfb.js", "/nothing", "//host"):
         response = Pages(str(root), ancestors).respond(path, None)
         assert (header(response, "Content-Security-Policy") or "").endswith(f"; {directive}")

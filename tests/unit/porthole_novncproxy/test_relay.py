@@ -210,6 +210,7 @@ def test_stopping_with_no_console_open_is_immediate(house):
 
 
 def test_stopping_tells_every_client_and_waits_until_they_have_gone(house):
+    """1001 (O10)."""
     client, server = house.open()
     stopper = stop_in_a_thread(house)
     while not heard(server)[1]:

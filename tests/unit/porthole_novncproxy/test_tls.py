@@ -30,6 +30,7 @@ def test_without_a_certificate_there_is_no_tls():
 
 
 def test_the_oldest_version_is_tls_1_2(certificate):
+    """Nobody has to ask for it (S13)."""
     context = build(cert=certificate.cert, key=certificate.key)
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
     assert context.options & ssl.OP_NO_COMPRESSION
@@ -41,6 +42,7 @@ def test_it_may_be_tls_1_3(certificate):
 
 
 def test_ciphers_are_those_of_the_option(certificate):
+    """And no others (S13)."""
     context = build(cert=certificate.cert, key=certificate.key, ssl_ciphers="ECDHE-ECDSA-AES256-GCM-SHA384")
     names = {cipher["name"] for cipher in context.get_ciphers() if cipher["protocol"] == "TLSv1.2"}
     assert names == {"ECDHE-ECDSA-AES256-GCM-SHA384"}
