@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ MakeBoth = Callable[[bool], tuple[InProcessProxy, SummingEcho]]
 SHORT_BYTES = 32768
 SHORT_MARKS = Marks(high_bytes=16384, low_bytes=4096)
 PEER_TIMEOUT_S = 120
+RECEIVE_TIMEOUT_S = 30
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,8 @@ def open_websockets(url: str, port: int, short: bool) -> Iterator[tuple[Callable
         assert client.subprotocol == "binary"
         # The proxy offers no compression, whatever the client asks for.
         assert client.protocol.extensions == []
-        yield client.send, client.recv
+        # A byte that is lost is a failure, and not an endless wait.
+        yield client.send, partial(client.recv, timeout=RECEIVE_TIMEOUT_S)
         client.close(1000, "done")
         assert client.close_code == 1000
 
@@ -103,7 +106,7 @@ def open_websocket_client(
 ) -> Iterator[tuple[Callable[[bytes], object], Callable[[], Any]]]:
     options = short_buffer_options(SHORT_BYTES) if short else []
     client = websocket.create_connection(
-        url, timeout=30, subprotocols=["binary"], sockopt=options, enable_multithread=True
+        url, timeout=RECEIVE_TIMEOUT_S, subprotocols=["binary"], sockopt=options, enable_multithread=True
     )
     try:
         assert client.subprotocol == "binary"

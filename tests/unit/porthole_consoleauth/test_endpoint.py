@@ -74,9 +74,21 @@ def refused(method: Callable[..., Any], **values: Any) -> Exception:
 
 
 def test_authorize_says_when_the_token_expires(endpoint: ConsoleAuthEndpoint) -> None:
-    """And the store is given the same time (O13)."""
     answer = endpoint.authorize_console(context(), **arguments())
     assert datetime.fromisoformat(answer["expires_at"]) == NOW + timedelta(seconds=TTL_S)
+
+
+def test_the_store_ends_a_token_when_its_user_was_told(publisher: Publisher) -> None:
+    """The time has one owner (O13)."""
+    now_s = [0.0]
+    store = MemoryStore(clock=lambda: now_s[0])
+    endpoint = ConsoleAuthEndpoint(store, publisher, 42, lambda: make_vitals("host1"), clock=lambda: NOW)
+    answer = endpoint.authorize_console(context(), **arguments())
+    assert datetime.fromisoformat(answer["expires_at"]) == NOW + timedelta(seconds=42)
+    now_s[0] = 41.9
+    assert endpoint.check_token(context(), token=TOKEN)["expires_at"] == answer["expires_at"]
+    now_s[0] = 42.1
+    assert isinstance(refused(endpoint.check_token, token=TOKEN), errors.TokenInvalid)
 
 
 def test_check_returns_connect_info_without_the_token(endpoint: ConsoleAuthEndpoint) -> None:
