@@ -10,6 +10,9 @@ A session is *open* (bytes flow), *closing* (the close frame is on its way, the 
 ``CLOSE_TIMEOUT_S`` to answer), or *ended* (both descriptors closed). The VNC leg is closed the moment a
 session leaves *open*, except for a native viewer, where each side may end on its own.
 
+One class of more than the usual size: each method changes the same few fields, and what must hold between them is
+easier to see in one place than across several.
+
 Where the proxy secures the VNC leg, a session begins as *opening*: the client goes through RFB's security handshake
 with :mod:`porthole_common.rfb.presentation`, by a deadline. That is a state here and not a thread's work: it lasts as
 long as somebody looks for a password, and a revocation, a drain or the client's end must reach it all the same.

@@ -130,6 +130,15 @@ def test_a_qemu_that_checks_its_viewers(make: Make, authority: Authority, tmp_pa
         assert desktop_of(make(client_cert=ours.cert, client_key=ours.key), server) == "QEMU (guest)"
 
 
+def test_an_address_of_ipv6_is_looked_for_in_the_certificate_too(
+    make: Make, authority: Authority, tmp_path: Path
+) -> None:
+    for name, names, status in (("right", ["::1"], 101), ("wrong", ["::2", "127.0.0.1"], 502)):
+        certificate = authority.issue(chain=False, alternative_names=names)
+        with QemuVnc(tmp_path / name, x509(tmp_path / f"{name}-pki", authority, certificate), host="::1") as server:
+            assert status_of(make(), server) == status
+
+
 def test_a_qemu_without_a_certificate(make: Make, tmp_path: Path) -> None:
     with QemuVnc(tmp_path / "guest", anonymous()) as server:
         assert status_of(make(), server) == 502

@@ -33,7 +33,7 @@ class QemuVnc:
         self.host = host
         self.port = self._free_display_port()
         self.name = directory.name
-        vnc = f"{host}:{self.port - 5900}{',tls-creds=tls0' if tls else ''}"
+        vnc = f"{f'[{host}]' if ':' in host else host}:{self.port - 5900}{',tls-creds=tls0' if tls else ''}"
         self._monitor = directory / "monitor"
         # Held before its first instruction, so that its screen, which says so, stays as it is.
         argv = [program, "-name", self.name, "-nodefaults", "-accel", "tcg", "-m", "32", "-vga", "std", "-S"]
