@@ -10,8 +10,9 @@ where it is asked for, the user is let in, the virtual host is open to the user,
 import contextlib
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import amqp.exceptions  # type: ignore[import-untyped]
@@ -25,8 +26,18 @@ from porthole_common.rpc import Broker
 STEP_TIMEOUT_S = 3.0
 # What a broker that is asked for TLS, or for plain text, and speaks the other, makes of the handshake.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING", "HTTP_REQUEST")
+# AMQP 0-9-1 section 4.2.2: what a client says first, and a broker answers with a frame.
+_AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
 OPTION = "[DEFAULT] transport_url"
 _ADMIN = "on the broker's host"
+
+
+class Speech(Enum):
+    """What a port was found to speak: nothing within the time, TLS, or what is neither."""
+
+    NONE = 0
+    TLS = 1
+    OTHER = 2
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ def examine_broker(broker: Broker, queues: Mapping[str, str]) -> Met:
         _declare(connection)
         counts = _count_consumers(connection, queues)
     except (amqp.exceptions.AMQPError, kombu.exceptions.KombuError, OSError) as exc:
-        return Met(judge_amqp(broker, exc, lambda: _speaks_tls(broker)))
+        return Met(judge_amqp(broker, exc, lambda: _find_speech(broker)))
     finally:
         # One that broke has nothing to take leave of.
         with contextlib.suppress(amqp.exceptions.AMQPError, kombu.exceptions.KombuError, OSError):
@@ -133,10 +144,10 @@ def judge_tls(broker: Broker, exc: Exception) -> Finding:
     return finding.error(FindingId.BROKER_TLS, name_of(broker), problem, mend)
 
 
-def judge_amqp(broker: Broker, exc: Exception, speaks_tls: Any) -> Finding:
+def judge_amqp(broker: Broker, exc: Exception, find_speech: Callable[[], Speech]) -> Finding:
     """Return what it means that the broker is there and does not take the user, the virtual host or the queue.
 
-    ``speaks_tls`` is asked whether the port wants TLS, where that may be why.
+    ``find_speech`` is asked what the port speaks, where that may be why.
     """
     where = name_of(broker)
     if isinstance(exc, amqp.exceptions.NotAllowed):
@@ -161,14 +172,15 @@ def judge_amqp(broker: Broker, exc: Exception, speaks_tls: Any) -> Finding:
             f"{_ADMIN.capitalize()}: rabbitmqctl set_permissions -p {broker.virtual_host} {broker.user} '.*' '.*' '.*'"
         )
         return finding.error(FindingId.BROKER_PERMISSIONS, where, problem, mend)
-    if broker.tls is None and speaks_tls():
+    speech = find_speech()
+    if speech is Speech.TLS:
         problem = f"The broker at {where} speaks TLS at this port, and the configuration does not."
         mend = (
             "Set [oslo_messaging_rabbit] ssl = true and ssl_ca_file, or give the port of the listener without TLS "
             f"(5672, as a rule) in {OPTION}."
         )
         return finding.error(FindingId.BROKER_TLS, where, problem, mend)
-    if isinstance(exc, TimeoutError):
+    if isinstance(exc, TimeoutError) and speech is Speech.NONE:
         return judge_address(broker, exc)
     problem = f"What answers at {where} is not a broker that Porthole understands: {type(exc).__name__}."
     mend = f"Give the address of RabbitMQ's AMQP listener in {OPTION}; rabbitmq-diagnostics listeners names it."
@@ -202,6 +214,20 @@ def _kombu_tls(broker: Broker) -> Any:
     if broker.tls["ca"]:
         return parameters | {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": broker.host}
     return parameters | {"cert_reqs": ssl.CERT_NONE}
+
+
+def _find_speech(broker: Broker) -> Speech:
+    """Return what a port speaks that is no broker as it was asked for: it is tried in plain, and in TLS."""
+    if broker.tls is not None:
+        return Speech.OTHER
+    if _speaks_tls(broker):
+        return Speech.TLS
+    try:
+        with socket.create_connection((broker.host, broker.port), STEP_TIMEOUT_S) as sock:
+            sock.sendall(_AMQP_HEADER)
+            return Speech.OTHER if sock.recv(1) else Speech.NONE
+    except OSError:
+        return Speech.NONE
 
 
 def _speaks_tls(broker: Broker) -> bool:

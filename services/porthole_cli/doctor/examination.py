@@ -194,8 +194,7 @@ class Examination:
         if not found.stores:
             return TokenTrip(), []
         urls = web.list_base_urls(found, self.conf.vnc.novncproxy_base_url)[:MAX_DOORS]
-        # Without a compute the proxies would wait in vain for whom to ask.
-        compute_host = found.computes[0].presence.host if found.computes else ""
+        compute_host = _choose_compute(found)
         knocked: list[Door] = []
 
         def at_the_doors(token: str) -> None:
@@ -229,8 +228,13 @@ class Examination:
             self.not_examined += ["libvirt", "VNC servers"]
         if not found.proxies:
             self.not_examined += ["whether proxies reach VNC servers", "noVNC"]
-        if not (found.proxies and found.computes and found.stores):
+        if not (found.proxies and found.stores and _choose_compute(found)):
             self.not_examined.append("whether the URLs open")
+
+
+def _choose_compute(found: Daemons) -> str:
+    """Return the host that the proxies ask for the instance of a token, "" when none could answer them."""
+    return next((each.presence.host for each in found.computes if not each.description.refusal), "")
 
 
 def examine_files(files: Sequence[str]) -> tuple[Report, Callable[[], None]]:

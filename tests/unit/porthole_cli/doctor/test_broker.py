@@ -7,7 +7,7 @@ import ssl
 import amqp.exceptions
 import pytest
 
-from porthole_cli.doctor.broker import judge_address, judge_amqp, judge_tls
+from porthole_cli.doctor.broker import Speech, judge_address, judge_amqp, judge_tls
 from porthole_cli.doctor.finding import Severity
 from porthole_common.rpc import Broker
 
@@ -58,27 +58,35 @@ def test_tls(error: Exception, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "speaks_tls", "expected"),
+    ("error", "speech", "expected"),
     [
-        (amqp.exceptions.AccessRefused("ACCESS_REFUSED - Login was refused using PLAIN"), False, "broker.credentials"),
-        (amqp.exceptions.AccessRefused("ACCESS_REFUSED - configure access to queue"), False, "broker.permissions"),
-        (amqp.exceptions.NotAllowed("NOT_ALLOWED - vhost /vhost not found"), False, "broker.vhost"),
-        (ConnectionResetError(104, "Connection reset by peer"), True, "broker.tls"),
-        (ConnectionResetError(104, "Connection reset by peer"), False, "broker.protocol"),
-        (TimeoutError("timed out"), False, "broker.address"),
-        (amqp.exceptions.UnexpectedFrame("Received 0x47"), False, "broker.protocol"),
+        (
+            amqp.exceptions.AccessRefused("ACCESS_REFUSED - Login was refused using PLAIN"),
+            Speech.NONE,
+            "broker.credentials",
+        ),
+        (
+            amqp.exceptions.AccessRefused("ACCESS_REFUSED - configure access to queue"),
+            Speech.NONE,
+            "broker.permissions",
+        ),
+        (amqp.exceptions.NotAllowed("NOT_ALLOWED - vhost /vhost not found"), Speech.NONE, "broker.vhost"),
+        (ConnectionResetError(104, "Connection reset by peer"), Speech.TLS, "broker.tls"),
+        (ConnectionResetError(104, "Connection reset by peer"), Speech.NONE, "broker.protocol"),
+        (TimeoutError("timed out"), Speech.NONE, "broker.address"),
+        (TimeoutError("timed out"), Speech.OTHER, "broker.protocol"),
+        (TimeoutError("timed out"), Speech.TLS, "broker.tls"),
+        (amqp.exceptions.UnexpectedFrame("Received 0x47"), Speech.NONE, "broker.protocol"),
     ],
 )
-def test_amqp(error: Exception, speaks_tls: bool, expected: str) -> None:
-    assert judge_amqp(BROKER, error, lambda: speaks_tls).id == expected
-
-
-def test_a_tls_broker_that_is_no_broker_is_not_told_to_speak_tls() -> None:
-    assert judge_amqp(TLS, ConnectionResetError(), lambda: True).id == "broker.protocol"
+def test_amqp(error: Exception, speech: Speech, expected: str) -> None:
+    assert judge_amqp(BROKER, error, lambda: speech).id == expected
 
 
 def test_no_finding_and_no_repr_holds_the_password() -> None:
     refused = amqp.exceptions.AccessRefused("a login")
     findings = [judge_address(BROKER, TimeoutError()), judge_tls(TLS, ssl_error("X"))]
-    findings += [judge_amqp(BROKER, error, lambda: True) for error in (TimeoutError(), ConnectionResetError(), refused)]
+    findings += [
+        judge_amqp(BROKER, error, lambda: Speech.OTHER) for error in (TimeoutError(), ConnectionResetError(), refused)
+    ]
     assert "secret-password" not in repr([BROKER, findings])

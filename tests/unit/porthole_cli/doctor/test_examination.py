@@ -18,7 +18,7 @@ from porthole_cli.doctor.report import Report
 from porthole_common import errors
 from porthole_common.rpc import Broker
 from support.clouds import FakeBus, ids, make_daemons
-from support.descriptions import NOW, make_store, make_vitals
+from support.descriptions import NOW, make_host, make_store, make_vitals
 
 
 @pytest.fixture
@@ -155,6 +155,16 @@ def test_a_proxy_that_does_not_dial_is_named(cloud: Cloud) -> None:
 def test_a_screen_that_the_proxy_does_not_reach(cloud: Cloud) -> None:
     cloud.bus.refusing = {cloud.bus.found.computes[0].description.displays[0].target}
     assert "vnc.unreachable" in ids(cloud.examine().findings)
+
+
+def test_a_compute_without_its_hypervisor_is_not_sent_a_token(conf_path: Path) -> None:
+    down = make_host("compute1", refusal="It is down.")
+    cloud = Cloud(conf_path, make_daemons(computes=[down, make_host("compute2")]))
+    cloud.examine()
+    assert cloud.bus.authorized[0].compute_host == "compute2"
+    alone = Cloud(conf_path, make_daemons(computes=[down]))
+    assert "whether the URLs open" in alone.examine().not_examined
+    assert alone.knocked == []
 
 
 def test_two_stores_that_are_not_one(conf_path: Path) -> None:
