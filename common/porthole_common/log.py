@@ -137,4 +137,7 @@ def _quote(value: Any) -> str:
 
 def _escape(text: str, also: frozenset[str] = frozenset()) -> str:
     """Return ``text`` with what is not printable (Unicode has line ends of its own) and ``also`` as JSON escapes it."""
+    # Almost every line, and at a hundredth of the cost.
+    if text.isprintable() and also.isdisjoint(text):
+        return text
     return "".join(char if char.isprintable() and char not in also else json.dumps(char)[1:-1] for char in text)
