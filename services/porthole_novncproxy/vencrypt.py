@@ -7,7 +7,6 @@ password to be typed: that is a state of the session (:mod:`porthole_novncproxy.
 by :mod:`porthole_novncproxy.dial`; the one place that maps SSLError of the VNC leg.
 """
 
-import logging
 import socket
 import ssl
 import time
@@ -16,12 +15,13 @@ from dataclasses import dataclass
 from oslo_config import cfg
 
 from porthole_common import errors
+from porthole_common.log import get_logger
 from porthole_common.model import Target
 from porthole_common.rfb.conversation import Conversation, Peer, StartTls, Write
 from porthole_common.rfb.negotiation import VENCRYPT, Offer, Policy, negotiate
 from porthole_novncproxy.tls import check_readable, load_certificate
 
-LOG = logging.getLogger(__name__)
+LOG = get_logger(__name__)
 # Servers without a certificate know no TLS 1.3, and OpenSSL speaks to them on its lowest level alone.
 _ANONYMOUS_CIPHERS = "ADH+AESGCM:ADH+AES:AECDH+AES:@SECLEVEL=0"
 
@@ -133,11 +133,17 @@ def _converse(line: "_Line", server: str, first_bytes: bytes, policy: Policy) ->
             elif isinstance(step, StartTls):
                 line.start_tls(step.anonymous)
         if conversation.result is not None:
-            if not line.is_tls:
-                LOG.warning("The VNC server at %s offers no TLS, and [vnc] auth_schemes lets it", server)
+            _log(server, line.sock)
             return Secured(line.sock, conversation.result, conversation.take_rest(Peer.SERVER))
         # Not a byte more than the handshake has: the rest is the relay's, and before TLS it is OpenSSL's.
         steps = conversation.feed(Peer.SERVER, line.read(conversation.missing_bytes(Peer.SERVER)))
+
+
+def _log(server: str, sock: socket.socket) -> None:
+    if isinstance(sock, ssl.SSLSocket):
+        LOG.info("VNC server secured", server=server, tls=sock.version(), certificate=bool(sock.getpeercert(True)))
+    else:
+        LOG.warning("VNC server taken without TLS", server=server, option="[vnc] auth_schemes")
 
 
 def name_to_check(host: str) -> str:

@@ -194,16 +194,19 @@ def test_where_none_will_do_a_plain_server_is_taken_too_and_the_log_warns(
     def warnings() -> list[str]:
         return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
+    caplog.set_level(logging.INFO, "porthole_novncproxy")
     plain = stack.enter_context(PlainVnc(GREETING + types(1) + OK + b"ServerInit"))
     proxy = make("vencrypt", "none")
     with shake_hands(open_websocket(proxy, plain)) as client:
         assert client.read_data(10) == b"ServerInit"
-    assert warnings() == [f"The VNC server at 127.0.0.1:{plain.port} offers no TLS, and [vnc] auth_schemes lets it"]
+    server_name = f"server=127.0.0.1:{plain.port}"
+    assert warnings() == [f'VNC server taken without TLS {server_name} option="[vnc] auth_schemes"']
     with shake_hands(open_websocket(proxy, server)) as client:
         client.send(b"x")
         assert client.read_data(1) == b"x"
     assert server.tls_versions == ["TLSv1.3"]
     assert len(warnings()) == 1
+    assert f"VNC server secured server=127.0.0.1:{server.port} tls=TLSv1.3 certificate=true" in caplog.messages
 
 
 def test_with_none_alone_not_a_byte_is_looked_at(web_root: Path, stack: ExitStack) -> None:
