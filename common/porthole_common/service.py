@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The life of a process: configuration, logging, signals, readiness, an orderly end.
+"""The life of a process: configuration, logging, signals, readiness, signs of life, an orderly end.
 
 Why: the four daemons differ in what they serve and in nothing else. Each ``main.py`` builds its
 :class:`Service` and hands it to :func:`main`; ``porthole standalone`` hands over all four at once.
 Threads, not eventlet; a second SIGTERM or SIGINT ends the process where it stands.
+
+The main thread, which handles the signals, also gives the watchdog its signs of life, and asks each service first. So
+they stop when that thread is stuck, when the process is, and when a service's own loop is.
 """
 
 import faulthandler
@@ -15,12 +18,12 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Protocol
 
-import sdnotify
 from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
 from porthole_common import errors, log
 from porthole_common.log import get_logger
+from porthole_common.notify import Notifier
 
 LOG = get_logger(__name__)
 # sysexits.h EX_CONFIG: a unit file can tell "the configuration is wrong" from "it crashed".
@@ -28,6 +31,10 @@ EXIT_CONFIG = 78
 EXIT_FAILED = 1
 # How long the interpreter may take to end when all is stopped: threads of a library may not come back.
 EXIT_TIMEOUT_S = 10.0
+# How long stop() may take where nothing is drained: taking leave of a broker that does not answer.
+STOP_TIMEOUT_S = 30.0
+# How often a service that waits for something is asked whether it still does.
+_READINESS_POLL_S = 0.1
 
 
 class _StartInterrupted(BaseException):
@@ -38,11 +45,22 @@ class Service(Protocol):
     """One daemon inside a process. All methods are called from the main thread, one at a time."""
 
     name: str
+    # How long stop() may take, in seconds: what systemd is told.
+    stop_timeout_s: float
 
     def start(self) -> None:
-        """Begin to serve; return once ready.
+        """Begin to serve.
 
         :raises ConfigInvalid: when an option holds a value it cannot start with.
+        """
+
+    def waits_for(self) -> str:
+        """Return what the service still waits for, having started; "" once it is ready."""
+
+    def is_alive(self) -> bool:
+        """Whether what it serves with has moved on since it was last asked; returns at once.
+
+        An outage elsewhere is none of its concern: a restart would not mend it.
         """
 
     def reload(self) -> None:
@@ -81,6 +99,8 @@ def launch(
     a service failed to start. Without ``argv`` the process ends with this call, and within EXIT_TIMEOUT_S of it: what
     keeps it longer is shown on stderr, thread by thread, and the status is 1.
     """
+    # The watchdog ends a stuck process by SIGABRT; then each thread says where it stood.
+    faulthandler.enable(file=2)
     try:
         return _launch(program, serve, argv, conf, **parse_overrides)
     finally:
@@ -110,7 +130,7 @@ def run(program: str, services: Sequence[Service]) -> int:
     """Start ``services`` in order, wait for SIGTERM or SIGINT, stop them in reverse; return the exit status."""
     # A SimpleQueue's put is reentrant, so a signal handler may call it (queue.Queue's is not).
     events: queue.SimpleQueue[int] = queue.SimpleQueue()
-    notify = _build_notifier()
+    notifier = Notifier()
     starting = True
 
     def handle_signal(number: int, _frame: FrameType | None) -> None:
@@ -127,12 +147,8 @@ def run(program: str, services: Sequence[Service]) -> int:
             started.append(service)
             service.start()
         starting = False
-        LOG.info("Daemon is ready", program=program)
-        notify("READY=1")
-        while events.get() == signal.SIGHUP:
-            LOG.info("Daemon rereads its configuration", program=program)
-            for service in services:
-                _reload(service)
+        if _await_readiness(program, services, events, notifier):
+            _serve(program, services, events, notifier)
     except _StartInterrupted:
         LOG.info("Daemon was told to end before it was ready", program=program)
     except errors.ConfigInvalid as exc:
@@ -141,7 +157,7 @@ def run(program: str, services: Sequence[Service]) -> int:
         LOG.error("Daemon cannot start", program=program, reason=exc)
         sys.stderr.write(f"{program}: {exc}\n")
         status = EXIT_FAILED
-    notify("STOPPING=1")
+    notifier.stopping(sum(service.stop_timeout_s for service in started))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(EXIT_FAILED))
     for service in reversed(started):
@@ -149,20 +165,63 @@ def run(program: str, services: Sequence[Service]) -> int:
     return status
 
 
-def _reload(service: Service) -> None:
-    """Have one service reread; a fault in that must not end what runs."""
+def _await_readiness(
+    program: str, services: Sequence[Service], events: "queue.SimpleQueue[int]", notifier: Notifier
+) -> bool:
+    """Wait until no service waits for anything, and say so; return False when a signal to end comes first."""
+    said = ""
+    while awaited := ", ".join(filter(None, (service.waits_for() for service in services))):
+        if awaited != said:
+            LOG.warning("Daemon serves already, but is not ready", program=program, waits_for=awaited)
+            said = awaited
+        notifier.wait_for(awaited)
+        number = _get_signal(events, _READINESS_POLL_S)
+        if number == signal.SIGHUP:
+            _reload(program, services)
+        elif number is not None:
+            return False
+    LOG.info("Daemon is ready", program=program)
+    notifier.ready()
+    return True
+
+
+def _serve(program: str, services: Sequence[Service], events: "queue.SimpleQueue[int]", notifier: Notifier) -> None:
+    """Give signs of life, and reload at each SIGHUP, until another signal comes."""
+    while True:
+        number = _get_signal(events, notifier.ping_interval_s)
+        if number is None:
+            # Not all(): each is to be asked, since the next answer is about the time since this one.
+            silent = [service.name for service in services if not service.is_alive()]
+            if silent:
+                LOG.error("No sign of life; the watchdog is not told that all is well", of=",".join(silent))
+            else:
+                notifier.ping()
+        elif number == signal.SIGHUP:
+            notifier.reloading()
+            _reload(program, services)
+            notifier.ready()
+        else:
+            return
+
+
+def _get_signal(events: "queue.SimpleQueue[int]", timeout_s: float | None) -> int | None:
+    """Return the next signal; None when there was none for ``timeout_s`` seconds."""
     try:
-        service.reload()
-    except Exception:
-        LOG.exception("Daemon could not reread its configuration and goes on with the old one", program=service.name)
+        return events.get(timeout=timeout_s)
+    except queue.Empty:
+        return None
 
 
-def _build_notifier() -> Callable[[str], None]:
-    """Return what tells systemd of a state; without systemd (sd_notify(3)) nobody is told."""
-    if "NOTIFY_SOCKET" not in os.environ:
-        return lambda _state: None
-    notify: Callable[[str], None] = sdnotify.SystemdNotifier().notify
-    return notify
+def _reload(program: str, services: Sequence[Service]) -> None:
+    """Have each service reread; a fault in that must not end what runs."""
+    LOG.info("Daemon rereads its configuration", program=program)
+    for service in services:
+        try:
+            service.reload()
+        except Exception:
+            LOG.exception(
+                "Daemon could not reread its configuration and goes on with the old one", program=service.name
+            )
 
 
 def _refuse(program: str, exc: Exception) -> int:

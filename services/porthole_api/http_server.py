@@ -49,6 +49,7 @@ class HttpServer:
         """Prepare; ``threads`` is how many requests are answered at a time."""
         self._server = _Server((host, port), application, threads)
         self._thread = threading.Thread(target=self._server.serve, name="http", daemon=True)
+        self._probe = _Probe()
 
     @property
     def port(self) -> int:
@@ -73,11 +74,39 @@ class HttpServer:
         self._thread.start()
         LOG.info("Listening", address=str(Target(host, self.port)))
 
+    def is_alive(self) -> bool:
+        """Whether the thread that takes connections has answered since this was last asked; asks it anew."""
+        answered = self._probe.answered
+        if answered:
+            self._probe.answered = False
+            self._server.put_conn(self._probe)
+        return answered
+
     def stop(self) -> None:
         """Take no more requests; those under way have ``STOP_TIMEOUT_S`` to end. Harmless when not started."""
         if self._thread.is_alive():
             self._server.stop()
             self._thread.join(STOP_TIMEOUT_S)
+        self._probe.socket.close()
+
+
+class _Probe:
+    """Looks to cheroot like a connection that has a request, and is only there to be seen."""
+
+    def __init__(self) -> None:
+        self.socket, other = socket.socketpair()
+        # The end of the other side makes it readable for ever.
+        other.close()
+        self.rfile = self
+        self.last_used: float | None = None
+        self.answered = True
+
+    def has_data(self) -> bool:
+        """Say that nothing is buffered, so that the thread looks at the socket."""
+        return False
+
+    def close(self) -> None:
+        """Do nothing: cheroot closes what it has waited for too long, or what is left when it ends."""
 
 
 class _Server(cheroot_wsgi.Server):
@@ -118,9 +147,11 @@ class _Server(cheroot_wsgi.Server):
         self.bind_addr = self.resolve_real_bind_addr(sock)  # type: ignore[no-untyped-call]
         return sock
 
-    def process_conn(self, conn: "_Connection") -> None:
+    def process_conn(self, conn: "_Connection | _Probe") -> None:
         """Put a new connection to those that wait for a request, and one that has a request before the threads."""
-        if conn.last_used is not None:
+        if isinstance(conn, _Probe):
+            conn.answered = True
+        elif conn.last_used is not None:
             super().process_conn(conn)
         elif self.can_add_keepalive_connection:
             self.put_conn(conn)

@@ -37,6 +37,7 @@ class ApiService:
     """The api inside a process (:class:`porthole_common.service.Service`)."""
 
     name = PROGRAM
+    stop_timeout_s = service.STOP_TIMEOUT_S
 
     def __init__(self, conf: cfg.ConfigOpts, rpc: Rpc, owns_rpc: bool) -> None:
         """Prepare; ``owns_rpc`` says whether :meth:`stop` closes ``rpc`` too.
@@ -57,6 +58,14 @@ class ApiService:
         """
         self._http.start()
         self._subscription.start()
+
+    def waits_for(self) -> str:
+        """Return "the message bus" until the computes have been asked for their inventory."""
+        return "" if self._subscription.joined else "the message bus"
+
+    def is_alive(self) -> bool:
+        """Whether the thread that takes connections has been seen at work since this was last asked."""
+        return self._http.is_alive()
 
     def reload(self) -> None:
         """Read the policy file again; no option of the api can change while it runs."""

@@ -42,8 +42,14 @@ class Subscription:
         self._retry_after_s = retry_after_s
         self._endpoints = [published.InventoryEndpoint(directory.update), *endpoints]
         self._server: RpcServer | None = None
+        self._joined = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="subscription", daemon=True)
+
+    @property
+    def joined(self) -> bool:
+        """Whether the inventory is subscribed to and has been asked for."""
+        return self._joined.is_set()
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -72,6 +78,7 @@ class Subscription:
                 # A broker that refuses the password may take it tomorrow.
                 LOG.exception("Bus could not be joined; trying again")
             else:
+                self._joined.set()
                 break
             self._stopping.wait(self._retry_after_s)
 

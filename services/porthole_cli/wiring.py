@@ -43,6 +43,7 @@ class Announcement:
     """The last service to start: tells the user that the others serve, where, and what to type."""
 
     name = "announcement"
+    stop_timeout_s = 0.0
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._conf = conf
@@ -59,6 +60,14 @@ class Announcement:
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
 
+    def waits_for(self) -> str:
+        """Return ""."""
+        return ""
+
+    def is_alive(self) -> bool:
+        """Return True."""
+        return True
+
     def reload(self) -> None:
         """Do nothing."""
 
@@ -70,12 +79,21 @@ class Bus:
     """The first service to start, and so the last to stop: closes what all the others speak through."""
 
     name = "bus"
+    stop_timeout_s = service.STOP_TIMEOUT_S
 
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
 
     def start(self) -> None:
         """Do nothing: the services open what they need."""
+
+    def waits_for(self) -> str:
+        """Return ""."""
+        return ""
+
+    def is_alive(self) -> bool:
+        """Return True."""
+        return True
 
     def reload(self) -> None:
         """Do nothing."""

@@ -62,6 +62,10 @@ class InventoryReporter:
         """Publish the first inventory, from the thread, and go on."""
         self._thread.start()
 
+    def is_alive(self) -> bool:
+        """Whether the thread is there."""
+        return self._thread.is_alive()
+
     def request(self) -> None:
         """Have an inventory published soon; returns at once."""
         self._wanted.set()

@@ -32,6 +32,7 @@ class ComputeService:
     """Compute inside a process (:class:`porthole_common.service.Service`); also its driver's DriverEvents."""
 
     name = PROGRAM
+    stop_timeout_s = service.STOP_TIMEOUT_S
 
     def __init__(self, conf: cfg.ConfigOpts, rpc: Rpc, driver: ComputeDriver, owns_rpc: bool) -> None:
         """Prepare; ``owns_rpc`` says whether :meth:`stop` closes ``rpc`` too."""
@@ -53,6 +54,14 @@ class ComputeService:
         self._driver.start(self)
         self._server.start()
         self._reporter.start()
+
+    def waits_for(self) -> str:
+        """Return what the driver waits for: the hypervisor, which may come up later than this daemon."""
+        return self._driver.waits_for()
+
+    def is_alive(self) -> bool:
+        """Whether the inventory and the revocations have their threads, and the driver its events."""
+        return self._reporter.is_alive() and self._revoker.is_alive() and self._driver.is_alive()
 
     def reload(self) -> None:
         """Reread what the driver can reread."""

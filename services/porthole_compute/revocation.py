@@ -68,6 +68,10 @@ class Revoker:
         """Begin to revoke."""
         self._thread.start()
 
+    def is_alive(self) -> bool:
+        """Whether the thread is there."""
+        return self._thread.is_alive()
+
     def revoke(self, instance_uuid: str, reason: RevocationReason) -> None:
         """Have every token revoked that the instance has for this host, soon; returns at once."""
         with self._lock:

@@ -32,6 +32,7 @@ class ConsoleAuthService:
     """Consoleauth inside a process (:class:`porthole_common.service.Service`)."""
 
     name = PROGRAM
+    stop_timeout_s = service.STOP_TIMEOUT_S
 
     def __init__(self, conf: cfg.ConfigOpts, rpc: Rpc, store: TokenStore, owns_rpc: bool) -> None:
         """Prepare; ``owns_rpc`` says whether :meth:`stop` closes ``rpc`` too."""
@@ -49,6 +50,14 @@ class ConsoleAuthService:
             if refusal:
                 LOG.warning("memcached is not usable yet", address=name, reason=refusal)
         self._server.start()
+
+    def waits_for(self) -> str:
+        """Return "": the broker has the queues when the start returns, and a store that is away is not waited for."""
+        return ""
+
+    def is_alive(self) -> bool:
+        """Return True: what serves are oslo.messaging's threads, which start anew by themselves."""
+        return True
 
     def reload(self) -> None:
         """Do nothing: no option of consoleauth changes while it runs."""

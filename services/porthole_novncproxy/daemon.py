@@ -41,6 +41,8 @@ PROGRAM = "porthole-novncproxy"
 _LISTEN_BACKLOG = 1024
 # How often a host that did not answer is tried: it works again so long after it is back, at the latest.
 _SILENT_HOST_PAUSE_S = 2.0
+# What ending handshakes, sessions and the RPC may take beyond the drain.
+END_S = 30.0
 
 
 class NovncProxyService:
@@ -68,6 +70,7 @@ class NovncProxyService:
         if options.relay_low_mark > options.relay_high_mark:
             raise errors.ConfigInvalid("[novncproxy] relay_low_mark", "it is above relay_high_mark")
         self._conf = conf
+        self.stop_timeout_s = conf.graceful_shutdown_timeout + END_S
         self._rpc, self._owns_rpc = rpc, owns_rpc
         loop = Loop("relay")
         self._relay = Relay(
@@ -120,6 +123,14 @@ class NovncProxyService:
         self._server.start(self._listeners)
         for door, listener in self._listeners.items():
             LOG.info("Listening", door=door, address=str(Target(*listener.getsockname()[:2])))
+
+    def waits_for(self) -> str:
+        """Return "": the doors are open, and revocations subscribed to, once the start has returned."""
+        return ""
+
+    def is_alive(self) -> bool:
+        """Whether the event loop, which every console goes through, has come round since this was last asked."""
+        return self._server.is_alive()
 
     def reload(self) -> None:
         """Reread limits, origins and certificates; open consoles go on. What does not do leaves all as it was."""

@@ -57,6 +57,7 @@ class Loop:
         self._stopping = False
         self._closing = threading.Lock()
         self._closed = False
+        self._answered = True
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -107,6 +108,19 @@ class Loop:
         timer = Timer(action)
         heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._order), timer))
         return timer
+
+    def is_alive(self) -> bool:
+        """Whether the loop has come round since this was last asked; from any one thread. One at rest is alive."""
+        if self._thread.ident is None or self._closed:
+            return True
+        answered = self._answered
+        if answered:
+            self._answered = False
+            self.call_soon(self._answer)
+        return answered
+
+    def _answer(self) -> None:
+        self._answered = True
 
     def _run(self) -> None:
         while not self._stopping or self._soon:

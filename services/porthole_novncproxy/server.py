@@ -80,6 +80,10 @@ class ProxyServer:
         """Shake hands with another certificate from the next connection on."""
         self._doorway.context = context
 
+    def is_alive(self) -> bool:
+        """Whether the event loop has come round since this was last asked."""
+        return self._loop.is_alive()
+
     def stop(self, drain_timeout_s: float) -> None:
         """Close the doors, let handshakes end, give consoles their time, end the rest with 1001, and the threads."""
         closed = threading.Event()

@@ -3,8 +3,9 @@
 
 The master opens the ports, once for each worker (SO_REUSEPORT, socket(7)), so that the kernel shares connections out
 evenly and those that wait for a worker that died are its successor's. It has no broker connection and no thread of
-the relay. Each worker has its own loop, RPC connection and subscription to revocations; limits count per worker. What
-cotyledon does not do, the second SIGTERM that ends everything at once, is added here.
+the relay; what it knows of its workers, and tells systemd, is :mod:`porthole_novncproxy.pulse`'s. Each worker has its
+own loop, RPC connection and subscription to revocations; limits count per worker. What cotyledon does not do, the
+second SIGTERM that ends everything at once, is added here.
 """
 
 import multiprocessing
@@ -18,14 +19,14 @@ from cotyledon.types import WorkerId
 from oslo_config import cfg
 
 from porthole_common.log import get_logger
+from porthole_common.notify import Notifier
 from porthole_common.rpc import Rpc
-from porthole_novncproxy.daemon import PROGRAM, NovncProxyService, open_listeners
+from porthole_novncproxy.daemon import END_S, PROGRAM, NovncProxyService, open_listeners
+from porthole_novncproxy.pulse import Pulse, Watch, beat_while_alive
 
 Listeners = dict[str, socket.socket]
 
 LOG = get_logger(__name__)
-# What a worker may take beyond the drain, to end handshakes and to leave the broker, before it is ended.
-_END_S = 30
 
 
 class ProxyWorker(cotyledon.Service):
@@ -33,20 +34,25 @@ class ProxyWorker(cotyledon.Service):
 
     name = PROGRAM
 
-    def __init__(self, worker_id: WorkerId, conf: cfg.ConfigOpts, doors: Sequence[Listeners]) -> None:
+    def __init__(self, worker_id: WorkerId, conf: cfg.ConfigOpts, doors: Sequence[Listeners], pulse: Pulse) -> None:
         super().__init__(worker_id)
+        self._pulse = pulse
+        pulse.enter(worker_id)
         for others in (*doors[:worker_id], *doors[worker_id + 1 :]):
             _close(others)
         self._service = NovncProxyService(conf, Rpc(conf, conf.api.rpc_timeout), True, doors[worker_id])
+        beat_while_alive(pulse, worker_id, self._service.is_alive)
 
     def run(self) -> None:
         """Serve."""
         self._service.start()
         LOG.info("Worker is ready", program=PROGRAM, worker=self.worker_id)
+        self._pulse.current(self.worker_id)
 
     def reload(self) -> None:
         """Reread the configuration in place: open consoles go on."""
         self._service.reload()
+        self._pulse.current(self.worker_id)
 
     def terminate(self) -> None:
         """Drain, and end."""
@@ -61,16 +67,23 @@ def run(conf: cfg.ConfigOpts) -> int:
     # Built once and thrown away: what would end a worker ends the master, and says why.
     NovncProxyService(conf, Rpc(conf, conf.api.rpc_timeout), owns_rpc=True).stop()
     listeners = [open_listeners(conf, reuse_port=True) for _ in range(conf.novncproxy.workers)]
-    manager = cotyledon.ServiceManager(graceful_shutdown_timeout=conf.graceful_shutdown_timeout + _END_S)
+    stop_timeout_s = conf.graceful_shutdown_timeout + int(END_S)
+    pulse = Pulse(conf.novncproxy.workers)
+    watch = Watch(PROGRAM, pulse, Notifier())
+    # cotyledon would call the proxy ready before it has a worker.
+    os.environ.pop("NOTIFY_SOCKET", None)
+    manager = cotyledon.ServiceManager(graceful_shutdown_timeout=stop_timeout_s)
 
     def let_go() -> None:
         # From here on another process may take the port, and a second SIGTERM is meant.
+        watch.stop(stop_timeout_s)
         for doors in listeners:
             _close(doors)
         signal.signal(signal.SIGTERM, lambda *_: _end_at_once())
 
-    manager.register_hooks(on_terminate=let_go)
-    manager.add(ProxyWorker, workers=conf.novncproxy.workers, args=(conf, listeners))
+    manager.register_hooks(on_terminate=let_go, on_reload=watch.reload)
+    manager.add(ProxyWorker, workers=conf.novncproxy.workers, args=(conf, listeners, pulse))
+    watch.start()
     try:
         manager.run()
     except SystemExit as exc:

@@ -208,7 +208,7 @@ class TestOutages:
         porthole.api.stop()
         rabbitmq.stop()
         try:
-            porthole.start_daemon("api")
+            porthole.start_waiting("api")
             assert_unavailable(porthole)
             for path in ("/v2.1/servers", "/v2.1/servers/detail", f"/v2.1/servers/{UUID}"):
                 assert send(porthole.api_port, path).status == 503

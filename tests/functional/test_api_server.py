@@ -18,6 +18,7 @@ from porthole_api.http_server import DISCARD_TIMEOUT_S, MAX_HEADER_BYTES, REQUES
 from porthole_common import errors
 from support.api import Api, build_instance, build_uuid
 from support.ports import free_port
+from support.processes import wait_until
 
 PATH = f"/v2.1/servers/{build_uuid(1)}/action"
 BODY = json.dumps({"os-getVNCConsole": {"type": "novnc"}}).encode()
@@ -295,3 +296,36 @@ def test_the_discard_has_an_end(server: HttpServer) -> None:
         assert client.read_answer()[0] == 400
         assert client.is_at_end()
         assert time.monotonic() - started_at_s < DISCARD_TIMEOUT_S + SLACK_S
+
+
+def test_it_is_alive_while_the_thread_that_takes_connections_turns(server: HttpServer) -> None:
+    held, let_go = threading.Event(), threading.Event()
+    near, far = socket.socketpair()
+
+    class Holding:
+        """A connection with a request, which holds up whoever looks at it."""
+
+        socket = near
+        rfile = type("Nothing", (), {"has_data": lambda _: False})()
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            """Take no last_used."""
+
+        @property
+        def last_used(self) -> float:
+            held.set()
+            assert let_go.wait(30)
+            raise OSError
+
+    for _ in range(3):
+        wait_until(server.is_alive, 30, "a sign of life")
+    with far:
+        server._server.put_conn(Holding())  # type: ignore[arg-type]
+        far.close()
+        assert held.wait(30)
+        server.is_alive()
+        assert not server.is_alive()
+        assert not server.is_alive()
+        let_go.set()
+        wait_until(server.is_alive, 30, "another sign of life")
+    near.close()

@@ -129,7 +129,8 @@ def test_compute_starts_before_libvirtd_and_ends_beside_a_frozen_one(
     make_porthole: MakePorthole, rpc: Rpc, libvirtd: Libvirtd
 ) -> None:
     libvirtd.stop()
-    porthole = make_porthole(libvirt_uri=libvirtd.uri, daemons=DAEMONS)
+    porthole = make_porthole(libvirt_uri=libvirtd.uri, daemons=["consoleauth"])
+    porthole.start_waiting("compute")
     bus = Bus(rpc, porthole.host)
     with pytest.raises(errors.HypervisorUnavailable) as caught:
         bus.get()

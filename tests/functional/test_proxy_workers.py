@@ -14,7 +14,7 @@ import websockets.exceptions
 import yaml
 from websockets.sync.connection import Connection
 
-from support.console import get_console, open_console, read_greeting, refusal, token_of, wait_for_instances
+from support.console import get_console, is_alive, open_console, read_greeting, refusal, token_of, wait_for_instances
 from support.daemons import Porthole
 from support.processes import wait_until
 from support.vnc_servers import EchoVnc
@@ -74,19 +74,6 @@ def open_some() -> Iterator[OpenSome]:
         yield run
 
 
-def workers_of(porthole: Porthole) -> set[int]:
-    tasks = Path(f"/proc/{porthole.novncproxy.pid}/task").iterdir()
-    return {int(pid) for task in tasks for pid in (task / "children").read_text(encoding="ascii").split()}
-
-
-def is_alive(connection: Connection) -> bool:
-    try:
-        connection.send(b"?")
-        return connection.recv(timeout=20) == b"?"
-    except websockets.exceptions.ConnectionClosed:
-        return False
-
-
 def close_code(connection: Connection) -> int | None:
     """Wait for the end and return the code the proxy sent; None when it sent none."""
     try:
@@ -98,15 +85,15 @@ def close_code(connection: Connection) -> int | None:
 
 def test_a_killed_worker_takes_only_its_own_consoles_along(start: Start, open_some: OpenSome) -> None:
     porthole, token = start()
-    before = workers_of(porthole)
+    before = porthole.novncproxy.children()
     assert len(before) == WORKERS
     connections = open_some(porthole, token)
     os.kill(min(before), signal.SIGKILL)
     alive = [is_alive(connection) for connection in connections]
     # Both had some: twelve connections that all fall to one of two workers are one chance in two thousand.
     assert 0 < sum(alive) < CONSOLES
-    wait_until(lambda: len(workers_of(porthole)) == WORKERS, 20, "the worker to be replaced")
-    assert workers_of(porthole) != before
+    wait_until(lambda: len(porthole.novncproxy.children()) == WORKERS, 20, "the worker to be replaced")
+    assert porthole.novncproxy.children() != before
     for _ in range(CONSOLES):
         assert refusal(porthole.novnc_port, token) == 101
 
@@ -144,7 +131,7 @@ def test_drain(start: Start, open_some: OpenSome, workers: int) -> None:
 def test_a_second_sigterm_ends_at_once(start: Start, open_some: OpenSome, workers: int) -> None:
     porthole, token = start(workers, graceful_shutdown_timeout=60)
     connections = open_some(porthole, token, 2)
-    children = workers_of(porthole)
+    children = porthole.novncproxy.children()
     porthole.novncproxy.signal(signal.SIGTERM)
     wait_until(lambda: not listens(porthole), 10, "the doors to close")
     os.kill(porthole.novncproxy.pid, signal.SIGTERM)

@@ -73,10 +73,18 @@ class FakeDriver:
         self.asked: list[tuple[str, ConsoleType]] = []
         self.calls: list[str] = []
         self.events: DriverEvents | None = None
+        self.awaited = ""
+        self.alive = True
 
     def start(self, events: DriverEvents) -> None:
         self.calls.append("start")
         self.events = events
+
+    def waits_for(self) -> str:
+        return self.awaited
+
+    def is_alive(self) -> bool:
+        return self.alive
 
     def reload(self) -> None:
         self.calls.append("reload")

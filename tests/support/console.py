@@ -122,6 +122,15 @@ def read_greeting(connection: Connection) -> bytes:
     return received
 
 
+def is_alive(connection: Connection) -> bool:
+    """Whether the console still leads to its :class:`support.vnc_servers.EchoVnc`."""
+    try:
+        connection.send(b"?")
+        return connection.recv(timeout=20) == b"?"
+    except websockets.exceptions.ConnectionClosed:
+        return False
+
+
 def exchange_rfb(connection: Connection) -> str:
     """Go through RFB's handshake without authentication (RFC 6143 section 7.1 to 7.3); return the desktop's name."""
     buffer = bytearray(read_greeting(connection))

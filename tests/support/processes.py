@@ -44,13 +44,14 @@ class Process:
     ) -> None:
         """Prepare, without starting.
 
-        ``env`` is added to this process's environment. ``name`` is for error texts. With ``new_session`` the signals
-        go to the whole process group: for servers that are started through a shell script.
+        ``env`` is added to this process's environment; what :attr:`env` holds at a start counts. ``name`` is for error
+        texts. With ``new_session`` the signals go to the whole process group: for servers that are started through a
+        shell script.
         """
         self.argv = list(argv)
         self.log_path = log_path
         self.name = name or Path(argv[0]).name
-        self._env = {**os.environ, **(env or {})}
+        self.env = {**os.environ, **(env or {})}
         self._new_session = new_session
         self._popen: subprocess.Popen[bytes] | None = None
         self._log_start = 0
@@ -82,9 +83,14 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self._env,
+                env=self.env,
                 start_new_session=self._new_session,
             )
+
+    def children(self) -> set[int]:
+        """Return the pids of the processes that it has started."""
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        return {int(pid) for task in tasks for pid in (task / "children").read_text(encoding="ascii").split()}
 
     def signal(self, number: int) -> None:
         """Send a signal; a process that has ended is left alone."""

@@ -38,6 +38,12 @@ class ComputeDriver(Protocol):
         :raises ConfigInvalid: when an option holds a value it cannot start with.
         """
 
+    def waits_for(self) -> str:
+        """Return the name of the hypervisor when it does not answer; "" when it does."""
+
+    def is_alive(self) -> bool:
+        """Whether the driver has moved on since it was last asked; an outage is no reason for False."""
+
     def reload(self) -> None:
         """Reread what can change while running; a bad value is logged and leaves the old one."""
 

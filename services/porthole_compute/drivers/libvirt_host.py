@@ -34,6 +34,8 @@ KEEPALIVE_INTERVAL_S = 2
 KEEPALIVE_COUNT = 2
 # How long start and stop wait for a connection attempt. Opening one has no deadline of its own in libvirt.
 ATTEMPT_TIMEOUT_S = 10.0
+# How often libvirt's event loop shows that it runs.
+TICK_MS = 1000
 
 _STATES = {
     libvirt.VIR_DOMAIN_NOSTATE: InstanceState.BUILDING,
@@ -58,6 +60,7 @@ _CONSOLES_END = {libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRAS
 
 _event_loop_lock = threading.Lock()
 _event_loop_started = False
+_ticked = threading.Event()
 
 
 def start_event_loop() -> None:
@@ -72,6 +75,8 @@ def start_event_loop() -> None:
         # Errors arrive as exceptions; libvirt would print them to stderr as well.
         libvirt.registerErrorHandler(lambda *_: None, None)
         libvirt.virEventRegisterDefaultImpl()
+        _ticked.set()
+        libvirt.virEventAddTimeout(TICK_MS, lambda *_: _ticked.set(), None)
         threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True).start()
         _event_loop_started = True
 
@@ -152,6 +157,16 @@ class LibvirtDriver:
         self._events = events
         start_event_loop()
         self._link.start(ATTEMPT_TIMEOUT_S)
+
+    def waits_for(self) -> str:
+        """Return the name of libvirt's daemon while there is no connection."""
+        return "" if self._link.current is not None else f"libvirt at {self._uri}"
+
+    def is_alive(self) -> bool:
+        """Whether libvirt's event loop has come round: without it no event arrives, and no outage is found out."""
+        ticked = _ticked.is_set()
+        _ticked.clear()
+        return ticked
 
     def reload(self) -> None:
         """Do nothing: the options of [libvirt] are read at start."""

@@ -10,6 +10,7 @@ from porthole_api.subscription import Subscription
 from porthole_common import errors
 from porthole_common.published import INVENTORY_TOPIC, Inventory, InventoryEndpoint
 from support.api import FakeClock, FakeCompute, FakeCondition, build_instance, build_uuid
+from support.processes import wait_until
 
 WAIT_S = 30
 
@@ -87,6 +88,16 @@ def test_a_broker_that_does_not_answer_is_asked_again() -> None:
     subscription, _ = build(bus)
     subscription.start()
     assert bus.next_steps(4) == [*JOIN, ASK, ASK]
+    wait_until(lambda: subscription.joined, WAIT_S, "the bus to be joined")
+    subscription.stop()
+
+
+def test_it_has_joined_once_the_computes_were_asked() -> None:
+    bus = FakeBus()
+    subscription, _ = build(bus)
+    assert not subscription.joined
+    subscription.start()
+    wait_until(lambda: subscription.joined, WAIT_S, "the bus to be joined")
     subscription.stop()
 
 

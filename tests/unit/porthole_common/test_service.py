@@ -10,6 +10,7 @@ import pytest
 from oslo_config import cfg
 
 from porthole_common import errors, service
+from porthole_common.notify import Notifier
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -29,10 +30,21 @@ def _process_restored() -> Iterator[None]:
 class Recorder:
     """A service that notes what is done to it, and may do something at its start."""
 
-    def __init__(self, name: str, calls: list[str], on_start: Callable[[], object] = lambda: None) -> None:
+    stop_timeout_s = 1.0
+
+    def __init__(
+        self,
+        name: str,
+        calls: list[str],
+        on_start: Callable[[], object] = lambda: None,
+        waits_for: Callable[[], str] = lambda: "",
+        is_alive: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.name = name
         self._calls = calls
         self._on_start = on_start
+        self.waits_for = waits_for
+        self.is_alive = is_alive
 
     def start(self) -> None:
         self._calls.append(f"start {self.name}")
@@ -56,6 +68,15 @@ class SignalWhenReady(logging.Handler):
         if record.getMessage().startswith("Daemon is ready"):
             for number in self._numbers:
                 signal.raise_signal(number)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What systemd is told, by a notifier whose watchdog wants a ping every 10 ms."""
+    states: list[str] = []
+    environ = {"NOTIFY_SOCKET": "/run/systemd/notify", "WATCHDOG_USEC": "30000"}
+    monkeypatch.setattr(service, "Notifier", lambda: Notifier(environ, states.append))
+    return states
 
 
 @pytest.fixture
@@ -181,3 +202,64 @@ sys.exit(service.launch("p", serve, None, cfg.ConfigOpts(), default_config_files
     )
     assert ended.returncode == 1
     assert "in stay" in ended.stderr
+
+
+def in_turn(*answers: Any, last: Callable[[], object] = lambda: None) -> Callable[[], Any]:
+    """Return a function that gives ``answers`` one after the other, and calls ``last`` with the last of them."""
+    left = list(answers)
+
+    def answer() -> Any:
+        if len(left) == 1:
+            last()
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return answer
+
+
+def end() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def test_readiness_waits_for_every_service(told: list[str], when_ready: Callable[..., None]) -> None:
+    when_ready(signal.SIGTERM)
+    slow = Recorder("a", [], waits_for=in_turn("the broker", "the broker", ""))
+    other = Recorder("b", [], waits_for=in_turn("libvirt", ""))
+    assert service.run("p", [slow, other]) == 0
+    # The second and third time nothing is said again, so soon after the first.
+    assert told == [
+        "STATUS=waits for the broker, libvirt\nEXTEND_TIMEOUT_USEC=30000000",
+        "READY=1\nSTATUS=serving",
+        "STOPPING=1\nSTATUS=ending\nEXTEND_TIMEOUT_USEC=2000000",
+    ]
+
+
+def test_a_service_that_waits_can_be_told_to_reload_and_to_end(told: list[str]) -> None:
+    calls: list[str] = []
+    signals = iter([signal.SIGHUP, signal.SIGTERM])
+
+    def waits_for() -> str:
+        signal.raise_signal(next(signals))
+        return "the broker"
+
+    assert service.run("p", [Recorder("a", calls, waits_for=waits_for)]) == 0
+    assert calls == ["start a", "reload a", "stop a"]
+    assert not any("READY" in state for state in told)
+
+
+def test_signs_of_life_go_on(told: list[str]) -> None:
+    service.run("p", [Recorder("a", [], is_alive=in_turn(True, True, True, last=end))])
+    assert told[1:4] == ["WATCHDOG=1"] * 3
+
+
+def test_no_sign_of_life_while_one_service_is_stuck(told: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    alive = Recorder("a", [], is_alive=in_turn(True, True, True, True, last=end))
+    stuck = Recorder("b", [], is_alive=in_turn(False, False, True, False))
+    service.run("p", [alive, stuck])
+    assert told[1:-1] == ["WATCHDOG=1"]
+    assert "of=b" in caplog.text
+
+
+def test_a_reload_is_told(told: list[str], when_ready: Callable[..., None]) -> None:
+    when_ready(signal.SIGHUP, signal.SIGTERM)
+    service.run("p", [Recorder("a", [])])
+    assert [state.split("\n")[0] for state in told] == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]

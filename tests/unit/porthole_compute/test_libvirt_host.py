@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,9 +20,11 @@ from support.compute_fakes import (
     build_libvirt_error,
     make_conf,
 )
+from support.processes import wait_until
 
 BOTH = (ConsoleType.NOVNC, ConsoleType.XVPVNC)
 VNC = "<graphics type='vnc' port='5901' listen='127.0.0.1'/>"
+PATIENCE_S = 30
 UNKNOWN_UUID = "c0ffee00-0000-4000-8000-00000000000f"
 
 
@@ -305,9 +308,11 @@ def test_a_hypervisor_that_is_down_at_start_is_waited_for(hypervisor: Hypervisor
     try:
         with pytest.raises(errors.HypervisorUnavailable):
             driver.list_instances()
+        assert driver.waits_for() == "libvirt at qemu:///system"
         hypervisor.down = False
         events.wait_changed()
         assert len(driver.list_instances()) == 2
+        assert driver.waits_for() == ""
     finally:
         driver.stop()
 
@@ -402,3 +407,21 @@ def test_there_are_no_displays_to_tell_of_without_libvirt(driver: LibvirtDriver,
     hypervisor.connection.error = build_libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR)
     with pytest.raises(errors.HypervisorUnavailable):
         driver.list_displays(10)
+
+
+def test_it_is_alive_while_libvirts_event_loop_turns(driver: LibvirtDriver) -> None:
+    """The loop is libvirt's own, and real here: a callback that does not return holds it up."""
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold_up(timer: int, _opaque: object) -> None:
+        libvirt.virEventRemoveTimeout(timer)
+        held.set()
+        assert let_go.wait(PATIENCE_S)
+
+    wait_until(driver.is_alive, PATIENCE_S, "a turn of the event loop")
+    libvirt.virEventAddTimeout(0, hold_up, None)
+    assert held.wait(PATIENCE_S)
+    driver.is_alive()
+    assert not driver.is_alive()
+    let_go.set()
+    wait_until(driver.is_alive, PATIENCE_S, "the event loop to turn again")

@@ -120,6 +120,19 @@ def test_reload_and_stop_reach_the_driver(compute: ComputeService, driver: FakeD
     assert driver.calls == ["start", "reload", "stop"]
 
 
+def test_it_is_ready_and_alive_when_its_driver_is(compute: ComputeService, driver: FakeDriver) -> None:
+    assert (compute.waits_for(), compute.is_alive()) == ("", True)
+    driver.awaited, driver.alive = "libvirt at qemu:///system", False
+    assert (compute.waits_for(), compute.is_alive()) == ("libvirt at qemu:///system", False)
+
+
+def test_without_its_threads_it_is_not_alive(bus: Bus, driver: FakeDriver) -> None:
+    compute = ComputeService(make_conf(), bus.rpc, driver, owns_rpc=False)
+    compute.start()
+    compute.stop()
+    assert not compute.is_alive()
+
+
 def test_stop_after_a_start_that_failed(bus: Bus, tmp_path: Path) -> None:
     conf = make_conf(compute={"driver": "static"}, static={"instances_file": str(tmp_path / "none")})
     compute = build_standalone(conf, bus.rpc)

@@ -36,6 +36,7 @@ def test_the_service_of_standalone_serves_the_topic_and_leaves_the_bus_open() ->
         info = ConnectInfo(new_uuid(), ConsoleType.NOVNC, "127.0.0.1", 5900, "http://x/", "host1", token=token)
         client.authorize_console(build_daemon_context(), info)
         assert client.check_token(build_daemon_context(), token).port == 5900
+        assert (service.waits_for(), service.is_alive()) == ("", True)
         service.reload()
         service.stop()
         again = main.build_standalone(cfg.CONF, bus)

@@ -221,3 +221,30 @@ def test_a_loop_that_is_stuck_is_shown_and_not_waited_for(caplog, capfd):
     assert "in wait" in capfd.readouterr().err
     release.set()
     loop.stop()
+
+
+def test_a_loop_that_turns_is_alive_and_one_that_is_stuck_is_not():
+    stuck, let_go = threading.Event(), threading.Event()
+    with running() as loop:
+        assert loop.is_alive()
+        in_loop(loop, lambda: None)
+        assert loop.is_alive()
+        in_loop(loop, lambda: None)
+        loop.call_soon(lambda: (stuck.set(), let_go.wait(PATIENCE_S)))
+        assert stuck.wait(PATIENCE_S)
+        loop.is_alive()
+        assert not loop.is_alive()
+        assert not loop.is_alive()
+        let_go.set()
+        in_loop(loop, lambda: None)
+        assert loop.is_alive()
+
+
+def test_a_loop_at_rest_is_alive():
+    loop = Loop("test")
+    assert loop.is_alive()
+    assert loop.is_alive()
+    loop.start()
+    loop.stop()
+    assert loop.is_alive()
+    assert loop.is_alive()
