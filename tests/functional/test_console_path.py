@@ -8,7 +8,10 @@ server is in test_console_outages.py.
 import contextlib
 import http.client
 import json
+import os
+import signal
 import socket
+import threading
 import urllib.parse
 import uuid as uuidlib
 from collections.abc import Callable, Iterator
@@ -37,6 +40,7 @@ from support.console import (
 from support.daemons import Porthole
 from support.libvirtd import Libvirtd, guest_xml
 from support.memcached import Memcached
+from support.ports import free_port
 from support.processes import wait_until
 from support.rabbitmq import RabbitMQ
 from support.vnc_servers import TrapServer
@@ -208,6 +212,30 @@ def test_guests_that_have_no_screen_now(porthole: Porthole, libvirtd: Libvirtd) 
             assert status == code, body
             assert body[fault]["code"] == code
             assert body[fault]["message"]
+
+
+def test_a_guest_on_its_way_to_another_host(porthole: Porthole, libvirtd: Libvirtd, guest: str) -> None:
+    """C7: 409 on both routes while it migrates; its token opens nothing, neither then nor afterwards."""
+    token = token_of(get_console(porthole, guest))
+    assert refusal(porthole.novnc_port, token) == 101
+    with Libvirtd() as destination:
+        to = ("--live", "--p2p", "--migrateuri", f"tcp://127.0.0.1:{free_port()}", guest, destination.uri)
+        migration = threading.Thread(target=libvirtd.virsh, args=("migrate", *to))
+        migration.start()
+        wait_until(lambda: destination.has_started("demo"), 60, "the guest's new QEMU")
+        pid = destination.guest_pid("demo")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: ask_console(porthole, guest)[0] == 409, 20, "the migration to be noticed")
+            for ask in (ask_console, ask_remote_console):
+                status, body = ask(porthole, guest)
+                assert (status, body["conflictingRequest"]["code"]) == (409, 409)
+            assert refusal(porthole.novnc_port, token) == 401
+        finally:
+            os.kill(pid, signal.SIGCONT)
+            migration.join(60)
+        wait_until(lambda: ask_console(porthole, guest)[0] == 404, 20, "the guest to have left")
+        assert refusal(porthole.novnc_port, token) == 401
 
 
 def test_a_token_does_not_follow_a_port_to_another_guest(
