@@ -47,6 +47,7 @@ class _Operation:
     query: tuple[Schema, ...] = ()
     # Where the id of a server in the answer leads.
     links: bool = False
+    gives_console: bool = False
 
 
 def _load_schema(name: str) -> Schema:
@@ -70,6 +71,11 @@ def _build_parameter(name: str, schema: Schema, description: str, **more: Any) -
 
 
 _TEXT: Schema = {"type": "string"}
+_EXPIRES_AT: Schema = {
+    "description": "Until when the URL opens its console.",
+    "required": True,
+    "schema": {"type": "string", "format": "date-time"},
+}
 _LIST_QUERY = (
     _build_parameter(
         "name", {"type": "string", "maxLength": MAX_NAME_LENGTH}, "Text, or an expression of RE2's dialect."
@@ -135,6 +141,7 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         lambda _: answers.build_console(_CONSOLE_TYPES),
         (400, 403, 404, 408, 409, 503),
         body=lambda _: _load_schema("get_vnc_console"),
+        gives_console=True,
     ),
     ("POST", "/v2.1/servers/{id}/remote-consoles"): _Operation(
         "createRemoteConsole",
@@ -142,6 +149,7 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         lambda _: answers.build_remote_console(_CONSOLE_TYPES),
         (400, 403, 404, 408, 409, 503),
         body=_build_remote_console_body,
+        gives_console=True,
     ),
     ("GET", "/v2.1/os-console-auth-tokens/{token}"): _Operation(
         "showConsoleAuthToken",
@@ -206,6 +214,8 @@ def _build_variables(route: Route) -> list[Schema]:
 def _build_responses(route: Route, said: _Operation, version: Version, auth_strategy: str) -> Schema:
     headers = {} if route.path == "/" else _build_headers(version)
     answer = {"description": said.summary, "headers": headers, "content": _build_content(said.answer(version))}
+    if said.gives_console:
+        answer["headers"] = headers | {answers.EXPIRES_AT: _EXPIRES_AT}
     faults = set(said.faults)
     if route.path != "/":
         faults |= {400, 406}

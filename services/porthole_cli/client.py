@@ -21,7 +21,7 @@ from porthole_common.model import is_uuid
 # Nova's API reference, "Server Consoles": remote-consoles came with 2.6 and replaced os-getVNCConsole.
 REMOTE_CONSOLES_SINCE = (2, 6)
 PAGE_SIZE = 500
-# Porthole's own header on the answer with a console's URL (porthole_api.handlers.consoles).
+# Porthole's own header on the answer with a console's URL (porthole_api.schemas.answers).
 EXPIRES_AT = "Porthole-Expires-At"
 # Characters that are no letter to a regular expression, in every dialect that Nova's databases have.
 _REGEX_SPECIAL = re.compile(r"[\\.^$*+?()\[\]{}|]")

@@ -16,10 +16,9 @@ from porthole_api.consoles import ConsoleOpener
 from porthole_api.microversions import REMOTE_CONSOLES_MKS
 from porthole_api.request import Request, build_json
 from porthole_api.schemas import TYPES_OF_PROTOCOL, load_validator
+from porthole_api.schemas.answers import EXPIRES_AT
 from porthole_common import errors
 
-# Until when the URL of the answer opens its console: ISO 8601, with the offset.
-EXPIRES_AT = "Porthole-Expires-At"
 _GET_VNC_CONSOLE = load_validator("get_vnc_console")
 _REMOTE_CONSOLE = load_validator("remote_console_2_6")
 _REMOTE_CONSOLE_MKS = load_validator("remote_console_2_8")

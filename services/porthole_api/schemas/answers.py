@@ -12,6 +12,8 @@ from porthole_api.microversions import MAX_VERSION, MIN_VERSION, Version, format
 
 Schema = dict[str, Any]
 
+# The header that says until when the URL of an answer opens its console: ISO 8601, with the offset.
+EXPIRES_AT = "Porthole-Expires-At"
 UUID_PATTERN = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 _TIME_PATTERN = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$"
 _TEXT: Schema = {"type": "string"}
