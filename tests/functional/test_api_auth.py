@@ -8,6 +8,7 @@ import json
 import re
 import signal
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 import bcrypt
 import pytest
 
+from porthole_api.app import build_routes
+from porthole_api.consoles import ConsoleOpener
 from support.console import open_console, read_greeting, token_of
 from support.daemons import Porthole
 from support.memcached import Memcached
@@ -145,12 +148,28 @@ MATRIX = {
     (f"/v2.1/servers/{RED}/remote-consoles", "remote"): (200, 200, 403, 404, 403, 404, 401),
     (f"/v2.1/servers/{STRAY}/remote-consoles", "remote"): (200, 404, 404, 404, 404, 404, 401),
     (f"/v2.1/os-console-auth-tokens/{UNKNOWN}",): (404, 403, 403, 403, 403, 403, 401),
+    ("/v2.1/openapi.json",): (200, 200, 200, 200, 200, 200, 200),
     ("/v2.1/RED/servers",): (200, 200, 200, 400, 403, 400, 401),
+    ("/v2.1/RED/servers/detail",): (200, 200, 200, 400, 403, 400, 401),
     (f"/v2.1/RED/servers/{RED}",): (200, 200, 200, 400, 403, 400, 401),
     (f"/v2.1/RED/servers/{RED}/action", "action"): (200, 200, 403, 400, 403, 400, 401),
+    (f"/v2.1/RED/servers/{RED}/remote-consoles", "remote"): (200, 200, 403, 400, 403, 400, 401),
+    (f"/v2.1/RED/os-console-auth-tokens/{UNKNOWN}",): (404, 403, 403, 400, 403, 400, 401),
     ("/v2.1/flavors",): (404, 404, 404, 404, 404, 404, 404),
 }
 BODIES = {"action": ACTION, "remote": REMOTE}
+
+
+def test_the_matrix_has_every_route() -> None:
+    fake: Any = None
+    routes = build_routes(ConsoleOpener(fake, fake, fake, fake), "keystone")
+    asked = [("POST" if body else "GET", path.partition("?")[0]) for path, *body in MATRIX]
+    missing = [
+        (route.method, route.path)
+        for route in routes
+        if not any(method == route.method and route.pattern.fullmatch(path) for method, path in asked)
+    ]
+    assert missing == []
 
 
 class TestKeystone:
@@ -191,6 +210,14 @@ class TestKeystone:
         keystone.revoke(headers["X-Auth-Token"])
         assert send(porthole, f"/v2.1/servers/{RED}/action", ACTION, headers)[0] == 401
 
+    @pytest.mark.parametrize(("minutes", "status"), [(5, 200), (-5, 401)], ids=["valid", "expired"])
+    def test_a_token_that_has_run_out_is_refused(
+        self, porthole: Porthole, keystone: Keystone, admin: Headers, minutes: int, status: int
+    ) -> None:
+        headers = {"X-Auth-Token": keystone.make_token("owner", "red", minutes)}
+        for path, body in ((f"/v2.1/servers/{RED}", None), (f"/v2.1/servers/{RED}/action", ACTION)):
+            assert send(porthole, path, body, headers)[0] == status
+
     def test_a_console_token_is_shown_and_lives_on_unlogged(
         self, porthole: Porthole, keystone: Keystone, admin: Headers, vnc: EchoVnc
     ) -> None:
@@ -204,14 +231,37 @@ class TestKeystone:
             assert read_greeting(console) == GREETING
         assert token not in porthole.logs()
 
-    def test_the_requests_id_is_in_every_daemons_log(
+    @pytest.mark.parametrize(("way", "body"), [("action", ACTION), ("remote-consoles", REMOTE)])
+    def test_the_requests_ids_are_in_every_daemons_line_of_it(
+        self, porthole: Porthole, keystone: Keystone, admin: Headers, way: str, body: Any
+    ) -> None:
+        """The caller's, which goes through all services of a cloud, and the api's own, which the answer has."""
+        global_id = f"req-{uuid.uuid4()}"
+        headers = {**LATEST, **issue(keystone, "owner", "red"), "X-OpenStack-Request-ID": global_id}
+        written = {
+            process.name: len(process.log()) for process in (porthole.api, porthole.compute, porthole.consoleauth)
+        }
+        answer = porthole.send(f"/v2.1/servers/{RED}/{way}", json.dumps(body).encode(), headers)
+        assert answer.status == 200
+        own_id = answer.headers["x-openstack-request-id"]
+        assert re.fullmatch(r"req-[0-9a-f-]{36}", own_id)
+        assert own_id != global_id
+        for process in (porthole.api, porthole.compute, porthole.consoleauth):
+            lines = [line for line in process.log()[written[process.name] :].splitlines() if RED in line]
+            assert lines, process.name
+            for line in lines:
+                assert global_id in line, line
+                assert own_id in line, line
+
+    def test_a_request_id_that_is_none_is_not_taken_into_the_log(
         self, porthole: Porthole, keystone: Keystone, admin: Headers
     ) -> None:
-        request_id = "req-0d9f1c2e-7a50-4c1e-9b43-5a1f5ac0ffee"
-        headers = {**issue(keystone, "owner", "red"), "X-OpenStack-Request-ID": request_id}
-        assert send(porthole, f"/v2.1/servers/{RED}/action", ACTION, headers)[0] == 200
-        for process in (porthole.api, porthole.compute, porthole.consoleauth):
-            assert request_id in process.log(), process.name
+        for claim in ("x" * 40, "req-nonsense", f"{uuid.uuid4()}"):
+            headers = {**LATEST, **issue(keystone, "owner", "red"), "X-OpenStack-Request-ID": claim}
+            answer = porthole.send(f"/v2.1/servers/{RED}/action", json.dumps(ACTION).encode(), headers)
+            assert answer.status == 200
+            assert answer.headers["x-openstack-request-id"] != claim
+            assert claim not in porthole.logs()
 
     def test_without_keystone_the_answer_is_503_in_time(
         self, porthole: Porthole, keystone: Keystone, admin: Headers
