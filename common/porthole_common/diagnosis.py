@@ -197,18 +197,21 @@ class ProxyDescription:
 class Reach:
     """What a proxy met when it dialled ``target``.
 
-    ``problem`` is empty, ``refused`` or ``silent``. ``security_types`` are the numbers that the VNC server offers
-    (RFC 6143 section 7.1.2), empty when it did not come to that.
+    ``problem`` is empty, ``refused``, ``silent``, or ``security``: what the server asks and what ``[vnc] auth_schemes``
+    allows do not meet, for ``reason``. ``security_types`` are the numbers that the VNC server offers (RFC 6143 section
+    7.1.2), empty when it did not come to that.
     """
 
     target: Target
     problem: str
     security_types: tuple[int, ...] = ()
+    reason: str = ""
 
     @classmethod
     def from_primitive(cls, value: dict[str, Any]) -> Self:
         """Build from ``to_primitive``'s dictionary."""
-        return cls(Target.from_primitive(value["target"]), value["problem"], tuple(value["security_types"]))
+        target, types = Target.from_primitive(value["target"]), tuple(value["security_types"])
+        return cls(target, value["problem"], types, value.get("reason", ""))
 
     def to_primitive(self) -> dict[str, Any]:
         """Return the fields, ``target`` as ``{host, port}``."""

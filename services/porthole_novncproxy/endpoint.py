@@ -20,19 +20,31 @@ from porthole_common.model import Target
 from porthole_common.rpc import Target as RpcTarget
 from porthole_common.rpc import expected_exceptions
 from porthole_novncproxy.certificate import read_certificate
+from porthole_novncproxy.dial import dial
 from porthole_novncproxy.novnc import find_version, is_there
 from porthole_novncproxy.probe import read_security_types
 from porthole_novncproxy.rpcapi import VERSION
+from porthole_novncproxy.vencrypt import Security, build_security
 
 LOG = get_logger(__name__)
-# How many may be dialled by one call, how many at once, and for how long each: below the deadline of the caller.
-MAX_TARGETS = 64
-DIALS_AT_ONCE = 32
+# How many may be dialled by one call, all at once, and for how long each of the two times: below the caller's deadline.
+MAX_TARGETS = 32
 DIAL_TIMEOUT_S = 1.5
+# Security types that are TLS's: TLS itself, and VeNCrypt (the registry of RFC 6143 section 8.4.2).
+TLS_TYPES = frozenset({18, 19})
 # The loop, the ports, the bus and the log; the handshake threads have a descriptor each beside those of sessions.
 _DESCRIPTORS_BESIDE_SESSIONS = 256
 
 Probe = Callable[[Target, float], tuple[int, ...]]
+Secure = Callable[[Target, Security, float], None]
+
+
+def secure_once(target: Target, security: Security, timeout_s: float) -> None:
+    """Go through the security handshake with ``target`` as a console does, and hang up.
+
+    :raises PortholeError: what :func:`porthole_novncproxy.dial.dial` raises.
+    """
+    dial(target, None, timeout_s, security).sock.close()
 
 
 class ProxyEndpoint:
@@ -40,9 +52,10 @@ class ProxyEndpoint:
 
     target = RpcTarget(version=VERSION)
 
-    def __init__(self, conf: cfg.ConfigOpts, probe: Probe = read_security_types) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, probe: Probe = read_security_types, secure: Secure = secure_once) -> None:
         self._conf = conf
         self._probe = probe
+        self._secure = secure
 
     @expected_exceptions(errors.PortholeError)
     def describe_proxy(self, context: RequestContext) -> dict[str, Any]:
@@ -64,6 +77,7 @@ class ProxyEndpoint:
         """Dial each ``{host, port}`` and return what ``Reach.to_primitive`` writes, in the same order.
 
         :raises RequestInvalid: when there are too many, or one is no target.
+        :raises ConfigInvalid: when a file of [vnc] vencrypt_... is not what it was at the start.
         """
         if len(targets) > MAX_TARGETS:
             raise errors.RequestInvalid(f"{len(targets)} targets are more than {MAX_TARGETS}")
@@ -72,13 +86,22 @@ class ProxyEndpoint:
         except (KeyError, TypeError, ValueError) as exc:
             raise errors.RequestInvalid("a target is not {host, port}") from exc
         LOG.info("VNC servers are dialled for an examination", servers=len(wanted))
-        with ThreadPoolExecutor(DIALS_AT_ONCE, thread_name_prefix="probe") as pool:
-            return [reach.to_primitive() for reach in pool.map(self._reach, wanted)]
+        security = build_security(self._conf)
+        with ThreadPoolExecutor(MAX_TARGETS, thread_name_prefix="probe") as pool:
+            return [reach.to_primitive() for reach in pool.map(lambda each: self._reach(each, security), wanted)]
 
-    def _reach(self, target: Target) -> Reach:
+    def _reach(self, target: Target, security: Security | None) -> Reach:
+        types: tuple[int, ...] = ()
         try:
-            return Reach(target, "", self._probe(target, DIAL_TIMEOUT_S))
+            types = self._probe(target, DIAL_TIMEOUT_S)
+            if security is not None:
+                self._secure(target, security, DIAL_TIMEOUT_S)
+            elif types and TLS_TYPES.issuperset(types):
+                return Reach(target, "security", types, "it takes TLS alone, and the proxy's option has no vencrypt")
         except errors.VncServerTimeout:
-            return Reach(target, "silent")
+            return Reach(target, "silent", types)
+        except errors.VncSecurityUnsuitable as exc:
+            return Reach(target, "security", types, exc.reason)
         except (errors.VncServerUnavailable, errors.ProtocolError):
-            return Reach(target, "refused")
+            return Reach(target, "refused", types)
+        return Reach(target, "", types)

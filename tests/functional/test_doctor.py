@@ -247,11 +247,15 @@ def test_a_screen_that_is_not_there_and_a_url_that_is_not_spoken(
     porthole.start_daemon("api")
 
 
-def test_a_proxy_with_an_old_certificate_for_a_url_that_needs_none_and_too_few_descriptors(
+def test_a_proxy_with_an_old_certificate_too_few_descriptors_and_a_wish_that_no_guest_fulfils(
     doctor: Doctor, porthole: Porthole, tmp_path: Path
 ) -> None:
-    files = Authority(tmp_path).issue("console.example", expired=True)
-    options = {"DEFAULT": {"cert": files.cert, "key": files.key}}
+    authority = Authority(tmp_path)
+    files = authority.issue("console.example", expired=True)
+    options = {
+        "DEFAULT": {"cert": files.cert, "key": files.key},
+        "vnc": {"auth_schemes": "vencrypt", "vencrypt_ca_certs": authority.cert},
+    }
     proxy = porthole.add("novncproxy", "poor", options)
     prlimit = shutil.which("prlimit")
     assert prlimit
@@ -263,8 +267,9 @@ def test_a_proxy_with_an_old_certificate_for_a_url_that_needs_none_and_too_few_d
     finally:
         proxy.stop()
         porthole.start_daemon("novncproxy")
-    assert troubles(found) == {"certificate.expired", "url.http_with_certificate", "descriptors.low"}
+    assert troubles(found) == {"certificate.expired", "url.http_with_certificate", "descriptors.low", "vnc.security"}
     assert found["url.http_with_certificate"][0]["severity"] == "warning"
+    assert "VNC server of demo (127.0.0.1:" in found["vnc.security"][0]["problem"]
     assert "may open 256 descriptors and needs 456" in found["descriptors.low"][0]["problem"]
 
 

@@ -20,13 +20,16 @@ class Memcached:
     """Start, stop, pause and ask one memcached; a restart keeps the port and forgets the items.
 
     ``arguments`` are further ones of memcached(1), such as ``["-m", "1"]``; ``host`` is the address to listen on.
+    ``port`` is one that is free there, unset: any that is free here.
     ``speaks_text`` is False for one that wants TLS or a login: then :meth:`command` and what uses it are of no use.
     """
 
-    def __init__(self, arguments: Sequence[str] = (), host: str = "127.0.0.1", speaks_text: bool = True) -> None:
+    def __init__(
+        self, arguments: Sequence[str] = (), host: str = "127.0.0.1", speaks_text: bool = True, port: int | None = None
+    ) -> None:
         executable = shutil.which("memcached")
         assert executable, "memcached is not installed (see bindep.txt)"
-        self.port = free_port()
+        self.port = port or free_port()
         self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self._host = host
         self._speaks_text = speaks_text

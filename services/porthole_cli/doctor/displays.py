@@ -134,9 +134,15 @@ def _judge_reach(compute: Heard[HostDescription], dialled: Sequence[Dialled]) ->
             continue
         missed = [reach for reach in each.reaches if reach.problem and reach.target in displays]
         refused = [displays[reach.target] for reach in missed if reach.problem == "refused"]
-        silent = [displays[reach.target] for reach in missed if reach.problem != "refused"]
+        silent = [displays[reach.target] for reach in missed if reach.problem == "silent"]
+        insecure: dict[str, list[Display]] = {}
+        for reach in missed:
+            if reach.problem == "security":
+                insecure.setdefault(reach.reason, []).append(displays[reach.target])
         hidden = [display for display in refused if _is_hidden(display)]
         other = [display for display in refused if not _is_hidden(display)]
+        for reason, which in insecure.items():
+            yield _judge_security(host, each.proxy_host, reason, which)
         if hidden:
             yield _judge_hidden(host, each.proxy_host, hidden)
         if other:
@@ -155,6 +161,21 @@ def _judge_reach(compute: Heard[HostDescription], dialled: Sequence[Dialled]) ->
                 "guest's QEMU hangs: virsh domstate."
             )
             yield finding.error(FindingId.VNC_UNREACHABLE, host, problem, mend)
+
+
+def _judge_security(host: str, proxy_host: str, reason: str, displays: Sequence[Display]) -> Finding:
+    problem = (
+        f"The proxy on {proxy_host} and the VNC server of {_name(displays)} on {host} do not agree on security: "
+        f"{reason}. "
+        "No console of it opens."
+    )
+    mend = (
+        "Compare [vnc] auth_schemes, vencrypt_ca_certs and vencrypt_client_cert on the proxy's host with vnc_tls, "
+        f"vnc_tls_x509_verify and the certificate in /etc/pki/libvirt-vnc on {host}, which must be for the address "
+        "that "
+        "is dialled."
+    )
+    return finding.error(FindingId.VNC_SECURITY, host, problem, mend)
 
 
 def _judge_hidden(host: str, proxy_host: str, displays: Sequence[Display]) -> Finding:

@@ -55,6 +55,7 @@ class FindingId(StrEnum):
     VNC_LISTENS_ON_LOOPBACK = "vnc.listens_on_loopback"
     VNC_PROXYCLIENT_LOOPBACK = "vnc.proxyclient_loopback"
     VNC_WILDCARD = "vnc.wildcard"
+    VNC_SECURITY = "vnc.security"
     VNC_EXCLUSIVE = "vnc.exclusive"
     URL_OK = "url.ok"
     URL_UNREACHABLE = "url.unreachable"

@@ -11,8 +11,9 @@ from porthole_common.diagnosis import ProxyDescription, Reach
 from porthole_common.model import Target
 from porthole_novncproxy.endpoint import DIAL_TIMEOUT_S, MAX_TARGETS, ProxyEndpoint
 from porthole_novncproxy.rpcapi import TOPIC, VERSION, NovncProxyAPI
+from porthole_novncproxy.vencrypt import Security
 from support.bus import expected_error, fake_bus
-from support.certificates import make_certificate
+from support.certificates import Authority, make_certificate
 from support.compute_fakes import make_conf
 from support.proxy import make_web_root
 
@@ -53,6 +54,41 @@ def test_client_and_endpoint_over_the_bus() -> None:
             client.dial_targets(CONTEXT, "proxy1", [UP] * (MAX_TARGETS + 1))
         server.stop()
     assert reached == [Reach(SILENT, "silent"), Reach(UP, "", (1, 19)), Reach(REFUSING, "refused")]
+
+
+def reach(types: tuple[int, ...], secure: Any, conf: Any) -> Reach:
+    endpoint = ProxyEndpoint(conf, lambda _target, _timeout_s: types, secure)
+    return Reach.from_primitive(endpoint.dial_targets(CONTEXT, [UP.to_primitive()])[0])
+
+
+def test_a_server_that_takes_tls_alone_is_of_no_use_to_a_proxy_that_speaks_none() -> None:
+    def unused(*_arguments: Any) -> None:
+        raise AssertionError("the stream is opaque to this proxy")
+
+    assert reach((1, 19), unused, make_conf()) == Reach(UP, "", (1, 19))
+    assert reach((), unused, make_conf()) == Reach(UP, "", ())
+    found = reach((19,), unused, make_conf())
+    assert (found.problem, found.security_types) == ("security", (19,))
+    assert "vencrypt" in found.reason
+
+
+def test_a_proxy_that_speaks_tls_goes_through_the_handshake(tmp_path: Path) -> None:
+    conf = make_conf(vnc={"auth_schemes": ["vencrypt"], "vencrypt_ca_certs": str(Authority(tmp_path).cert)})
+    seen: list[Target] = []
+    errors_of: list[errors.PortholeError] = []
+
+    def secure(target: Target, security: Security, timeout_s: float) -> None:
+        assert security.policy
+        seen.append(target)
+        for error in errors_of:
+            raise error
+
+    assert reach((19,), secure, conf) == Reach(UP, "", (19,))
+    assert seen == [UP]
+    errors_of[:] = [errors.VncSecurityUnsuitable("192.0.2.1:5900", "its certificate does not do (expired)")]
+    assert reach((19,), secure, conf) == Reach(UP, "security", (19,), "its certificate does not do (expired)")
+    errors_of[:] = [errors.VncServerTimeout("192.0.2.1", 5900)]
+    assert reach((19,), secure, conf) == Reach(UP, "silent", (19,))
 
 
 @pytest.mark.parametrize("targets", [[{}], [{"host": "192.0.2.1", "port": 0}], [{"host": "192.0.2.1", "port": "x"}]])

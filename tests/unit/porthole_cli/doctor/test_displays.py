@@ -6,6 +6,7 @@ import pytest
 from porthole_cli.doctor.displays import MAX_DIALLED, choose_targets, judge_displays
 from porthole_cli.doctor.facts import Dialled
 from porthole_cli.doctor.finding import Severity
+from porthole_common.diagnosis import Reach
 from porthole_common.model import Target
 from support.clouds import ids, make_daemons, reached
 from support.descriptions import make_display, make_host, make_proxy, make_vitals
@@ -33,6 +34,18 @@ def test_a_screen_out_of_reach(problem: str, words: str) -> None:
     findings = judge_displays(make_daemons(), [reached(problem=problem)])
     assert ids(findings) == ["vnc.unreachable"]
     assert f"The proxy on controller {words} the VNC server of vm1 (192.0.2.11:5900) on compute1" in findings[0].problem
+
+
+def test_security_that_does_not_meet_is_told_by_reason() -> None:
+    others = [make_display(name=f"vm{n}", target=Target("192.0.2.11", 5900 + n)) for n in range(3)]
+    found = make_daemons(computes=[host_of(*others)])
+    reasons = ("its certificate does not do (expired)", "it offers no TLS", "it offers no TLS")
+    reaches = [Reach(other.target, "security", (19,), reason) for other, reason in zip(others, reasons, strict=True)]
+    findings = judge_displays(found, [Dialled("controller", "compute1", tuple(reaches))])
+    assert ids(findings) == ["vnc.security"] * 2
+    assert "vm0 (192.0.2.11:5900) on compute1" in findings[0].problem
+    assert "vm1 (192.0.2.11:5901), vm2 (192.0.2.11:5902) on compute1" in findings[1].problem
+    assert "it offers no TLS" in findings[1].problem
 
 
 def test_a_guest_that_hides_behind_loopback_from_the_address_that_is_dialled() -> None:
