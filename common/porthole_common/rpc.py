@@ -276,7 +276,7 @@ def _cancel_consumers(server: Any) -> None:
             for consumer, tag in list(consumers.items()):
                 consumer.cancel(tag)
         except BROKER_ERRORS as exc:
-            LOG.debug("The consumers could not be cancelled: %s", type(exc).__name__)
+            LOG.debug("RPC consumers could not be cancelled", error=type(exc).__name__)
         finally:
             done.set()
 

@@ -157,6 +157,7 @@ def run(program: str, services: Sequence[Service]) -> int:
         LOG.error("Daemon cannot start", program=program, reason=exc)
         sys.stderr.write(f"{program}: {exc}\n")
         status = EXIT_FAILED
+    LOG.info("Daemon ends", program=program, status=status)
     notifier.stopping(sum(service.stop_timeout_s for service in started))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(EXIT_FAILED))

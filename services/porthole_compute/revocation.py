@@ -145,7 +145,7 @@ class Revoker:
                 retry_s = self._first_retry_s
             elif is_due:
                 if retry_s == self._first_retry_s:
-                    LOG.warning("revocations do not go through; trying again until they do")
+                    LOG.warning("Revocations do not go through; trying again until they do")
                 retry_at_s = time.monotonic() + retry_s
                 retry_s = min(retry_s * 2, self._last_retry_s)
             if stopping:

@@ -87,7 +87,7 @@ class Relay:
         """Wait ``drain_timeout_s`` for the consoles to end, then end those that are left with 1001."""
         self._loop.call_soon(self._drain)
         if drain_timeout_s and not self._all_ended.wait(0):
-            LOG.info("Drain begins: open consoles may end by themselves", seconds=drain_timeout_s)
+            LOG.info("Drain begins", sessions=len(self._sessions), seconds=drain_timeout_s)
             self._all_ended.wait(drain_timeout_s)
         self._loop.call_soon(self._stop)
         self._all_ended.wait(CLOSE_TIMEOUT_S + 1)
