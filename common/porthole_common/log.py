@@ -31,9 +31,8 @@ __all__ = ["EventLogger", "RedactingFilter", "RedactingFormatter", "build_line",
 _QUIET = ("amqp=ERROR",)
 # Whose request a line belongs to, with keys like those of the event's own fields; "-" where there is none.
 _IDENTITY = "request_id=%(request_id)s global_request_id=%(global_request_id)s user=%(user)s project=%(project_id)s"
-_CONTEXT_FORMAT = (
-    "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s [%(user_identity)s] %(instance)s%(message)s"
-)
+# Without oslo.log's own way to name the instance, which is a field here.
+_CONTEXT_FORMAT = "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s [%(user_identity)s] %(message)s"
 # logging's own keyword arguments; every other one is a field of the event.
 _LOGGING_ARGUMENTS = frozenset({"exc_info", "stack_info", "stacklevel", "extra"})
 # A field that somebody else can make long must not fill the disk.

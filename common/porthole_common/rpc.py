@@ -150,11 +150,25 @@ class RpcClient:
         if isinstance(exc, oslo_messaging.RemoteError | oslo_messaging.RPCDispatcherError):
             self._log_failure(getattr(exc, "exc_type", type(exc).__name__), context, method)
             return errors.RemoteFailure(self._topic, method)
-        LOG.warning("RPC not answered", context=context, topic=self._topic, method=method, error=type(exc).__name__)
+        LOG.warning(
+            "RPC not answered",
+            context=context,
+            instance=context.resource_uuid,
+            topic=self._topic,
+            method=method,
+            error=type(exc).__name__,
+        )
         return errors.RpcUnavailable(self._topic, method)
 
     def _log_failure(self, error: str, context: RequestContext, method: str) -> None:
-        LOG.error("RPC failed on the far side", context=context, topic=self._topic, method=method, error=error)
+        LOG.error(
+            "RPC failed on the far side",
+            context=context,
+            instance=context.resource_uuid,
+            topic=self._topic,
+            method=method,
+            error=error,
+        )
 
 
 class RpcServer:

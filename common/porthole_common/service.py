@@ -194,7 +194,7 @@ def _serve(program: str, services: Sequence[Service], events: "queue.SimpleQueue
             # Not all(): each is to be asked, since the next answer is about the time since this one.
             silent = [service.name for service in services if not service.is_alive()]
             if silent:
-                LOG.error("No sign of life; the watchdog is not told that all is well", of=",".join(silent))
+                LOG.error("No sign of life; the watchdog is not told that all is well", program=",".join(silent))
             else:
                 notifier.ping()
         elif number == signal.SIGHUP:

@@ -138,7 +138,7 @@ class Watch:
         pid, now_s = self._pulse.pid(worker), time.monotonic()
         told_at_s = self._ended_at_s.setdefault(pid, now_s)
         if told_at_s == now_s:
-            LOG.error("Worker gives no sign of life and is ended", worker=worker, silence_s=round(silence_s))
+            LOG.error("Worker gives no sign of life and is ended", worker=worker, seconds=silence_s)
         elif now_s - told_at_s < _LAST_WORD_S:
             return
         try:

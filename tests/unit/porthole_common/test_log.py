@@ -142,7 +142,11 @@ def test_as_text_a_line_has_the_ids_of_its_request(tmp_path: Path) -> None:
     path = tmp_path / "porthole.log"
     set_up(path)
     context = RequestContext(
-        user_id="u", project_id="p", global_request_id="req-11111111-1111-4111-8111-111111111111", overwrite=False
+        user_id="u",
+        project_id="p",
+        resource_uuid="i-1",
+        global_request_id="req-11111111-1111-4111-8111-111111111111",
+        overwrite=False,
     )
     with serving(context):
         LOG.info("Inside", instance="i-1")

@@ -256,7 +256,7 @@ def test_no_sign_of_life_while_one_service_is_stuck(told: list[str], caplog: pyt
     stuck = Recorder("b", [], is_alive=in_turn(False, False, True, False))
     service.run("p", [alive, stuck])
     assert told[1:-1] == ["WATCHDOG=1"]
-    assert "of=b" in caplog.text
+    assert "program=b\n" in caplog.text
 
 
 def test_a_reload_is_told(told: list[str], when_ready: Callable[..., None]) -> None:
