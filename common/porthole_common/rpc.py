@@ -206,10 +206,12 @@ class Rpc:
         ``timeout_s`` is the deadline of every call of this process, in seconds. ``transport_url`` stands in for
         the option of that name, for a process whose bus is not for the operator to choose.
 
-        :raises ConfigInvalid: when the transport URL is none, or of a transport that is not installed.
+        :raises ConfigInvalid: when the transport URL is none, or of a transport that is not installed; when TLS would
+            check nothing.
         """
         self._timeout_s = timeout_s
         _set_defaults(conf, timeout_s)
+        _check_tls(conf)
         try:
             self._transport = oslo_messaging.get_rpc_transport(
                 conf, url=transport_url, allowed_remote_exmods=[errors.__name__]
@@ -370,3 +372,12 @@ def _set_defaults(conf: cfg.ConfigOpts, timeout_s: float) -> None:
     conf.set_default("rabbit_interval_max", 3, group=rabbit)
     # An answer is not offered for longer than its caller waits.
     conf.set_default("kombu_missing_consumer_retry_timeout", int(timeout_s), group=rabbit)
+
+
+def _check_tls(conf: cfg.ConfigOpts) -> None:
+    """Refuse TLS that looks at nobody's certificate, which is what oslo.messaging makes of ``ssl`` alone.
+
+    :raises ConfigInvalid: when no authority is named.
+    """
+    if conf.oslo_messaging_rabbit.ssl and not conf.oslo_messaging_rabbit.ssl_ca_file:
+        raise errors.ConfigInvalid("[oslo_messaging_rabbit] ssl_ca_file", "without it any broker would be trusted")

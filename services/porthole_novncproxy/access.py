@@ -21,6 +21,7 @@ class ConsoleRequest:
 
     ``token``: as sent, or None. ``origins`` and ``hosts``: every value of those headers, in order.
     ``source``: the peer's IP address in text. ``forwarded_proto``: X-Forwarded-Proto, unchecked, or None.
+    ``forwarded_for``: every value of X-Forwarded-For, in order, unchecked.
     """
 
     console_type: ConsoleType
@@ -29,12 +30,13 @@ class ConsoleRequest:
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     forwarded_proto: str | None = None
+    forwarded_for: tuple[str, ...] = ()
     is_browser_door: bool = True
 
 
 @dataclass(frozen=True)
 class OriginPolicy:
-    """Whose pages may open a console besides the Host's own, and whose X-Forwarded-Proto is believed.
+    """Whose pages may open a console besides the Host's own, and whose X-Forwarded-Proto and -For are believed.
 
     Immutable: no request can ever add to it (S5). ``trusted_proxies`` are as :func:`normalize_address` returns them.
     """
@@ -142,6 +144,22 @@ def check_origin_scheme(request: ConsoleRequest, access_url: str, trusted_proxie
         expected = request.forwarded_proto.strip().lower()
     if origin_scheme != expected:
         raise errors.OriginRefused("its scheme is not the console's")
+
+
+def find_source(request: ConsoleRequest, trusted_proxies: Sequence[str]) -> str:
+    """Return the address of the client itself, as it is counted and logged: behind a trusted proxy what that one says.
+
+    X-Forwarded-For grows at its end, each proxy adding whom it got the request from. So it is read from there, for as
+    long as whoever is named is trusted too; anybody can write what stands before. What is no address ends it.
+    """
+    source = normalize_address(request.source)
+    named = [part.strip() for value in request.forwarded_for for part in value.split(",")]
+    while source in trusted_proxies and named:
+        try:
+            source = normalize_address(named.pop())
+        except ValueError:
+            break
+    return source
 
 
 def normalize_address(address: str) -> str:

@@ -93,6 +93,10 @@ class Gate:
         self._origins = origins
         self._security = security
 
+    def find_source(self, request: access.ConsoleRequest) -> str:
+        """Return the address of the client itself (:func:`porthole_novncproxy.access.find_source`)."""
+        return access.find_source(request, self._origins.trusted_proxies)
+
     def admit(self, request: access.ConsoleRequest) -> Admission:
         """Return the open VNC server for ``request``.
 
@@ -112,15 +116,16 @@ class Gate:
         if info.console_type is not request.console_type:
             raise errors.TokenInvalid(TokenReason.CONSOLE_TYPE)
         context.resource_uuid = info.instance_uuid
+        source = access.find_source(request, origins.trusted_proxies)
         LOG.info(
             "Console requested",
             instance=info.instance_uuid,
             console_type=info.console_type,
-            client=request.source,
+            client=source,
             compute=info.compute_host,
         )
         access.check_origin_scheme(request, info.access_url, origins.trusted_proxies)
-        release = self._counter.reserve(request.source, token, info.instance_uuid)
+        release = self._counter.reserve(source, token, info.instance_uuid)
         try:
             target = self._validate(context, info)
             connection = dial(target, info.internal_access_path, self._dial_timeout_s, self._security)
@@ -131,7 +136,7 @@ class Gate:
             connect_info=info,
             sock=connection.sock,
             first_bytes=connection.first_bytes,
-            source=request.source,
+            source=source,
             admitted_at=admitted_at,
             request_id=context.request_id,
             release=release,

@@ -37,6 +37,8 @@ class Desk(Protocol):
 
     def admit(self, request: access.ConsoleRequest) -> Admission: ...  # noqa: D102
 
+    def find_source(self, request: access.ConsoleRequest) -> str: ...  # noqa: D102
+
     def open_websocket(self, connection: Connection, admission: Admission) -> None: ...  # noqa: D102
 
     def respond(self, raw_path: str, if_modified_since: str | None) -> PageResponse: ...  # noqa: D102
@@ -132,6 +134,7 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
             origins=tuple(self.headers.get_all("Origin", [])),
             hosts=tuple(self.headers.get_all("Host", [])),
             forwarded_proto=self.headers.get("X-Forwarded-Proto"),
+            forwarded_for=tuple(self.headers.get_all("X-Forwarded-For", [])),
         )
 
     def _has_body(self) -> bool:
@@ -140,7 +143,8 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
         return "Transfer-Encoding" in self.headers or any(length.strip() != "0" for length in lengths)
 
     def _refuse(self, exc: errors.PortholeError) -> None:
-        self.send_error(log_refusal(exc, ConsoleType.NOVNC, self.client_address[0]))
+        source = self._desk.find_source(self._console_request())
+        self.send_error(log_refusal(exc, ConsoleType.NOVNC, source))
 
     def _send_reason(self) -> None:
         """Answer with ``{"code": status, "reason": words}``; nothing is opened and nothing is spent."""

@@ -30,6 +30,8 @@ Headers = tuple[tuple[str, str], ...]
 
 PACKAGE_WEB = pathlib.Path(__file__).parent / "web"
 OWN_FILES = frozenset({"console.html", "console.js", "console_words.js", "console.css"})
+# For load balancers: the process takes requests and answers them. It asks nobody else; see the API's of this name.
+HEALTHCHECK = "/healthcheck"
 # noVNC 1.0 dropped vnc_auto.html, which connected at once: vnc_lite.html does, vnc.html (what some packages link the
 # name to) waits for a click.
 ALIASES = {"": ("console.html",), "vnc_auto.html": ("vnc_lite.html", "vnc.html")}
@@ -97,10 +99,12 @@ class Pages:
     def respond(self, raw_path: str, if_modified_since: str | None) -> PageResponse:
         """Return the answer to a GET of ``raw_path``, the request target as it came (RFC 9112 section 3.2.1).
 
-        200 with a file, 304 (RFC 9110 section 13.1.3), 400 for a target that could name another host to some
-        browser or proxy, 404 for whatever is not a regular file in its place.
+        200 with a file, or for :data:`HEALTHCHECK`; 304 (RFC 9110 section 13.1.3); 400 for a target that could name
+        another host to some browser or proxy; 404 for whatever is not a regular file in its place.
         """
         path, _separator, query = raw_path.partition("?")
+        if path == HEALTHCHECK:
+            return self._say(HTTPStatus.OK, "OK\n")
         if not _is_harmless_target(raw_path, path):
             return self._refuse(HTTPStatus.BAD_REQUEST, "This address is malformed.")
         file = self._find(path)
@@ -175,7 +179,10 @@ class Pages:
         return PageResponse(HTTPStatus.OK, content + headers, file, b"")
 
     def _refuse(self, status: HTTPStatus, text: str) -> PageResponse:
-        body = f"noVNC proxy: {text}\n".encode()
+        return self._say(status, f"noVNC proxy: {text}\n")
+
+    def _say(self, status: HTTPStatus, text: str) -> PageResponse:
+        body = text.encode()
         headers: Headers = (
             ("Content-Type", "text/plain; charset=utf-8"),
             ("Content-Length", str(len(body))),

@@ -109,6 +109,10 @@ class ProxyServer:
         """
         return self._gate.admit(request)
 
+    def find_source(self, request: ConsoleRequest) -> str:
+        """Return the address of the client itself (:class:`porthole_novncproxy.handler.Desk`)."""
+        return self._gate.find_source(request)
+
     def respond(self, raw_path: str, if_modified_since: str | None) -> PageResponse:
         """Return the page at ``raw_path`` (:class:`porthole_novncproxy.handler.Desk`)."""
         return self._pages.respond(raw_path, if_modified_since)

@@ -17,7 +17,8 @@ OPTS: list[cfg.Opt] = [
         mutable=True,
         default=[],
         item_type=types.IPAddress(),
-        help="Addresses of reverse proxies whose X-Forwarded-Proto is believed.",
+        help="Addresses of reverse proxies whose X-Forwarded-Proto and X-Forwarded-For are believed: the scheme by "
+        "which a page came, and the client that ``[novncproxy] max_sessions_per_source`` counts.",
     ),
     cfg.ListOpt(
         "frame_ancestors",

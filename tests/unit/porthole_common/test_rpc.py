@@ -196,6 +196,14 @@ def test_a_server_that_never_started_stops_at_once(rpc: Rpc, endpoint: Endpoint)
     rpc.get_server("other", "host1", [endpoint]).stop()
 
 
+def test_tls_that_would_trust_anybody_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "porthole.conf").write_text("[oslo_messaging_rabbit]\nssl = true\n")
+    parse_global_conf("--config-file", str(tmp_path / "porthole.conf"))
+    with pytest.raises(errors.ConfigInvalid, match="ssl_ca_file"):
+        Rpc(cfg.CONF, 1, transport_url="rabbit://guest:guest@127.0.0.1:1/")
+    cfg.CONF.reset()
+
+
 @pytest.mark.parametrize("url", ["nonsense://guest:secret@host/", "not a url at all", "rabbit://a:secret@host:x/"])
 def test_a_bad_transport_url_names_the_option_and_no_password(url: str) -> None:
     parse_global_conf()

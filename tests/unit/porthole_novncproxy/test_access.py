@@ -292,6 +292,32 @@ def test_the_scheme_is_the_access_urls_or_what_a_trusted_proxy_says(origin_schem
 
 
 @pytest.mark.parametrize(
+    ("peer", "forwarded_for", "source"),
+    [
+        ("192.0.2.7", (), "192.0.2.7"),
+        # Whoever is no trusted proxy can write what they like.
+        ("192.0.2.7", ("198.51.100.1",), "192.0.2.7"),
+        ("10.0.0.1", ("198.51.100.1",), "198.51.100.1"),
+        ("10.0.0.1", (), "10.0.0.1"),
+        # What stood there before the proxy added its client is the client's invention.
+        ("10.0.0.1", ("203.0.113.9, 198.51.100.1",), "198.51.100.1"),
+        ("10.0.0.1", ("203.0.113.9", "198.51.100.1"), "198.51.100.1"),
+        # Two proxies in a row.
+        ("10.0.0.1", ("203.0.113.9, 198.51.100.1, 10.0.0.2",), "198.51.100.1"),
+        ("10.0.0.1", ("10.0.0.2",), "10.0.0.2"),
+        ("::ffff:10.0.0.1", (" 2001:DB8::0001 ",), "2001:db8::1"),
+        ("10.0.0.1", ("unknown",), "10.0.0.1"),
+        ("10.0.0.1", ("198.51.100.1, unknown, 10.0.0.2",), "10.0.0.2"),
+        ("10.0.0.1", ("198.51.100.1:4711",), "10.0.0.1"),
+        ("10.0.0.1", ("",), "10.0.0.1"),
+    ],
+)
+def test_the_source_is_the_peer_or_whom_a_trusted_proxy_names(peer, forwarded_for, source):
+    asked = access.ConsoleRequest(ConsoleType.NOVNC, None, peer, forwarded_for=forwarded_for)
+    assert access.find_source(asked, ["10.0.0.1", "10.0.0.2"]) == source
+
+
+@pytest.mark.parametrize(
     ("error", "status"),
     [
         (errors.TokenInvalid("unknown"), 401),

@@ -137,6 +137,17 @@ def test_a_limit_is_reached_before_compute_is_asked():
     assert house.compute.asked == []
 
 
+def test_each_client_behind_a_trusted_proxy_is_counted_for_itself():
+    """One client's consoles do not shut out the others, nor does it shut in itself by naming others."""
+    house = House(limits=Limits(9, 1, 9, 9), origins=OriginPolicy(trusted_proxies=("192.0.2.7",)))
+    house.counter.reserve("198.51.100.1", "other", "i-2")
+    assert isinstance(house.refuse(forwarded_for=("198.51.100.1",)), errors.LimitReached)
+    assert isinstance(house.refuse(forwarded_for=("203.0.113.5, 198.51.100.1",)), errors.LimitReached)
+    assert house.refuse(forwarded_for=("198.51.100.2",)) is house.compute.error
+    house.gate.set_policy(Limits(9, 1, 9, 9), OriginPolicy(), None)
+    assert house.refuse(forwarded_for=("198.51.100.1",)) is house.compute.error
+
+
 def test_a_host_that_was_once_its_own_origin_is_no_origin_later():
     """No request adds to the allowed origins (S5)."""
     house = House()

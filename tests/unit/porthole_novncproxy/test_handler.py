@@ -42,6 +42,9 @@ class Desk:
             raise self.error
         return Admission(INFO, self.vnc, b"", request.source, 0.0, "req-1", self.release)
 
+    def find_source(self, request):
+        return "192.0.2.99" if request.forwarded_for else request.source
+
     def release(self):
         self.released += 1
 

@@ -82,6 +82,15 @@ def test_console_page_comes_from_the_package(pages: Pages, path: str) -> None:
     assert (response.status, response.file) == (200, PACKAGE_WEB / "console.html")
 
 
+def test_healthcheck(root: Path) -> None:
+    """For load balancers; it needs no web root, and nothing is kept of it."""
+    for pages in (Pages(str(root), []), Pages(None, [])):
+        response = get(pages, "/healthcheck")
+        assert (response.status, response.body) == (200, b"OK\n")
+        assert header(response, "Cache-Control") == "no-store"
+        assert get(pages, "/healthcheck/x").status == 404
+
+
 @pytest.mark.parametrize("name", sorted(file.name for file in PACKAGE_WEB.iterdir()))
 def test_every_file_of_the_package_is_served(pages: Pages, name: str) -> None:
     assert get(pages, f"/{name}").file == PACKAGE_WEB / name
