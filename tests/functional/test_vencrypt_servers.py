@@ -4,6 +4,7 @@
 import contextlib
 import http.client
 import json
+import os
 import re
 import shlex
 import shutil
@@ -231,6 +232,16 @@ def reason_of(porthole: Porthole, token: str) -> str:
         return reason
 
 
+def unsuitable_screens(porthole: Porthole) -> list[str]:
+    """What ``porthole doctor`` says of VNC servers whose security the proxy does not take."""
+    argv = [sys.executable, "-m", "porthole_cli.main", "doctor", "--config-file", str(porthole.conf_path), "-f", "json"]
+    environment = os.environ | {"NO_PROXY": "*", "no_proxy": "*"}
+    ran = subprocess.run(argv, capture_output=True, text=True, timeout=VIEWER_TIMEOUT_S, check=False, env=environment)
+    findings = json.loads(ran.stdout)["findings"]
+    assert any(finding["id"].startswith("vnc.") for finding in findings), ran.stdout
+    return [finding["problem"] for finding in findings if finding["id"] == "vnc.security"]
+
+
 def test_the_whole_path_and_another_authority_at_a_signal(
     make_porthole: Callable[..., Porthole], secured_libvirtd: Libvirtd, authority: Authority, tmp_path: Path
 ) -> None:
@@ -250,6 +261,8 @@ def test_the_whole_path_and_another_authority_at_a_signal(
     assert refusal(port, token) == 502
     assert "not protected in the way" in reason_of(porthole, token)
     assert "its certificate does not do" in proxy.log()
+    (problem,) = unsuitable_screens(porthole)
+    assert "its certificate does not do" in problem
 
     trusted.write_bytes(authority.cert.read_bytes())
     proxy.signal(signal.SIGHUP)
