@@ -5,6 +5,7 @@ The compute is one that says what the test tells it: no hypervisor holds still w
 """
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,12 +19,14 @@ from porthole_common.rpc import Rpc, expected_exceptions
 from porthole_common.rpc import Target as RpcTarget
 from porthole_compute.rpcapi import TOPIC
 from support.bus import parse_global_conf
+from support.console import token_of
 from support.daemons import Answer, Porthole
 from support.memcached import Memcached
 from support.processes import wait_until
 from support.rabbitmq import RabbitMQ
 
 HOST = "told-host"
+TOKEN_TTL_S = 4
 UUID, UNKNOWN_UUID = "5a9d4f5e-0000-4000-8000-000000000001", "5a9d4f5e-0000-4000-8000-000000000099"
 ACTION = {"os-getVNCConsole": {"type": "novnc"}}
 REMOTE = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
@@ -72,7 +75,8 @@ class ToldCompute:
 @pytest.fixture(scope="module")
 def porthole(tmp_path_factory: pytest.TempPathFactory, rabbitmq: RabbitMQ, memcached: Memcached) -> Iterator[Porthole]:
     directory = tmp_path_factory.mktemp("faults")
-    with Porthole(directory, rabbitmq, memcached, daemons=["consoleauth", "api"]) as porthole:
+    options = {"consoleauth": {"token_ttl": TOKEN_TTL_S}}
+    with Porthole(directory, rabbitmq, memcached, options=options, daemons=["consoleauth", "api"]) as porthole:
         yield porthole
 
 
@@ -152,6 +156,27 @@ class TestEachWay:
     ) -> None:
         assert_fault(ask(porthole, way, body, "2.999"), 406, "computeFault", "2.1")
         assert_fault(ask(porthole, way, body, f"v{version}"), 400, "badRequest", "2.1")
+
+
+def test_a_console_token_is_not_kept_alive_by_being_looked_at(porthole: Porthole, compute: ToldCompute) -> None:
+    compute.error = None
+    token = token_of(json.loads(ask(porthole, "action", ACTION, "2.96").body)["console"]["url"])
+    began_at_s, shown = time.monotonic(), 0
+
+    def is_gone() -> bool:
+        nonlocal shown
+        answer = porthole.send(f"/v2.1/os-console-auth-tokens/{token}", None, {"OpenStack-API-Version": "compute 2.96"})
+        if answer.status == 200:
+            shown += 1
+            assert json.loads(answer.body)["console"]["instance_uuid"] == UUID
+            return False
+        assert_fault(answer, 404, "itemNotFound", "2.96")
+        return True
+
+    # Asked all the time; memcached counts in whole seconds.
+    wait_until(is_gone, TOKEN_TTL_S + 10, "the token to expire", porthole.logs)
+    assert shown > 1
+    assert time.monotonic() - began_at_s > TOKEN_TTL_S - 2
 
 
 def test_remote_consoles_are_not_there_below_2_6(porthole: Porthole, compute: ToldCompute) -> None:
