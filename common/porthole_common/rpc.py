@@ -70,6 +70,8 @@ GRACE_S = 0.5
 STOP_TIMEOUT_S = 5.0
 CANCEL_TIMEOUT_S = 2.0
 CLOSE_TIMEOUT_S = 2.0
+# RabbitMQ's manual calls 5 to 20 s the best range.
+HEARTBEAT_S = 10
 
 
 def expected_exceptions(
@@ -368,6 +370,9 @@ def _set_defaults(conf: cfg.ConfigOpts, timeout_s: float) -> None:
     # Two connections per console were what made Nova's slow to open: one, shared, is never a new one.
     conf.set_default("rpc_conn_pool_size", 1, group=rabbit)
     conf.set_default("conn_pool_min_size", 1, group=rabbit)
+    # A peer that is frozen or cut off is found out in seconds, not in a minute: the broker gives its messages to the
+    # next one, and nobody waits for TCP, which after a cut of half a minute tries again half a minute later.
+    conf.set_default("heartbeat_timeout_threshold", HEARTBEAT_S, group=rabbit)
     # Back within seconds of the broker, not half a minute later.
     conf.set_default("rabbit_interval_max", 3, group=rabbit)
     # An answer is not offered for longer than its caller waits.

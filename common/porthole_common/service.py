@@ -11,7 +11,6 @@ they stop when that thread is stuck, when the process is, and when a service's o
 
 import faulthandler
 import os
-import queue
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from porthole_common import conf as porthole_conf
 from porthole_common import errors, log
 from porthole_common.log import get_logger
 from porthole_common.notify import Notifier
+from porthole_common.signals import Signals
 
 LOG = get_logger(__name__)
 # sysexits.h EX_CONFIG: a unit file can tell "the configuration is wrong" from "it crashed".
@@ -128,8 +128,7 @@ def _launch(
 
 def run(program: str, services: Sequence[Service]) -> int:
     """Start ``services`` in order, wait for SIGTERM or SIGINT, stop them in reverse; return the exit status."""
-    # A SimpleQueue's put is reentrant, so a signal handler may call it (queue.Queue's is not).
-    events: queue.SimpleQueue[int] = queue.SimpleQueue()
+    events = Signals()
     notifier = Notifier()
     starting = True
 
@@ -163,12 +162,11 @@ def run(program: str, services: Sequence[Service]) -> int:
         signal.signal(number, lambda *_: os._exit(EXIT_FAILED))
     for service in reversed(started):
         service.stop()
+    events.close()
     return status
 
 
-def _await_readiness(
-    program: str, services: Sequence[Service], events: "queue.SimpleQueue[int]", notifier: Notifier
-) -> bool:
+def _await_readiness(program: str, services: Sequence[Service], events: Signals, notifier: Notifier) -> bool:
     """Wait until no service waits for anything, and say so; return False when a signal to end comes first."""
     said = ""
     while awaited := ", ".join(filter(None, (service.waits_for() for service in services))):
@@ -176,7 +174,7 @@ def _await_readiness(
             LOG.warning("Daemon serves already, but is not ready", program=program, waits_for=awaited)
             said = awaited
         notifier.wait_for(awaited)
-        number = _get_signal(events, _READINESS_POLL_S)
+        number = events.get(_READINESS_POLL_S)
         if number == signal.SIGHUP:
             _reload(program, services)
         elif number is not None:
@@ -186,10 +184,10 @@ def _await_readiness(
     return True
 
 
-def _serve(program: str, services: Sequence[Service], events: "queue.SimpleQueue[int]", notifier: Notifier) -> None:
+def _serve(program: str, services: Sequence[Service], events: Signals, notifier: Notifier) -> None:
     """Give signs of life, and reload at each SIGHUP, until another signal comes."""
     while True:
-        number = _get_signal(events, notifier.ping_interval_s)
+        number = events.get(notifier.ping_interval_s)
         if number is None:
             # Not all(): each is to be asked, since the next answer is about the time since this one.
             silent = [service.name for service in services if not service.is_alive()]
@@ -203,14 +201,6 @@ def _serve(program: str, services: Sequence[Service], events: "queue.SimpleQueue
             notifier.ready()
         else:
             return
-
-
-def _get_signal(events: "queue.SimpleQueue[int]", timeout_s: float | None) -> int | None:
-    """Return the next signal; None when there was none for ``timeout_s`` seconds."""
-    try:
-        return events.get(timeout=timeout_s)
-    except queue.Empty:
-        return None
 
 
 def _reload(program: str, services: Sequence[Service]) -> None:

@@ -171,10 +171,14 @@ class FakeConnection:
         self.callbacks: dict[int, Callable[..., None]] = {}
         self.on_close: Callable[..., None] | None = None
         self.closed = False
+        self.alive = True
 
     def setKeepAlive(self, interval_s: int, count: int) -> int:  # noqa: N802
         self.keepalive = interval_s, count
         return 0
+
+    def isAlive(self) -> bool:  # noqa: N802
+        return self.alive
 
     def registerCloseCallback(self, callback: Callable[..., None], opaque: object) -> None:  # noqa: N802
         self.on_close = callback

@@ -74,12 +74,19 @@ class Compute:
 class Site:
     """The whole; it starts when entered and leaves nothing behind.
 
-    ``screens`` VNC servers stand in for guests on each compute; with ``guests`` each also has that many real ones.
-    ``options`` go to every daemon.
+    ``screens`` VNC servers stand in for guests on each compute; with ``guests`` each also has that many real ones. With
+    ``store_apart`` the second memcached has a host of its own, :attr:`store`. ``options`` go to every daemon.
     """
 
-    def __init__(self, directory: Path, screens: int = 4, guests: int = 0, options: Options | None = None) -> None:
-        self._directory = directory
+    def __init__(
+        self,
+        directory: Path,
+        screens: int = 4,
+        guests: int = 0,
+        options: Options | None = None,
+        store_apart: bool = False,
+    ) -> None:
+        self._directory, self._store_apart = directory, store_apart
         self._screens, self._guests = screens, guests
         self._options = options or {}
         self._stack = contextlib.ExitStack()
@@ -105,12 +112,13 @@ class Site:
         names = ("controller-1", "controller-2", "compute-1", "compute-2", "user")
         hosts = [self.network.add_host(name) for name in names]
         self.user = hosts[4]
+        self.store = self.network.add_host("store") if self._store_apart else hosts[1]
         with hosts[0].entered():
             self.rabbitmq = RabbitMQ(self._directory / "rabbitmq", hosts[0].address)
         # The broker takes as long to start as everything else together.
         with ThreadPoolExecutor(1) as pool:
             broker = pool.submit(self._start_rabbitmq, hosts[0])
-            self._stores = [self._start_memcached(host) for host in hosts[:2]]
+            self._stores = [self._start_memcached(host) for host in (hosts[0], self.store)]
             self.controllers = [self._add_controller(*pair) for pair in zip(hosts[:2], self._stores, strict=True)]
             self.computes = [self._add_compute(index, host) for index, host in enumerate(hosts[2:4])]
             broker.result()
@@ -232,9 +240,10 @@ class Site:
             return self._build_part(kind, self.controllers[0].host, self.rabbitmq.process, self.rabbitmq.start)
         if kind == "memcached":
             controller = self.controllers[index]
-            return self._build_part(kind, controller.host, controller.memcached.process, controller.memcached.start)
+            host = (controller.host, self.store)[index]
+            return self._build_part(kind, host, controller.memcached.process, controller.memcached.start)
         node: Controller | Compute = (
-            self.computes[index] if kind in {"compute", "libvirtd"} else self.controllers[index]
+            self.computes[index] if kind.startswith(("compute", "libvirtd")) else self.controllers[index]
         )
         if kind == "libvirtd":
             assert isinstance(node, Compute)

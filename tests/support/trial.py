@@ -5,14 +5,16 @@ Why: what must hold is the same whatever broke. No console was the wrong one, no
 console ended that did not run through what broke, every request had an answer in time, and all works again soon.
 """
 
+import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from support.processes import wait_until
-from support.site import Site
+from support.processes import POLL_S
+from support.site import Instance, Site
 from support.visitors import ASK, OPEN, Crowd, Ledger, Request, Revocations, Session, User
 
 RPC_TIMEOUT_S = 10
@@ -21,6 +23,7 @@ DIAL_TIMEOUT_S = 5
 # then the VNC server for its own. And a breath, on a machine that has other work.
 DEADLINES_S = {ASK: RPC_TIMEOUT_S + 3.0, OPEN: RPC_TIMEOUT_S + DIAL_TIMEOUT_S + 3.0}
 RECOVERY_S = 15.0
+FROZEN_S = 30.0
 # What an operator's page says a user may be told.
 DEFINED = {ASK: {200, 503}, OPEN: {101, 502, 503, 504}}
 
@@ -42,11 +45,15 @@ class Trial:
         runs_through: Callable[[Session], bool] = nobody,
         is_excused: Callable[[Request], bool] = nobody,
         only_in_flight: bool = False,
+        may_end: bool = True,
     ) -> None:
         """``runs_through`` says which consoles may end, ``is_excused`` which requests may have no answer at all.
 
+        Without ``may_end`` those consoles may be silent, as long as it is broken, but must not end.
+
         With ``only_in_flight`` no request may fail but those under way when it broke.
         """
+        self._may_end = may_end
         self._site, self._name, self._report = site, name, report
         self._runs_through, self._is_excused, self._only_in_flight = runs_through, is_excused, only_in_flight
         self.ledger = Ledger()
@@ -57,10 +64,8 @@ class Trial:
         self._broke_at = self._recovery_s = 0.0
 
     def __enter__(self) -> Self:
+        self._wait_until_all_works()
         with self._site.user.entered():
-            wait_until(self._works, 30, "the site to work")
-            self.ledger.requests.clear()
-            self.ledger.opened_seconds.clear()
             user = User(self._site, self.ledger)
             for controller in range(2):
                 for instance in self._instances:
@@ -85,22 +90,38 @@ class Trial:
                 session.check()
         mend()
         mended_at = time.monotonic()
-        with self._site.user.entered():
-            wait_until(self._works, RECOVERY_S, f"the site to work again after {self._name}")
-        self._recovery_s = time.monotonic() - mended_at
+        self._recovery_s = self._wait_until_all_works() - mended_at
 
-    def _works(self) -> bool:
-        """Say whether every api and every proxy opens a console of every compute daemon."""
-        ledger = Ledger()
-        user = User(self._site, ledger)
+    def _wait_until_all_works(self) -> float:
+        """Return the moment, on the monotonic clock, from which on every api, proxy and compute daemon serves.
+
+        :raises AssertionError: when something still did not that was asked 15 s after now.
+        """
         samples = {(instance.compute, instance.guest is None): instance for instance in self._instances}
-        for number, instance in enumerate(samples.values()):
-            for api, proxy in ((number % 2, 0), (1 - number % 2, 1)):
-                session = user.visit(instance, api, proxy)
-                if not session:
-                    return False
-                session.close()
-        return True
+        journeys = [
+            (instance, (number + proxy) % 2, proxy)
+            for number, instance in enumerate(samples.values())
+            for proxy in (0, 1)
+        ]
+        deadline = time.monotonic() + RECOVERY_S
+        with ThreadPoolExecutor(len(journeys)) as pool:
+            while True:
+                begun = time.monotonic()
+                failures = [failure for failure in pool.map(self._visit, journeys) if failure]
+                if not failures:
+                    return begun
+                assert begun < deadline, f"after {self._name}, {RECOVERY_S} s on: {failures}"
+                time.sleep(POLL_S)
+
+    def _visit(self, journey: tuple[Instance, int, int]) -> str:
+        """Return what failed; nothing when the console opened."""
+        ledger = Ledger()
+        with self._site.user.entered():
+            session = User(self._site, ledger).visit(*journey)
+        if session:
+            session.close()
+            return ""
+        return f"{journey}: {ledger.failures()}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -120,7 +141,7 @@ class Trial:
         assert not ledger.revoked_opened
         assert not ledger.revoked_alive
         assert ledger.revocations
-        assert not [session.instance for session in lost if not self._runs_through(session)]
+        assert not [s.instance for s in lost if not (self._may_end and self._runs_through(s))]
         undefined = [r for r in ledger.requests if r.outcome not in DEFINED[r.kind] and not self._is_excused(r)]
         assert not undefined
         late = [r for r in ledger.requests if r.seconds > DEADLINES_S[r.kind] and not self._is_excused(r)]
@@ -141,6 +162,30 @@ class Trial:
             f" works again after {self._recovery_s:.1f} s"
         )
         self._report(line)
+
+
+def freeze(site: Site, kind: str, report: Callable[[str], object]) -> None:
+    """Have a part stand still for 30 s (SIGSTOP): its kernel accepts connections and bytes, and nothing answers."""
+    part = site.part(kind)
+
+    def owes_an_answer(request: Request) -> bool:
+        """Nobody but the frozen process could say anything."""
+        return request.controller == 0 and (request.kind, kind) in {(ASK, "api"), (OPEN, "novncproxy")}
+
+    trial = Trial(
+        site,
+        f"freeze {part.name}",
+        report,
+        runs_through=lambda session: kind == "novncproxy" and session.controller == 0,
+        is_excused=owes_an_answer,
+        # They are silent, and go on with the proxy.
+        may_end=False,
+    )
+    with (
+        trial,
+        trial.breaking(lambda: part.process.signal(signal.SIGSTOP), lambda: part.process.signal(signal.SIGCONT)),
+    ):
+        time.sleep(FROZEN_S)
 
 
 def _is_alive(session: Session) -> bool:

@@ -142,6 +142,10 @@ class Session:
         taken, self._rest = self._rest[:size], self._rest[size:]
         return taken
 
+    def read_end(self) -> int:
+        """Return the code of the proxy's close frame (RFC 6455 section 7.4), whatever comes before it."""
+        return self._socket.read_close()[0]
+
     def is_over(self) -> bool:
         """Say whether the proxy ends it within a few seconds."""
         self._socket.sock.settimeout(5)
@@ -307,7 +311,7 @@ class Revocations:
         self._try(token)
 
     def _count(self) -> int:
-        return self._compute.porthole.compute.log().count(f"instance {self._instance.uuid}: ")
+        return self._compute.porthole.compute.log().count(f"Revocation done instance={self._instance.uuid} ")
 
     def _try(self, token: str) -> None:
         for index in range(2):

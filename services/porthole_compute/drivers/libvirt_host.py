@@ -262,6 +262,9 @@ class LibvirtDriver:
             LOG.error("Domain XML is not understood", instance=instance_uuid, reason=exc)
             raise errors.HypervisorUnavailable(self._host) from exc
         except libvirt.libvirtError as exc:
+            if not _is_alive(connection):
+                # The keepalive broke it. libvirt does not always call back then: not when a call was under way.
+                self._link.drop(connection)
             raise self._map(exc, instance_uuid) from exc
 
     def _map(self, exc: libvirt.libvirtError, instance_uuid: str) -> errors.PortholeError:
@@ -347,6 +350,14 @@ class LibvirtDriver:
             connection.unregisterCloseCallback()
         with contextlib.suppress(libvirt.libvirtError):
             connection.close()
+
+
+def _is_alive(connection: Any) -> bool:
+    """Ask the library, which knows without asking the daemon (virConnectIsAlive)."""
+    try:
+        return bool(connection.isAlive())
+    except libvirt.libvirtError:
+        return False
 
 
 def _read_details(domain: Any) -> Domain:

@@ -55,6 +55,13 @@ class Reconnector:
         if not self._attempted.wait(timeout_s):
             LOG.warning("Peer has not answered yet; waiting for it", peer=self._name, seconds=timeout_s)
 
+    def drop(self, connection: Any) -> None:
+        """Have ``connection`` made anew, whose user found it dead; unless it is no longer the current one."""
+        # In this order: the event of a connection is there before it.
+        lost = self._lost
+        if connection is self._current:
+            lost.set()
+
     def stop(self, timeout_s: float) -> None:
         """Close the connection; an attempt that hangs for more than ``timeout_s`` is left behind."""
         self._stopping.set()

@@ -288,6 +288,27 @@ def test_the_connection_is_kept_alive_for_less_than_a_calls_deadline(
     assert interval_s * (count + 1) < 10
 
 
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_connection_that_is_found_dead_is_made_anew(
+    driver: LibvirtDriver, hypervisor: Hypervisor, events: RecordedEvents, alive: bool
+) -> None:
+    """libvirt may break it without calling back."""
+    first = hypervisor.connection
+    first.error, first.alive = build_libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR), alive
+    with pytest.raises(errors.HypervisorUnavailable):
+        driver.list_instances()
+    if alive:
+        first.error = None
+        driver.list_instances()
+        assert hypervisor.connections == [first]
+    else:
+        events.wait_changed()
+        events.wait_changed()
+        assert first.closed
+        assert len(hypervisor.connections) == 2
+        driver.list_instances()
+
+
 def test_without_a_connection_the_answer_comes_at_once(
     driver: LibvirtDriver, hypervisor: Hypervisor, events: RecordedEvents
 ) -> None:

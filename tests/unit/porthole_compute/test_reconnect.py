@@ -75,6 +75,18 @@ def test_a_lost_connection_is_closed_and_made_again(server: Server, link: Reconn
     assert link.current == "second"
 
 
+def test_a_connection_that_its_user_found_dead_is_made_again(server: Server, link: Reconnector) -> None:
+    server.answers.put("one")
+    link.start(TIMEOUT_S)
+    assert server.next() == "changed"
+    link.drop("another")
+    assert link.current == "one"
+    server.answers.put("two")
+    link.drop("one")
+    assert [server.next() for _ in range(3)] == ["closed one", "changed", "changed"]
+    assert link.current == "two"
+
+
 def test_trouble_is_logged_once_and_tried_again(
     server: Server, link: Reconnector, caplog: pytest.LogCaptureFixture
 ) -> None:

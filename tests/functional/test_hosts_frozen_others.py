@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The broker, a compute and a libvirtd frozen for 30 s, one at a time, while users open and use consoles on all hosts.
+
+What must hold is in ``support/trial.py``. In two files, which the test runner works on side by side.
+"""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from support.site import Site
+from support.trial import freeze
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("site"), guests=1) as running:
+        yield running
+
+
+@pytest.mark.parametrize("kind", ["rabbitmq", "compute", "libvirtd"])
+def test_a_part_that_stands_still(site: Site, kind: str, report: Callable[[str], None]) -> None:
+    freeze(site, kind, report)
