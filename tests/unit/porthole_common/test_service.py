@@ -3,10 +3,7 @@ import logging
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,34 +117,6 @@ def test_sighup_reloads_every_service(when_ready: Callable[..., None]) -> None:
     when_ready(signal.SIGHUP, signal.SIGHUP, signal.SIGTERM)
     assert service.run("p", [Recorder("a", calls), Recorder("b", calls)]) == 0
     assert calls[2:-2] == ["reload a", "reload b", "reload a", "reload b"]
-
-
-def test_a_signal_that_another_thread_is_interrupted_by_is_seen(when_ready: Callable[..., None]) -> None:
-    """The kernel chooses; the main thread, which runs the handlers, must not sleep on."""
-    main = threading.get_ident()
-    ended = threading.Event()
-
-    def signal_itself() -> None:
-        # The main thread is asleep by then: it waits for nothing else.
-        while (
-            not Path(f"/proc/self/task/{threading.main_thread().native_id}/stat")
-            .read_text()
-            .split(")")[1]
-            .startswith(" S")
-        ):
-            time.sleep(0.01)
-        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
-        # So that a test that fails does not hang.
-        if not ended.wait(5):
-            signal.pthread_kill(main, signal.SIGTERM)
-
-    thread = threading.Thread(target=signal_itself)
-    began = time.monotonic()
-    assert service.run("test", [Recorder("a", [], thread.start)]) == 0
-    took_s = time.monotonic() - began
-    ended.set()
-    thread.join()
-    assert took_s < 4
 
 
 def test_a_bad_option_ends_with_78_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
