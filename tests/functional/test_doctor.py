@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from porthole_cli.doctor.broker import examine_broker
+from porthole_common.rpc import Broker
 from support.certificates import Authority
 from support.console import wait_for_instances
 from support.daemons import Porthole
@@ -166,6 +168,13 @@ def test_a_configuration_that_leads_nowhere(
 ) -> None:
     doctor = make_doctor(pattern, replacement)
     assert troubles(doctor.find()) == {expected}
+
+
+def test_consumers_are_counted_and_a_queue_of_nobody_is_none(porthole: Porthole, rabbitmq: RabbitMQ) -> None:
+    broker = Broker("127.0.0.1", rabbitmq.port, "guest", "guest", "/", None)
+    met = examine_broker(broker, {f"nobodys-{uuidlib.uuid4()}": "nobody", "consoleauth": "consoleauth"})
+    assert met.is_usable
+    assert met.consumers == {"nobody": 0, "consoleauth": 1}
 
 
 def test_a_port_where_something_else_listens(

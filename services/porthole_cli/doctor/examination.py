@@ -20,7 +20,7 @@ from porthole_cli.doctor import broker, config, daemons, displays, doors, findin
 from porthole_cli.doctor.bus import CALL_TIMEOUT_S, TOPICS, Bus, RpcBus
 from porthole_cli.doctor.facts import Daemons, Dialled, Door, Heard, Mute, TokenTrip
 from porthole_cli.doctor.finding import Finding, FindingId
-from porthole_cli.doctor.parallel import gather
+from porthole_cli.doctor.parallel import NotDone, gather
 from porthole_cli.doctor.report import Report
 from porthole_common import errors
 from porthole_common.diagnosis import HostDescription, ProxyDescription
@@ -184,11 +184,17 @@ class Examination:
             return Dialled(proxy.presence.host, compute.presence.host, reaches)
 
         answers = gather([functools.partial(ask, *pair) for pair in pairs], ROUND_S * 2)
-        dialled = [answer for answer in answers if isinstance(answer, Dialled)]
+        left_off = sorted(
+            {compute.presence.host for (_, compute), answer in zip(pairs, answers, strict=True) if _is_late(answer)}
+        )
+        if left_off:
+            # A large cloud of which much is broken: the proxies are not to blame.
+            self.not_examined.append(f"VNC servers of {', '.join(left_off)}, for want of time")
         for (proxy, _), answer in zip(pairs, answers, strict=True):
-            if not isinstance(answer, Dialled) and all(each.presence != proxy.presence for each in found.mute):
+            failed = not isinstance(answer, Dialled) and not _is_late(answer)
+            if failed and all(each.presence != proxy.presence for each in found.mute):
                 found.mute.append(Mute(proxy.presence, is_old=False))
-        return dialled
+        return [answer for answer in answers if isinstance(answer, Dialled)]
 
     def _travel(self, bus: Bus, found: Daemons) -> tuple[TokenTrip, list[Door]]:
         if not found.stores:
@@ -230,6 +236,10 @@ class Examination:
             self.not_examined += ["whether proxies reach VNC servers", "noVNC"]
         if not (found.proxies and found.stores and _choose_compute(found)):
             self.not_examined.append("whether the URLs open")
+
+
+def _is_late(answer: object) -> bool:
+    return isinstance(answer, NotDone)
 
 
 def _choose_compute(found: Daemons) -> str:

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The doctor's ports to doors and brokers, against servers that are wrong in ways a whole Porthole is not easily."""
+
+import http.server
+import socket
+import ssl
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from porthole_cli.doctor.broker import examine_broker
+from porthole_cli.doctor.doors import STEP_TIMEOUT_S, knock
+from porthole_common.rpc import Broker
+from support.certificates import Authority, Certificate
+from support.ports import free_port
+from support.proxy import InProcessProxy, make_web_root
+from support.vnc_servers import EchoVnc, SilentServer
+
+MakeProxy = Callable[..., InProcessProxy]
+
+
+@pytest.fixture
+def make_proxy(tmp_path: Path) -> Iterator[MakeProxy]:
+    made: list[InProcessProxy] = []
+    root = make_web_root(tmp_path)
+
+    def make(certificate: Certificate | None = None) -> InProcessProxy:
+        context = None
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate.cert, certificate.key)
+        made.append(InProcessProxy(root, context=context))
+        return made[-1]
+
+    yield make
+    for proxy in made:
+        proxy.stop()
+
+
+def url_of(proxy: InProcessProxy, scheme: str = "http", page: str = "console.html") -> str:
+    return f"{scheme}://localhost:{proxy.novnc_port}/{page}"
+
+
+def new_token() -> str:
+    return str(uuid.uuid4())
+
+
+class TestDoors:
+    def test_a_door_that_lets_the_origin_in(self, make_proxy: MakeProxy) -> None:
+        proxy, token = make_proxy(), new_token()
+        door = knock(url_of(proxy), token)
+        assert (door.problem, door.page_status, door.upgrade_status, door.certificate) == ("", 200, 401, None)
+        assert proxy.consoleauth.asked == [token]
+
+    def test_a_page_that_is_not_there(self, make_proxy: MakeProxy) -> None:
+        assert knock(url_of(make_proxy(), page="other.html"), new_token()).page_status == 404
+
+    def test_an_origin_whose_scheme_is_not_the_urls(self, make_proxy: MakeProxy) -> None:
+        proxy = make_proxy()
+        with EchoVnc() as server:
+            door = knock(url_of(proxy), proxy.issue(server, scheme="https"))
+            assert server.accepted == 0
+        assert door.upgrade_status == 403
+
+    def test_the_path_of_the_websocket_is_the_one_in_the_url(self, make_proxy: MakeProxy) -> None:
+        door = knock(url_of(make_proxy(), page="console.html?path=some/where"), new_token())
+        assert (door.page_status, door.upgrade_status) == (200, 401)
+
+    @pytest.mark.parametrize("expired", [False, True])
+    def test_a_certificate_is_shown_though_it_is_not_trusted(
+        self, make_proxy: MakeProxy, tmp_path: Path, expired: bool
+    ) -> None:
+        proxy = make_proxy(Authority(tmp_path).issue("localhost", expired=expired, chain=False))
+        door = knock(url_of(proxy, "https"), new_token())
+        assert "unable to get local issuer" in door.mistrust
+        assert door.certificate is not None
+        assert (door.certificate.not_after < datetime.now(UTC)) is expired
+        assert door.certificate.names == ("localhost", "127.0.0.1", "::1")
+        assert (door.page_status, door.upgrade_status) == (200, 401)
+
+    def test_nobody_is_there(self) -> None:
+        door = knock(f"http://127.0.0.1:{free_port()}/", new_token())
+        assert door.problem == "Connection refused"
+        assert (door.page_status, door.upgrade_status) == (None, None)
+
+    def test_https_where_http_is_spoken(self, make_proxy: MakeProxy) -> None:
+        assert knock(url_of(make_proxy(), "https"), new_token()).problem
+
+    def test_one_who_says_nothing(self) -> None:
+        started = time.monotonic()
+        with SilentServer() as server:
+            door = knock(f"http://127.0.0.1:{server.port}/", new_token())
+        assert door.problem == "no answer in time"
+        assert time.monotonic() - started < 3 * STEP_TIMEOUT_S
+
+
+def broker_at(port: int, tls: bool = False, ca: Path | None = None) -> Broker:
+    files = {"ca": str(ca) if ca else None, "cert": None, "key": None}
+    return Broker("127.0.0.1", port, "guest", "guest", "/", files if tls else None)
+
+
+@pytest.fixture
+def tls_port(tmp_path: Path) -> Iterator[int]:
+    """A web server behind TLS: whoever wants a broker there finds none, and TLS first."""
+    certificate = Authority(tmp_path).issue("localhost", chain=False)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.cert, certificate.key)
+
+    class Quiet(http.server.BaseHTTPRequestHandler):
+        timeout = 5
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            return
+
+    class Server(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+
+        def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+            sock, address = super().get_request()
+            sock.settimeout(5)
+            return context.wrap_socket(sock, server_side=True), address
+
+    with Server(("127.0.0.1", 0), Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+class TestBrokers:
+    def test_a_broker_that_hangs(self) -> None:
+        started = time.monotonic()
+        with SilentServer() as server:
+            met = examine_broker(broker_at(server.port), {})
+        assert met.finding.id == "broker.address"
+        assert "did not answer" in met.finding.problem
+        assert time.monotonic() - started < 20
+
+    def test_plain_text_where_tls_is_spoken(self, tls_port: int) -> None:
+        met = examine_broker(broker_at(tls_port), {})
+        assert met.finding.id == "broker.tls"
+        assert "speaks TLS at this port, and the configuration does not" in met.finding.problem
+
+    def test_an_authority_that_did_not_sign_it(self, tls_port: int, tmp_path: Path) -> None:
+        other = tmp_path / "other"
+        other.mkdir()
+        met = examine_broker(broker_at(tls_port, tls=True, ca=Authority(other, "other").cert), {})
+        assert met.finding.id == "broker.tls"
+        assert "is not accepted" in met.finding.problem
+
+    def test_a_file_that_is_not_there(self, tls_port: int, tmp_path: Path) -> None:
+        met = examine_broker(broker_at(tls_port, tls=True, ca=tmp_path / "gone.pem"), {})
+        assert met.finding.id == "broker.tls"
+        assert "cannot be read" in met.finding.problem
+
+    def test_tls_with_one_who_is_no_broker(self, tls_port: int) -> None:
+        assert examine_broker(broker_at(tls_port, tls=True), {}).finding.id == "broker.protocol"
