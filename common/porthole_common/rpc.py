@@ -38,6 +38,7 @@ from oslo_messaging.rpc.dispatcher import DefaultRPCAccessPolicy
 from oslo_utils import strutils
 
 from porthole_common import errors
+from porthole_common.conf import upgrade_levels
 from porthole_common.context import RequestContext, serving
 from porthole_common.deadline import DeadlinePassed, Workers
 from porthole_common.log import get_logger
@@ -223,6 +224,8 @@ class Rpc:
             raise errors.ConfigInvalid("[DEFAULT] transport_url", type(exc).__name__) from None
         if transport_url is None and (conf.transport_url or "").startswith("fake:"):
             raise errors.ConfigInvalid("[DEFAULT] transport_url", "fake:// reaches no other process")
+        # A conf that is not a daemon's may know oslo.messaging's options alone.
+        upgrade_levels.register_opts(conf)
         self._levels = conf.upgrade_levels
         self._serializer = ContextSerializer()
         self._workers = Workers("rpc", MAX_CALLS)

@@ -168,8 +168,13 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
         self.send_header("Cache-Control", "no-store")
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("X-Content-Type-Options", "nosniff")
+        self._send_request_id()
         self.end_headers()
         self.wfile.write(body)
+
+    def _send_request_id(self) -> None:
+        """Say under which id the log has the refusal, for whoever asks an operator about it; named as the api's is."""
+        self.send_header("X-OpenStack-Request-ID", get_current().request_id)
 
     def _send_page(self) -> None:
         # As it was sent: http.server has taken doubled slashes out of ``path`` (S7).
@@ -196,6 +201,7 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
         self.send_response(code, message)
         self.send_header("Content-Length", "0")
         self.send_header("Connection", "close")
+        self._send_request_id()
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the standard library's

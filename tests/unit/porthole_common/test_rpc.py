@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from oslo_config import cfg
+from oslo_context import context as oslo_context
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
@@ -132,6 +133,33 @@ def call_that_raises(error: Exception) -> Exception:
         RpcClient(OsloClient(error), TOPIC, workers, 10).call(context(), "m")
     workers.close()
     return caught.value
+
+
+class NotingClient:
+    """Stands in for oslo.messaging's client: notes whose request its thread serves, as its log lines would say."""
+
+    def __init__(self) -> None:
+        self.seen: list[oslo_context.RequestContext | None] = []
+
+    def call(self, context: RequestContext, method: str) -> None:
+        self.seen.append(oslo_context.get_current())
+        if method == "fail":
+            raise TimeoutError
+
+
+def test_what_a_library_logs_of_a_call_is_of_its_request(caplog: pytest.LogCaptureFixture) -> None:
+    asker, library, workers = context(), NotingClient(), Workers("test", 1)
+    asker.resource_uuid = "i-1"
+    client = RpcClient(library, TOPIC, workers, 10)
+    client.call(asker, "m")
+    with pytest.raises(errors.RpcUnavailable):
+        client.call(asker, "fail")
+    assert library.seen == [asker, asker]
+    assert workers.run(oslo_context.get_current, 10) is None
+    workers.close()
+    (record,) = caplog.records
+    assert record.getMessage() == f"RPC not answered instance=i-1 topic={TOPIC} method=fail error=TimeoutError"
+    assert vars(record)["context"] is asker
 
 
 @pytest.mark.parametrize("leaf", LEAVES)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from porthole_common import errors
+from porthole_common.context import RequestContext, serving
 from porthole_common.model import ConnectInfo, ConsoleType
 from porthole_novncproxy.admission import Admission
 from porthole_novncproxy.doorway import Connection
@@ -258,6 +259,14 @@ def test_no_token_is_logged_wherever_it_stands(path, error):
         assert "192.0.2.7" in log.text
         assert TOKEN.lower() not in log.text.lower()
         assert "%36%66" not in log.text
+
+
+@pytest.mark.parametrize("head", [upgrade(), request("Host: x", "Accept: application/json")])
+def test_a_refusal_has_the_id_that_the_log_has(head):
+    context = RequestContext(overwrite=False)
+    with serving(context):
+        done = Exchange(head, errors.TokenInvalid("missing"))
+    assert done.headers["x-openstack-request-id"] == context.request_id
 
 
 def test_a_page_is_named_in_the_log():
