@@ -99,6 +99,7 @@ class NovncProxyService:
             request_timeout_s=options.request_timeout,
             handshake_threads=options.handshake_threads,
             handshake_backlog=options.handshake_backlog,
+            max_header_bytes=options.max_header_bytes,
         )
         # Each process has a queue of its own: every one must hear of every revocation.
         server = f"{conf.host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"

@@ -63,6 +63,7 @@ class Doorway:
         ssl_only: bool,
         timeout_s: float,
         on_request: Callable[[Connection, bytes], None],
+        max_head_bytes: int = MAX_HEAD_BYTES,
     ) -> None:
         """``on_request`` gets a connection and a head with its blank line, from the loop's thread: it must not wait."""
         self._loop = loop
@@ -70,6 +71,7 @@ class Doorway:
         self._ssl_only = ssl_only
         self._timeout_s = timeout_s
         self._on_request = on_request
+        self._max_head_bytes = max_head_bytes
         self._listeners: dict[socket.socket, str] = {}
         self._waiting: dict[int, Connection] = {}
 
@@ -172,10 +174,11 @@ class Doorway:
         if isinstance(connection.sock, ssl.SSLSocket) and not connection.sock.version():
             connection.sock.do_handshake()
         while _END_OF_HEAD not in connection.received:
-            if len(connection.received) >= MAX_HEAD_BYTES:
+            if len(connection.received) >= self._max_head_bytes:
+                _log_limit(connection, "max_header_bytes")
                 self.refuse(connection, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
                 return
-            chunk = connection.sock.recv(MAX_HEAD_BYTES - len(connection.received))
+            chunk = connection.sock.recv(self._max_head_bytes - len(connection.received))
             if not chunk:
                 self._drop(connection)
                 return
@@ -190,9 +193,12 @@ class Doorway:
     def _time_out(self, connection: Connection) -> None:
         """408 for half a request; a connection that said nothing is just closed, as browsers expect of spare ones."""
         if connection.received:
+            _log_limit(connection, "request_timeout")
             self.refuse(connection, HTTPStatus.REQUEST_TIMEOUT)
-        else:
-            self._drop(connection)
+            return
+        if isinstance(connection.sock, ssl.SSLSocket) and not connection.sock.version():
+            _log_limit(connection, "request_timeout")
+        self._drop(connection)
 
     def _linger(self, connection: Connection) -> None:
         """End our stream and pass over what still comes, until the client ends its own (RFC 9112 section 9.6).
@@ -234,3 +240,7 @@ class Doorway:
     def _drop(self, connection: Connection) -> None:
         self._forget(connection)
         connection.sock.close()
+
+
+def _log_limit(connection: Connection, option: str) -> None:
+    LOG.info("Client turned away", client=connection.address[0], door=connection.door, limit=f"[novncproxy] {option}")

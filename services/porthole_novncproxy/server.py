@@ -22,7 +22,7 @@ from porthole_novncproxy import xvp
 from porthole_novncproxy.access import ConsoleRequest
 from porthole_novncproxy.admission import Admission, Gate
 from porthole_novncproxy.codec import RawCodec, WebSocketCodec
-from porthole_novncproxy.doorway import Connection, Doorway
+from porthole_novncproxy.doorway import MAX_HEAD_BYTES, Connection, Doorway
 from porthole_novncproxy.handler import ConsoleHandler
 from porthole_novncproxy.loop import Loop
 from porthole_novncproxy.pages import PageResponse, Pages
@@ -53,13 +53,14 @@ class ProxyServer:
         handshake_threads: int,
         handshake_backlog: int,
         relay: Relay,
+        max_header_bytes: int = MAX_HEAD_BYTES,
     ) -> None:
         self._gate = gate
         self._pages = pages
         self._loop = loop
         self._relay = relay
         self._started = False
-        self._doorway = Doorway(self._loop, context, ssl_only, request_timeout_s, self._on_request)
+        self._doorway = Doorway(self._loop, context, ssl_only, request_timeout_s, self._on_request, max_header_bytes)
         self._threads = concurrent.futures.ThreadPoolExecutor(handshake_threads, thread_name_prefix="handshake")
         self._page_threads = concurrent.futures.ThreadPoolExecutor(_PAGE_THREADS, thread_name_prefix="page")
         self._places = threading.Semaphore(handshake_threads + _PAGE_THREADS + handshake_backlog)

@@ -34,6 +34,14 @@ OPTS: list[cfg.Opt] = [
         max=120,
         help="Seconds from accept to the end of the request's header, TLS included (slowloris).",
     ),
+    cfg.IntOpt(
+        "max_header_bytes",
+        default=16384,
+        min=1024,
+        max=65536,
+        help="Bytes of a request's header, its first line included. More is 431, and is not read: browsers send one or "
+        "two thousand, and whoever sends without end is not to fill the memory.",
+    ),
     cfg.FloatOpt(
         "dial_timeout",
         default=5.0,

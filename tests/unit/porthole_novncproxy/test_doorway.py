@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import errno
+import logging
 import select
 import socket
 import ssl
@@ -44,10 +45,10 @@ class FakeListener:
 class House:
     """A doorway on a fake loop, and clients on socket pairs."""
 
-    def __init__(self, context=None, ssl_only=False):
+    def __init__(self, context=None, ssl_only=False, max_head_bytes=MAX_HEAD_BYTES):
         self.loop = FakeLoop()
         self.requests = []
-        self.doorway = Doorway(self.loop, context, ssl_only, TIMEOUT_S, self.on_request)
+        self.doorway = Doorway(self.loop, context, ssl_only, TIMEOUT_S, self.on_request, max_head_bytes)
         self.listener = FakeListener()
         self.doorway.listen(self.listener, "novnc")
         self.loop.run_soon()
@@ -143,7 +144,7 @@ def test_pipelined_requests_are_handed_on_one_by_one(house):
 
 
 @pytest.mark.parametrize("said", [b"", b"G", HEAD[:-1]])
-def test_the_deadline_is_408_for_half_a_request_and_nothing_for_silence(house, said):
+def test_the_deadline_is_408_for_half_a_request_and_nothing_for_silence(house, said, caplog):
     """One for the whole request (O7)."""
     _connection, client = house.connect()
     if said:
@@ -153,6 +154,18 @@ def test_the_deadline_is_408_for_half_a_request_and_nothing_for_silence(house, s
     reply, ended = heard(client)
     assert ended
     assert reply.startswith(b"HTTP/1.1 408 ") if said else reply == b""
+    assert turned_away(caplog) == (["[novncproxy] request_timeout"] if said else [])
+
+
+@pytest.fixture(autouse=True)
+def info_is_logged(caplog):
+    caplog.set_level(logging.INFO, "porthole_novncproxy")
+
+
+def turned_away(caplog):
+    """The limits that the log names, one for each client that met it."""
+    lines = [line.partition(" limit=")[2] for line in caplog.messages if line.startswith("Client turned away client=")]
+    return [limit.strip('"') for limit in lines]
 
 
 def test_the_deadline_does_not_move_with_each_byte(house):
@@ -166,13 +179,20 @@ def test_the_deadline_does_not_move_with_each_byte(house):
     assert heard(client)[0].startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_head_without_end_is_431(house):
+@pytest.mark.parametrize("limit", [1024, MAX_HEAD_BYTES])
+def test_a_head_without_end_is_431(limit, caplog):
+    house = House(max_head_bytes=limit)
     _connection, client = house.connect()
-    client.send(b"G" * MAX_HEAD_BYTES)
+    client.send(b"G" * (limit - 1))
+    house.turn()
+    assert heard(client) == (b"", False)
+    client.send(b"G")
     house.turn()
     reply, ended = heard(client)
     assert reply.startswith(b"HTTP/1.1 431 ")
     assert ended
+    assert turned_away(caplog) == ["[novncproxy] max_header_bytes"]
+    house.close()
 
 
 def test_a_head_of_exactly_the_limit_passes(house):
@@ -353,7 +373,7 @@ def test_broken_tls_is_dropped(certificate):
     house.close()
 
 
-def test_half_a_tls_handshake_ends_at_the_deadline(certificate):
+def test_half_a_tls_handshake_ends_at_the_deadline(certificate, caplog):
     """The same one (O7)."""
     house = tls_house(certificate)
     connection, client = house.connect()
@@ -361,6 +381,7 @@ def test_half_a_tls_handshake_ends_at_the_deadline(certificate):
     house.turn()
     house.loop.advance(TIMEOUT_S)
     assert connection.sock.fileno() == -1
+    assert turned_away(caplog) == ["[novncproxy] request_timeout"]
     house.close()
 
 
