@@ -36,9 +36,11 @@ apt_install() {
         return 1
     fi
     say "installing $*"
-    # Two minutes for a lock: a fresh machine runs its own first update in the background.
+    # Two minutes for a lock: a fresh machine runs its own first update in the background. Configuration that stands
+    # already is kept, where there is nobody to ask.
     if ! { as_root apt-get -q -o DPkg::Lock::Timeout=120 update &&
         as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120 \
+            -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold \
             install --no-install-recommends -- "$@"; } >&2; then
         say "apt-get could not install: $*"
         return 1

@@ -13,7 +13,7 @@
 # stage passed. A server that is missing is a failure, never a skipped test.
 
 set -u
-stages=(lint types imports samples unit functional browser docs)
+stages=(lint ansible types imports samples unit functional browser docs)
 # Whoever starts this may have closed its standard input, and whatever opened a file next would be given that number.
 exec </dev/null
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit 1

@@ -40,6 +40,11 @@ class Host:
         self.address = address
         self._namespace = namespace
 
+    @property
+    def namespace_path(self) -> Path:
+        """Where programs that take a network namespace find it."""
+        return _NAMESPACES / self._namespace
+
     @contextlib.contextmanager
     def entered(self) -> Iterator[Self]:
         """Put the calling thread into this host for a while; other threads stay where they are."""

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""deploy/install.sh, its units and its playbook, on two machines that had nothing: a clean root each, a real systemd.
+
+They are dear, so they are made once: a controller that is a compute node too, installed by the script, and from its
+files a second machine, which takes Porthole off and becomes a compute node by the playbook. The tests go on where those
+before them have left off, in the order they stand in.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.hosts import Network
+from support.machine import SOURCES, Machine, build_root, build_wheels
+from support.processes import wait_until
+
+INSTALL = f"{SOURCES}/deploy/install.sh"
+DAEMONS = ("porthole-consoleauth", "porthole-api", "porthole-novncproxy", "porthole-compute")
+INSTALL_TIMEOUT_S = 900
+TIMEOUT_S = 120
+# What changes by itself on a machine that runs, and what the kernel makes up.
+MOVING = (
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run",
+    "/tmp",
+    "/src",
+    "/wheels",
+    "/var/log",
+    "/var/lib/rabbitmq",
+    "/var/lib/systemd",
+)
+MAX_EXPOSURE = 30
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheels")
+    build_wheels(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    with Network() as network:
+        yield network
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("root") / "root"
+    build_root(path, ["controller", "compute", "hypervisor"])
+    return path
+
+
+@pytest.fixture(scope="module")
+def controller(
+    root: Path, wheels: Path, network: Network, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machine]:
+    """Installed by one command."""
+    with Machine(root, tmp_path_factory.mktemp("controller"), wheels, network.add_host("controller")) as machine:
+        machine.start()
+        done = machine.run(INSTALL, "all", timeout_s=INSTALL_TIMEOUT_S)
+        assert done.returncode == 0, done.stdout[-8000:]
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def compute(
+    root: Path,
+    wheels: Path,
+    network: Network,
+    controller: Machine,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Machine]:
+    """What the controller was after its installation; nothing of Porthole runs twice, for it is taken off first."""
+    with Machine(root, tmp_path_factory.mktemp("compute"), wheels, network.add_host("compute-1")) as machine:
+        machine.start(like=controller)
+        yield machine
+
+
+def fingerprint(machine: Machine) -> dict[str, tuple[object, ...]]:
+    """Return mode, owner, size, age and target of every file of the machine, by path."""
+    seen: dict[str, tuple[object, ...]] = {}
+    for folder, names, files in os.walk(machine.files):
+        here = os.path.join("/", os.path.relpath(folder, machine.files)).removesuffix("/.")
+        names[:] = [name for name in names if f"{here}/{name}" not in MOVING]
+        for name in [*names, *files]:
+            path = Path(folder, name)
+            found = path.lstat()
+            target = path.readlink() if path.is_symlink() else None
+            # A folder's size and age say that something was made in it and removed again; that is allowed.
+            age = None if stat.S_ISDIR(found.st_mode) else (found.st_size, found.st_mtime_ns)
+            seen[f"{here}/{name}"] = (found.st_mode, found.st_uid, found.st_gid, age, target)
+    return seen
+
+
+def processes(machine: Machine) -> list[str]:
+    return [machine.show(unit, "MainPID") for unit in (*DAEMONS, "rabbitmq-server", "memcached")]
+
+
+def test_all_daemons_are_ready_and_start_at_the_next_boot(controller: Machine) -> None:
+    for daemon in DAEMONS:
+        assert controller.show(daemon, "ActiveState") == "active"
+        assert controller.show(daemon, "StatusText") == "serving"
+        assert controller.show(daemon, "UnitFileState") == "enabled"
+        assert controller.show(daemon, "User") == "porthole"
+    assert controller.read("systemctl", "--failed", "--plain", "--no-legend") == ""
+
+
+def test_a_second_run_changes_nothing(controller: Machine) -> None:
+    before, ran = fingerprint(controller), processes(controller)
+    definitions = controller.read("rabbitmqctl", "--silent", "export_definitions", "-")
+    done = controller.run(INSTALL, "all", timeout_s=INSTALL_TIMEOUT_S)
+    assert (done.returncode, done.stdout) == (0, "Nothing to change.\n")
+    after = fingerprint(controller)
+    assert {path for path in before | after if before.get(path) != after.get(path)} == set()
+    assert processes(controller) == ran
+    assert controller.read("rabbitmqctl", "--silent", "export_definitions", "-") == definitions
+    assert len(before) > 10_000, "the comparison has looked at too little"
+
+
+def test_a_file_that_was_changed_is_put_right_and_the_daemons_know(controller: Machine) -> None:
+    """The comparison above sees a change, and the run mends it."""
+    conf = "/etc/porthole/porthole.conf"
+    before, text = fingerprint(controller)[conf], controller.read("cat", conf)
+    controller.read("sh", "-c", f"echo '# mine' >>{conf} && chmod 644 {conf}")
+    assert fingerprint(controller)[conf] != before
+    done = controller.run(INSTALL, "all", timeout_s=INSTALL_TIMEOUT_S)
+    assert f"changed: {conf}\n" in done.stdout
+    assert fingerprint(controller)[conf][:3] == before[:3]
+    assert controller.read("cat", conf) == text
+
+
+def test_secrets_are_for_root_and_the_daemons(controller: Machine) -> None:
+    modes = controller.read("sh", "-c", "cd /etc/porthole && find . -type f -exec stat -c '%n %U:%G %a' {} +").split(
+        "\n"
+    )
+    assert set(filter(None, modes)) == {
+        "./porthole.conf root:porthole 640",
+        "./porthole.conf.d/50-local.conf root:porthole 640",
+        "./tls/ca.key root:root 600",
+        "./tls/ca.pem root:root 644",
+        "./tls/broker.key root:root 600",
+        "./tls/broker.pem root:root 644",
+    }
+    assert controller.read("stat", "-c", "%U:%G %a", "/etc/rabbitmq/porthole.key") == "root:rabbitmq 640\n"
+    assert controller.run(
+        "setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "ls", "/etc/porthole"
+    ).returncode
+    password = re.search(r"porthole:([0-9a-f]{64})@", (controller.files / "etc/porthole/porthole.conf").read_text())
+    assert password
+    journal = controller.read("journalctl", "--no-pager", "--output=cat")
+    assert password[1] not in journal
+
+
+def test_only_the_doors_and_the_bus_with_tls_are_open_to_the_network(controller: Machine, network: Network) -> None:
+    listeners = network.hosts["controller"].listeners()
+    assert {port for address, port in listeners if not address.startswith("127.")} <= {6080, 6081, 5671}
+    assert {port for _address, port in listeners} >= {8774, 6080, 6081, 5672, 11211}
+    users = controller.read("rabbitmqctl", "--silent", "list_users")
+    assert [line.split("\t")[0] for line in users.splitlines()] == ["porthole"]
+
+
+def test_the_units_are_clean_and_hardened(controller: Machine) -> None:
+    for daemon in DAEMONS:
+        unit = f"/etc/systemd/system/{daemon}.service"
+        assert controller.read("systemd-analyze", "verify", "--man=no", unit) == ""
+        controller.read("systemd-analyze", "security", "--offline=true", f"--threshold={MAX_EXPOSURE}", unit)
+        loose = controller.run("systemd-analyze", "security", "--offline=true", "--threshold=5", unit)
+        assert loose.returncode != 0, "the threshold is not looked at"
+
+
+def test_the_sandbox_is_in_force(controller: Machine) -> None:
+    for daemon in DAEMONS:
+        status = controller.read("cat", f"/proc/{controller.show(daemon, 'MainPID')}/status")
+        assert re.search(r"^CapBnd:\t0+$", status, re.MULTILINE), daemon
+        assert re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE), daemon
+        assert re.search(r"^Seccomp:\t2$", status, re.MULTILINE), daemon
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_reload(controller: Machine, daemon: str) -> None:
+    pid = controller.show(daemon, "MainPID")
+    controller.read("systemctl", "reload", daemon)
+    wait_until(lambda: controller.show(daemon, "ActiveState") == "active", TIMEOUT_S, "the end of the reload")
+    assert controller.show(daemon, "MainPID") == pid
+
+
+def test_a_daemon_that_hangs_is_restarted(controller: Machine) -> None:
+    """All at once, with a watchdog that is quicker than the unit's."""
+    controller.read(
+        "sh",
+        "-c",
+        "for u in $0 $@; do mkdir -p /run/systemd/system/$u.service.d; "
+        "printf '[Service]\\nWatchdogSec=6\\n' >/run/systemd/system/$u.service.d/quick.conf; done",
+        *DAEMONS,
+    )
+    controller.read("systemctl", "daemon-reload")
+    controller.run("systemctl", "restart", *DAEMONS, timeout_s=TIMEOUT_S)
+    pids = {daemon: controller.show(daemon, "MainPID") for daemon in DAEMONS}
+    controller.read("kill", "-STOP", *pids.values())
+    for daemon, pid in pids.items():
+        wait_until(
+            lambda daemon=daemon, pid=pid: controller.show(daemon, "MainPID") not in {pid, "0"}, TIMEOUT_S, daemon
+        )
+        wait_until(lambda daemon=daemon: controller.show(daemon, "ActiveState") == "active", TIMEOUT_S, daemon)
+        assert "Watchdog timeout" in controller.read("journalctl", "--no-pager", "--unit", daemon)
+    controller.read("sh", "-c", "rm -r /run/systemd/system/porthole-*.service.d && systemctl daemon-reload")
+
+
+def test_a_daemon_without_what_it_needs_is_not_started(controller: Machine) -> None:
+    controller.read("systemctl", "stop", "libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket", "libvirtd")
+    controller.run("systemctl", "--no-block", "restart", "porthole-compute")
+    wait_until(
+        lambda: controller.show("porthole-compute", "StatusText") == "waits for libvirt at qemu:///system",
+        TIMEOUT_S,
+        "compute to wait for libvirt",
+    )
+    assert controller.show("porthole-compute", "ActiveState") == "activating"
+    controller.read("systemctl", "start", "libvirtd.socket", "libvirtd-ro.socket")
+    wait_until(lambda: controller.show("porthole-compute", "ActiveState") == "active", TIMEOUT_S, "compute to be ready")
+
+
+def test_uninstall_leaves_nothing_but_packages(compute: Machine) -> None:
+    done = compute.run(INSTALL, "--uninstall", timeout_s=TIMEOUT_S)
+    assert done.returncode == 0, done.stdout
+    left = compute.read(
+        "find", "/", "-xdev", "-iname", "*porthole*", "-not", "-path", "/proc/*", "-not", "-path", "/src*"
+    )
+    # The settings that keep RabbitMQ and its port mapper on loopback stay, since those do.
+    assert set(left.split()) == {
+        "/etc/rabbitmq/conf.d/10-porthole.conf",
+        "/etc/systemd/system/epmd.socket.d/porthole.conf",
+    }
+    assert compute.run("getent", "passwd", "porthole").returncode != 0
+    assert "porthole" not in compute.read("rabbitmqctl", "--silent", "list_users")
+    assert compute.run(INSTALL, "--uninstall", timeout_s=TIMEOUT_S).stdout.endswith("Nothing to change.\n")
+
+
+def test_the_playbook_makes_a_compute_node_of_it_with_a_join_secret(controller: Machine, compute: Machine) -> None:
+    secret = controller.read(INSTALL, "join", "compute-1").strip()
+    assert controller.read(INSTALL, "join", "compute-1").strip() == secret, "each time another secret"
+    compute.read("python3", "-m", "venv", "/opt/ansible")
+    compute.run("/opt/ansible/bin/pip", "install", "--quiet", "ansible-core", timeout_s=INSTALL_TIMEOUT_S)
+    play = [
+        *("/opt/ansible/bin/ansible-playbook", "--inventory", "localhost,", "--connection", "local"),
+        *("--extra-vars", f"porthole_controller={controller.address}", f"{SOURCES}/deploy/ansible/compute.yml"),
+    ]
+    env = {"PORTHOLE_JOIN_SECRET": secret}
+    first = compute.run(*play, env=env, timeout_s=INSTALL_TIMEOUT_S)
+    assert re.search(r"changed=[1-9]\d* .*failed=0", first.stdout), first.stdout[-8000:]
+    # It is active because it has reached libvirt here, and the broker there by TLS.
+    assert compute.show("porthole-compute", "ActiveState") == "active"
+    second = compute.run(*play, env=env, timeout_s=INSTALL_TIMEOUT_S)
+    assert re.search(r"changed=0 .*failed=0", second.stdout), second.stdout[-8000:]
+    assert compute.run(INSTALL, "compute", timeout_s=INSTALL_TIMEOUT_S).stdout == "Nothing to change.\n"
+    for text in (first.stdout, second.stdout, compute.read("journalctl", "--no-pager", "--output=cat")):
+        assert secret not in text
+    conf = (compute.files / "etc/porthole/porthole.conf").read_text(encoding="utf-8")
+    assert f"server_proxyclient_address = {compute.address}\n" in conf
+
+
+def test_a_withdrawn_secret_opens_nothing(controller: Machine, compute: Machine) -> None:
+    wait_until(lambda: "porthole-compute-1" in connections(controller), TIMEOUT_S, "the compute node's connections")
+    controller.read(INSTALL, "join", "compute-1", "--revoke")
+    assert "porthole-compute-1" not in connections(controller)
+    assert "porthole-compute-1" not in controller.read("rabbitmqctl", "--silent", "list_users")
+
+
+def connections(controller: Machine) -> str:
+    return controller.read("rabbitmqctl", "--silent", "list_connections", "user")
