@@ -47,7 +47,12 @@ class ConsoleOpener:
         if located.unavailable:
             raise located.unavailable
         uuid = located.instance.uuid
-        connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type)
+        try:
+            connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type)
+        except errors.InstanceNotFound:
+            # It has just gone, or moved: then its next host has it.
+            located = self.directory.await_move(uuid, located.host)
+            connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type)
         # No URL before the store has the token for certain: it could never open anything.
         expires_at = self.consoleauth.authorize_console(context, connect_info)
         LOG.info(

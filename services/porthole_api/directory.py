@@ -33,6 +33,8 @@ from porthole_common.published import Inventory
 LOG = get_logger(__name__)
 # Three publications of a compute, which sends one every 30 s.
 SILENT_AFTER_S = 90.0
+# A guest that has moved or gone is told of within a fraction of a second, when all is well.
+MOVE_LIMIT_S = 2.0
 # The computes answer at once; what limits the wait is a user's patience with a cloud that has none.
 WARM_LIMIT_S = 2.0
 # A thousand answers take two seconds to be read, on a busy machine several times that; who has waited this long, which
@@ -157,6 +159,26 @@ class Directory:
                 return self._locate(uuid)
             if not self._snapshots:
                 raise errors.RpcUnavailable("compute", "publish_inventory")
+            raise errors.InstanceNotFound(uuid)
+
+    def await_move(self, uuid: str, host: str) -> Located:
+        """Return the instance once it is on another host than ``host``, which has just said that it has no such one.
+
+        Whoever left last is heard last: the directory may be behind by the time an inventory takes.
+
+        :raises InstanceNotFound: when it is on no host any more.
+        :raises InstanceNotReady: when nothing has been heard within ``MOVE_LIMIT_S``.
+        """
+        with self._changed:
+            give_up_at_s = self._clock() + MOVE_LIMIT_S
+            while uuid in self._known:
+                located = self._locate(uuid)
+                if located.host != host:
+                    return located
+                remaining_s = give_up_at_s - self._clock()
+                if remaining_s <= 0:
+                    raise errors.InstanceNotReady(uuid, str(InstanceState.MIGRATING))
+                self._changed.wait(remaining_s)
             raise errors.InstanceNotFound(uuid)
 
     def list_silences(self) -> dict[str, float]:

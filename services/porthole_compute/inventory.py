@@ -12,7 +12,7 @@ from typing import Protocol
 from porthole_common import errors
 from porthole_common.context import RequestContext, build_daemon_context
 from porthole_common.log import get_logger
-from porthole_common.model import Instance
+from porthole_common.model import Instance, InstanceState
 from porthole_common.published import Inventory
 from porthole_compute.drivers import ComputeDriver
 
@@ -21,6 +21,9 @@ LOG = get_logger(__name__)
 DEBOUNCE_S = 0.2
 # After a publication that no broker took; the api counts to 90 s before it calls a host down.
 RETRY_S = 5.0
+# While an instance comes or goes: of the end of a migration libvirt tells the host where it arrives a moment before it
+# is over, and never again.
+MIGRATING_INTERVAL_S = 1.0
 
 
 class Publisher(Protocol):
@@ -44,6 +47,7 @@ class InventoryReporter:
         interval_s: float,
         debounce_s: float = DEBOUNCE_S,
         retry_s: float = RETRY_S,
+        migrating_s: float = MIGRATING_INTERVAL_S,
     ) -> None:
         self._host = host
         self._driver = driver
@@ -51,8 +55,10 @@ class InventoryReporter:
         self._interval_s = interval_s
         self._debounce_s = debounce_s
         self._retry_s = retry_s
+        self._migrating_s = migrating_s
         self._last_known: tuple[Instance, ...] = ()
         self._in_trouble = False
+        self._is_up = True
         self._published: tuple[int, bool] | None = None
         self._wanted = threading.Event()
         self._stopping = threading.Event()
@@ -107,8 +113,17 @@ class InventoryReporter:
         try:
             self._last_known = tuple(self._driver.list_instances())
         except errors.HypervisorUnavailable:
-            return Inventory(self._host, self._last_known, hypervisor_up=False)
-        return Inventory(self._host, self._last_known)
+            self._is_up = False
+        else:
+            self._is_up = True
+        return Inventory(self._host, self._last_known, hypervisor_up=self._is_up)
+
+    def _next_in_s(self, published: bool) -> float:
+        if not (published and self._is_up):
+            # A hypervisor that comes back says so, but one that refused a single question does not.
+            return self._retry_s
+        is_migrating = any(instance.state is InstanceState.MIGRATING for instance in self._last_known)
+        return self._migrating_s if is_migrating else self._interval_s
 
     def _run(self) -> None:
         while True:
@@ -121,6 +136,6 @@ class InventoryReporter:
             except Exception:
                 LOG.exception("Inventory could not be made")
                 published = False
-            self._wanted.wait(self._interval_s if published else min(self._retry_s, self._interval_s))
+            self._wanted.wait(min(self._interval_s, self._next_in_s(published)))
             # What happens within this time goes into the same inventory.
             self._stopping.wait(self._debounce_s)

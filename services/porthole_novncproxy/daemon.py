@@ -41,6 +41,8 @@ PROGRAM = "porthole-novncproxy"
 _LISTEN_BACKLOG = 1024
 # How often a host that did not answer is tried: it works again so long after it is back, at the latest.
 _SILENT_HOST_PAUSE_S = 2.0
+# How long the end of a VNC server waits for its reason: the way of a revocation from libvirt to here, on a busy site.
+_FAREWELL_S = 2.0
 # What ending handshakes, sessions and the RPC may take beyond the drain.
 END_S = 30.0
 
@@ -79,6 +81,7 @@ class NovncProxyService:
             LivenessPolicy(options.ping_interval, options.idle_timeout, options.max_session_time),
             conf.consoleauth.enforce_session_timeout,
             options.security_timeout,
+            _FAREWELL_S,
         )
         self._gate = Gate(
             consoleauth=ConsoleAuthAPI(rpc),

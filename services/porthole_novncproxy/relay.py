@@ -20,7 +20,7 @@ from porthole_novncproxy.codec import Codec
 from porthole_novncproxy.frames import CloseCode
 from porthole_novncproxy.liveness import Liveness, LivenessPolicy
 from porthole_novncproxy.loop import Loop
-from porthole_novncproxy.session import CLOSE_TIMEOUT_S, Marks, Session
+from porthole_novncproxy.session import CLOSE_TIMEOUT_S, SERVER_ENDED, Marks, Session
 from porthole_novncproxy.transport import Leg
 
 LOG = get_logger(__name__)
@@ -45,16 +45,19 @@ class Relay:
         liveness: LivenessPolicy,
         enforce_session_timeout: bool,
         security_timeout_s: float,
+        farewell_s: float = 0.0,
     ) -> None:
         """``enforce_session_timeout``: end a console when its token expires.
 
-        ``security_timeout_s`` bounds the security handshake with a viewer, where that is Porthole's.
+        ``security_timeout_s`` bounds the security handshake with a viewer, where that is Porthole's. ``farewell_s``:
+        how long after a VNC server's end a revocation may still say why.
         """
         self._loop = loop
         self._marks = marks
         self._liveness = liveness
         self._enforce_session_timeout = enforce_session_timeout
         self._security_timeout_s = security_timeout_s
+        self._farewell_s = farewell_s
         # One for all sessions: a session that is not being relayed this instant holds no buffer.
         self._buffer = memoryview(bytearray(max(_BUFFER_BYTES, marks.high_bytes)))
         self._sessions: dict[Session, None] = {}
@@ -113,6 +116,7 @@ class Relay:
             source=admission.source,
             request_id=admission.request_id,
             on_end=on_end,
+            farewell_s=self._farewell_s,
         )
         self._sessions[session] = None
         LOG.info(
@@ -165,7 +169,11 @@ class Relay:
             sessions=len(sessions),
         )
         for session in sessions:
-            session.close(CloseCode.REVOKED, REVOKED_WORDS[reason])
+            if session.server_has_ended and reason is RevocationReason.ENDED:
+                # It is known how, which says more than that it is over.
+                session.close(CloseCode.NORMAL, SERVER_ENDED)
+            else:
+                session.close(CloseCode.REVOKED, REVOKED_WORDS[reason])
 
     def _drain(self) -> None:
         self._draining = True

@@ -38,6 +38,7 @@ from porthole_novncproxy.transport import Leg
 LOG = get_logger(__name__)
 # How long a client may take to answer a close frame, or to take what stands before it.
 CLOSE_TIMEOUT_S = 2.0
+SERVER_ENDED = "The VNC server ended the session"
 _READS_PER_TURN = 4
 # sendmsg takes a limited number of buffers; more parts than this are small and are joined.
 _MAX_PARTS = 64
@@ -66,6 +67,8 @@ class Session:
         "_closing",
         "_codec",
         "_ended",
+        "_farewell_s",
+        "_farewell_timer",
         "_liveness",
         "_loop",
         "_marks",
@@ -98,8 +101,12 @@ class Session:
         source: str,
         request_id: str | None,
         on_end: Callable[["Session"], None],
+        farewell_s: float = 0.0,
     ) -> None:
-        """``source``: the client's address, and ``request_id``: that of the request it came by; for the log."""
+        """``source``: the client's address, and ``request_id``: that of the request it came by; for the log.
+
+        ``farewell_s``: how long after the VNC server's end somebody may still say why; see :meth:`_server_ended`.
+        """
         self.connect_info = connect_info
         self._source = source
         self._request_id = request_id
@@ -111,6 +118,8 @@ class Session:
         self._marks = marks
         self._liveness = liveness
         self._on_end = on_end
+        self._farewell_s = farewell_s
+        self._farewell_timer: Timer | None = None
         self._to_client: bytes | memoryview = b""
         self._to_server: bytes | memoryview = b""
         self._closing = False
@@ -132,6 +141,11 @@ class Session:
     def context(self) -> RequestContext:
         """The request it came by, for the log; made when it is asked for, since it is far larger than its id."""
         return RequestContext(request_id=self._request_id, overwrite=False)
+
+    @property
+    def server_has_ended(self) -> bool:
+        """Say whether the VNC server has ended the session of its own accord."""
+        return self._server.at_end
 
     def start(self, from_server: bytes, from_client: bytes) -> None:
         """Begin to relay, with bytes that were read from either side before."""
@@ -156,6 +170,7 @@ class Session:
         self._closing = True
         self._close_code, self._outcome = int(code), reason
         self._end_opening()
+        self._end_farewell()
         self._unwatch(self._server)
         self._server.close()
         self._to_server = b""
@@ -171,6 +186,7 @@ class Session:
             return
         self._ended = True
         self._end_opening()
+        self._end_farewell()
         if self._timer is not None:
             self._timer.cancel()
         for leg in (self._client, self._server):
@@ -190,6 +206,11 @@ class Session:
             seconds=time.monotonic() - self._opened_at,
         )
         self._on_end(self)
+
+    def _end_farewell(self) -> None:
+        if self._farewell_timer is not None:
+            self._farewell_timer.cancel()
+            self._farewell_timer = None
 
     def _schedule_check(self) -> None:
         delay_s = self._liveness.due_in_s(time.monotonic())
@@ -319,10 +340,16 @@ class Session:
         self._server.at_end = True
         if self._opening is not None:
             self.close(CloseCode.INTERNAL_ERROR, "The VNC server ended the security handshake")
+        elif not self._codec.half_close and self._farewell_s:
+            # The VNC server of a guest that has moved ends before its host has told anybody that it moved.
+            self._farewell_timer = self._loop.call_later(self._farewell_s, self._close_normally)
         elif not self._codec.half_close:
-            self.close(CloseCode.NORMAL, "The VNC server ended the session")
+            self._close_normally()
         elif not self._to_client:
             self._end_client_stream()
+
+    def _close_normally(self) -> None:
+        self.close(CloseCode.NORMAL, SERVER_ENDED)
 
     def _end_client_stream(self) -> None:
         """Tell a native viewer that no more comes; over TLS only the end of the whole session says so."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from support.certificates import Certificate
 from support.ports import free_port
 from support.processes import Process
 
@@ -29,14 +30,28 @@ class RabbitMQ:
     else.
     """
 
-    def __init__(self, directory: Path, host: str = LOOPBACK) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        host: str = LOOPBACK,
+        certificate: Certificate | None = None,
+        seed: Self | None = None,
+    ) -> None:
+        """Prepare; with ``certificate`` it speaks TLS alone, and with ``seed`` it joins that one's cluster."""
         self.port = free_port()
+        self._certificate = certificate
+        self._seed = seed
+        self.node_name = f"porthole-{secrets.token_hex(4)}@localhost"
+        # What lets one node talk to another, and nobody else.
+        self._cookie: str = seed._cookie if seed else secrets.token_hex(16)
         self._host = host
         self._password = "guest" if host == LOOPBACK else secrets.token_urlsafe(16)
         self._user = "guest" if host == LOOPBACK else "porthole"
         self.transport_url = f"rabbit://{self._user}:{self._password}@{host}:{self.port}/"
         self._directory = directory
-        epmd_port = free_port()
+        # Nodes of a cluster find each other through one epmd.
+        self._epmd_port: int = seed._epmd_port if seed else free_port()
+        epmd_port = self._epmd_port
         self._distribution_port = free_port()
         # Of Erlang itself, and on loopback.
         self.private_ports = {epmd_port, self._distribution_port}
@@ -45,7 +60,6 @@ class RabbitMQ:
         self._epmd = Process(
             [_find("epmd"), "-address", "127.0.0.1", "-port", str(epmd_port)], directory / "epmd.log", self._env
         )
-        self._epmd_port = epmd_port
         self.process = Process(
             [str(_find_server())], directory / "rabbitmq.log", self._env, name="rabbitmq-server", new_session=True
         )
@@ -56,9 +70,7 @@ class RabbitMQ:
             "HOME": str(directory),  # where the Erlang cookie goes
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq"),
-            "RABBITMQ_NODENAME": f"porthole-{secrets.token_hex(4)}@localhost",
-            "RABBITMQ_NODE_IP_ADDRESS": self._host,
-            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_NODENAME": self.node_name,
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
             "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
             "RABBITMQ_LOG_BASE": str(directory / "log"),
@@ -79,15 +91,34 @@ class RabbitMQ:
         self._directory.mkdir(parents=True, exist_ok=True)
         (self._directory / "enabled_plugins").write_text("[].\n", encoding="ascii")
         # A test's disk may well be nearly full, and a broker that blocks its publishers would look like a hang.
-        (self._directory / "rabbitmq.conf").write_text(
-            f"disk_free_limit.absolute = 1MB\ndefault_user = {self._user}\ndefault_pass = {self._password}\n",
-            encoding="ascii",
-        )
-        if not self._epmd.running:
+        (self._directory / "rabbitmq.conf").write_text(self._build_conf(), encoding="ascii")
+        cookie = self._directory / ".erlang.cookie"
+        if not cookie.exists():
+            cookie.write_text(self._cookie, encoding="ascii")
+            cookie.chmod(0o400)
+        if not self._seed and not self._epmd.running:
             self._epmd.start()
             self._epmd.wait_for(lambda: _accepts(self._epmd_port), 20, "epmd's port")
         self.process.start()
         self.process.wait_for(self._speaks_amqp, 120, f"AMQP at port {self.port}")
+
+    def _build_conf(self) -> str:
+        lines = ["disk_free_limit.absolute = 1MB", f"default_user = {self._user}", f"default_pass = {self._password}"]
+        if self._certificate:
+            lines += [
+                "listeners.tcp = none",
+                f"listeners.ssl.1 = {self._host}:{self.port}",
+                f"ssl_options.certfile = {self._certificate.cert}",
+                f"ssl_options.keyfile = {self._certificate.key}",
+            ]
+        else:
+            lines.append(f"listeners.tcp.1 = {self._host}:{self.port}")
+        if self._seed:
+            lines += [
+                "cluster_formation.peer_discovery_backend = classic_config",
+                f"cluster_formation.classic_config.nodes.1 = {self._seed.node_name}",
+            ]
+        return "\n".join(lines) + "\n"
 
     def stop(self) -> None:
         """End the broker: its connections are closed and its queues gone."""
@@ -123,6 +154,8 @@ class RabbitMQ:
     def _speaks_amqp(self) -> bool:
         """A broker that is up answers a header of a version it does not speak with its own (AMQP 0-9-1 §4.2.2)."""
         try:
+            if self._certificate:
+                return _accepts(self.port)
             with socket.create_connection((self._host, self.port), timeout=5) as sock:
                 sock.sendall(b"AMQP\x00\x09\x09\x09")
                 return sock.recv(4) == b"AMQP"

@@ -119,8 +119,8 @@ def _is_being_migrated(domain: Any) -> bool:
             return False
         return domain.jobStats().get("operation") in _MIGRATION_JOBS
     except libvirt.libvirtError as exc:
-        if exc.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:
-            # So says the host where a domain is arriving: only the one that it leaves has numbers.
+        if exc.get_error_code() in {libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_OPERATION_UNSUPPORTED}:
+            # So says the host where a domain is arriving, as long as it is: only the one that it leaves has numbers.
             return True
         if exc.get_error_code() in {libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_NO_SUPPORT}:
             return False

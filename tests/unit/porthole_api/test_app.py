@@ -181,7 +181,6 @@ class TestConsoles:
 
 
 COMPUTE_FAULTS = [
-    (errors.InstanceNotFound(UUID), 404, "itemNotFound"),
     (errors.InstanceNotReady(UUID, InstanceState.BUILDING), 409, "conflictingRequest"),
     (errors.InstanceNotReady(UUID, InstanceState.MIGRATING), 409, "conflictingRequest"),
     (errors.InstanceNotReady(UUID, InstanceState.DELETING), 409, "conflictingRequest"),

@@ -7,9 +7,11 @@ import logging
 import pytest
 
 from porthole_api.consoles import ConsoleOpener
+from porthole_api.directory import Directory
 from porthole_api.policy import Policy
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.model import ConnectInfo
 from porthole_common.published import Inventory
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
@@ -70,6 +72,45 @@ def test_when_compute_refuses_nothing_is_stored() -> None:
             MEMBER, OWN.uuid, "novnc"
         )
     assert consoleauth.calls == []
+
+
+class ComputeOfTwoHosts(FakeCompute):
+    """The instance has left HOST; ``inventories`` arrive while HOST is being asked."""
+
+    def __init__(self, directory: Directory, *inventories: Inventory) -> None:
+        super().__init__()
+        self._directory, self._inventories = directory, inventories
+
+    def get_vnc_console(self, context: RequestContext, host: str, instance_uuid: str, console_type: str) -> ConnectInfo:
+        connect_info = super().get_vnc_console(context, host, instance_uuid, console_type)
+        if host == HOST:
+            for inventory in self._inventories:
+                self._directory.update(inventory)
+            raise errors.InstanceNotFound(instance_uuid)
+        return connect_info
+
+
+def open_while_it_moves(*inventories: Inventory) -> ConnectInfo:
+    directory = build_directory()
+    directory.update(Inventory(HOST, (OWN,)))
+    compute = ComputeOfTwoHosts(directory, *inventories)
+    opener = ConsoleOpener(directory, compute, FakeConsoleAuth(), Policy(build_conf()))  # type: ignore[arg-type]
+    return opener.open_console(MEMBER, OWN.uuid, "novnc")
+
+
+def test_an_instance_that_has_just_moved_is_asked_for_at_its_next_host() -> None:
+    assert open_while_it_moves(Inventory("host2", (OWN,)), Inventory(HOST, ())).compute_host == "host2"
+
+
+def test_an_instance_that_has_just_gone_is_not_found() -> None:
+    with pytest.raises(errors.InstanceNotFound):
+        open_while_it_moves(Inventory(HOST, ()))
+
+
+def test_an_instance_that_was_left_and_has_not_arrived_is_on_its_way() -> None:
+    """404 would be a lie; the wait for better news is bounded."""
+    with pytest.raises(errors.InstanceNotReady):
+        open_while_it_moves()
 
 
 @pytest.mark.parametrize("uuid", [OTHERS.uuid, build_uuid(9), "vm1"])

@@ -52,7 +52,7 @@ def broker() -> Broker:
 
 @pytest.fixture
 def reporter(driver: FakeDriver, broker: Broker) -> Iterator[InventoryReporter]:
-    reporter = InventoryReporter("node1", driver, broker, NEVER_S, debounce_s=0, retry_s=0.001)
+    reporter = InventoryReporter("node1", driver, broker, NEVER_S, debounce_s=0, retry_s=0.001, migrating_s=0.001)
     yield reporter
     reporter.stop(TIMEOUT_S)
 
@@ -75,6 +75,20 @@ def test_a_hypervisor_that_is_down_is_reported_with_what_was_known(
         Inventory("node1", (VM,), hypervisor_up=False),
         Inventory("node1", ()),
     ]
+
+
+def test_an_instance_that_migrates_is_looked_at_again(
+    reporter: InventoryReporter, driver: FakeDriver, broker: Broker
+) -> None:
+    """libvirt says the last word of its arrival before it is over, and no event comes behind."""
+    migrating = Instance(UUID, "a", InstanceState.MIGRATING)
+    driver.instances = [migrating]
+    reporter.start()
+    assert [broker.next() for _ in range(3)] == [Inventory("node1", (migrating,))] * 3
+    driver.instances = [VM]
+    while broker.next() != Inventory("node1", (VM,)):
+        pass
+    assert broker.published.empty()
 
 
 def test_a_hypervisor_that_never_answered_has_no_instances(

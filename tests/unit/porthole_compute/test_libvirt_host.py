@@ -132,6 +132,7 @@ def test_a_monitor_that_is_stuck_is_not_waited_for(control: int) -> None:
     ("code", "expected"),
     [
         (libvirt.VIR_ERR_OPERATION_INVALID, InstanceState.MIGRATING),
+        (libvirt.VIR_ERR_OPERATION_UNSUPPORTED, InstanceState.MIGRATING),
         (libvirt.VIR_ERR_OPERATION_TIMEOUT, InstanceState.RUNNING),
         (libvirt.VIR_ERR_NO_SUPPORT, InstanceState.RUNNING),
     ],

@@ -13,6 +13,7 @@ from porthole_common.rfb.negotiation import Offer
 from porthole_novncproxy.admission import Admission
 from porthole_novncproxy.codec import RawCodec, WebSocketCodec
 from porthole_novncproxy.liveness import LivenessPolicy
+from porthole_novncproxy.loop import READ
 from porthole_novncproxy.relay import Relay
 from porthole_novncproxy.session import CLOSE_TIMEOUT_S, Marks
 from support.fake_loop import FakeLoop
@@ -23,11 +24,12 @@ REQUEST_ID = "req-00000000-0000-4000-8000-000000000001"
 class House:
     """A relay on a fake loop, and consoles on socket pairs: (client's far end, VNC server's far end)."""
 
-    def __init__(self, liveness=None, enforce=False):
+    def __init__(self, liveness=None, enforce=False, farewell_s=0.0):
         self.loop = FakeLoop()
-        self.relay = Relay(self.loop, Marks(65536, 16384), liveness or LivenessPolicy(), enforce, 30.0)
+        self.relay = Relay(self.loop, Marks(65536, 16384), liveness or LivenessPolicy(), enforce, 30.0, farewell_s)
         self.released = []
         self.sockets = []
+        self.server_fds = []
 
     def open(
         self,
@@ -56,6 +58,7 @@ class House:
             release=lambda: self.released.append(instance),
             offer=offer,
         )
+        self.server_fds.append(server.fileno())
         self.relay.open(client, b"", admission, codec or WebSocketCodec())
         if run:
             self.loop.run_soon()
@@ -178,6 +181,28 @@ def test_a_move_ends_the_consoles_of_the_host_that_was_left(house):
     assert close_reason(old) == "The instance has moved to another host"
     assert close_code(late_old) == 4401
     assert heard(new) == heard(late_new) == (b"\x82\x03RFB", False)
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"), [(RevocationReason.MOVED, 4401), (RevocationReason.ENDED, 1000), (None, 1000)]
+)
+def test_the_end_of_a_vnc_server_waits_for_its_reason(reason, code):
+    """QEMU of a guest that moves away ends before its host has said so."""
+    house = House(farewell_s=2.0)
+    client, server = house.open()
+    heard(client)
+    server.close()
+    house.loop.callbacks[house.server_fds[-1]](READ)
+    assert heard(client) == (b"", False)
+    if reason:
+        house.relay.close_instance("i-1", "h", reason)
+        house.loop.run_soon()
+    else:
+        house.loop.advance(2.0)
+    assert close_code(client) == code
+    house.loop.advance(CLOSE_TIMEOUT_S)
+    assert not house.loop.pending_timers
+    house.close()
 
 
 def test_revocations_are_not_remembered_for_ever(house):

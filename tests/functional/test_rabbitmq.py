@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RabbitMQ as a site has it: over TLS, whose certificate is looked at, and as a cluster with quorum queues."""
+
+import uuid as uuidlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import yaml
+
+from support.certificates import Authority
+from support.console import get_console, open_console, read_greeting, refusal, token_of, wait_for_instances
+from support.daemons import Porthole
+from support.processes import wait_until
+from support.rabbitmq import RabbitMQ
+from support.vnc_servers import EchoVnc
+
+MakePorthole = Callable[..., Porthole]
+RPC_TIMEOUT_S = 4
+NODES = 3
+
+
+@pytest.fixture
+def vnc() -> Iterator[EchoVnc]:
+    with EchoVnc() as server:
+        yield server
+
+
+@pytest.fixture
+def instances_file(tmp_path: Path, vnc: EchoVnc) -> Path:
+    path = tmp_path / "instances.yaml"
+    instance = {"uuid": str(uuidlib.uuid4()), "name": "vnc-1", "host": "127.0.0.1", "port": vnc.port}
+    path.write_text(yaml.safe_dump({"instances": [instance]}), encoding="utf-8")
+    return path
+
+
+def uuid_in(path: Path) -> str:
+    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["instances"][0]["uuid"])
+
+
+def build_tls(broker: RabbitMQ, authority: Authority, host: str) -> dict[str, dict[str, object]]:
+    return {
+        "DEFAULT": {"transport_url": broker.transport_url.replace("127.0.0.1", host)},
+        "oslo_messaging_rabbit": {"ssl": True, "ssl_ca_file": authority.cert},
+        "api": {"rpc_timeout": RPC_TIMEOUT_S},
+    }
+
+
+def test_tls(make_porthole: MakePorthole, tmp_path: Path, instances_file: Path) -> None:
+    """Consoles open over it; of another authority, or another's name, the broker is none to anybody."""
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    with RabbitMQ(tmp_path / "broker", certificate=authority.issue("localhost")) as broker:
+        porthole = make_porthole(
+            rabbitmq=broker, instances_file=instances_file, options=build_tls(broker, authority, "localhost")
+        )
+        uuid = uuid_in(instances_file)
+        wait_for_instances(porthole, uuid)
+        with open_console(porthole.novnc_port, token_of(get_console(porthole, uuid))) as connection:
+            read_greeting(connection)
+        wrong = {
+            # It leads to 127.0.0.1 (inet_aton(3)), and is no name that the certificate bears.
+            "name": build_tls(broker, authority, "127.1"),
+            "authority": build_tls(broker, other, "localhost"),
+        }
+        for what, options in wrong.items():
+            porthole.add("consoleauth", what, options).start()
+        for what, said in (("name", "certificate is not valid for"), ("authority", "CERTIFICATE_VERIFY_FAILED")):
+            process = porthole.processes[what]
+            process.wait_for_line(said)
+            assert "is ready" not in process.log()
+            process.kill()
+
+
+def test_tls_that_would_trust_anybody_is_refused(make_porthole: MakePorthole, instances_file: Path) -> None:
+    options = {"oslo_messaging_rabbit": {"ssl": True}}
+    porthole = make_porthole(instances_file=instances_file, options=options, daemons=[])
+    porthole.consoleauth.start()
+    assert porthole.consoleauth.wait(90) == 78
+    assert "ssl_ca_file" in porthole.consoleauth.log()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[list[RabbitMQ]]:
+    with ExitStack() as stack:
+        seed = stack.enter_context(RabbitMQ(tmp_path / "node1"))
+        nodes = [seed, *(RabbitMQ(tmp_path / f"node{number}", seed=seed) for number in range(2, NODES + 1))]
+        for node in nodes:
+            stack.callback(node.close)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(RabbitMQ.start, nodes[1:]))
+        yield nodes
+
+
+def test_a_cluster_with_quorum_queues_loses_a_node(
+    make_porthole: MakePorthole, cluster: list[RabbitMQ], instances_file: Path
+) -> None:
+    """The first node dies, from which the others have all they know: consoles open again, and open ones go on."""
+    hosts = ",".join(node.transport_url.removeprefix("rabbit://").rstrip("/") for node in cluster)
+    options = {
+        "DEFAULT": {"transport_url": f"rabbit://{hosts}/"},
+        "oslo_messaging_rabbit": {"rabbit_quorum_queue": True, "rabbit_transient_quorum_queue": True},
+        "api": {"rpc_timeout": RPC_TIMEOUT_S},
+    }
+    porthole = make_porthole(rabbitmq=cluster[0], instances_file=instances_file, options=options)
+    uuid = uuid_in(instances_file)
+    wait_for_instances(porthole, uuid)
+    token = token_of(get_console(porthole, uuid))
+    with open_console(porthole.novnc_port, token) as connection:
+        read_greeting(connection)
+        # Each daemon has gone to a node by chance; all of them together, with several connections each, to every node.
+        assert cluster[0].connection_count() > 0
+        cluster[0].kill()
+        wait_until(lambda: refusal(porthole.novnc_port, token) == 101, 30, "the token to work", porthole.logs)
+        new = token_of(get_console(porthole, uuid))
+        assert refusal(porthole.novnc_port, new) == 101
+        connection.send(b"still there")
+        assert connection.recv(timeout=20) == b"still there"
