@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from support.processes import POLL_S
+from support.processes import POLL_S, wait_until
 from support.site import Instance, Site
 from support.visitors import ASK, OPEN, Crowd, Ledger, Request, Revocations, Session, User
 
@@ -74,6 +74,13 @@ class Trial:
                     self._sessions.append(session)
         self._crowd = Crowd(self._site, self.ledger, self._instances)
         self._revocations = Revocations(self._site, self.ledger, self._revoked)
+        try:
+            # So that there is a revoked token to try while it is broken.
+            wait_until(lambda: self.ledger.revocations, 30, "the first revocation")
+        except BaseException:
+            self._crowd.stop()
+            self._revocations.stop()
+            raise
         return self
 
     @contextmanager
