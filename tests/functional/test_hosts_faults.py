@@ -47,10 +47,14 @@ def test_a_part_that_ends(site: Site, kind: str, end: Callable[[Part], None], re
         return kind == "novncproxy" and session.controller == 0
 
     def was_in_its_hands(request: Request) -> bool:
-        """An answer that a process owed when it ended; and a token that memcached forgot."""
+        """An answer that a process owed when it ended, the connections that its kernel had taken for it included.
+
+        And a token that memcached forgot.
+        """
         if request.outcome == 401:
             return kind == "memcached" and request.kind == OPEN
-        return request.outcome == BROKEN and (request.kind, kind) in {(ASK, "api"), (OPEN, "novncproxy")}
+        owner = (request.kind, kind) in {(ASK, "api"), (OPEN, "novncproxy")} and request.controller == 0
+        return owner and request.outcome == BROKEN
 
     trial = Trial(
         site,
