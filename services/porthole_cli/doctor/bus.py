@@ -40,6 +40,8 @@ ROLL_CALL_S = 4.0
 JOIN_TIMEOUT_S = 5.0
 # The name under which the doctor listens; always the same, so that it leaves no new queue behind each time.
 SERVER_NAME = "doctor"
+# Whom the daemons' logs name as the one who asked.
+USER = "porthole-doctor"
 
 
 class Bus(Protocol):
@@ -68,15 +70,12 @@ class Bus(Protocol):
 
 
 class RpcBus:
-    """A :class:`Bus` over RabbitMQ.
+    """A :class:`Bus` over ``rpc``, which is closed with it."""
 
-    ``user`` is whom the daemons' logs name as the one who asked.
-    """
-
-    def __init__(self, conf: cfg.ConfigOpts, user: str = "porthole-doctor") -> None:
-        self._rpc = Rpc(conf, CALL_TIMEOUT_S)
+    def __init__(self, rpc: Rpc) -> None:
+        self._rpc = rpc
         self._workers = Workers("doctor-bus", 1)
-        self._context = RequestContext(user_id=user, is_admin=True, overwrite=False)
+        self._context = RequestContext(user_id=USER, is_admin=True, overwrite=False)
         self._consoleauth = ConsoleAuthAPI(self._rpc)
         self._compute = ComputeAPI(self._rpc)
         self._proxy = NovncProxyAPI(self._rpc)
@@ -162,3 +161,11 @@ class RpcBus:
         for presence in self._heard.values():
             counts[presence.daemon] = counts.get(presence.daemon, 0) + 1
         return bool(expected) and all(counts[daemon] >= number for daemon, number in expected.items())
+
+
+def build_bus(conf: cfg.ConfigOpts) -> Bus:
+    """Return the bus of the daemons of ``conf``; the first connection is made when it is first used.
+
+    :raises ConfigInvalid: when the transport URL is none.
+    """
+    return RpcBus(Rpc(conf, CALL_TIMEOUT_S))

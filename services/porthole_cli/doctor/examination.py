@@ -17,7 +17,7 @@ from typing import Any
 from oslo_config import cfg
 
 from porthole_cli.doctor import broker, config, daemons, displays, doors, finding, processes, stores, tokens, web
-from porthole_cli.doctor.bus import CALL_TIMEOUT_S, TOPICS, Bus, RpcBus
+from porthole_cli.doctor.bus import CALL_TIMEOUT_S, TOPICS, Bus, build_bus
 from porthole_cli.doctor.facts import Daemons, Dialled, Door, Heard, Mute, TokenTrip
 from porthole_cli.doctor.finding import Finding, FindingId
 from porthole_cli.doctor.parallel import NotDone, gather
@@ -48,7 +48,7 @@ class Ports:
     """How the outside is reached; a test puts others in their place. ``clock`` returns the aware time of this host."""
 
     clock: Callable[[], datetime] = _now
-    make_bus: Callable[[cfg.ConfigOpts], Bus] = RpcBus
+    make_bus: Callable[[cfg.ConfigOpts], Bus] = build_bus
     examine_broker: Callable[[Broker, Mapping[str, str]], broker.Met] = broker.examine_broker
     knock: Callable[[str, str], Door] = doors.knock
 
