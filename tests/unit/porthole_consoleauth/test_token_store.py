@@ -24,6 +24,8 @@ def test_keys_of_tokens_and_instances_never_meet(value: str) -> None:
     """Two key spaces, and no token in either (S19)."""
     assert token_store.token_key(token_store.hash_token(value)) != token_store.instance_key(value)
     assert value not in token_store.token_key(token_store.hash_token(value))
+    assert token_store.token_key(token_store.hash_token(value)).startswith("porthole:token:")
+    assert token_store.instance_key(value).startswith("porthole:instance:")
 
 
 @pytest.mark.parametrize("junk", JUNK_TOKENS)
