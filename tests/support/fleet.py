@@ -16,6 +16,7 @@ from typing import Self
 
 from oslo_config import cfg
 
+from porthole_common import errors
 from porthole_common.context import RequestContext, build_daemon_context
 from porthole_common.model import ConsoleType, Instance, InstanceState
 from porthole_common.published import INVENTORY_TOPIC, INVENTORY_VERSION, Inventory
@@ -26,6 +27,8 @@ from support.bus import parse_global_conf
 
 # As [compute] inventory_interval.
 INTERVAL_S = 30.0
+# As porthole_compute.inventory's.
+RETRY_S = 5.0
 _PROJECTS = 100
 _SPAWN = multiprocessing.get_context("spawn")
 _NAMESPACE = uuid.UUID("5a9d4f5e-0000-4000-8000-000000000000")
@@ -115,8 +118,13 @@ def _run_hosts(transport_url: str, hosts: range, instances: int, ready: Event, s
         if not wanted.wait(0.02) and time.monotonic() < next_at_s:
             continue
         wanted.clear()
-        next_at_s = time.monotonic() + INTERVAL_S
-        for inventory in inventories:
-            client.publish(build_daemon_context(), "update_inventory", inventory=inventory)
+        try:
+            for inventory in inventories:
+                client.publish(build_daemon_context(), "update_inventory", inventory=inventory)
+        except errors.Unavailable:
+            # While no api listens there is nothing to publish to.
+            next_at_s = time.monotonic() + RETRY_S
+        else:
+            next_at_s = time.monotonic() + INTERVAL_S
     server.stop()
     rpc.close()
