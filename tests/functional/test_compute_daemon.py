@@ -135,10 +135,10 @@ def test_compute_starts_before_libvirtd_and_ends_beside_a_frozen_one(
     with pytest.raises(errors.HypervisorUnavailable) as caught:
         bus.get()
     assert caught.value.host == porthole.host
-    assert porthole.compute.log_of_run().count("trying again every") == 1
+    assert porthole.compute.log_of_run().count("Peer does not answer; trying again") == 1
     libvirtd.start()
     libvirtd.create(guest_xml("guest", UUID))
-    porthole.compute.wait_for_line(": connected", TIMEOUT_S)
+    porthole.compute.wait_for_line("Peer connected", TIMEOUT_S)
     info = bus.get()
     assert bus.validate(info) == info.target
     libvirtd.pause()
@@ -158,4 +158,4 @@ def test_no_token_is_in_computes_log(make_porthole: MakePorthole, rpc: Rpc, libv
         bus.validate(info)
     assert info.token
     assert info.token not in porthole.logs()
-    assert "tokens revoked" in porthole.compute.log()
+    porthole.compute.wait_for_line("Revocation done", TIMEOUT_S)

@@ -255,7 +255,7 @@ def test_two_consoleauths_are_one(make_porthole: Callable[..., Porthole], caller
     porthole.start_daemon("consoleauth2")
     tokens = [caller.authorize() for _ in range(200)]
     assert all(caller.is_valid(token) for token in tokens)
-    assert all("is authorized" in process.log() for process in (porthole.consoleauth, second))
+    assert all("Console token authorized" in process.log() for process in (porthole.consoleauth, second))
     second.kill()
     # What was on its way to the dead one may be lost with it; what the broker knows of its end goes to the other.
     wait_until(caller.works, 30, "the one that is left")
