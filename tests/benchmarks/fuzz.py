@@ -4,15 +4,25 @@
 ``tox -e bench -- fuzz``. A shorter run of the same seeds is among the functional tests.
 """
 
+import contextlib
 import sys
+import tempfile
 import time
+import uuid
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
-from benchmarks.bed import make_bed
+import yaml
+
 from benchmarks.cpu import pss_kib
 from benchmarks.table import Row
-from support.console import get_console, token_of
+from support.console import get_console, token_of, wait_for_instances
+from support.daemons import Porthole
 from support.fuzz import API, NOVNC, XVPVNC, Targets, batches, fuzz
+from support.memcached import Memcached
+from support.rabbitmq import RabbitMQ
+from support.vnc_servers import EchoVnc
 
 INPUTS = 100_000
 # Memory is compared from after the first of so many batches on: until then everything is used for the first time.
@@ -21,11 +31,10 @@ BATCHES = 10
 
 def run() -> list[Row]:
     """Return how many inputs there were, what was wrong, and what the daemons' memory did."""
-    with make_bed({"consoleauth": {"token_ttl": 86400}}) as bed:
-        porthole = bed.porthole
+    with _make_porthole() as (porthole, instance):
         ports = {NOVNC: porthole.novnc_port, XVPVNC: porthole.xvp_port, API: porthole.api_port}
-        tokens = {door: token_of(get_console(porthole, bed.instances[0], door)) for door in (NOVNC, XVPVNC)}
-        targets = Targets(ports, bed.instances[0], tokens)
+        tokens = {door: token_of(get_console(porthole, instance, door)) for door in (NOVNC, XVPVNC)}
+        targets = Targets(ports, instance, tokens)
         daemons = {"novncproxy": porthole.novncproxy, "api": porthole.api}
         pids = {name: process.pid for name, process in daemons.items()}
         answers: Counter[str] = Counter()
@@ -52,3 +61,23 @@ def run() -> list[Row]:
         Row(f"memory of {name}", sizes[-1][name], "KiB", f"after {INPUTS // BATCHES}", sizes[0][name], "flat")
         for name in pids
     ]
+
+
+@contextlib.contextmanager
+def _make_porthole() -> Iterator[tuple[Porthole, str]]:
+    """Give running daemons and the instance they have: its VNC server bears any bytes, and ends when its peer does."""
+    instance = str(uuid.uuid4())
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench")))
+        vnc = stack.enter_context(EchoVnc())
+        path = directory / "instances.yaml"
+        entry = {"uuid": instance, "name": "echo", "host": "127.0.0.1", "port": vnc.port}
+        path.write_text(yaml.safe_dump({"instances": [entry]}), encoding="utf-8")
+        rabbitmq = stack.enter_context(RabbitMQ(directory / "rabbitmq"))
+        memcached = stack.enter_context(Memcached())
+        options = {"DEFAULT": {"debug": False}, "novncproxy": {"max_sessions_per_token": 50}}
+        options["consoleauth"] = {"token_ttl": 86400}
+        porthole = Porthole(directory / "porthole", rabbitmq, memcached, instances_file=path, options=options)
+        stack.enter_context(porthole)
+        wait_for_instances(porthole, instance)
+        yield porthole, instance
