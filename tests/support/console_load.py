@@ -22,7 +22,7 @@ from typing import Self
 
 from support.processes import wait_until
 from support.vnc_servers import GREETING, EchoVnc
-from support.websocket import RawWebSocket
+from support.websocket import BINARY, PING, PONG, RawWebSocket
 
 OPEN_TIMEOUT_S = 30
 
@@ -103,9 +103,22 @@ class OpenConsole:
         probe = b"%016x" % time.monotonic_ns()
         try:
             self.socket.send(probe)
-            return self.socket.read_data(len(probe)) == probe
+            return self._read(len(probe)) == probe
         except OSError:
             return False
+
+    def _read(self, size: int) -> bytes:
+        """Return that many bytes, and answer the pings before them as browsers do."""
+        received = b""
+        while len(received) < size:
+            opcode, payload = self.socket.read_frame()
+            if opcode == PING:
+                self.socket.send(payload, PONG)
+            elif opcode == BINARY:
+                received += payload
+            else:
+                raise ConnectionError(f"opcode {opcode} with {payload!r}")
+        return received
 
     def close(self) -> None:
         """Leave, without a word."""
