@@ -415,13 +415,13 @@ class Session:
         """Write to the VNC server, behind what it has not taken yet; keep what it does not take now."""
         if self._closing or self._ended or self._server_unheard or not payload:
             return
+        size = sum(map(len, payload))
+        self._bytes_up += size
+        self._liveness.moved(time.monotonic())
         if self._to_server:
             self._to_server = b"".join((self._to_server, *payload))
             return
         parts = payload if len(payload) <= _MAX_PARTS else [memoryview(b"".join(payload))]
-        size = sum(map(len, parts))
-        self._bytes_up += size
-        self._liveness.moved(time.monotonic())
         try:
             sent = self._server.write(parts)
         except OSError:
