@@ -5,10 +5,8 @@ Why apart from :mod:`porthole_novncproxy.main`: the daemon may be this process a
 (:mod:`porthole_novncproxy.workers`), and ``porthole standalone`` puts it beside the other services.
 """
 
-import os
 import socket
 import time
-import uuid
 from collections.abc import Mapping
 
 from oslo_config import cfg
@@ -58,11 +56,12 @@ class NovncProxyService:
         rpc: Rpc,
         owns_rpc: bool,
         listeners: Mapping[str, socket.socket] | None = None,
+        number: int = 0,
     ) -> None:
         """Prepare everything that can be wrong in the configuration.
 
         ``owns_rpc`` says whether :meth:`stop` closes ``rpc`` too. ``listeners``: sockets that listen already, by door;
-        without them :meth:`start` opens its own.
+        without them :meth:`start` opens its own. ``number`` tells the processes behind one port apart.
 
         :raises ConfigInvalid: when the web root, the certificate or an option does not do.
         """
@@ -104,8 +103,8 @@ class NovncProxyService:
             handshake_backlog=options.handshake_backlog,
             max_header_bytes=options.max_header_bytes,
         )
-        # Each process has a queue of its own: every one must hear of every revocation.
-        server = f"{conf.host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        # A name of its own for each process, and the same at each start: the broker keeps a queue for every name.
+        server = f"{conf.host}-{conf.vnc.novncproxy_port}-{number}"
         self._subscription = rpc.get_server(
             published.REVOCATIONS_TOPIC,
             server,

@@ -40,7 +40,7 @@ class ProxyWorker(cotyledon.Service):
         pulse.enter(worker_id)
         for others in (*doors[:worker_id], *doors[worker_id + 1 :]):
             _close(others)
-        self._service = NovncProxyService(conf, Rpc(conf, conf.api.rpc_timeout), True, doors[worker_id])
+        self._service = NovncProxyService(conf, Rpc(conf, conf.api.rpc_timeout), True, doors[worker_id], worker_id)
         beat_while_alive(pulse, worker_id, self._service.is_alive)
 
     def run(self) -> None:
