@@ -163,8 +163,41 @@ class _Server(cheroot_wsgi.Server):
         LOG.log(level, "HTTP server", message=msg, exc_info=traceback)
 
 
+class _HeaderReader(cheroot_server.HeaderReader):
+    """cheroot's reader, which refuses folded lines (RFC 9112 section 5.2).
+
+    cheroot takes one for another value of the header before it, and fails with 500 where there is none before it.
+    """
+
+    def __call__(self, rfile: Any, hdict: Any = None) -> Any:
+        """Read the headers.
+
+        :raises ValueError: when they are not HTTP's.
+        """
+        return super().__call__(_UnfoldedLines(rfile), hdict)
+
+
+class _UnfoldedLines:
+    """The lines of a request's head."""
+
+    def __init__(self, rfile: Any) -> None:
+        self._rfile = rfile
+
+    def readline(self) -> bytes:
+        """Return the next line.
+
+        :raises ValueError: when it is folded.
+        """
+        line: bytes = self._rfile.readline()
+        if line[:1] in {b" ", b"\t"}:
+            raise ValueError("Folded header lines are not taken.")
+        return line
+
+
 class _Request(cheroot_server.HTTPRequest):
     """cheroot's request, which never waits for the rest of a body that was refused."""
+
+    header_reader = _HeaderReader()
 
     def send_headers(self) -> None:
         """Send the head of the answer, and have the connection closed when part of the body is still to come."""

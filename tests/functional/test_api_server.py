@@ -210,6 +210,16 @@ def test_broken_http_gets_an_answer(server: HttpServer, request_: bytes, status:
         assert client.read_answer()[0] == status
 
 
+@pytest.mark.parametrize("fold", [" ", "\t"])
+@pytest.mark.parametrize("head", ["", "Host: a\r\nContent-Length: 0\r\n"], ids=["first", "behind another"])
+def test_folded_header_lines_are_refused(server: HttpServer, head: str, fold: str) -> None:
+    """RFC 9112 section 5.2; cheroot would fail at the one, and take the other for the length of the body."""
+    with Client(server) as client:
+        client.send(f"GET /v2.1/servers HTTP/1.1\r\n{head}{fold}30\r\n\r\n".encode() + GET)
+        assert client.read_answer()[0] == 400
+        assert client.is_at_end()
+
+
 def test_a_request_without_host_is_told_the_address(server: HttpServer) -> None:
     with Client(server) as client:
         client.send(b"GET /v2.1 HTTP/1.0\r\n\r\n")
