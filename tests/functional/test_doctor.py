@@ -156,7 +156,7 @@ def test_the_words_are_for_a_terminal_and_hold_no_secret(doctor: Doctor) -> None
     [
         ("guest:guest@", "guest:wrong-password@", "broker.credentials"),
         (r"^(transport_url.*:\d+)/.*$", r"\1/nowhere", "broker.vhost"),
-        (r"^(transport_url.*):\d+/", rf"\1:{free_port()}/", "broker.address"),
+        (r"^(transport_url.*):\d+/", r"\1:1/", "broker.address"),
         (r"^(transport_url.*@)[^:]+:", r"\1no-such-host.invalid:", "broker.address"),
         (r"\[api\]", "[oslo_messaging_rabbit]\nssl = true\n[api]", "broker.tls"),
         (r"^transport_url = .*$", "transport_url = kafka://a:wrong-password@127.0.0.1", "config.invalid"),
