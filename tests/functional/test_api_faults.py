@@ -39,7 +39,8 @@ FAULTS: list[tuple[Exception, int, str]] = [
     *((errors.InstanceNotReady(UUID, str(state)), 409, "conflictingRequest") for state in NOT_READY),
     (errors.InstanceNotRunning(UUID, str(InstanceState.SHUTOFF)), 409, "conflictingRequest"),
     (errors.InstanceNotRunning(UUID, str(InstanceState.CRASHED)), 409, "conflictingRequest"),
-    (errors.InstanceNotFound(UUID), 404, "itemNotFound"),
+    # As long as that host's inventory has it all the same, it may be on its way to another.
+    (errors.InstanceNotFound(UUID), 409, "conflictingRequest"),
     (errors.ConsoleTypeUnavailable("novnc"), 400, "badRequest"),
     (errors.ConsoleTypeInvalid("novnc"), 400, "badRequest"),
     (errors.HypervisorUnavailable(HOST), 503, "serviceUnavailable"),

@@ -319,7 +319,8 @@ def test_a_hypervisor_that_is_down(doctor: Doctor, porthole: Porthole, libvirtd_
     assert found["libvirt.unreachable"][0]["host"] == porthole.host
 
 
-def test_a_clock_that_is_wrong(porthole: Porthole) -> None:
+def test_a_clock_that_is_wrong(doctor: Doctor, porthole: Porthole) -> None:
+    wait_until(lambda: not troubles(doctor.find()), 60, "a Porthole in order", porthole.logs)
     done = subprocess.run(
         [sys.executable, "-c", _SKEWED, str(porthole.conf_path)],
         capture_output=True,

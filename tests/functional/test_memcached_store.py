@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract of the token store on real memcached servers: one, two, and over TLS with a login."""
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,15 +48,23 @@ class TestTwoServers(TokenStoreContract):
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(_readable(tmp_path_factory.mktemp("authority")))
+def directory() -> Iterator[Path]:
+    """A folder that the user memcached becomes may look into: pytest's own are for their owner alone."""
+    with tempfile.TemporaryDirectory(prefix="porthole-memcached-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.fixture(scope="module")
-def secure_memcached(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Memcached]:
+def authority(directory: Path) -> Authority:
+    return Authority(directory)
+
+
+@pytest.fixture(scope="module")
+def secure_memcached(authority: Authority, directory: Path) -> Iterator[Memcached]:
     """A memcached that speaks TLS alone and wants a login; its certificate is for localhost and 127.0.0.1."""
     certificate = authority.issue("localhost")
-    logins = _readable(tmp_path_factory.mktemp("logins")) / "logins"
+    logins = directory / "logins"
     logins.write_text(f"{USER}:{PASSWORD}\n", encoding="ascii")
     with Memcached([*_tls(certificate), "-Y", str(logins)], speaks_text=False) as store:
         yield store
@@ -67,13 +76,6 @@ class TestTlsWithLogin(TokenStoreContract):
         store = connect([secure_memcached], **_login(), tls_enabled=True, tls_cafile=str(authority.cert))
         yield store
         store.close()
-
-
-def _readable(directory: Path) -> Path:
-    """Let the user that memcached becomes read what is in there: pytest's folders are for their owner alone."""
-    for path in (directory, directory.parent, directory.parent.parent):
-        path.chmod(0o755)
-    return directory
 
 
 def _tls(certificate: Certificate) -> list[str]:
