@@ -10,6 +10,7 @@ import collections
 import faulthandler
 import heapq
 import itertools
+import math
 import os
 import select
 import threading
@@ -24,6 +25,9 @@ WRITE = select.EPOLLOUT
 # The peer has ended its stream, whether or not what it said before has been read.
 PEER_ENDED = select.EPOLLRDHUP
 _MAX_EVENTS = 256
+# Timers may be late by so much, so that those of thousands of consoles that are due one after the other, pings above
+# all, wake the loop a few times a second and not each for itself.
+_TIMER_SLACK_S = 0.1
 # Longer than any callback takes: a loop that has not ended by then is stuck in one.
 _STOP_TIMEOUT_S = 5.0
 
@@ -141,7 +145,8 @@ class Loop:
             heapq.heappop(self._timers)
         if not self._timers:
             return -1
-        return max(0.0, self._timers[0][0] - time.monotonic())
+        due_at = math.ceil(self._timers[0][0] / _TIMER_SLACK_S) * _TIMER_SLACK_S
+        return max(0.0, due_at - time.monotonic())
 
     def _run_timers(self) -> None:
         now = time.monotonic()

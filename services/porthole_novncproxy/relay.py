@@ -25,7 +25,7 @@ from porthole_novncproxy.transport import Leg
 
 LOG = get_logger(__name__)
 # What is read at once at most: doc/source/performance.rst has the figures of other sizes.
-_BUFFER_BYTES = 1024 * 1024
+_BUFFER_BYTES = 4 * 1024 * 1024
 # A revocation is remembered for consoles that were being opened when it came: longer than any opening takes.
 _REVOCATION_MEMORY_S = 1000.0
 # What the close frame says; the console page has longer words for each.
