@@ -138,7 +138,7 @@ def _down(relay: Relay, socks: list[socket.socket], size: int) -> None:
     """The VNC server floods the clients, each read by a thread."""
     share = size // len(socks)
     order = b"F" + share.to_bytes(8, "big")
-    threads = [threading.Thread(target=_discard, args=(sock, share)) for sock in socks]
+    threads = [threading.Thread(target=discard, args=(sock, share)) for sock in socks]
     for sock, thread in zip(socks, threads, strict=True):
         thread.start()
         sock.sendall(peers.frame(order) if relay.frames else order)
@@ -146,7 +146,7 @@ def _down(relay: Relay, socks: list[socket.socket], size: int) -> None:
         thread.join()
 
 
-def _discard(sock: socket.socket, size: int) -> None:
+def discard(sock: socket.socket, size: int) -> None:
     """Read ``size`` bytes; without looking at them, where TLS does not have to be undone."""
     buffer, flags = bytearray(peers.BUFFER_BYTES), 0 if isinstance(sock, ssl.SSLSocket) else socket.MSG_TRUNC
     while size > 0:
