@@ -4,17 +4,30 @@
 Why: oslo.messaging connects, declares and waits for a free connection without a time limit, so a thread that
 calls it while the broker is away may not come back. With this the caller does, at its deadline; the worker
 comes back with the broker. The number of workers is bounded, so a broker that stays away costs so many threads.
-Called by :mod:`porthole_common.rpc`.
+Called by :mod:`porthole_common.rpc`. Code that has time limits of its own shares one deadline among them by
+:func:`get_remaining_s`.
 """
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 Job = tuple[Future[Any], Callable[[], Any]]
+
+
+def get_remaining_s(deadline: float) -> float:
+    """Return how many seconds are left until ``deadline``, a moment of the monotonic clock.
+
+    :raises TimeoutError: when none are.
+    """
+    remaining_s = deadline - time.monotonic()
+    if remaining_s <= 0:
+        raise TimeoutError("the deadline has passed")
+    return remaining_s
 
 
 class DeadlinePassed(Exception):

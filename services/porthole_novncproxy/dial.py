@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from porthole_common import errors
-from porthole_common.deadline import DeadlinePassed, Workers
+from porthole_common.deadline import DeadlinePassed, Workers, get_remaining_s
 from porthole_common.model import Target
 from porthole_common.rfb.negotiation import Offer
 from porthole_novncproxy.vencrypt import Security, secure
@@ -99,7 +99,7 @@ def _connect(target: Target, deadline: float) -> socket.socket:
         sock = socket.socket(family, kind, protocol)
         try:
             # Each has its share: the first of several may be the one that does not answer.
-            sock.settimeout(_remaining_s(deadline) / left)
+            sock.settimeout(get_remaining_s(deadline) / left)
             sock.connect(address)
         except OSError as exc:
             sock.close()
@@ -118,7 +118,7 @@ def _resolve(target: Target, deadline: float) -> list[Any]:
     try:
         ipaddress.ip_address(target.host)
     except ValueError:
-        return _RESOLVERS.run(look_up, _remaining_s(deadline))
+        return _RESOLVERS.run(look_up, get_remaining_s(deadline))
     return look_up()
 
 
@@ -127,13 +127,13 @@ def _open_path(sock: socket.socket, target: Target, path: str, deadline: float) 
     if not _PATH.fullmatch(path):
         raise errors.VncServerUnavailable(target.host, target.port)
     host = f"[{target.host}]" if ":" in target.host else target.host
-    sock.settimeout(_remaining_s(deadline))
+    sock.settimeout(get_remaining_s(deadline))
     sock.sendall(f"CONNECT {path} HTTP/1.1\r\nHost: {host}:{target.port}\r\n\r\n".encode("ascii"))
     reply = bytearray()
     while _END_OF_HEADER not in reply:
         if len(reply) >= MAX_REPLY_BYTES:
             raise errors.VncServerUnavailable(target.host, target.port)
-        sock.settimeout(_remaining_s(deadline))
+        sock.settimeout(get_remaining_s(deadline))
         chunk = sock.recv(MAX_REPLY_BYTES - len(reply))
         if not chunk:
             raise errors.VncServerUnavailable(target.host, target.port)
@@ -149,14 +149,7 @@ def _wait_for_byte(sock: socket.socket, deadline: float) -> None:
     """Wait until a byte can be read, and leave it there: the stream is not Porthole's to read."""
     readiness = select.poll()
     readiness.register(sock, select.POLLIN)
-    if not readiness.poll(_remaining_s(deadline) * 1000):
+    if not readiness.poll(get_remaining_s(deadline) * 1000):
         raise TimeoutError("the VNC server said nothing")
     if not sock.recv(1, socket.MSG_PEEK):
         raise ConnectionError("the VNC server ended the connection")
-
-
-def _remaining_s(deadline: float) -> float:
-    remaining_s = deadline - time.monotonic()
-    if remaining_s <= 0:
-        raise TimeoutError("the deadline has passed")
-    return remaining_s

@@ -10,6 +10,7 @@ import struct
 import time
 
 from porthole_common import errors
+from porthole_common.deadline import get_remaining_s
 from porthole_common.model import Target
 from porthole_novncproxy.dial import dial
 
@@ -53,10 +54,7 @@ def _read(sock: socket.socket, size_bytes: int, deadline: float) -> bytes:
     """Return exactly so many bytes: 255 at most, which is what a U8 can announce."""
     data = b""
     while len(data) < size_bytes:
-        remaining_s = deadline - time.monotonic()
-        if remaining_s <= 0:
-            raise TimeoutError("the deadline has passed")
-        sock.settimeout(remaining_s)
+        sock.settimeout(get_remaining_s(deadline))
         chunk = sock.recv(size_bytes - len(data))
         if not chunk:
             raise ConnectionError("the VNC server ended the connection")

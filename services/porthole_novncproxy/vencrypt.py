@@ -9,12 +9,12 @@ by :mod:`porthole_novncproxy.dial`; the one place that maps SSLError of the VNC 
 
 import socket
 import ssl
-import time
 from dataclasses import dataclass
 
 from oslo_config import cfg
 
 from porthole_common import errors
+from porthole_common.deadline import get_remaining_s
 from porthole_common.log import get_logger
 from porthole_common.model import Target
 from porthole_common.rfb.conversation import Conversation, Peer, StartTls, Write
@@ -191,7 +191,4 @@ class _Line:
         wrapped.do_handshake()
 
     def _set_timeout(self) -> None:
-        remaining_s = self._deadline - time.monotonic()
-        if remaining_s <= 0:
-            raise TimeoutError("the deadline has passed")
-        self.sock.settimeout(remaining_s)
+        self.sock.settimeout(get_remaining_s(self._deadline))

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 from cryptography import x509
 
 from porthole_cli.doctor.facts import Door
+from porthole_common.deadline import get_remaining_s
 from porthole_compute.access_url import build_novnc_url
 from porthole_novncproxy.certificate import parse_certificate
 
@@ -78,10 +79,7 @@ def _ask(base_url: str, request: bytes) -> int | None:
         sock.sendall(request)
         head = b""
         while b"\r\n" not in head and len(head) < MAX_HEAD_BYTES:
-            remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0:
-                raise TimeoutError("the deadline has passed")
-            sock.settimeout(remaining_s)
+            sock.settimeout(get_remaining_s(deadline))
             chunk = sock.recv(MAX_HEAD_BYTES - len(head))
             if not chunk:
                 raise ConnectionError("the connection was closed without an answer")

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from porthole_common.deadline import DeadlinePassed, Workers
+from porthole_common.deadline import DeadlinePassed, Workers, get_remaining_s
 
 LONG_S = 30
 
@@ -84,3 +85,13 @@ def test_close_ends_the_threads() -> None:
     pool.close()
     thread.join(LONG_S)
     assert not thread.is_alive()
+
+
+def test_what_is_left_until_a_deadline() -> None:
+    assert LONG_S - 10 < get_remaining_s(time.monotonic() + LONG_S) <= LONG_S
+
+
+@pytest.mark.parametrize("ago_s", [0, 1])
+def test_nothing_is_left_of_a_deadline_that_has_passed(ago_s: int) -> None:
+    with pytest.raises(TimeoutError, match="the deadline has passed"):
+        get_remaining_s(time.monotonic() - ago_s)
