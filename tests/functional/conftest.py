@@ -8,6 +8,7 @@ guests.
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ import pytest
 from support.daemons import Porthole
 from support.libvirtd import Libvirtd
 from support.memcached import Memcached
+from support.proxy import make_web_root
 from support.rabbitmq import RabbitMQ
+from support.site import Site
+from support.visitors import Ledger, User
 
 # The files that take minutes begin first, so that no one of them is left over at the end of the run.
 _LONG = (
@@ -119,3 +123,23 @@ def report(capfd: pytest.CaptureFixture[str]) -> Callable[[str], None]:
             sys.stderr.flush()
 
     return write
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Whatever a test enters here ends with it, the last first."""
+    with ExitStack() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def web_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small web root for proxies in this process."""
+    return make_web_root(tmp_path_factory.mktemp("web"))
+
+
+@pytest.fixture
+def user(site: Site) -> Iterator[User]:
+    """Somebody at a host of his own, for files that have a ``site`` of several hosts."""
+    with site.user.entered():
+        yield User(site, Ledger())

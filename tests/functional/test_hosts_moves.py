@@ -14,7 +14,7 @@ from support.console import token_of
 from support.libvirtd import guest_xml
 from support.processes import wait_until
 from support.site import Compute, Instance, Site
-from support.visitors import Ledger, Session, User
+from support.visitors import Session, User
 from support.vnc_servers import TrapServer
 
 # QEMU ended, or broke the connection, or the revocation was first.
@@ -25,12 +25,6 @@ ENDED = {1000, 1011, 4401}
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Site(tmp_path_factory.mktemp("site"), screens=1, guests=1) as running:
         yield running
-
-
-@pytest.fixture
-def user(site: Site) -> Iterator[User]:
-    with site.user.entered():
-        yield User(site, Ledger())
 
 
 def guest_on(site: Site, compute: int) -> Instance:

@@ -7,19 +7,13 @@ import pytest
 
 from support.processes import wait_until
 from support.site import API_PORT, NOVNC_PORT, Site
-from support.visitors import Ledger, User
+from support.visitors import User
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Site(tmp_path_factory.mktemp("site"), screens=1, guests=1) as running:
         yield running
-
-
-@pytest.fixture
-def user(site: Site) -> Iterator[User]:
-    with site.user.entered():
-        yield User(site, Ledger())
 
 
 def test_every_pair_of_controllers_opens_consoles_of_every_compute(site: Site, user: User) -> None:

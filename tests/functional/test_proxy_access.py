@@ -8,7 +8,6 @@ import sys
 import time
 import urllib.parse
 import uuid
-from contextlib import ExitStack
 
 import pytest
 
@@ -16,7 +15,7 @@ from porthole_common import errors
 from porthole_common.model import ConsoleType, Target
 from porthole_novncproxy.limits import Limits
 from support.processes import wait_until
-from support.proxy import InProcessProxy, make_web_root
+from support.proxy import InProcessProxy
 from support.vnc_servers import (
     GREETING,
     BlackHole,
@@ -46,17 +45,6 @@ def _note_resolutions(event, arguments):
 
 
 sys.addaudithook(_note_resolutions)
-
-
-@pytest.fixture(scope="module")
-def web_root(tmp_path_factory):
-    return make_web_root(tmp_path_factory.mktemp("web"))
-
-
-@pytest.fixture
-def stack():
-    with ExitStack() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -22,17 +22,12 @@ from porthole_novncproxy.limits import Limits
 from porthole_novncproxy.liveness import LivenessPolicy
 from support.certificates import make_certificate
 from support.processes import wait_until
-from support.proxy import InProcessProxy, count_children, count_descriptors, make_web_root, resident_bytes
+from support.proxy import InProcessProxy, count_children, count_descriptors, resident_bytes
 from support.vnc_servers import GREETING, ClosingServer, EchoVnc, FloodingServer, IdleServer, VncServer, reset
 from support.websocket import CLOSE, RawWebSocket, build_upgrade, connect, read_reply, read_to_end
 
 DOORS = ["ws", "wss", "xvpvnc"]
 JUNK = "/?token=junk"
-
-
-@pytest.fixture(scope="module")
-def web_root(tmp_path_factory):
-    return make_web_root(tmp_path_factory.mktemp("web"))
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +45,6 @@ def server_context(certificate):
 @pytest.fixture(scope="module")
 def client_context(certificate):
     return ssl.create_default_context(cafile=certificate.cert)
-
-
-@pytest.fixture
-def stack():
-    with ExitStack() as opened:
-        yield opened
 
 
 @pytest.fixture

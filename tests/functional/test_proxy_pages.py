@@ -10,14 +10,9 @@ from contextlib import ExitStack
 import pytest
 
 from support.certificates import make_certificate
-from support.proxy import InProcessProxy, make_web_root
+from support.proxy import InProcessProxy
 from support.vnc_servers import GREETING, EchoVnc
 from support.websocket import Reply, connect, exchange, read_reply, read_to_end
-
-
-@pytest.fixture(scope="module")
-def web_root(tmp_path_factory):
-    return make_web_root(tmp_path_factory.mktemp("web"))
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from porthole_novncproxy.session import Marks
 from support.browser import read_pixels
 from support.bulk import BULK_BYTES, SummingEcho, exchange, run_node, short_buffer_options, shorten_all, shorten_buffers
 from support.processes import wait_until
-from support.proxy import InProcessProxy, make_web_root
+from support.proxy import InProcessProxy
 from support.vnc_servers import GREETING, EchoVnc
 from support.websocket import connect, read_to_end
 from support.x11_screen import Screen
@@ -39,17 +39,6 @@ SHORT_BYTES = 32768
 SHORT_MARKS = Marks(high_bytes=16384, low_bytes=4096)
 PEER_TIMEOUT_S = 120
 RECEIVE_TIMEOUT_S = 30
-
-
-@pytest.fixture(scope="module")
-def web_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_web_root(tmp_path_factory.mktemp("web"))
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as opened:
-        yield opened
 
 
 @pytest.fixture

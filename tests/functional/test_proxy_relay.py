@@ -17,7 +17,7 @@ from porthole_novncproxy.liveness import LivenessPolicy
 from porthole_novncproxy.session import Marks
 from support.certificates import make_certificate
 from support.processes import wait_until
-from support.proxy import InProcessProxy, count_children, count_descriptors, make_web_root, own_socket, resident_bytes
+from support.proxy import InProcessProxy, count_children, count_descriptors, own_socket, resident_bytes
 from support.vnc_servers import (
     GREETING,
     ClosingServer,
@@ -46,11 +46,6 @@ from support.xvnc import Xvnc
 
 
 @pytest.fixture(scope="module")
-def web_root(tmp_path_factory):
-    return make_web_root(tmp_path_factory.mktemp("web"))
-
-
-@pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
@@ -66,12 +61,6 @@ def server_context(certificate):
 @pytest.fixture(scope="module")
 def client_context(certificate):
     return ssl.create_default_context(cafile=certificate.cert)
-
-
-@pytest.fixture
-def stack():
-    with ExitStack() as opened:
-        yield opened
 
 
 @pytest.fixture

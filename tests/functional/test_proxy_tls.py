@@ -6,7 +6,7 @@ import os
 import signal
 import ssl
 import uuid as uuidlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from support.certificates import Authority, Certificate
 from support.console import get_console, token_of, wait_for_instances
 from support.daemons import Porthole
 from support.processes import wait_until
-from support.proxy import InProcessProxy, count_descriptors, make_web_root
+from support.proxy import InProcessProxy, count_descriptors
 from support.vnc_servers import GREETING, EchoVnc
 from support.websocket import connect
 from support.wss import WssClient
@@ -31,17 +31,6 @@ Serve = Callable[..., InProcessProxy]
 NO_INTERMEDIATE = "unable to get local issuer certificate"
 # Its words are an operator's; that it is an error, and of this module, is what is tested.
 STAYS = "ERROR porthole_novncproxy.daemon"
-
-
-@pytest.fixture(scope="module")
-def web_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_web_root(tmp_path_factory.mktemp("web"))
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from porthole_common.model import ConsoleType
 from porthole_novncproxy.session import Marks
 from support.certificates import Authority
 from support.processes import wait_until
-from support.proxy import InProcessProxy, count_descriptors, make_web_root, own_socket, resident_bytes
+from support.proxy import InProcessProxy, count_descriptors, own_socket, resident_bytes
 from support.rfb_talks import CHALLENGE, OK, RESPONSE, TLS_NONE, VERSIONS, X509_NONE, X509_VNC, failed, types, vencrypt
 from support.secure_vnc import PLAIN_TURNS, PlainVnc, UnfinishedVnc, VencryptVnc, build_context, security_of
 from support.vnc_servers import GREETING, EchoVnc, SilentServer, VncServer
@@ -35,11 +35,6 @@ SMALL = Marks(high_bytes=4096, low_bytes=1024)
 
 
 @pytest.fixture(scope="module")
-def web_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_web_root(tmp_path_factory.mktemp("web"))
-
-
-@pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
 
@@ -47,12 +42,6 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture(scope="module")
 def context(authority: Authority) -> ssl.SSLContext:
     return build_context(authority.issue())
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 
 import ssl
 import uuid
-from contextlib import ExitStack
 
 import pytest
 
@@ -12,7 +11,7 @@ from porthole_common.model import ConsoleType
 from porthole_novncproxy.limits import Limits
 from support.certificates import make_certificate
 from support.processes import wait_until
-from support.proxy import InProcessProxy, make_web_root
+from support.proxy import InProcessProxy
 from support.vnc_servers import (
     GREETING,
     BlackHole,
@@ -29,19 +28,8 @@ from support.websocket import connect, exchange, read_reply, read_to_end
 
 
 @pytest.fixture(scope="module")
-def web_root(tmp_path_factory):
-    return make_web_root(tmp_path_factory.mktemp("web"))
-
-
-@pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     return make_certificate(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture
-def stack():
-    with ExitStack() as opened:
-        yield opened
 
 
 @pytest.fixture

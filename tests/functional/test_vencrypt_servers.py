@@ -34,7 +34,7 @@ from support.console import (
 from support.daemons import Porthole
 from support.libvirtd import Libvirtd, guest_xml
 from support.processes import wait_until
-from support.proxy import Address, InProcessProxy, make_web_root
+from support.proxy import Address, InProcessProxy
 from support.qemu import QemuVnc, anonymous, x509
 from support.secure_vnc import security_of
 from support.xvnc import Xvnc
@@ -47,19 +47,8 @@ Make = Callable[..., InProcessProxy]
 
 
 @pytest.fixture(scope="module")
-def web_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_web_root(tmp_path_factory.mktemp("web"))
-
-
-@pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as opened:
-        yield opened
 
 
 @pytest.fixture
