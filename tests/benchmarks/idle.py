@@ -9,8 +9,10 @@ import time
 
 from benchmarks import peers
 from benchmarks.bed import Bed, make_bed
-from benchmarks.cpu import cpu_seconds, pss_kib
+from benchmarks.cpu import cpu_seconds, pss_kib, tree
+from benchmarks.latency import echo
 from benchmarks.table import Row, percentile
+from benchmarks.throughput import discard
 
 CONSOLES = 9500
 # Opened first and not counted: what the first consoles allocate once for all.
@@ -55,8 +57,6 @@ def _idle_rows(bed: Bed) -> list[Row]:
 def _websockify_kib(bed: Bed) -> float:
     """Return what a console costs websockify: a process."""
     with peers.websockify(bed.vnc.port) as (pid, port), contextlib.ExitStack() as stack:
-        from benchmarks.cpu import tree
-
         before = sum(pss_kib(one) for one in tree(pid))
         for _ in range(_PEER_CONSOLES):
             stack.enter_context(peers.connect(port, ""))
@@ -87,10 +87,7 @@ def _open(stack: contextlib.ExitStack, bed: Bed, count: int) -> None:
 
 def _slow_viewer_rows(bed: Bed) -> list[Row]:
     """Flood a viewer that does not read for a minute, and type in another console meanwhile."""
-    from benchmarks.latency import _echo
-    from benchmarks.throughput import discard
-
-    quiet = percentile(_echo(bed.porthole.novnc_port, bed.token()), 99)
+    quiet = percentile(echo(bed.porthole.novnc_port, bed.token()), 99)
     with peers.connect(bed.porthole.novnc_port, bed.token()) as reader:
         # The buffer that all consoles share is used whole before it counts, or it would be the slow viewer's.
         reader.sendall(peers.frame(b"F" + WARM_UP_BYTES.to_bytes(8, "big")))
@@ -101,7 +98,7 @@ def _slow_viewer_rows(bed: Bed) -> list[Row]:
         most, flooded = 0, []
         ends_at = time.monotonic() + FLOOD_S
         while time.monotonic() < ends_at:
-            flooded.append(percentile(_echo(bed.porthole.novnc_port, bed.token()), 99))
+            flooded.append(percentile(echo(bed.porthole.novnc_port, bed.token()), 99))
             most = max(most, pss_kib(bed.proxy_pid) - before)
             time.sleep(1)
     return [

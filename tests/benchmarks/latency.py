@@ -16,8 +16,8 @@ def run() -> list[Row]:
     figures: dict[str, list[list[float]]] = {"Porthole": [], "websockify": []}
     with make_bed() as bed, peers.websockify(bed.vnc.port) as (_pid, port):
         for _ in range(ROUNDS):
-            figures["Porthole"].append(_echo(bed.porthole.novnc_port, bed.token()))
-            figures["websockify"].append(_echo(port, ""))
+            figures["Porthole"].append(echo(bed.porthole.novnc_port, bed.token()))
+            figures["websockify"].append(echo(port, ""))
     rows = []
     for percent in (50, 99):
         ours, theirs = (median([percentile(times, percent) for times in rounds]) for rounds in figures.values())
@@ -25,7 +25,7 @@ def run() -> list[Row]:
     return rows
 
 
-def _echo(port: int, token: str) -> list[float]:
+def echo(port: int, token: str) -> list[float]:
     times = []
     key = peers.frame(b"12345678")
     with peers.connect(port, token) as sock:
