@@ -12,10 +12,13 @@ oslo.messaging pulls in oslo.service, which would choose eventlet unless told ot
 """
 
 # ruff: noqa: E402
+import os
 import warnings
 
 # futurist, which oslo.messaging uses, imports eventlet where it is installed; its notice is not for operators.
 warnings.filterwarnings("ignore", message=r"(?s).*Eventlet is deprecated")
+# And without its own resolver, which nobody here uses: a fifth of a second of every start, and 17 MiB of each daemon.
+os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
 
 from oslo_service import backend
 

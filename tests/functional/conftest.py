@@ -6,6 +6,7 @@ one for itself asks for ``own_rabbitmq`` or ``own_memcached``. ``libvirtd`` star
 guests.
 """
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -36,6 +37,15 @@ _LONG = (
     "test_high_availability",
     "test_doctor",
 )
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what the tests start, also in a run that a shell has put into the background.
+
+    There SIGINT is ignored, which every child inherits, and a shell cannot trap what it was started to ignore.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
