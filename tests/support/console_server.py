@@ -86,6 +86,8 @@ class ConsoleServer:
             process_request=self._answer,
             select_subprotocol=lambda _connection, offered: Subprotocol("binary") if "binary" in offered else None,
             compression=None,
+            # A page that is gone answers no close frame.
+            close_timeout=1,
         )
         self._thread = threading.Thread(target=self._server.serve_forever, name="console-server")
         self._thread.start()

@@ -25,7 +25,7 @@ from support.websocket import BINARY, PING, PONG, RawWebSocket
 
 # A user's patience, above every deadline of Porthole.
 PATIENCE_S = 30.0
-PACE_S = 0.4
+PACE_S = 0.8
 # What is no answer: the connection ended, or the user's patience did.
 BROKEN, TIMEOUT, REFUSED, WRONG = "broken", "timeout", "refused", "wrong console"
 ASK, OPEN = "ask", "open"
