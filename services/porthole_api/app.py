@@ -4,17 +4,22 @@
 From the outside in: proxy headers (oslo.middleware), request id (oslo.middleware), ``/healthcheck``
 (oslo.middleware), :class:`porthole_api.middleware.Frame`, the URL table, authentication, the handler. Version
 documents need no authentication and skip that step. Called by :mod:`porthole_api.main`.
+
+oslo.middleware's parts are called one after the other and not wrapped around each other, where each would make a
+request and an answer of its own.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
+import webob
 from oslo_config import cfg
+from oslo_context import context as oslo_context
 from oslo_middleware import healthcheck, http_proxy_to_wsgi, request_id
 
 from porthole_api import openapi
 from porthole_api import request as request_keys
-from porthole_api.auth import WsgiApplication
+from porthole_api.auth import REQUEST_ID, WsgiApplication
 from porthole_api.auth_strategy import build_authenticator
 from porthole_api.consoles import ConsoleOpener
 from porthole_api.handlers import versions
@@ -72,22 +77,37 @@ def build_app(conf: cfg.ConfigOpts, opener: ConsoleOpener) -> WsgiApplication:
     table = UrlTable(build_routes(opener, conf.api.auth_strategy))
     authenticate = build_authenticator(conf)
 
-    def dispatch(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        route = table.match(Request(environ))
+    def dispatch(request: Request) -> webob.Response:
+        route = table.match(request)
         if not route.public:
-            context = authenticate(environ)
+            context = authenticate(request.environ)
             context.is_admin = opener.policy.is_admin(context)
-            environ[request_keys.CONTEXT] = context
-        return run_handler(environ, start_response)
+            request.environ[request_keys.CONTEXT] = context
+        return run_handler(request)
 
-    framed = Frame(dispatch)
-    health = healthcheck.Healthcheck(framed, conf)
+    return _Application(conf, Frame(dispatch))
 
-    def switch(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        environ[request_keys.PUBLIC_ENDPOINT] = conf.api.public_endpoint
-        application = health if environ.get("PATH_INFO") == HEALTHCHECK else framed
-        answer: Iterable[bytes] = application(environ, start_response)
+
+class _Application:
+    """The outermost layer: what every request and every answer has, whoever answers."""
+
+    def __init__(self, conf: cfg.ConfigOpts, frame: Frame) -> None:
+        self._conf = conf
+        self._frame = frame
+        self._proxy_headers = http_proxy_to_wsgi.HTTPProxyToWSGI(None, conf)
+        self._request_ids = request_id.RequestId(None)
+        self._health = healthcheck.Healthcheck(None, conf)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer a request (PEP 3333)."""
+        request = Request(environ)
+        self._proxy_headers.process_request(request)
+        self._request_ids.set_global_req_id(request)
+        environ[REQUEST_ID] = oslo_context.generate_request_id()
+        environ[request_keys.PUBLIC_ENDPOINT] = self._conf.api.public_endpoint
+        is_health = environ.get("PATH_INFO") == HEALTHCHECK
+        # None from the first: its path is an option.
+        response = (self._health.process_request(request) if is_health else None) or self._frame(request)
+        response.headers[request_id.HTTP_RESP_HEADER_REQUEST_ID] = environ[REQUEST_ID]
+        answer: Iterable[bytes] = response(environ, start_response)
         return answer
-
-    wrapped: WsgiApplication = http_proxy_to_wsgi.HTTPProxyToWSGI(request_id.RequestId(switch), conf)
-    return wrapped

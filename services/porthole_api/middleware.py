@@ -6,16 +6,15 @@ Why: handlers raise and return, and know nothing of headers that every answer ca
 """
 
 import time
-from collections.abc import Iterable
-from typing import Any
 
 import webob
 
 from porthole_api import request as request_keys
-from porthole_api.auth import WsgiApplication, build_context
+from porthole_api.auth import build_context
 from porthole_api.faults import map_error
 from porthole_api.microversions import MIN_VERSION, build_headers, parse_version
 from porthole_api.request import Request
+from porthole_api.routes import Handler, Route
 from porthole_common import errors
 from porthole_common.context import get_current, serving
 from porthole_common.log import get_logger
@@ -29,18 +28,16 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class Frame:
     """Frames the application: whatever happens inside, one answer with all headers and one log line come out."""
 
-    def __init__(self, application: WsgiApplication) -> None:
+    def __init__(self, application: Handler) -> None:
         self._application = application
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def __call__(self, request: Request) -> webob.Response:
         """Answer the request; raises nothing."""
-        request = Request(environ)
         started_at_s = time.monotonic()
-        with serving(build_context(environ)):
+        with serving(build_context(request.environ)):
             response, error = self._answer(request)
             _log(request, response.status_int, error, time.monotonic() - started_at_s)
-        answer: Iterable[bytes] = response(environ, start_response)
-        return answer
+        return response
 
     def _answer(self, request: Request) -> tuple[webob.Response, Exception | None]:
         """Return the answer, and the error that it tells of."""
@@ -52,7 +49,7 @@ class Frame:
             if is_versioned:
                 version = parse_version(request.headers)
             request.environ[request_keys.MICROVERSION] = version
-            response: webob.Response = request.get_response(self._application)
+            response = self._application(request)
         except Exception as error:  # noqa: BLE001 - the top of the request: mapped, and logged when unexpected
             response, failure = map_error(error), error
         if is_versioned:
@@ -60,18 +57,16 @@ class Frame:
         return response, failure
 
 
-def run_handler(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+def run_handler(request: Request) -> webob.Response:
     """Run the handler of the route that was found, once it is known who asks.
 
     :raises RequestInvalid: when the URL names another project than the user's.
     """
-    request = Request(environ)
     project_id = request.url_arguments.get("project_id")
     if project_id is not None and not request.context.is_admin and project_id != request.context.project_id:
         raise errors.RequestInvalid("Malformed request URL: its project_id is not that of the user.")
-    response = environ[request_keys.ROUTE].handler(request)
-    answer: Iterable[bytes] = response(environ, start_response)
-    return answer
+    route: Route = request.environ[request_keys.ROUTE]
+    return route.handler(request)
 
 
 def _log(request: Request, status: int, error: Exception | None, seconds: float) -> None:

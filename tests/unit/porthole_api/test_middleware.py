@@ -3,7 +3,6 @@
 
 import logging
 import re
-from typing import Any
 
 import pytest
 import webob
@@ -11,7 +10,7 @@ from oslo_context import context as oslo_context
 
 from porthole_api.middleware import Frame, run_handler
 from porthole_api.request import CONTEXT, MICROVERSION, ROUTE, URL_ARGUMENTS, Request, build_json
-from porthole_api.routes import Route
+from porthole_api.routes import Handler, Route
 from porthole_common import errors
 from porthole_common.context import RequestContext
 
@@ -19,14 +18,14 @@ VERSION_HEADERS = {"OpenStack-API-Version", "X-OpenStack-Nova-API-Version", "Var
 UUID = "5a9d4f5e-0000-4000-8000-000000000001"
 
 
-def send(application: Any, path: str = "/v2.1/servers", **headers: str) -> webob.Response:
-    request = webob.Request.blank(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+def send(application: Handler, path: str = "/v2.1/servers", **headers: str) -> webob.Response:
+    request = Request.blank(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
     request.environ["openstack.request_id"] = "req-of-this-test"
-    return request.get_response(Frame(application))
+    return Frame(application)(request)
 
 
-def fail_with(error: BaseException) -> Any:
-    def application(_environ: dict[str, Any], _start_response: Any) -> Any:
+def fail_with(error: BaseException) -> Handler:
+    def application(_request: Request) -> webob.Response:
         raise error
 
     return application
@@ -35,9 +34,9 @@ def fail_with(error: BaseException) -> Any:
 def test_the_microversion_is_noted_and_answered() -> None:
     seen: list[object] = []
 
-    def application(environ: dict[str, Any], start_response: Any) -> Any:
-        seen.append(environ[MICROVERSION])
-        return build_json({})(environ, start_response)
+    def application(request: Request) -> webob.Response:
+        seen.append(request.environ[MICROVERSION])
+        return build_json({})
 
     response = send(application, OpenStack_API_Version="compute 2.6")
     assert seen == [(2, 6)]
@@ -60,7 +59,7 @@ def test_a_version_that_is_refused_is_answered_in_the_oldest(version: str, statu
 
 @pytest.mark.parametrize("path", ["/", "/other", "/v2.10/servers"])
 def test_outside_the_versioned_api_there_is_no_microversion(path: str) -> None:
-    response = send(build_json({}), path, OpenStack_API_Version="compute x")
+    response = send(lambda _request: build_json({}), path, OpenStack_API_Version="compute x")
     assert response.status_int == 200
     assert not VERSION_HEADERS & set(response.headers)
 
@@ -68,9 +67,9 @@ def test_outside_the_versioned_api_there_is_no_microversion(path: str) -> None:
 def test_the_threads_context_is_the_requests_and_is_gone_afterwards() -> None:
     seen: list[str] = []
 
-    def application(environ: dict[str, Any], start_response: Any) -> Any:
+    def application(_request: Request) -> webob.Response:
         seen.append(oslo_context.get_current().request_id)
-        return build_json({})(environ, start_response)
+        return build_json({})
 
     send(application)
     assert seen == ["req-of-this-test"]
@@ -82,9 +81,9 @@ def test_the_threads_context_is_the_requests_and_is_gone_afterwards() -> None:
 def test_the_log_names_the_route_and_never_the_path(caplog: pytest.LogCaptureFixture) -> None:
     route = Route("GET", "/v2.1/secrets/{secret}/of/{id}", lambda _request: build_json({}))
 
-    def application(environ: dict[str, Any], start_response: Any) -> Any:
-        environ[ROUTE], environ[URL_ARGUMENTS] = route, {"secret": "s3cret", "id": UUID}
-        return route.handler(Request(environ))(environ, start_response)
+    def application(request: Request) -> webob.Response:
+        request.environ |= {ROUTE: route, URL_ARGUMENTS: {"secret": "s3cret", "id": UUID}}
+        return route.handler(request)
 
     with caplog.at_level(logging.INFO):
         send(application, "/v2.1/secrets/s3cret/of/x?token=s3cret")
@@ -106,10 +105,10 @@ def test_a_url_of_another_project_is_for_administrators(project_id: str | None, 
         ROUTE: Route("GET", "/", lambda _request: build_json({"in": True})),
     }
     if is_let:
-        assert request.get_response(run_handler).json == {"in": True}
+        assert run_handler(request).json == {"in": True}
     else:
         with pytest.raises(errors.RequestInvalid, match="project_id"):
-            request.get_response(run_handler)
+            run_handler(request)
 
 
 @pytest.mark.parametrize(
@@ -133,9 +132,9 @@ def test_the_log_says_why_and_never_in_the_clients_words(
 
 
 def test_the_log_names_the_instance_once_it_is_known(caplog: pytest.LogCaptureFixture) -> None:
-    def application(environ: dict[str, Any], start_response: Any) -> Any:
+    def application(_request: Request) -> webob.Response:
         RequestContext().resource_uuid = UUID
-        return build_json({})(environ, start_response)
+        return build_json({})
 
     with caplog.at_level(logging.INFO):
         send(application)
@@ -143,7 +142,6 @@ def test_the_log_names_the_instance_once_it_is_known(caplog: pytest.LogCaptureFi
 
 
 def test_a_made_up_method_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    request = webob.Request.blank("/", method="S3CRET")
     with caplog.at_level(logging.INFO):
-        request.get_response(Frame(fail_with(errors.InstanceNotFound("x"))))
+        Frame(fail_with(errors.InstanceNotFound("x")))(Request.blank("/", method="S3CRET"))
     assert "S3CRET" not in caplog.text
