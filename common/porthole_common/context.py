@@ -11,6 +11,13 @@ from typing import Any
 
 from oslo_context import context as oslo_context
 
+# What oslo.context's from_dict reads, by its names: to_dict has half of it twice, for readers of old.
+_CARRIED = (
+    *("user", "user_domain", "project_id", "project_domain", "domain", "system_scope"),
+    *("roles", "is_admin", "is_admin_project", "read_only", "show_deleted"),
+    *("request_id", "global_request_id", "resource_uuid"),
+)
+
 
 class RequestContext(oslo_context.RequestContext):
     """oslo.context's RequestContext; a daemon's own work runs under :func:`build_daemon_context`."""
@@ -20,6 +27,14 @@ class RequestContext(oslo_context.RequestContext):
         values = super().to_dict()
         values["auth_token"] = None
         return values
+
+    def to_message(self) -> dict[str, Any]:
+        """Return what a message carries, for ``from_dict`` at the other end: of :meth:`to_dict` what says something.
+
+        oslo.messaging packs, and unpacks, every key by itself.
+        """
+        values = self.to_dict()
+        return {key: values[key] for key in _CARRIED if values[key] is not None}
 
 
 def build_daemon_context() -> RequestContext:

@@ -12,11 +12,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
-Job = tuple[Future[Any], Callable[[], Any]]
 
 
 def get_remaining_s(deadline: float) -> float:
@@ -34,6 +32,49 @@ class DeadlinePassed(Exception):
     """The work was not done in time. It was dropped if it had not begun; else it goes on and nobody hears of it."""
 
 
+class _Job:
+    """Work, and what came of it. Locks and not concurrent.futures' conditions, which cost a call as much as a hop."""
+
+    __slots__ = ("_claim", "_done", "_error", "_result", "_work")
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._work = work
+        self._result: Any = None
+        self._error: BaseException | None = None
+        # Who takes it decides whether the work is done or dropped; nobody gives it back.
+        self._claim = threading.Lock()
+        # Held until the work is done.
+        self._done = threading.Lock()
+        self._done.acquire()
+
+    def do(self) -> None:
+        """Do the work, unless it has been dropped."""
+        if not self._claim.acquire(blocking=False):
+            return
+        try:
+            self._result = self._work()
+        except BaseException as exc:  # noqa: BLE001 (the caller raises it)
+            self._error = exc
+        self._done.release()
+
+    def wait(self, timeout_s: float) -> Any:
+        """Return what the work returned, or raise what it raised.
+
+        :raises DeadlinePassed: when that took too long; work that has not begun is dropped.
+        """
+        if not self._done.acquire(timeout=timeout_s):
+            self._claim.acquire(blocking=False)
+            raise DeadlinePassed
+        if self._error is None:
+            return self._result
+        # An exception refers to this frame, and the frame to the job.
+        error, self._error = self._error, None
+        try:
+            raise error
+        finally:
+            del error
+
+
 class Workers:
     """At most ``limit`` daemon threads, started when they are needed and kept.
 
@@ -43,9 +84,9 @@ class Workers:
     def __init__(self, name: str, limit: int) -> None:
         self._name = name
         self._limit = limit
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._idle = threading.Semaphore(0)
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._idle = 0
         self._count = 0
 
     def run(self, work: Callable[[], Result], timeout_s: float) -> Result:
@@ -53,20 +94,11 @@ class Workers:
 
         :raises DeadlinePassed: when ``timeout_s`` seconds have gone by before it has.
         """
-        future: Future[Result] = Future()
-        self._jobs.put((future, work))
+        job = _Job(work)
+        self._jobs.put(job)
         self._provide_worker()
-        try:
-            return future.result(timeout_s)
-        except TimeoutError:
-            # The work may itself have raised it.
-            if future.done() and not future.cancelled():
-                return future.result()
-            future.cancel()
-            raise DeadlinePassed from None
-        finally:
-            # An exception refers to this frame, and the frame to the future that holds the exception.
-            del future
+        result: Result = job.wait(timeout_s)
+        return result
 
     def close(self) -> None:
         """Let the threads end: at once those that are idle, the others after their work."""
@@ -76,9 +108,10 @@ class Workers:
             self._count = self._limit
 
     def _provide_worker(self) -> None:
-        if self._idle.acquire(blocking=False):
-            return
         with self._lock:
+            if self._idle:
+                self._idle -= 1
+                return
             if self._count >= self._limit:
                 return
             self._count += 1
@@ -87,11 +120,7 @@ class Workers:
 
     def _serve(self) -> None:
         while (job := self._jobs.get()) is not None:
-            future, work = job
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(work())
-                except BaseException as exc:  # noqa: BLE001 (the caller raises it)
-                    future.set_exception(exc)
-            del job, future, work
-            self._idle.release()
+            job.do()
+            del job
+            with self._lock:
+                self._idle += 1

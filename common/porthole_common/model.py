@@ -103,7 +103,7 @@ class Target:
 
     def to_primitive(self) -> dict[str, Any]:
         """Return ``{host, port}``."""
-        return asdict(self)
+        return {"host": self.host, "port": self.port}
 
 
 # Looked up for each of thirty thousand instances, where an enumeration's own search would take most of the time.
@@ -203,7 +203,7 @@ class ConnectInfo:
 
     def to_primitive(self) -> dict[str, Any]:
         """Return the fields as a dictionary of primitives; ``expires_at`` is ISO 8601 with offset, or None."""
-        value = asdict(self)
+        value = dict(vars(self))
         value["console_type"] = str(self.console_type)
         value["expires_at"] = self.expires_at.isoformat() if self.expires_at else None
         return value

@@ -98,7 +98,7 @@ class ContextSerializer(oslo_messaging.NoOpSerializer):  # type: ignore[misc]
 
     def serialize_context(self, context: RequestContext) -> dict[str, Any]:
         """Return the context as a dictionary."""
-        return context.to_dict()
+        return context.to_message()
 
     def deserialize_context(self, context: dict[str, Any]) -> RequestContext:
         """Return the context, and make it the current one of this thread, for the log lines."""

@@ -10,12 +10,27 @@ from porthole_common.context import RequestContext, build_daemon_context, get_cu
 def test_credentials_stay_behind() -> None:
     context = RequestContext(user_id="u", project_id="p", auth_token="secret", overwrite=False)
     assert "secret" not in json.dumps(context.to_dict())
+    assert "secret" not in json.dumps(context.to_message())
 
 
-def test_who_asks_and_the_request_id_go_along() -> None:
-    context = RequestContext(user_id="u", project_id="p", overwrite=False)
-    received = RequestContext.from_dict(json.loads(json.dumps(context.to_dict())))
-    assert (received.user_id, received.project_id, received.request_id) == ("u", "p", context.request_id)
+def test_everything_but_the_credentials_goes_along() -> None:
+    fields = {
+        name: f"the {name}"
+        for name in (
+            *("user_id", "user_domain_id", "project_id", "project_domain_id", "domain_id", "system_scope"),
+            *("request_id", "global_request_id", "resource_uuid"),
+        )
+    }
+    flags = {"is_admin": True, "is_admin_project": False, "read_only": True, "show_deleted": True}
+    context = RequestContext(**fields, **flags, roles=["reader"], auth_token="secret", overwrite=False)
+    received = RequestContext.from_dict(json.loads(json.dumps(context.to_message())))
+    assert received.to_dict() == context.to_dict()
+
+
+def test_a_message_carries_nothing_that_says_nothing() -> None:
+    message = RequestContext(user_id="u", overwrite=False).to_message()
+    assert None not in message.values()
+    assert "user_identity" not in message
 
 
 def test_a_daemon_is_an_administrator_with_a_request_id_of_its_own() -> None:
