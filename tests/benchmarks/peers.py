@@ -48,11 +48,33 @@ class VncEnd:
 def _serve_vnc(ready: Connection) -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     ready.send(listener.getsockname()[1])
+    # A thread only for who gives an order: most just come and go.
+    epoll = select.epoll()
+    epoll.register(listener.fileno(), select.EPOLLIN)
+    greeted: dict[int, socket.socket] = {}
     while True:
-        sock, _ = listener.accept()
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.sendall(GREETING)
-        threading.Thread(target=_behave, args=(sock,), daemon=True).start()
+        for fd, _events in epoll.poll():
+            if fd == listener.fileno():
+                sock, _ = listener.accept()
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with contextlib.suppress(OSError):
+                    sock.sendall(GREETING)
+                greeted[sock.fileno()] = sock
+                epoll.register(sock.fileno(), select.EPOLLIN)
+                continue
+            epoll.unregister(fd)
+            sock = greeted.pop(fd)
+            if _has_order(sock):
+                threading.Thread(target=_behave, args=(sock,), daemon=True).start()
+            else:
+                sock.close()
+
+
+def _has_order(sock: socket.socket) -> bool:
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
 
 
 def _behave(sock: socket.socket) -> None:
