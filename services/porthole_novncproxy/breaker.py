@@ -3,7 +3,8 @@
 
 Why: a client of a dead compute host holds a handshake thread for ``[api] rpc_timeout``, and threads are few; a handful
 of such clients, who try again and again, would hold up the consoles of every other host. A host that did not answer
-is asked by one client at a time, and at most every ``pause_s`` seconds, until it does; the others are told at once.
+is asked by one client every ``pause_s`` seconds until it does; the others are told at once. Whoever asked before may
+still wait: what was sent to a host that was not there yet is lost, and must not hide that it is back.
 Called by :mod:`porthole_novncproxy.admission`.
 """
 
@@ -48,8 +49,8 @@ class HostBreaker:
                 return
             if self._clock() < self._silent[host]:
                 raise errors.HostUnavailable(host)
-            # This client tries; until it knows, nobody else does.
-            self._silent[host] = float("inf")
+            # This client tries; for so long nobody else does.
+            self._silent[host] = self._clock() + self._pause_s
 
     def _answered(self, host: str) -> None:
         with self._lock:
