@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A site as an operator has it: two controllers, two computes and a user, each a host of its own (``hosts.py``).
 
+On the user's host there may be haproxy too, in front of the controllers (``balancer.py``).
+
 Every controller runs porthole-api, -consoleauth, -novncproxy and memcached; the first one RabbitMQ too. Every compute
 runs porthole-compute with VNC servers that say who they are (``screens.py``), and, where a test asks for it, a
 second porthole-compute beside a libvirtd of its own with QEMU guests.
@@ -19,6 +21,7 @@ from typing import Self
 
 import yaml
 
+from support.balancer import Balancer
 from support.daemons import Options, Porthole
 from support.hosts import Host, Network
 from support.libvirtd import Libvirtd, guest_xml
@@ -93,6 +96,7 @@ class Site:
         self.instances: list[Instance] = []
         self.controllers: list[Controller] = []
         self.computes: list[Compute] = []
+        self._balancer: Balancer | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -132,6 +136,16 @@ class Site:
             for name in self._daemons_of(node):
                 node.porthole.wait_ready(name)
 
+    def start_balancer(self) -> Balancer:
+        """Start haproxy on the user's host, unless it runs."""
+        if self._balancer is None:
+            addresses = [controller.host.address for controller in self.controllers]
+            self._balancer = Balancer(self._directory / "balancer", self.user.address, addresses)
+            with self.user.entered():
+                self._balancer.process.start()
+            self._stack.callback(self._balancer.process.stop)
+        return self._balancer
+
     def _start_rabbitmq(self, host: Host) -> None:
         with host.entered():
             self._stack.enter_context(self.rabbitmq)
@@ -163,6 +177,8 @@ class Site:
     def _add_porthole(self, host: Host, options: Options, instances_file: Path | None = None) -> Porthole:
         front = f"http://{host.address}"
         own: dict[str, dict[str, object]] = {
+            # As operators run it; what DEBUG says of a console takes a quarter of its time.
+            "DEFAULT": {"debug": False},
             "api": {"bind_host": host.address, "bind_port": API_PORT, "allow_noauth_anywhere": True},
             "vnc": {
                 "server_proxyclient_address": host.address,

@@ -17,16 +17,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from support.balancer import CONSOLE_PATH, NAMES, SERVED_BY
+from support.balancer import PORT as BALANCER_PORT
 from support.console import token_of
 from support.processes import POLL_S
 from support.screens import GREETING, NAME_BYTES, Screens
 from support.site import API_PORT, NOVNC_PORT, Instance, Site
 from support.websocket import BINARY, PING, PONG, RawWebSocket
 
-# A user's patience, above every deadline of Porthole.
-PATIENCE_S = 30.0
+# A user's patience, above every deadline of Porthole and of haproxy.
+PATIENCE_S = 40.0
 PACE_S = 0.8
 # What is no answer: the connection ended, or the user's patience did.
+# The controller of an answer that no controller gave.
+NOBODY = -1
 BROKEN, TIMEOUT, REFUSED, WRONG = "broken", "timeout", "refused", "wrong console"
 ASK, OPEN = "ask", "open"
 _UPGRADE = [("Sec-WebSocket-Protocol", "binary")]
@@ -162,46 +166,68 @@ class Session:
         self._socket.close()
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a user comes to a controller; ``controller`` is None where a balancer chooses, and says so in its answer."""
+
+    address: str
+    controller: int | None = None
+    api_port: int = API_PORT
+    novnc_port: int = NOVNC_PORT
+    console_path: str = "/"
+
+    def read_controller(self, served_by: str | None) -> int:
+        """Return who answered; :data:`NOBODY` where the balancer did in his place."""
+        if self.controller is not None:
+            return self.controller
+        return NAMES.index(served_by) if served_by else NOBODY
+
+
 class User:
     """Somebody at the site's fifth host, who knows both controllers and tries the other when one refuses to connect.
 
-    So does a load balancer (haproxy's ``option redispatch``). Every method must be called inside that host.
+    With ``balanced`` he knows haproxy alone, and the controllers that he is told to take mean nothing. Every method
+    must be called inside that host.
     """
 
-    def __init__(self, site: Site, ledger: Ledger) -> None:
-        self._addresses = [controller.host.address for controller in site.controllers]
+    def __init__(self, site: Site, ledger: Ledger, balanced: bool = False) -> None:
         self._ledger = ledger
+        self._ways = [Way(controller.host.address, index) for index, controller in enumerate(site.controllers)]
+        if balanced:
+            address = site.start_balancer().address
+            self._ways = [Way(address, None, BALANCER_PORT, BALANCER_PORT, CONSOLE_PATH)]
 
     def ask(self, instance: Instance, controller: int) -> tuple[Outcome, str]:
         """Ask an api for a console; return status and URL."""
         body = json.dumps({"os-getVNCConsole": {"type": "novnc"}})
         headers = {"Content-Type": "application/json"}
 
-        def send(index: int) -> tuple[Outcome, Any]:
-            connection = http.client.HTTPConnection(self._addresses[index], API_PORT, timeout=PATIENCE_S)
+        def send(way: Way) -> tuple[Outcome, Any, int]:
+            connection = http.client.HTTPConnection(way.address, way.api_port, timeout=PATIENCE_S)
             with contextlib.closing(connection):
                 connection.request("POST", f"/v2.1/servers/{instance.uuid}/action", body, headers)
                 response = connection.getresponse()
-                answer = json.loads(response.read())
-            return response.status, answer["console"]["url"] if response.status == 200 else ""
+                text = response.read()
+            url = json.loads(text)["console"]["url"] if response.status == 200 else ""
+            return response.status, url, way.read_controller(response.getheader(SERVED_BY))
 
         return self._record(ASK, instance, controller, send)
 
     def open(self, instance: Instance, token: str, controller: int) -> tuple[Outcome, Session | None]:
         """Open the console on a proxy and see that it is the right one; return status and session."""
 
-        def send(index: int) -> tuple[Outcome, Any]:
-            socket = RawWebSocket(
-                NOVNC_PORT, f"/?token={token}", _UPGRADE, host=self._addresses[index], timeout_s=PATIENCE_S
-            )
-            session = Session(instance, index, socket)
+        def send(way: Way) -> tuple[Outcome, Any, int]:
+            path = f"{way.console_path}?token={token}"
+            socket = RawWebSocket(way.novnc_port, path, _UPGRADE, host=way.address, timeout_s=PATIENCE_S)
+            controller = way.read_controller(socket.reply.headers.get(SERVED_BY))
+            session = Session(instance, controller, socket)
             with contextlib.ExitStack() as stack:
                 stack.callback(session.close)
                 if socket.reply.status != 101:
-                    return socket.reply.status, None
+                    return socket.reply.status, None, controller
                 session.greet()
                 stack.pop_all()
-            return 101, session
+            return 101, session, controller
 
         return self._record(OPEN, instance, controller, send)
 
@@ -217,15 +243,15 @@ class User:
         return session
 
     def _record(
-        self, kind: str, instance: Instance, controller: int, send: Callable[[int], tuple[Outcome, Any]]
+        self, kind: str, instance: Instance, controller: int, send: Callable[[Way], tuple[Outcome, Any, int]]
     ) -> tuple[Outcome, Any]:
         begun = time.monotonic()
         outcome: Outcome = REFUSED
         result = None
-        for index in (controller, 1 - controller):
-            controller = index
+        for way in self._ways[controller:] + self._ways[:controller]:
+            controller = NOBODY if way.controller is None else way.controller
             try:
-                outcome, result = send(index)
+                outcome, result, controller = send(way)
             except ConnectionRefusedError:
                 continue
             except TimeoutError:
@@ -242,11 +268,11 @@ class User:
 
 
 class Crowd:
-    """Users who open consoles of ``instances`` all the time, at random controllers, until :meth:`stop`."""
+    """Users who open consoles of ``instances`` all the time, through haproxy, until :meth:`stop`."""
 
     def __init__(self, site: Site, ledger: Ledger, instances: Sequence[Instance], size: int = 6) -> None:
         self._site, self._instances = site, instances
-        self._user = User(site, ledger)
+        self._user = User(site, ledger, balanced=True)
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run, name=f"user-{number}") for number in range(size)]
         for thread in self._threads:
@@ -255,7 +281,7 @@ class Crowd:
     def _run(self) -> None:
         with self._site.user.entered():
             while not self._over.wait(PACE_S):
-                session = self._user.visit(random.choice(self._instances), random.randrange(2), random.randrange(2))
+                session = self._user.visit(random.choice(self._instances), 0, 0)
                 if session:
                     session.close()
 
