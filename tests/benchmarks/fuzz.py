@@ -50,6 +50,9 @@ def run() -> list[Row]:
         ended = sum(not process.running for process in daemons.values())
         tracebacks = porthole.logs().count("Traceback")
     sys.stdout.write(f"\nanswers: {dict(sorted(answers.items()))}\nfaults: {faults[:20]}\n")
+    for name in pids:
+        tenths = " ".join(f"{size[name]:.0f}" for size in sizes)
+        sys.stdout.write(f"KiB of {name} after each tenth: {tenths}\n")
     rows = [
         Row("hostile inputs", answers.total(), ""),
         Row("inputs in a second", answers.total() / seconds, ""),
