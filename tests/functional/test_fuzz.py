@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from support.console import get_console, token_of, wait_for_instances
-from support.daemons import Porthole
+from support.daemons import Options, Porthole
 from support.fuzz import API, NOVNC, XVPVNC, Targets, batches, fuzz
 from support.vnc_servers import EchoVnc
 
@@ -30,7 +30,7 @@ def test_hostile_bytes(make_porthole: Callable[..., Porthole], tmp_path: Path, r
         path = tmp_path / "instances.yaml"
         entry = {"uuid": instance, "name": "echo", "host": "127.0.0.1", "port": vnc.port}
         path.write_text(yaml.safe_dump({"instances": [entry]}), encoding="utf-8")
-        options = {"novncproxy": {"max_sessions_per_token": 50}}
+        options: Options = {"DEFAULT": {"debug": False}, "novncproxy": {"max_sessions_per_token": 50}}
         porthole = make_porthole(instances_file=path, options=options)
         wait_for_instances(porthole, instance)
         ports = {NOVNC: porthole.novnc_port, XVPVNC: porthole.xvp_port, API: porthole.api_port}

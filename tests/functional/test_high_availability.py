@@ -16,7 +16,7 @@ import yaml
 
 from support.console import connect_xvp, token_of
 from support.console_load import ConsoleLoad, NamedVnc, OpenConsole, User
-from support.daemons import Porthole
+from support.daemons import Options, Porthole
 from support.memcached import Memcached
 from support.ports import free_port
 from support.processes import wait_until
@@ -38,7 +38,8 @@ class Cloud:
         self._ports = {"api": [free_port(), free_port()], "novncproxy": [free_port(), free_port()]}
         self._xvp_ports = [free_port(), free_port()]
         self.haproxy = Haproxy(directory / "haproxy")
-        options = {
+        options: Options = {
+            "DEFAULT": {"debug": False},
             "api": {
                 "auth_strategy": "http_basic",
                 "http_basic_auth_user_file": _write_users(directory),
