@@ -106,8 +106,7 @@ class _Application:
         environ[REQUEST_ID] = oslo_context.generate_request_id()
         environ[request_keys.PUBLIC_ENDPOINT] = self._conf.api.public_endpoint
         is_health = environ.get("PATH_INFO") == HEALTHCHECK
-        # None from the first: its path is an option.
-        response = (self._health.process_request(request) if is_health else None) or self._frame(request)
+        response = self._health.process_request(request) if is_health else self._frame(request)
         response.headers[request_id.HTTP_RESP_HEADER_REQUEST_ID] = environ[REQUEST_ID]
         answer: Iterable[bytes] = response(environ, start_response)
         return answer
