@@ -32,6 +32,8 @@ PACE_S = 0.8
 # The controller of an answer that no controller gave.
 NOBODY = -1
 BROKEN, TIMEOUT, REFUSED, WRONG = "broken", "timeout", "refused", "wrong console"
+# A console that was open, and ended before its screen could say who it is.
+ENDED = "ended"
 ASK, OPEN = "ask", "open"
 _UPGRADE = [("Sec-WebSocket-Protocol", "binary")]
 Outcome = int | str
@@ -225,7 +227,10 @@ class User:
                 stack.callback(session.close)
                 if socket.reply.status != 101:
                     return socket.reply.status, None, controller
-                session.greet()
+                try:
+                    session.greet()
+                except ConnectionError:
+                    return ENDED, None, controller
                 stack.pop_all()
             return 101, session, controller
 
