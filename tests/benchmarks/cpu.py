@@ -33,6 +33,14 @@ def rss_kib(pid: int) -> int:
     return _read_rollup(pid, "Rss")
 
 
+def allocated_kib(pid: int) -> int:
+    """Return what the process has allocated: its anonymous memory, swapped out or not.
+
+    The kernel may drop pages of libraries at any time and read them again, and the proportional set size with them.
+    """
+    return _read_rollup(pid, "Anonymous") + _read_rollup(pid, "Swap")
+
+
 def _read_rollup(pid: int, field: str) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
         if line.startswith(f"{field}:"):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.cpu import pss_kib
+from benchmarks.cpu import allocated_kib
 from benchmarks.table import Row
 from support.console import get_console, token_of, wait_for_instances
 from support.daemons import Porthole
@@ -45,7 +45,7 @@ def run() -> list[Row]:
             outcome = fuzz(Targets(ports, instance, tokens), seeds)
             answers += outcome.answers
             faults += outcome.faults
-            sizes.append({name: pss_kib(pid) for name, pid in pids.items()})
+            sizes.append({name: allocated_kib(pid) for name, pid in pids.items()})
         seconds = time.monotonic() - begun
         ended = sum(not process.running for process in daemons.values())
         tracebacks = porthole.logs().count("Traceback")
@@ -61,8 +61,10 @@ def run() -> list[Row]:
         Row("tracebacks in the logs", tracebacks, "", bar="none"),
     ]
     return rows + [
-        Row(f"memory of {name}", sizes[-1][name], "KiB", f"after {INPUTS // BATCHES}", sizes[0][name], "flat")
+        Row(f"memory of {name}", sizes[-1][name], "KiB", f"after {INPUTS * tenths // BATCHES}", size[name], "flat")
         for name in pids
+        for tenths, size in enumerate(sizes, 1)
+        if tenths in {1, BATCHES // 2}
     ]
 
 
