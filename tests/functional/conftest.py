@@ -22,6 +22,7 @@ from support.proxy import make_web_root
 from support.rabbitmq import RabbitMQ
 from support.site import Site
 from support.visitors import Ledger, User
+from support.vnc_servers import EchoVnc
 
 # The files that take minutes begin first, so that no one of them is left over at the end of the run.
 _LONG = (
@@ -140,6 +141,12 @@ def stack() -> Iterator[ExitStack]:
     """Whatever a test enters here ends with it, the last first."""
     with ExitStack() as opened:
         yield opened
+
+
+@pytest.fixture
+def echo(stack: ExitStack) -> EchoVnc:
+    """A VNC server that returns what it gets."""
+    return stack.enter_context(EchoVnc())
 
 
 @pytest.fixture(scope="module")

@@ -20,16 +20,14 @@ from support.vnc_servers import (
     GREETING,
     BlackHole,
     ClosingServer,
-    ConnectReplyServer,
     EchoVnc,
     ResettingServer,
     SilentServer,
     TrapServer,
 )
-from support.websocket import RawWebSocket, build_upgrade, connect, exchange, read_reply, read_to_end
+from support.websocket import RawWebSocket, assert_refused, build_upgrade, connect, exchange, read_reply, read_to_end
 
 FOREIGN = ("Origin", "http://evil.example")
-OK = b"HTTP/1.1 200 OK\r\n\r\n"
 # Audit hooks stay for the life of the process, so this one listens only while a test wants it to.
 _resolved: list[str] | None = None
 _RESOLVER_S = 2.0
@@ -71,18 +69,6 @@ def get_reason(port, path, headers=()):
     assert body["code"] == reply.status
     assert body["reason"]
     return reply.status
-
-
-def assert_refused(port, path, status, headers=(), behind=b"", host="localhost"):
-    """What clients need of a refusal: the status, no body, a length that says so, and an end that is no reset."""
-    with connect(port) as sock:
-        sock.sendall(build_upgrade(path, headers, host) + behind)
-        reply = read_reply(sock)
-        rest = reply.rest + read_to_end(sock)
-    assert reply.status == status
-    assert rest == b""
-    assert reply.headers["content-length"] == "0"
-    assert "upgrade" not in reply.headers
 
 
 def assert_same_answer(port, path, status, headers=()):
@@ -377,105 +363,6 @@ def test_the_reason_of_a_console_that_can_be_opened_spends_nothing(make, stack):
 def test_what_a_client_sends_behind_a_refused_upgrade_is_no_reset(make, trap):
     proxy = make()
     assert_refused(proxy.novnc_port, "/?token=x", 401, behind=b"\x82\x85abcdhello" * 5000)
-
-
-# internal_access_path
-
-
-def cut_at(stream, position):
-    return [part for part in (stream[:position], stream[position:]) if part]
-
-
-def test_the_reply_to_connect_and_the_greeting_may_share_a_segment(make, stack):
-    """The first RFB bytes are not lost (C1)."""
-    server = stack.enter_context(ConnectReplyServer([OK + GREETING]))
-    proxy = make()
-    token = proxy.issue(server, internal_access_path="/console/4711?a=b")
-    with RawWebSocket(proxy.novnc_port, f"/?token={token}") as client:
-        assert client.read_data(len(GREETING)) == GREETING
-        client.send(b"and on")
-        assert client.read_data(6) == b"and on"
-    assert server.requests == [f"CONNECT /console/4711?a=b HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()]
-
-
-@pytest.mark.parametrize("reply", [OK, b"HTTP/1.0 200 Connection established\r\nServer: x\r\n\r\n"])
-def test_the_reply_to_connect_may_be_cut_at_every_byte(make, stack, reply):
-    """In two segments (C1)."""
-    proxy = make(dial_timeout_s=5)
-    stream = reply + GREETING
-    for position in range(1, len(stream)):
-        with ConnectReplyServer(cut_at(stream, position)) as server:
-            token = proxy.issue(server, internal_access_path="/x")
-            with RawWebSocket(proxy.novnc_port, f"/?token={token}") as client:
-                assert client.read_data(len(GREETING)) == GREETING
-
-
-def test_the_reply_to_connect_may_come_byte_by_byte(make, stack):
-    stream = OK + GREETING
-    server = stack.enter_context(ConnectReplyServer([stream[index : index + 1] for index in range(len(stream))]))
-    proxy = make(dial_timeout_s=5)
-    with RawWebSocket(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}") as client:
-        assert client.read_data(len(GREETING)) == GREETING
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        b"HTTP/1.1 500 try 200\r\n\r\n",
-        b"HTTP/1.1 404 Not Found\r\nX: HTTP/1.1 200 OK\r\n\r\n",
-        b"HTTP/1.1 2000 OK\r\n\r\n",
-        b"HTTP/1.1 20 OK\r\n\r\n",
-        b"HTTP/1.1 200OK\r\n\r\n",
-        b"HTTP/2 200 OK\r\n\r\n",
-        b"HTTP/1.1 201 Created\r\n\r\n",
-        b"200 OK\r\n\r\n",
-        b"\r\n\r\n",
-        b"X: y\r\nHTTP/1.1 200 OK\r\n\r\n",
-        GREETING + b"\r\n\r\n",
-        OK[:-2] + b"X: " + b"y" * 5120 + b"\r\n\r\n",
-    ],
-)
-def test_a_reply_to_connect_that_is_not_200_is_502(make, stack, reply):
-    """Its status line is parsed, and it is no longer than 4 KiB (C2)."""
-    server = stack.enter_context(ConnectReplyServer([reply + GREETING]))
-    proxy = make()
-    assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}", 502)
-    wait_until(lambda: server.open_connections == 0, 5, "the proxy hangs up")
-
-
-@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\n", OK])
-def test_a_target_that_ends_within_its_reply_is_502(make, stack, reply):
-    """The end is an error, and no loop (C2)."""
-    server = stack.enter_context(ConnectReplyServer([reply] if reply else [], ends=True))
-    proxy = make()
-    assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}", 502)
-
-
-@pytest.mark.parametrize("segments", [[], [b"HTTP/1.1 200 OK\r\n"], [OK]])
-def test_a_target_that_falls_silent_is_504(make, stack, segments):
-    """Wherever in its reply (C2)."""
-    server = stack.enter_context(ConnectReplyServer(segments))
-    proxy = make(dial_timeout_s=0.3)
-    began = time.monotonic()
-    assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}", 504)
-    assert time.monotonic() - began < 3
-
-
-def test_a_target_that_sends_a_byte_a_second_is_504_within_the_deadline(make, stack):
-    """One deadline for all of it (C2)."""
-    server = stack.enter_context(ConnectReplyServer([bytes([byte]) for byte in OK + GREETING], pause_s=1))
-    proxy = make(dial_timeout_s=1.3)
-    began = time.monotonic()
-    assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}", 504)
-    assert time.monotonic() - began < 2.5
-
-
-@pytest.mark.parametrize("path", ["/x HTTP/1.1\r\nX: y", "/a b", "/\r\n\r\n", "/\u00e9"])
-def test_a_path_that_would_break_the_request_is_never_sent(make, stack, path):
-    server = stack.enter_context(ConnectReplyServer([OK + GREETING]))
-    proxy = make()
-    assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path=path)}", 502)
-    assert server.requests == []
 
 
 # S6, C5

@@ -53,11 +53,6 @@ def make(web_root, stack, server_context):
     return lambda **options: stack.enter_context(InProcessProxy(web_root, **{"context": server_context, **options}))
 
 
-@pytest.fixture
-def echo(stack):
-    return stack.enter_context(EchoVnc())
-
-
 class RawViewer:
     """A native viewer with the methods of :class:`RawWebSocket` that are used here."""
 

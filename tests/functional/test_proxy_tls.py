@@ -34,11 +34,6 @@ STAYS = "ERROR porthole_novncproxy.daemon"
 
 
 @pytest.fixture
-def echo(stack: ExitStack) -> EchoVnc:
-    return stack.enter_context(EchoVnc())
-
-
-@pytest.fixture
 def root(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -31,6 +31,8 @@ from porthole_novncproxy.relay import Relay
 from porthole_novncproxy.server import NOVNC, XVPVNC, ProxyServer
 from porthole_novncproxy.session import Marks
 from porthole_novncproxy.vencrypt import Security
+from support.vnc_servers import GREETING
+from support.websocket import RawWebSocket
 
 
 class Address(Protocol):
@@ -178,6 +180,22 @@ class InProcessProxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def open_console(proxy: InProcessProxy, server: Address, **options: Any) -> RawWebSocket:
+    """Return a raw WebSocket on ``server``, behind the greeting; ``options`` are its own."""
+    with ExitStack() as opened:
+        client = opened.enter_context(RawWebSocket(proxy.novnc_port, f"/?token={proxy.issue(server)}", **options))
+        assert client.reply.status == 101
+        assert client.read_data(len(GREETING)) == GREETING
+        opened.pop_all()
+    return client
+
+
+def assert_echoes(client: RawWebSocket, payload: bytes = b"ping?") -> None:
+    """See that ``client``, whose VNC server returns what it gets, gets ``payload`` back."""
+    client.send(payload)
+    assert client.read_data(len(payload)) == payload
 
 
 def make_web_root(directory: Path) -> Path:

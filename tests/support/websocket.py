@@ -90,6 +90,25 @@ def build_upgrade(path: str, headers: Sequence[tuple[str, str]] = (), host: str 
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
+def assert_refused(
+    port: int,
+    path: str,
+    status: int,
+    headers: Sequence[tuple[str, str]] = (),
+    behind: bytes = b"",
+    host: str | None = "localhost",
+) -> None:
+    """See what clients need of a refused upgrade: the status, no body, a length that says so, and an end, no reset."""
+    with connect(port) as sock:
+        sock.sendall(build_upgrade(path, headers, host) + behind)
+        reply = read_reply(sock)
+        rest = reply.rest + read_to_end(sock)
+    assert reply.status == status
+    assert rest == b""
+    assert reply.headers["content-length"] == "0"
+    assert "upgrade" not in reply.headers
+
+
 def build_frame(opcode: int, payload: bytes = b"", first: int = 0x80, mask: bytes | None = None) -> bytes:
     """Return one masked frame; ``first`` holds FIN and the reserved bits."""
     mask = os.urandom(4) if mask is None else mask
