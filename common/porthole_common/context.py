@@ -11,12 +11,8 @@ from typing import Any
 
 from oslo_context import context as oslo_context
 
-# What oslo.context's from_dict reads, by its names: to_dict has half of it twice, for readers of old.
-_CARRIED = (
-    *("user", "user_domain", "project_id", "project_domain", "domain", "system_scope"),
-    *("roles", "is_admin", "is_admin_project", "read_only", "show_deleted"),
-    *("request_id", "global_request_id", "resource_uuid"),
-)
+# What oslo.context's to_dict says a second time, and its from_dict does not read.
+_REPEATED = frozenset({"project", "user_identity"})
 
 
 class RequestContext(oslo_context.RequestContext):
@@ -33,8 +29,7 @@ class RequestContext(oslo_context.RequestContext):
 
         oslo.messaging packs, and unpacks, every key by itself.
         """
-        values = self.to_dict()
-        return {key: values[key] for key in _CARRIED if values[key] is not None}
+        return {key: value for key, value in self.to_dict().items() if value is not None and key not in _REPEATED}
 
 
 def build_daemon_context() -> RequestContext:
