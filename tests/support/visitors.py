@@ -28,9 +28,9 @@ from support.websocket import BINARY, PING, PONG, RawWebSocket
 # A user's patience, above every deadline of Porthole and of haproxy.
 PATIENCE_S = 40.0
 PACE_S = 0.8
-# What is no answer: the connection ended, or the user's patience did.
 # The controller of an answer that no controller gave.
 NOBODY = -1
+# What is no answer: the connection ended, or the user's patience did.
 BROKEN, TIMEOUT, REFUSED, WRONG = "broken", "timeout", "refused", "wrong console"
 # A console that was open, and ended before its screen could say who it is.
 ENDED = "ended"
