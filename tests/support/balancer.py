@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from support.processes import Process
-from support.reverse_proxy import SAMPLES, check, find
+from support.reverse_proxy import HAPROXY_REPLACEMENTS, HAPROXY_SOCKET, check, fill_sample, find
 
 PORT, XVP_PORT = 80, 6081
 # Where the sample has the proxies' pages.
@@ -26,24 +26,18 @@ class Balancer:
         """Write the configuration into ``directory``."""
         directory.mkdir()
         path = directory / "haproxy.cfg"
-        text = (SAMPLES / "haproxy.cfg").read_text(encoding="utf-8")
         replacements = {
-            "    user haproxy\n    group haproxy\n": "",
-            "/run/haproxy/admin.sock": str(directory / "admin.sock"),
+            **HAPROXY_REPLACEMENTS,
+            HAPROXY_SOCKET: str(directory / "admin.sock"),
             "bind :443 ssl crt /etc/haproxy/porthole.pem alpn http/1.1": f"bind {address}:{PORT}",
             "bind :6081": f"bind {address}:{XVP_PORT}",
             "X-Forwarded-Proto https": "X-Forwarded-Proto http",
             "192.0.2.11": controllers[0],
             "192.0.2.12": controllers[1],
-            # Descriptors that a test's shell may not have.
-            "maxconn 20000": "maxconn 1000",
             "\nbackend api\n": f"\nbackend api\n{_NAME_IT}",
             "\nbackend novncproxy\n": f"\nbackend novncproxy\n{_NAME_IT}",
         }
-        for old, new in replacements.items():
-            assert old in text, f"the sample has no {old!r}"
-            text = text.replace(old, new)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(fill_sample("haproxy.cfg", replacements), encoding="utf-8")
         check([find("haproxy"), "-c", "-f", str(path)])
         self.address = address
         self.process = Process([find("haproxy"), "-f", str(path)], directory / "haproxy.log", name="haproxy")

@@ -24,6 +24,23 @@ SAMPLES = Path(__file__).parents[2] / "deploy" / "proxy"
 START_TIMEOUT_S = 30
 
 
+# What every haproxy of a test has otherwise than the sample: descriptors that a test's shell may not have, no user.
+HAPROXY_REPLACEMENTS = {"maxconn 20000": "maxconn 1000", "    user haproxy\n    group haproxy\n": ""}
+HAPROXY_SOCKET = "/run/haproxy/admin.sock"
+
+
+def fill_sample(name: str, replacements: Mapping[str, str]) -> str:
+    """Return the text of a sample with everything replaced.
+
+    :raises AssertionError: when it lacks one of the texts.
+    """
+    text = (SAMPLES / name).read_text(encoding="utf-8")
+    for old, new in replacements.items():
+        assert old in text, f"{name} has no {old!r}"
+        text = text.replace(old, new)
+    return text
+
+
 class ReverseProxy:
     """What both have in common: ports, a certificate for localhost, and the sample with its replacements."""
 
@@ -47,11 +64,7 @@ class ReverseProxy:
 
         :raises AssertionError: when the sample lacks one of the texts.
         """
-        text = (SAMPLES / self.sample).read_text(encoding="utf-8")
-        for old, new in {**own, **self._replacements}.items():
-            assert old in text, f"{self.sample} has no {old!r}"
-            text = text.replace(old, new)
-        return text
+        return fill_sample(self.sample, {**own, **self._replacements})
 
     def wait_ready(self, process: Process) -> None:
         """Return once the port is open."""
@@ -77,10 +90,8 @@ class Haproxy(ReverseProxy):
         text = self.build_conf(
             {
                 "/etc/haproxy/porthole.pem": str(self.directory / "porthole.pem"),
-                "/run/haproxy/admin.sock": str(socket_path),
-                # Descriptors that a test's shell may not have.
-                "maxconn 20000": "maxconn 1000",
-                "    user haproxy\n    group haproxy\n": "",
+                **HAPROXY_REPLACEMENTS,
+                HAPROXY_SOCKET: str(socket_path),
                 "bind :443": f"bind 127.0.0.1:{self.port}",
                 "bind :6081": f"bind 127.0.0.1:{self.xvp_port}",
             }
