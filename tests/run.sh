@@ -13,9 +13,9 @@
 # stage passed. A server that is missing is a failure, never a skipped test.
 
 set -u
-stages=(lint ansible types docs imports samples unit functional browser)
-# These have environments of their own, and run side by side.
-apart=lint,ansible,types,docs
+# Those that share no environment run side by side.
+apart=(lint ansible types docs)
+stages=("${apart[@]}" imports samples unit functional browser)
 # Whoever starts this may have closed its standard input, and whatever opened a file next would be given that number.
 exec </dev/null
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit 1
@@ -83,10 +83,11 @@ export PATH
 rm -rf build
 count=${#chosen[@]}
 # Arguments are for one tool: with them each stage runs by itself.
-if [ "$count" -eq "${#stages[@]}" ] && [ $# -eq 0 ]; then
+if [ "${chosen[*]}" = "${stages[*]}" ] && [ $# -eq 0 ]; then
+    names=$(IFS=, && printf '%s' "${apart[*]}")
     # And what the functional tests need of OpenStack is installed meanwhile.
-    stage "$apart" tox run-parallel --parallel-no-spinner --parallel all -e "$apart,openstack"
-    chosen=("${chosen[@]:4}")
+    stage "$names" tox run-parallel --parallel-no-spinner --parallel all -e "$names,openstack"
+    chosen=("${chosen[@]:${#apart[@]}}")
 fi
 for name in "${chosen[@]}"; do
     stage "$name" tox run -e "$name" "$@"
