@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -167,12 +167,6 @@ def _process(argv: list[str], port: int) -> Iterator[int]:
 def _listens(port: int) -> bool:
     rows = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
     return any(row.split()[1].endswith(f":{port:04X}") and row.split()[3] == "0A" for row in rows)
-
-
-def in_process(work: Callable[..., object], *arguments: object) -> object:
-    """Run ``work`` in a process of its own and return what it returns."""
-    with _SPAWN.Pool(1) as pool:
-        return pool.apply(work, arguments)
 
 
 def sleep_until_quiet() -> None:

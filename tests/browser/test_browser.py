@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from support.browser import Browser, Pixels, Tab, equal_share, read_pixels
+from support.browser import SAME, Browser, Pixels, Tab, equal_share, read_pixels
 from support.console import get_console, token_of, wait_for_instances
 from support.daemons import Options, Porthole
 from support.libvirtd import Libvirtd, guest_xml
@@ -32,7 +32,6 @@ ECHO_TIMEOUT_S = 3
 TIMEOUT_S = 60
 # A blinking cursor is the only thing that moves on a screen at rest; a word is more than that.
 CURSOR_PIXELS = 100
-SAME = 0.995
 # A keyboard's queue is short, and a guest that is emulated on a busy machine reads it slowly.
 HOLD_MS = 60
 GUEST = "vm1"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from support.browser import Browser, Tab, equal_share
+from support.browser import SAME, Browser, Tab, equal_share
 from support.console import get_console, wait_for_instances
 from support.daemons import Porthole
 from support.memcached import Memcached
@@ -18,9 +18,6 @@ from support.ports import free_port
 from support.rabbitmq import RabbitMQ
 from support.x11_screen import Screen
 from support.xvnc import Xvnc
-
-# What is the same but for a cursor.
-SAME = 0.995
 
 
 @pytest.fixture

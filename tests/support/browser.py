@@ -189,6 +189,10 @@ def read_pixels(image: bytes) -> Pixels:
         return np.asarray(opened.convert("RGB"))
 
 
+# The share from which on two pictures are one, whatever a cursor does.
+SAME = 0.995
+
+
 def equal_share(one: Pixels, other: Pixels, tolerance: int = 8) -> float:
     """Return which share of the pixels (0 to 1) are the same within ``tolerance`` per colour; 0 for unequal sizes."""
     if one.shape != other.shape:
