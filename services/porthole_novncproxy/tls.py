@@ -12,6 +12,9 @@ from oslo_config import cfg
 
 from porthole_common import errors
 
+# Python's own default (Modules/_ssl.c), said once more: Debian builds its Python with OpenSSL's instead, which takes
+# SHA-1 and key exchange without forward secrecy.
+_CIPHERS = "@SECLEVEL=2:ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AES:!aNULL:!eNULL:!aDSS:!SHA1:!AESCCM"
 _VERSIONS = {"tlsv1_2": ssl.TLSVersion.TLSv1_2, "tlsv1_3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -28,11 +31,10 @@ def build_context(conf: cfg.ConfigOpts) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[conf.console.ssl_minimum_version]
-    if conf.console.ssl_ciphers:
-        try:
-            context.set_ciphers(conf.console.ssl_ciphers)
-        except ssl.SSLError as exc:
-            raise errors.ConfigInvalid("[console] ssl_ciphers", "OpenSSL knows none of them") from exc
+    try:
+        context.set_ciphers(conf.console.ssl_ciphers or _CIPHERS)
+    except ssl.SSLError as exc:
+        raise errors.ConfigInvalid("[console] ssl_ciphers", "OpenSSL knows none of them") from exc
     load_certificate(context, ("[DEFAULT] cert", conf.cert), ("[DEFAULT] key", conf.key))
     return context
 
