@@ -8,6 +8,7 @@ environment of tests/openstack-requirements.txt, and ``PORTHOLE_OPENSTACK_PYTHON
 import json
 import os
 import subprocess
+import tempfile
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -99,14 +100,16 @@ def run_client(module: str, commands: Sequence[Sequence[str]], variables: Mappin
 
 def run_script(script: str, variables: Mapping[str, str], *arguments: str) -> str:
     """Run a Python script in the environment of the clients; return what it printed."""
-    done = subprocess.run(
-        [find_python(), "-c", script, *arguments],
-        env=build_environment(variables),
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_TIMEOUT_S,
-        check=False,
-    )
+    # novaclient remembers servers in files, in the user's home unless told otherwise.
+    with tempfile.TemporaryDirectory() as cache:
+        done = subprocess.run(
+            [find_python(), "-c", script, *arguments],
+            env=build_environment({"NOVACLIENT_UUID_CACHE_DIR": cache, **variables}),
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
