@@ -40,7 +40,7 @@ _LISTEN_BACKLOG = 1024
 # How often a host that did not answer is tried: it works again so long after it is back, at the latest.
 _SILENT_HOST_PAUSE_S = 2.0
 # How long the end of a VNC server waits for its reason: the way of a revocation from libvirt to here, on a busy site.
-_FAREWELL_S = 2.0
+_FAREWELL_S = 5.0
 # What ending handshakes, sessions and the RPC may take beyond the drain.
 END_S = 30.0
 

@@ -35,6 +35,8 @@ NAME = "guest"
 # What a user sees is within a second where nothing else runs; a busy machine has its time, but not until the next
 # inventory that is published anyway (30 s).
 MOVED_WITHIN_S = 10
+# Between two questions of somebody who asks all the time: the guest has to move meanwhile.
+PAUSE_S = 0.05
 
 
 class Trap(EchoVnc):
@@ -55,7 +57,7 @@ class Asking:
         self._thread = threading.Thread(target=self._run, name="asking")
 
     def _run(self) -> None:
-        while not self._over.is_set():
+        while not self._over.wait(PAUSE_S):
             self.answers.add(ask_console(self._porthole, self._uuid)[0])
 
     def __enter__(self) -> "Asking":

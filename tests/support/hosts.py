@@ -67,6 +67,10 @@ class Host:
         """Return the far ends of the TCP connections that are established here."""
         return {far for _near, far, state in self._tcp() if state == _ESTABLISHED}
 
+    def ports_to(self, address: str, port: int) -> set[int]:
+        """Return the near ports of the TCP connections to ``port`` of ``address`` that are established here."""
+        return {near[1] for near, far, state in self._tcp() if state == _ESTABLISHED and far == (address, port)}
+
     def listeners(self) -> set[tuple[str, int]]:
         """Return the addresses that are listened on here."""
         return {near for near, _far, state in self._tcp() if state == _LISTEN}

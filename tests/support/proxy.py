@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -220,8 +220,12 @@ def count_descriptors() -> int:
 
 def count_children() -> int:
     """How many child processes this process has, those included that have ended and wait to be reaped."""
-    tasks = Path("/proc/self/task").iterdir()
-    return sum(len((task / "children").read_text(encoding="ascii").split()) for task in tasks)
+    count = 0
+    for task in Path("/proc/self/task").iterdir():
+        # A thread may end in between.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            count += len((task / "children").read_text(encoding="ascii").split())
+    return count
 
 
 def resident_bytes() -> int:

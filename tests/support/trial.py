@@ -26,6 +26,8 @@ DIAL_TIMEOUT_S = 5
 DEADLINES_S = {ASK: RPC_TIMEOUT_S + 3.0, OPEN: RPC_TIMEOUT_S + DIAL_TIMEOUT_S + 3.0}
 # haproxy, where a controller says nothing: an api is taken for gone soon, for a proxy it waits its "timeout server".
 BALANCER_DEADLINES_S = {ASK: RPC_TIMEOUT_S + 3.0, OPEN: 30 + 3.0}
+# Whose answer each of the parts that haproxy stands before gives.
+STAGES = {"api": ASK, "novncproxy": OPEN}
 RECOVERY_S = 15.0
 FROZEN_S = 30.0
 # What an operator's page says a user may be told.
@@ -49,10 +51,13 @@ class Trial:
         *,
         runs_through: Callable[[Session], bool] = nobody,
         is_excused: Callable[[Request], bool] = nobody,
+        stood_still: Callable[[Request], bool] = nobody,
         only_in_flight: bool = False,
         may_end: bool = True,
     ) -> None:
         """``runs_through`` says which consoles may end, ``is_excused`` which requests may have another answer.
+
+        ``stood_still``: for which requests who answered stood still, and had until haproxy gives up to go on.
 
         Without ``may_end`` those consoles may be silent, as long as it is broken, but must not end.
 
@@ -61,6 +66,7 @@ class Trial:
         self._may_end = may_end
         self._site, self._name, self._report = site, name, report
         self._runs_through, self._is_excused, self._only_in_flight = runs_through, is_excused, only_in_flight
+        self._stood_still = stood_still
         self.ledger = Ledger()
         # Its own instance, since its port changes all the time.
         self._revoked = next(i for i in site.instances if i.compute == 1 and not i.guest)
@@ -159,12 +165,16 @@ class Trial:
         assert not [s.instance for s in lost if not (self._may_end and self._runs_through(s))]
         undefined = [r for r in ledger.requests if not _is_defined(r) and not self._is_excused(r)]
         assert not undefined
-        late = [r for r in ledger.requests if _is_late(r) and not self._is_excused(r)]
+        late = [r for r in ledger.requests if self._is_late(r) and not self._is_excused(r)]
         assert not late
         if self._only_in_flight:
             later = [r for r in ledger.requests if r.failed and r.begun > self._broke_at and not self._is_excused(r)]
             assert not later
             assert ledger.p99_s() < RPC_TIMEOUT_S
+
+    def _is_late(self, request: Request) -> bool:
+        is_patient = request.controller == NOBODY or self._stood_still(request)
+        return request.seconds > (BALANCER_DEADLINES_S if is_patient else DEADLINES_S)[request.kind]
 
     def _print(self, lost: list[Session]) -> None:
         ledger = self.ledger
@@ -189,6 +199,7 @@ def freeze(site: Site, kind: str, report: Callable[[str], object]) -> None:
         runs_through=lambda session: kind == "novncproxy" and session.controller == 0,
         # They are silent, and go on with the proxy.
         may_end=False,
+        stood_still=lambda request: request.controller == 0 and STAGES.get(kind) == request.kind,
     )
     with (
         trial,
@@ -199,11 +210,6 @@ def freeze(site: Site, kind: str, report: Callable[[str], object]) -> None:
 
 def _is_defined(request: Request) -> bool:
     return request.outcome in (BALANCER_DEFINED if request.controller == NOBODY else DEFINED[request.kind])
-
-
-def _is_late(request: Request) -> bool:
-    deadlines_s = BALANCER_DEADLINES_S if request.controller == NOBODY else DEADLINES_S
-    return request.seconds > deadlines_s[request.kind]
 
 
 def _is_alive(session: Session) -> bool:
