@@ -43,8 +43,9 @@ from oslo_utils import strutils
 from porthole_common import errors
 from porthole_common.conf import upgrade_levels
 from porthole_common.context import RequestContext, serving
-from porthole_common.deadline import DeadlinePassed, Workers
+from porthole_common.deadline import DeadlinePassed
 from porthole_common.log import get_logger
+from porthole_common.workers import EAGER, Workers, get_current_job
 
 __all__ = ["Broker", "Rpc", "RpcClient", "RpcServer", "Target", "expected_exceptions", "list_brokers"]
 
@@ -123,7 +124,7 @@ class RpcClient:
         """
         client = self._client.prepare(server=server) if server else self._client
         try:
-            return self._run(context, functools.partial(client.call, context, method, **arguments))
+            return self._run(context, method, functools.partial(client.call, context, method, **arguments))
         except errors.PortholeError as exc:
             raise exc.local() from None
         except BROKER_ERRORS as exc:
@@ -140,11 +141,16 @@ class RpcClient:
         """
         client = self._client.prepare(fanout=True)
         try:
-            self._run(context, functools.partial(client.cast, context, method, **arguments))
+            self._run(context, method, functools.partial(client.cast, context, method, **arguments))
         except BROKER_ERRORS as exc:
             raise self._map(exc, context, method) from exc
 
-    def _run(self, context: RequestContext, work: Callable[[], Any]) -> Any:
+    def _run(self, context: RequestContext, method: str, work: Callable[[], Any]) -> Any:
+        job = get_current_job()
+        if job is not None:
+            # Whoever waits for this thread has a deadline for it.
+            return job.call(work, self._timeout_s + GRACE_S, (self._topic, method))
+
         def serve() -> Any:
             # oslo.messaging's own lines bear the request's id too.
             with serving(context):
@@ -232,6 +238,7 @@ class Rpc:
         self._levels = conf.upgrade_levels
         self._serializer = ContextSerializer()
         self._workers = Workers("rpc", MAX_CALLS)
+        self._sequences = Workers("rpc-sequence", MAX_CALLS, EAGER)
         self._clients: dict[tuple[str, str], RpcClient] = {}
         self._lock = threading.Lock()
 
@@ -248,6 +255,27 @@ class Rpc:
                 )
                 self._clients[topic, version] = RpcClient(client, topic, self._workers, self._timeout_s)
             return self._clients[topic, version]
+
+    def run(self, context: RequestContext, work: Callable[[], Result], calls: int) -> Result:
+        """Return what ``work()`` returns, which makes ``calls`` calls one after the other, or raise what it raises.
+
+        All in one worker: each call by itself would be handed to one and back.
+
+        :raises RpcUnavailable: when it takes longer than the deadlines of so many calls; it goes on by itself.
+        """
+        if get_current_job() is not None:
+            return work()
+
+        def serve() -> Result:
+            with serving(context):
+                return work()
+
+        try:
+            return self._sequences.run(serve, calls * self._timeout_s + GRACE_S)
+        except DeadlinePassed as exc:
+            topic, method = exc.subject or ("the message bus", "anything")
+            LOG.warning("RPC not answered", context=context, topic=topic, method=method, error=type(exc).__name__)
+            raise errors.RpcUnavailable(topic, method) from exc
 
     def may_send(self, topic: str, version: str) -> bool:
         """Say whether ``[upgrade_levels]`` lets messages of ``version`` go to ``topic``: there may be older daemons."""
@@ -273,6 +301,7 @@ class Rpc:
         """Close the transport and its connections; a few seconds at most."""
         _stop_in_time(self._workers, self._transport.cleanup, "transport", CLOSE_TIMEOUT_S)
         self._workers.close()
+        self._sequences.close()
 
 
 def _parse_version(version: str) -> tuple[int, ...]:

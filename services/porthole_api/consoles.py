@@ -6,6 +6,7 @@ What an administrator asks of an open console is here too. Called by
 :mod:`porthole_api.handlers.consoles`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from porthole_api.directory import Directory
@@ -20,16 +21,30 @@ from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 
 LOG = get_logger(__name__)
+# What a console takes of the bus: its host is asked, and its token stored.
+CALLS_PER_REQUEST = 2
+
+
+Runner = Callable[[RequestContext, Callable[[], ConnectInfo], int], ConnectInfo]
+
+
+def run_here(_context: RequestContext, work: Callable[[], ConnectInfo], _calls: int) -> ConnectInfo:
+    """Return what ``work()`` returns."""
+    return work()
 
 
 @dataclass(frozen=True)
 class ConsoleOpener:
-    """What it takes to open a console: the directory, the two services, and who may."""
+    """What it takes to open a console: the directory, the two services, who may, and what keeps the deadline.
+
+    ``run``: see :meth:`porthole_common.rpc.Rpc.run`.
+    """
 
     directory: Directory
     compute: ComputeAPI
     consoleauth: ConsoleAuthAPI
     policy: Policy
+    run: Runner = run_here
 
     def open_console(self, context: RequestContext, server_id: str, console_type: str) -> ConnectInfo:
         """Return a new console of the server: its URL, whose token is stored, and when that dies.
@@ -40,6 +55,9 @@ class ConsoleOpener:
         :raises Conflict: when the instance is in no state to show a screen.
         :raises Unavailable: when its host, its hypervisor, the token store or the bus does not answer.
         """
+        return self.run(context, lambda: self._open_console(context, server_id, console_type), CALLS_PER_REQUEST)
+
+    def _open_console(self, context: RequestContext, server_id: str, console_type: str) -> ConnectInfo:
         located = get_server(self.directory, context, server_id)
         self.policy.authorize(context, remote_consoles.CREATE, located.instance)
         if console_type not in set(ConsoleType):

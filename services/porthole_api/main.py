@@ -14,7 +14,7 @@ from oslo_config import cfg
 
 from porthole_api.app import build_app
 from porthole_api.auth import WsgiApplication
-from porthole_api.consoles import ConsoleOpener
+from porthole_api.consoles import CALLS_PER_REQUEST, ConsoleOpener
 from porthole_api.directory import Directory
 from porthole_api.endpoint import ApiEndpoint
 from porthole_api.http_server import HttpServer
@@ -29,8 +29,6 @@ from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 
 PROGRAM = "porthole-api"
 CONFIG_FILE_VARIABLE = "PORTHOLE_CONFIG_FILE"
-# A console takes two calls one after the other, and the user waits for [api] rpc_timeout in all.
-CALLS_PER_REQUEST = 2
 
 
 class ApiService:
@@ -113,6 +111,7 @@ def build_wsgi_application() -> WsgiApplication:
 
 
 def _build_rpc(conf: cfg.ConfigOpts) -> Rpc:
+    # The user waits for [api] rpc_timeout in all.
     return Rpc(conf, conf.api.rpc_timeout / CALLS_PER_REQUEST)
 
 
@@ -121,7 +120,7 @@ def _build(conf: cfg.ConfigOpts, rpc: Rpc, name: str, policy: Policy) -> tuple[S
     compute = ComputeAPI(rpc)
     examined = [ApiEndpoint(conf, directory), PresenceEndpoint(rpc, "api", conf.host, name)]
     subscription = Subscription(rpc, compute, directory, name, examined)
-    return subscription, build_app(conf, ConsoleOpener(directory, compute, ConsoleAuthAPI(rpc), policy))
+    return subscription, build_app(conf, ConsoleOpener(directory, compute, ConsoleAuthAPI(rpc), policy, rpc.run))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

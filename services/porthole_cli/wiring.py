@@ -18,6 +18,7 @@ import porthole_api.main
 import porthole_compute.main
 import porthole_consoleauth.main
 import porthole_novncproxy.main
+from porthole_api.consoles import CALLS_PER_REQUEST
 from porthole_cli.cloud import DEFAULT_ENDPOINT
 from porthole_common import errors, service
 from porthole_common.rpc import Rpc
@@ -153,7 +154,7 @@ def build_services(conf: cfg.ConfigOpts) -> Sequence[service.Service]:
 
     :raises ConfigInvalid: when an option does not do.
     """
-    rpc = Rpc(conf, conf.api.rpc_timeout / porthole_api.main.CALLS_PER_REQUEST, TRANSPORT_URL)
+    rpc = Rpc(conf, conf.api.rpc_timeout / CALLS_PER_REQUEST, TRANSPORT_URL)
     return [
         Bus(rpc),
         porthole_consoleauth.main.build_standalone(conf, rpc),

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from porthole_common import errors
-from porthole_common.deadline import DeadlinePassed, Workers, get_remaining_s
+from porthole_common.deadline import DeadlinePassed, get_remaining_s
 from porthole_common.model import Target
 from porthole_common.rfb.negotiation import Offer
+from porthole_common.workers import Workers
 from porthole_novncproxy.vencrypt import Security, secure
 
 # Names are resolved here, so that a resolver that does not answer holds these and no handshake.

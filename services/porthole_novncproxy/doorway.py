@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from porthole_common.log import get_logger
+from porthole_common.workers import Job
 from porthole_novncproxy.dial import set_socket_options
 from porthole_novncproxy.loop import READ, WRITE, Loop, Timer
 
@@ -30,9 +31,16 @@ _END_OF_HEAD = b"\r\n\r\n"
 _TLS_HANDSHAKE = 0x16
 
 
-@dataclass
+class Overtaken(Exception):
+    """The request has been answered, since it took too long; whoever was at it has to leave the connection alone."""
+
+
+@dataclass(eq=False)
 class Connection:
-    """One client connection. ``received`` holds what was read and not yet used; ``address`` is (host, port)."""
+    """One client connection. ``received`` holds what was read and not yet used; ``address`` is (host, port).
+
+    ``job``: what its request is answered in, where others may answer before.
+    """
 
     sock: socket.socket
     address: tuple[str, int]
@@ -41,6 +49,16 @@ class Connection:
     received: bytearray = field(default_factory=bytearray)
     timer: Timer | None = None
     served: int = 0
+    job: Job | None = None
+
+    def claim(self) -> None:
+        """Take the right to answer its request; once for each.
+
+        :raises Overtaken: when somebody else has.
+        """
+        job, self.job = self.job, None
+        if job is not None and not job.settle():
+            raise Overtaken
 
     @property
     def is_new(self) -> bool:

@@ -96,9 +96,11 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
         """Websockify's hook before 101: the whole access decision, and the dial.
 
         :raises PortholeError: when the client may not in.
+        :raises Overtaken: when it was told that this takes too long.
         """
         _check_upgrade(self.headers)
         self._admission = self._desk.admit(self._console_request())
+        self._connection.claim()
         offered = [name.strip() for name in ",".join(self.headers.get_all("Sec-WebSocket-Protocol", [])).split(",")]
         del self.headers["Sec-WebSocket-Protocol"]
         if "binary" in offered:
@@ -143,6 +145,7 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
         return "Transfer-Encoding" in self.headers or any(length.strip() != "0" for length in lengths)
 
     def _refuse(self, exc: errors.PortholeError) -> None:
+        self._connection.claim()
         source = self._desk.find_source(self._console_request())
         self.send_error(log_refusal(exc, ConsoleType.NOVNC, source))
 
@@ -154,6 +157,7 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
             status, reason = access.refusal_for(exc)
         else:
             status, reason = HTTPStatus.OK, "The console can be opened."
+        self._connection.claim()
         LOG.info(
             "Console reason told",
             instance=get_current().resource_uuid,

@@ -7,6 +7,7 @@ The path of a connection: :mod:`doorway` reads its request in the event loop; a 
 """
 
 import concurrent.futures
+import contextlib
 import re
 import socket
 import ssl
@@ -18,12 +19,14 @@ from http import HTTPStatus
 from porthole_common import errors
 from porthole_common.context import RequestContext, serving
 from porthole_common.log import get_logger
+from porthole_common.model import ConsoleType
 from porthole_novncproxy import xvp
 from porthole_novncproxy.access import ConsoleRequest
-from porthole_novncproxy.admission import Admission, Gate
+from porthole_novncproxy.admission import Admission, Gate, log_refusal
 from porthole_novncproxy.codec import RawCodec, WebSocketCodec
-from porthole_novncproxy.doorway import MAX_HEAD_BYTES, Connection, Doorway
+from porthole_novncproxy.doorway import MAX_HEAD_BYTES, Connection, Doorway, Overtaken
 from porthole_novncproxy.handler import ConsoleHandler
+from porthole_novncproxy.handshakes import Handshake, Handshakes
 from porthole_novncproxy.loop import Loop
 from porthole_novncproxy.pages import PageResponse, Pages
 from porthole_novncproxy.relay import Relay
@@ -36,6 +39,8 @@ NOVNC = "novnc"
 XVPVNC = "xvpvnc"
 # How long a client may take to take an answer.
 _WRITE_TIMEOUT_S = 10.0
+# Longer than the two calls and the dial of a handshake may take.
+_HANDSHAKES_END_S = 27.0
 
 
 class ProxyServer:
@@ -61,9 +66,9 @@ class ProxyServer:
         self._relay = relay
         self._started = False
         self._doorway = Doorway(self._loop, context, ssl_only, request_timeout_s, self._on_request, max_header_bytes)
-        self._threads = concurrent.futures.ThreadPoolExecutor(handshake_threads, thread_name_prefix="handshake")
+        self._handshakes = Handshakes(loop, handshake_threads, handshake_backlog, request_timeout_s, self._answer_late)
         self._page_threads = concurrent.futures.ThreadPoolExecutor(_PAGE_THREADS, thread_name_prefix="page")
-        self._places = threading.Semaphore(handshake_threads + _PAGE_THREADS + handshake_backlog)
+        self._page_places = threading.Semaphore(_PAGE_THREADS + handshake_backlog)
         self._patience_s = request_timeout_s
         self._doors: dict[str, Callable[[Connection, bytes], bool]] = {
             NOVNC: self._answer_http,
@@ -98,8 +103,8 @@ class ProxyServer:
             return
         self._loop.call_soon(close_doors)
         closed.wait(_WRITE_TIMEOUT_S)
-        for threads in (self._page_threads, self._threads):
-            threads.shutdown(wait=True)
+        self._page_threads.shutdown(wait=True)
+        self._handshakes.stop(_HANDSHAKES_END_S)
         self._relay.stop(drain_timeout_s)
         self._loop.stop()
 
@@ -123,37 +128,61 @@ class ProxyServer:
         self._relay.open(connection.sock, bytes(connection.received), admission, WebSocketCodec())
 
     def _on_request(self, connection: Connection, head: bytes) -> None:
-        """Give a request to a handshake thread; turn it away when too many wait already."""
-        if not self._places.acquire(blocking=False):
-            LOG.warning("Client turned away", client=connection.address[0], limit="[novncproxy] handshake_backlog")
-            self._doorway.refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE, "Retry-After: 1")
-            return
-        threads = self._threads if connection.door == XVPVNC or _ASKS_FOR_CONSOLE.search(head) else self._page_threads
-        future = threads.submit(self._answer, connection, head, time.monotonic())
-        future.add_done_callback(lambda _done: self._places.release())
-
-    def _answer(self, connection: Connection, head: bytes, arrived_at: float) -> None:
-        """Answer one request, in a handshake thread; a fault in one must not silence the thread."""
-        if time.monotonic() - arrived_at > self._patience_s:
-            # Nobody waits for it any more, and those behind it still do.
-            LOG.warning("Client turned away", client=connection.address[0], limit="[novncproxy] request_timeout")
-            self._loop.call_soon(
-                lambda: self._doorway.refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE, "Retry-After: 1")
-            )
-            return
-        kept = False
+        """Give a request to a thread; turn it away when too many wait already."""
         context = RequestContext(overwrite=False)
+        if connection.door == XVPVNC or _ASKS_FOR_CONSOLE.search(head):
+            has_place = self._handshakes.begin(connection, context, lambda: self._answer(connection, context, head))
+        else:
+            has_place = self._page_places.acquire(blocking=False)
+            if has_place:
+                self._page_threads.submit(self._answer_page, connection, context, head, time.monotonic())
+        if not has_place:
+            self._turn_away(connection, "handshake_backlog")
+
+    def _turn_away(self, connection: Connection, limit: str) -> None:
+        LOG.warning("Client turned away", client=connection.address[0], limit=f"[novncproxy] {limit}")
+        self._doorway.refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE, "Retry-After: 1")
+
+    def _answer_page(self, connection: Connection, context: RequestContext, head: bytes, arrived_at: float) -> None:
+        """Answer a request for a page, in a thread for pages."""
+        try:
+            if time.monotonic() - arrived_at > self._patience_s:
+                # Nobody waits for it any more, and those behind it still do.
+                self._loop.call_soon(lambda: self._turn_away(connection, "request_timeout"))
+            else:
+                self._answer(connection, context, head)
+        finally:
+            self._page_places.release()
+
+    def _answer(self, connection: Connection, context: RequestContext, head: bytes) -> None:
+        """Answer one request, in a thread for it; a fault in one must not silence the thread."""
+        kept = False
         try:
             connection.sock.settimeout(_WRITE_TIMEOUT_S)
             with serving(context):
                 kept = self._doors[connection.door](connection, head)
+        except Overtaken:
+            kept = True
         except OSError as exc:
             LOG.debug("Client went away", context=context, client=connection.address[0], error=type(exc).__name__)
         except Exception:
             LOG.exception("Request failed", context=context, client=connection.address[0])
-        finally:
-            if not kept:
+        if not kept:
+            with contextlib.suppress(Overtaken):
+                connection.claim()
                 self._doorway.hang_up(connection)
+
+    def _answer_late(self, handshake: Handshake) -> None:
+        """Tell a client that it takes too long, in the loop's thread."""
+        connection, subject = handshake.connection, handshake.job.subject
+        connection.sock.setblocking(False)
+        if subject is None:
+            self._turn_away(connection, "request_timeout")
+            return
+        with serving(handshake.context):
+            status = log_refusal(errors.RpcUnavailable(*subject), ConsoleType(connection.door), connection.address[0])
+        request_id = f"X-OpenStack-Request-ID: {handshake.context.request_id}"
+        self._doorway.refuse(connection, status, "Retry-After: 1", request_id)
 
     def _answer_http(self, connection: Connection, head: bytes) -> bool:
         """Answer a browser; return whether somebody else has its socket now."""
@@ -170,9 +199,11 @@ class ProxyServer:
         try:
             admission = self._gate.admit(xvp.parse_request(head, connection.address[0]))
         except errors.PortholeError as exc:
+            connection.claim()
             xvp.refuse(connection, exc)
             return False
         try:
+            connection.claim()
             xvp.accept(connection)
         except BaseException:
             admission.close()

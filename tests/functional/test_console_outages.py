@@ -6,6 +6,7 @@ which consoles must not change (O2).
 """
 
 import os
+import signal
 import socket
 import time
 import urllib.request
@@ -191,6 +192,28 @@ def test_many_clients_of_a_dead_compute(make_porthole: MakePorthole, instances_f
     begun = time.monotonic()
     assert refusal(porthole.novnc_port, token) == 503
     assert time.monotonic() - begun < RPC_TIMEOUT_S
+
+
+def test_a_broker_that_stands_still(make_porthole: MakePorthole, own_rabbitmq: RabbitMQ, instances_file: Path) -> None:
+    """O11: its kernel takes what is sent, and nothing answers; all the same everybody is told in time, and where."""
+    options = {**OPTIONS, "novncproxy": {"handshake_threads": 4}}
+    porthole = make_porthole(rabbitmq=own_rabbitmq, instances_file=instances_file, options=options)
+    uuid = uuid_in(instances_file)
+    wait_for_instances(porthole, uuid)
+    token = token_of(get_console(porthole, uuid))
+    assert refusal(porthole.novnc_port, token) == 101
+    own_rabbitmq.process.signal(signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        with ThreadPoolExecutor(8) as pool:
+            answers = [pool.submit(refusal, porthole.novnc_port, token) for _ in range(4)]
+            answers += [pool.submit(lambda: ask_console(porthole, uuid)[0]) for _ in range(4)]
+            assert {answer.result() for answer in answers} == {503}
+        assert time.monotonic() - begun < ANSWER_S
+    finally:
+        own_rabbitmq.process.signal(signal.SIGCONT)
+    assert "No answer from consoleauth to check_token" in porthole.novncproxy.log()
+    wait_until_it_works(porthole, uuid)
 
 
 def test_consoleauth_dead(make_porthole: MakePorthole, instances_file: Path) -> None:

@@ -14,8 +14,8 @@ from oslo_context import context as oslo_context
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
-from porthole_common.deadline import Workers
-from porthole_common.rpc import Broker, Rpc, RpcClient, RpcServer, Target, expected_exceptions, list_brokers
+from porthole_common.rpc import GRACE_S, Broker, Rpc, RpcClient, RpcServer, Target, expected_exceptions, list_brokers
+from porthole_common.workers import Workers
 from support.bus import across_the_wire, fake_bus, parse_global_conf
 
 TOPIC = "test-topic"
@@ -159,6 +159,51 @@ def test_what_a_library_logs_of_a_call_is_of_its_request(caplog: pytest.LogCaptu
     workers.close()
     (record,) = caplog.records
     assert record.getMessage() == f"RPC not answered instance=i-1 topic={TOPIC} method=fail error=TimeoutError"
+    assert vars(record)["context"] is asker
+
+
+def test_calls_of_a_sequence_are_made_in_one_thread_which_serves_their_request(rpc: Rpc) -> None:
+    asker, library = context(), NotingClient()
+    client = RpcClient(library, TOPIC, Workers("unused", 0), 10)
+
+    def work() -> list[str]:
+        client.call(asker, "first")
+        client.call(asker, "second")
+        return [threading.current_thread().name, rpc.run(asker, lambda: threading.current_thread().name, calls=1)]
+
+    first, second = rpc.run(asker, work, calls=2)
+    assert first == second != threading.current_thread().name
+    assert library.seen == [asker, asker]
+
+
+def test_an_error_of_a_sequence_is_the_callers(rpc: Rpc, client: RpcClient) -> None:
+    asker = context()
+    with pytest.raises(errors.InstanceNotFound):
+        rpc.run(asker, lambda: client.call(asker, "refuse", name="InstanceNotFound"), calls=1)
+
+
+class StuckClient:
+    """Stands in for oslo.messaging's client while the broker is away."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+
+    def call(self, context: RequestContext, method: str) -> None:
+        self.release.wait(30)
+
+
+def test_a_sequence_that_is_stuck_leaves_its_caller_at_the_deadline(caplog: pytest.LogCaptureFixture) -> None:
+    asker, stuck = context(), StuckClient()
+    client = RpcClient(stuck, TOPIC, Workers("unused", 0), 30)
+    with fake_bus(timeout_s=0.05) as impatient:
+        begun = time.monotonic()
+        with pytest.raises(errors.RpcUnavailable) as caught:
+            impatient.run(asker, lambda: client.call(asker, "m"), calls=2)
+        assert 2 * 0.05 + GRACE_S <= time.monotonic() - begun < 10
+        stuck.release.set()
+    assert (caught.value.topic, caught.value.method) == (TOPIC, "m")
+    (record,) = [record for record in caplog.records if record.getMessage().startswith("RPC not answered")]
+    assert record.getMessage() == f"RPC not answered topic={TOPIC} method=m error=DeadlinePassed"
     assert vars(record)["context"] is asker
 
 

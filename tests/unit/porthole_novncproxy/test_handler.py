@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from porthole_common import errors
 from porthole_common.context import RequestContext, serving
 from porthole_common.model import ConnectInfo, ConsoleType
+from porthole_common.workers import Job
 from porthole_novncproxy.admission import Admission
-from porthole_novncproxy.doorway import Connection
+from porthole_novncproxy.doorway import Connection, Overtaken
 from porthole_novncproxy.handler import ConsoleHandler
 from porthole_novncproxy.pages import PageResponse
 
@@ -294,3 +295,19 @@ class LogOf(logging.Handler):
     def __exit__(self, *_exc):
         logging.getLogger().removeHandler(self)
         logging.getLogger().setLevel(self._level)
+
+
+@pytest.mark.parametrize("head", [upgrade(), request("Host: good.org", "Accept: application/json")])
+@pytest.mark.parametrize("error", [None, errors.RpcUnavailable("consoleauth", "check_token")])
+def test_whose_request_has_been_answered_since_it_took_too_long_writes_nothing(head, error):
+    near, far = socket.socketpair()
+    desk, job = Desk(error), Job(lambda: None)
+    job.settle()
+    connection = Connection(near, ("192.0.2.7", 1), "novnc", near.fileno(), served=1, job=job)
+    with near, far, desk.vnc, desk.far_vnc:
+        with pytest.raises(Overtaken):
+            ConsoleHandler(connection, head.encode("latin-1"), desk)
+        near.shutdown(socket.SHUT_WR)
+        assert far.recv(1) == b""
+        assert not desk.opened
+        assert desk.released == (0 if error else 1)
