@@ -20,7 +20,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from porthole_common.deadline import DeadlinePassed
+from porthole_common.log import get_logger
 
+LOG = get_logger(__name__)
 Result = TypeVar("Result")
 # So many begin at once, where few are to: doc/source/performance.rst has other numbers.
 EAGER = 4
@@ -169,9 +171,8 @@ class Workers:
             return None
 
     def _begin_waiting(self) -> None:
-        while self._waiting and self._may_begin() and (self._idle or self._count < self._limit):
-            worker = self._idle.pop() if self._idle else self._add_worker()
-            worker.give(self._begin(self._waiting.popleft()))
+        while self._waiting and self._may_begin() and (self._idle or self._add_worker()):
+            self._idle.pop().give(self._begin(self._waiting.popleft()))
 
     def _begin(self, job: Job) -> Job:
         job.begun_at = time.monotonic()
@@ -184,11 +185,20 @@ class Workers:
         before = time.monotonic() - STALL_S
         return sum(job.begun_at > before for job in self._running) < self._eager
 
-    def _add_worker(self) -> "_Worker":
-        self._count += 1
+    def _add_worker(self) -> bool:
+        """Say whether there is one more: there may be enough, or no more to be had."""
+        if self._count >= self._limit:
+            return False
         worker = _Worker(self)
-        threading.Thread(target=worker.serve, name=f"{self._name}-{self._count}", daemon=True).start()
-        return worker
+        try:
+            threading.Thread(target=worker.serve, name=f"{self._name}-{self._count + 1}", daemon=True).start()
+        except RuntimeError as exc:
+            # What waits goes on when a worker is free, or is given up.
+            LOG.error("No thread can be started", workers=self._name, threads=self._count, reason=exc)
+            return False
+        self._count += 1
+        self._idle.append(worker)
+        return True
 
 
 class _Worker:

@@ -66,10 +66,10 @@ class Handshakes:
         handshake = Handshake(connection, context, Job(do), time.monotonic())
         self._under_way[handshake] = None
         connection.job = handshake.job
-        self._workers.start(handshake.job)
         if not self._looks_on:
             self._looks_on = True
             self._loop.call_later(STALL_S, self._look)
+        self._workers.start(handshake.job)
         return True
 
     def stop(self, timeout_s: float) -> None:

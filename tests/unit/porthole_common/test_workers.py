@@ -217,3 +217,23 @@ def test_no_job_where_there_is_no_worker(workers: Workers) -> None:
     assert get_current_job() is None
     workers.run(lambda: None, LONG_S)
     assert get_current_job() is None
+
+
+def test_without_another_thread_work_waits_for_those_there_are(
+    monkeypatch: pytest.MonkeyPatch, release: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = Workers("test", 10)
+    pool.start(Job(release.wait))
+
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(DeadlinePassed):
+        pool.run(lambda: 42, 0.05)
+    job = Job(lambda: 42)
+    pool.start(job)
+    release.set()
+    assert job.wait(LONG_S)
+    assert "No thread can be started workers=test threads=1" in caplog.text
+    pool.close()
