@@ -194,7 +194,7 @@ class Workers:
             threading.Thread(target=worker.serve, name=f"{self._name}-{self._count + 1}", daemon=True).start()
         except RuntimeError as exc:
             # What waits goes on when a worker is free, or is given up.
-            LOG.error("No thread can be started", workers=self._name, threads=self._count, reason=exc)
+            LOG.error("No thread can be started", part=self._name, threads=self._count, reason=exc)
             return False
         self._count += 1
         self._idle.append(worker)

@@ -235,5 +235,5 @@ def test_without_another_thread_work_waits_for_those_there_are(
     pool.start(job)
     release.set()
     assert job.wait(LONG_S)
-    assert "No thread can be started workers=test threads=1" in caplog.text
+    assert "No thread can be started part=test threads=1" in caplog.text
     pool.close()
