@@ -148,8 +148,11 @@ class RpcClient:
     def _run(self, context: RequestContext, method: str, work: Callable[[], Any]) -> Any:
         job = get_current_job()
         if job is not None:
-            # Whoever waits for this thread has a deadline for it.
-            return job.call(work, self._timeout_s + GRACE_S, (self._topic, method))
+            # Whoever waits for this thread has a deadline for it, and has said so when that has passed.
+            try:
+                return job.call(work, self._timeout_s + GRACE_S, (self._topic, method))
+            except DeadlinePassed:
+                raise errors.RpcUnavailable(self._topic, method) from None
 
         def serve() -> Any:
             # oslo.messaging's own lines bear the request's id too.
@@ -261,7 +264,8 @@ class Rpc:
 
         All in one worker: each call by itself would be handed to one and back.
 
-        :raises RpcUnavailable: when it takes longer than the deadlines of so many calls; it goes on by itself.
+        :raises RpcUnavailable: when one of them, or all together, take longer than their deadlines. The one that is
+            under way may come to its end; none is made behind it.
         """
         if get_current_job() is not None:
             return work()
@@ -274,7 +278,14 @@ class Rpc:
             return self._sequences.run(serve, calls * self._timeout_s + GRACE_S)
         except DeadlinePassed as exc:
             topic, method = exc.subject or ("the message bus", "anything")
-            LOG.warning("RPC not answered", context=context, topic=topic, method=method, error=type(exc).__name__)
+            LOG.warning(
+                "RPC not answered",
+                context=context,
+                instance=context.resource_uuid,
+                topic=topic,
+                method=method,
+                error=type(exc).__name__,
+            )
             raise errors.RpcUnavailable(topic, method) from exc
 
     def may_send(self, topic: str, version: str) -> bool:

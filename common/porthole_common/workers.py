@@ -7,7 +7,7 @@ comes back with the broker. The number of workers is bounded, so a broker that s
 
 Why no more than a few of them at a time, where that is asked for: a hundred threads that all have something to do
 spend a good part of their time in handing Python's lock to each other (doc/source/performance.rst has the figures).
-Those that wait for somebody do not count, so that nothing waits behind a host that is silent.
+Those that have waited for somebody for a moment do not count, so that nothing waits long behind a host that is silent.
 
 Called by :mod:`porthole_common.rpc`, and for the handshakes of :mod:`porthole_novncproxy.server`.
 """
@@ -58,23 +58,26 @@ class Job:
     def settle(self) -> bool:
         """Decide what becomes of it, and say whether one was the first to: who waits gives up, or the worker answers.
 
-        What is given up before it has begun is not done. Else it goes on, and nobody hears of it.
+        What is given up goes on as far as its next or present :meth:`call`, and nobody hears of it.
         """
         return self._fate.acquire(blocking=False)
 
     def call(self, work: Callable[[], Result], timeout_s: float, subject: Any) -> Result:
-        """Do a part of the work, in its thread, which should take ``timeout_s`` at most; who waits may look it up."""
+        """Do a part of the work, in its thread, which should take ``timeout_s`` at most; who waits may look it up.
+
+        :raises DeadlinePassed: when the job was given up meanwhile; what ``work()`` did is done.
+        """
         self.subject = subject
         self.due_at = time.monotonic() + timeout_s
         try:
             return work()
         finally:
             self.due_at = math.inf
+            if self._fate.locked():
+                raise DeadlinePassed(subject)
 
     def do(self) -> None:
-        """Do the work, unless it was given up."""
-        if self._fate.locked():
-            return
+        """Do the work."""
         _local.job = self
         try:
             self._result = self._work()
@@ -107,8 +110,9 @@ def get_current_job() -> Job | None:
 class Workers:
     """At most ``limit`` daemon threads, started when they are needed and kept.
 
-    Of them at most ``eager`` begin while none has been at its work for longer than :data:`STALL_S`. Daemon threads,
-    which concurrent.futures does not have: one that is stuck must not keep the process from ending.
+    Of them at most ``eager`` begin while none has been at its work for longer than :data:`STALL_S`, and beside such as
+    have as many again. Daemon threads, which concurrent.futures does not have: one that is stuck must not keep the
+    process from ending.
     """
 
     def __init__(self, name: str, limit: int, eager: int | None = None) -> None:
@@ -126,17 +130,19 @@ class Workers:
     def run(self, work: Callable[[], Result], timeout_s: float) -> Result:
         """Return what ``work()`` returns, or raise what it raises.
 
-        :raises DeadlinePassed: when ``timeout_s`` seconds have gone by before it has.
+        :raises DeadlinePassed: when ``timeout_s`` seconds have gone by before it has, or the time of its present call.
         """
         job = Job(work)
         self.start(job)
         deadline = time.monotonic() + timeout_s
-        while (left_s := deadline - time.monotonic()) > 0:
-            if job.wait(left_s if job.has_begun else min(left_s, STALL_S)):
+        while (left_s := min(deadline, job.due_at) - time.monotonic()) > 0:
+            # It may begin a call meanwhile, or wait for others that are stalled by now.
+            if job.wait(min(left_s, STALL_S)):
                 result: Result = job.get_result()
                 return result
             self.relieve()
-        job.settle()
+        if not self.withdraw(job):
+            job.settle()
         raise DeadlinePassed(job.subject)
 
     def start(self, job: Job) -> None:
@@ -144,6 +150,14 @@ class Workers:
         with self._lock:
             self._waiting.append(job)
             self._begin_waiting()
+
+    def withdraw(self, job: Job) -> bool:
+        """Say whether it had not begun; then it never does."""
+        with self._lock:
+            if job.has_begun:
+                return False
+            self._waiting.remove(job)
+            return True
 
     def relieve(self) -> None:
         """Have work begin that waits behind such as has been stalled meanwhile."""
@@ -183,7 +197,9 @@ class Workers:
         if len(self._running) < self._eager:
             return True
         before = time.monotonic() - STALL_S
-        return sum(job.begun_at > before for job in self._running) < self._eager
+        stalled = sum(job.begun_at <= before for job in self._running)
+        # In numbers that double: many that wait for one silent host are soon all under way.
+        return len(self._running) - stalled < max(self._eager, stalled)
 
     def _add_worker(self) -> bool:
         """Say whether there is one more: there may be enough, or no more to be had."""

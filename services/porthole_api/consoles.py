@@ -9,7 +9,7 @@ What an administrator asks of an open console is here too. Called by
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from porthole_api.directory import Directory
+from porthole_api.directory import Directory, Located
 from porthole_api.policies import console_auth_tokens, remote_consoles
 from porthole_api.policy import Policy
 from porthole_api.servers import get_server
@@ -23,7 +23,6 @@ from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 LOG = get_logger(__name__)
 # What a console takes of the bus: its host is asked, and its token stored.
 CALLS_PER_REQUEST = 2
-
 
 Runner = Callable[[RequestContext, Callable[[], ConnectInfo], int], ConnectInfo]
 
@@ -55,15 +54,25 @@ class ConsoleOpener:
         :raises Conflict: when the instance is in no state to show a screen.
         :raises Unavailable: when its host, its hypervisor, the token store or the bus does not answer.
         """
-        return self.run(context, lambda: self._open_console(context, server_id, console_type), CALLS_PER_REQUEST)
-
-    def _open_console(self, context: RequestContext, server_id: str, console_type: str) -> ConnectInfo:
         located = get_server(self.directory, context, server_id)
         self.policy.authorize(context, remote_consoles.CREATE, located.instance)
         if console_type not in set(ConsoleType):
             raise errors.ConsoleTypeUnavailable(console_type)
         if located.unavailable:
             raise located.unavailable
+        uuid = located.instance.uuid
+        connect_info = self.run(context, lambda: self._issue(context, located, console_type), CALLS_PER_REQUEST)
+        LOG.info(
+            "Console authorized",
+            instance=uuid,
+            console_type=console_type,
+            compute=connect_info.compute_host,
+            expires_at=connect_info.expires_at,
+        )
+        return connect_info
+
+    def _issue(self, context: RequestContext, located: Located, console_type: str) -> ConnectInfo:
+        """Make all the calls that a console takes."""
         uuid = located.instance.uuid
         try:
             connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type)
@@ -72,15 +81,7 @@ class ConsoleOpener:
             located = self.directory.await_move(uuid, located.host)
             connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type)
         # No URL before the store has the token for certain: it could never open anything.
-        expires_at = self.consoleauth.authorize_console(context, connect_info)
-        LOG.info(
-            "Console authorized",
-            instance=uuid,
-            console_type=console_type,
-            compute=located.host,
-            expires_at=expires_at,
-        )
-        return replace(connect_info, expires_at=expires_at)
+        return replace(connect_info, expires_at=self.consoleauth.authorize_console(context, connect_info))
 
     def show_token(self, context: RequestContext, token: str) -> ConnectInfo:
         """Return what ``token`` opens, which it does no longer and no less often for having been looked at.

@@ -39,7 +39,8 @@ class Overtaken(Exception):
 class Connection:
     """One client connection. ``received`` holds what was read and not yet used; ``address`` is (host, port).
 
-    ``job``: what its request is answered in, where others may answer before.
+    ``source``: the client's own address, where a request has said more than ``address``. ``job``: what its request is
+    answered in, where others may answer before.
     """
 
     sock: socket.socket
@@ -49,16 +50,17 @@ class Connection:
     received: bytearray = field(default_factory=bytearray)
     timer: Timer | None = None
     served: int = 0
+    source: str = ""
     job: Job | None = None
 
     def claim(self) -> None:
-        """Take the right to answer its request; once for each.
+        """Take the right to answer its request, before a byte is written; again and again is the same.
 
         :raises Overtaken: when somebody else has.
         """
-        job, self.job = self.job, None
-        if job is not None and not job.settle():
+        if self.job is not None and not self.job.settle():
             raise Overtaken
+        self.job = None
 
     @property
     def is_new(self) -> bool:

@@ -99,7 +99,9 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
         :raises Overtaken: when it was told that this takes too long.
         """
         _check_upgrade(self.headers)
-        self._admission = self._desk.admit(self._console_request())
+        request = self._console_request()
+        self._connection.source = self._desk.find_source(request)
+        self._admission = self._desk.admit(request)
         self._connection.claim()
         offered = [name.strip() for name in ",".join(self.headers.get_all("Sec-WebSocket-Protocol", [])).split(",")]
         del self.headers["Sec-WebSocket-Protocol"]
@@ -195,6 +197,11 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
                 shutil.copyfileobj(source, self.wfile)
         else:
             self.wfile.write(response.body)
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        """Begin an answer, unless the request has been answered, since it took too long."""
+        self._connection.claim()
+        super().send_response(code, message)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Refuse; an upgrade without a byte of body, which its clients would read as frames."""

@@ -9,7 +9,7 @@ Used by :mod:`porthole_novncproxy.server`, from the loop's thread unless said ot
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from porthole_common.context import RequestContext
@@ -18,6 +18,8 @@ from porthole_novncproxy.doorway import Connection
 from porthole_novncproxy.loop import Loop
 
 _STOP_POLL_S = 0.05
+# The loop's own slack is added to it.
+_LOOK_S = STALL_S / 2
 
 
 @dataclass(eq=False)
@@ -28,10 +30,6 @@ class Handshake:
     context: RequestContext
     job: Job
     arrived_at: float
-
-    def is_late(self, now: float, patience_s: float) -> bool:
-        """Say whether it waits for its turn, or for a daemon, for too long."""
-        return now > (self.job.due_at if self.job.has_begun else self.arrived_at + patience_s)
 
 
 class Handshakes:
@@ -68,24 +66,39 @@ class Handshakes:
         connection.job = handshake.job
         if not self._looks_on:
             self._looks_on = True
-            self._loop.call_later(STALL_S, self._look)
+            self._loop.call_later(_LOOK_S, self._look)
         self._workers.start(handshake.job)
         return True
 
     def stop(self, timeout_s: float) -> None:
-        """Wait for those under way, ``timeout_s`` seconds at most, and end the threads. From any thread but theirs."""
+        """Wait for those under way, ``timeout_s`` seconds at most, answer the others, and end the threads.
+
+        From any thread but theirs and the loop's.
+        """
         deadline = time.monotonic() + timeout_s
         while self._under_way and time.monotonic() < deadline:
+            time.sleep(_STOP_POLL_S)
+        if self._under_way:
+            self._loop.call_soon(lambda: self._give_up(list(self._under_way)))
             time.sleep(_STOP_POLL_S)
         self._workers.close()
 
     def _look(self) -> None:
-        now = time.monotonic()
-        for handshake in list(self._under_way):
-            if handshake.is_late(now, self._patience_s) and handshake.job.settle():
-                self._under_way.pop(handshake, None)
-                self._on_late(handshake)
-        self._workers.relieve()
+        # First of all, whatever comes of the rest.
         self._looks_on = bool(self._under_way)
         if self._looks_on:
-            self._loop.call_later(STALL_S, self._look)
+            self._loop.call_later(_LOOK_S, self._look)
+        self._workers.relieve()
+        now = time.monotonic()
+        self._give_up([handshake for handshake in list(self._under_way) if self._is_late(handshake, now)])
+
+    def _is_late(self, handshake: Handshake, now: float) -> bool:
+        """Say whether it waits for its turn, or for a daemon, for too long."""
+        job = handshake.job
+        return now > (job.due_at if job.has_begun else handshake.arrived_at + self._patience_s)
+
+    def _give_up(self, handshakes: Iterable[Handshake]) -> None:
+        for handshake in handshakes:
+            if self._workers.withdraw(handshake.job) or handshake.job.settle():
+                self._under_way.pop(handshake, None)
+                self._on_late(handshake)

@@ -39,7 +39,7 @@ NOVNC = "novnc"
 XVPVNC = "xvpvnc"
 # How long a client may take to take an answer.
 _WRITE_TIMEOUT_S = 10.0
-# Longer than the two calls and the dial of a handshake may take.
+# Longer than the two calls and the dial of a handshake take with the options as they are by themselves.
 _HANDSHAKES_END_S = 27.0
 
 
@@ -179,8 +179,17 @@ class ProxyServer:
         if subject is None:
             self._turn_away(connection, "request_timeout")
             return
+        source = connection.source or connection.address[0]
+        topic, method = subject
         with serving(handshake.context):
-            status = log_refusal(errors.RpcUnavailable(*subject), ConsoleType(connection.door), connection.address[0])
+            LOG.warning(
+                "RPC not answered",
+                instance=handshake.context.resource_uuid,
+                topic=topic,
+                method=method,
+                error="DeadlinePassed",
+            )
+            status = log_refusal(errors.RpcUnavailable(topic, method), ConsoleType(connection.door), source)
         request_id = f"X-OpenStack-Request-ID: {handshake.context.request_id}"
         self._doorway.refuse(connection, status, "Retry-After: 1", request_id)
 

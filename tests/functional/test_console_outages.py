@@ -212,7 +212,9 @@ def test_a_broker_that_stands_still(make_porthole: MakePorthole, own_rabbitmq: R
         assert time.monotonic() - begun < ANSWER_S
     finally:
         own_rabbitmq.process.signal(signal.SIGCONT)
-    assert "No answer from consoleauth to check_token" in porthole.novncproxy.log()
+    log = porthole.novncproxy.log()
+    assert "RPC not answered topic=consoleauth method=check_token" in log
+    assert "No answer from consoleauth to check_token" in log
     wait_until_it_works(porthole, uuid)
 
 

@@ -18,14 +18,15 @@ OPTS: list[cfg.Opt] = [
         default=64,
         min=1,
         max=256,
-        help="Connections whose request, token check and dial are under way at once. Each holds a thread.",
+        help="Threads that check tokens and dial. A few of them work at a time; the others are for consoles whose "
+        "daemons or VNC servers are silent, and with the message bus away each may be held until it is back.",
     ),
     cfg.IntOpt(
         "handshake_backlog",
         default=1024,
         min=1,
         max=16384,
-        help="Accepted connections that wait for a handshake thread. Above it: 503.",
+        help="Requests that wait for a handshake thread, and as many for pages. Above it: 503.",
     ),
     cfg.FloatOpt(
         "request_timeout",

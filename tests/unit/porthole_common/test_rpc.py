@@ -192,6 +192,16 @@ class StuckClient:
         self.release.wait(30)
 
 
+def test_a_sequence_that_is_stuck_in_a_call_leaves_its_caller_at_the_deadline_of_that(rpc: Rpc) -> None:
+    asker, stuck = context(), StuckClient()
+    client = RpcClient(stuck, TOPIC, Workers("unused", 0), 0.05)
+    begun = time.monotonic()
+    with pytest.raises(errors.RpcUnavailable):
+        rpc.run(asker, lambda: client.call(asker, "m"), calls=2)
+    assert 0.05 + GRACE_S <= time.monotonic() - begun < 10
+    stuck.release.set()
+
+
 def test_a_sequence_that_is_stuck_leaves_its_caller_at_the_deadline(caplog: pytest.LogCaptureFixture) -> None:
     asker, stuck = context(), StuckClient()
     client = RpcClient(stuck, TOPIC, Workers("unused", 0), 30)

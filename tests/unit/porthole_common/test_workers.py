@@ -179,11 +179,55 @@ def test_only_one_decides_what_becomes_of_a_job() -> None:
     assert [job.settle(), job.settle()] == [True, False]
 
 
-def test_what_was_given_up_before_it_began_is_not_done(workers: Workers) -> None:
-    job = Job(lambda: 42)
-    job.settle()
-    workers.start(job)
-    assert not job.wait(0.1)
+def test_what_is_withdrawn_before_it_begins_is_not_done(release: threading.Event) -> None:
+    pool = Workers("test", 1)
+    done: list[str] = []
+    first, second, third = Job(release.wait), Job(lambda: done.append("second")), Job(lambda: done.append("third"))
+    for job in (first, second, third):
+        pool.start(job)
+    assert [pool.withdraw(first), pool.withdraw(second)] == [False, True]
+    release.set()
+    assert third.wait(LONG_S)
+    assert done == ["third"]
+    pool.close()
+
+
+def test_many_that_are_stalled_are_soon_all_under_way() -> None:
+    pool, crowd = Workers("test", 50, eager=2), Crowd()
+    jobs = [Job(crowd.work) for _ in range(20)]
+    for job in jobs:
+        pool.start(job)
+    begun = []
+    for _ in range(4):
+        pool.relieve()
+        begun.append(sum(job.has_begun for job in jobs))
+        time.sleep(STALL_S)
+    assert begun == [2, 4, 8, 16]
+    crowd.go.set()
+    assert all(job.wait(LONG_S) for job in jobs)
+    pool.close()
+
+
+def test_work_that_was_given_up_ends_with_the_call_that_it_makes(workers: Workers, release: threading.Event) -> None:
+    made: list[str] = []
+
+    def work() -> None:
+        job = get_current_job()
+        assert job is not None
+        job.call(release.wait, 0.05, "first")
+        job.call(lambda: made.append("second"), 5, "second")
+
+    jobs: list[Job] = []
+    start = workers.start
+    workers.start = lambda job: (jobs.append(job), start(job))[1]  # type: ignore[method-assign]
+    with pytest.raises(DeadlinePassed) as caught:
+        workers.run(work, LONG_S)
+    assert caught.value.subject == "first"
+    release.set()
+    assert jobs[0].wait(LONG_S)
+    with pytest.raises(DeadlinePassed):
+        jobs[0].get_result()
+    assert not made
 
 
 def test_a_part_of_the_work_says_what_it_is_about_and_when_it_should_be_over(workers: Workers) -> None:

@@ -2,10 +2,12 @@
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
 from porthole_common.context import RequestContext
+from porthole_common.deadline import DeadlinePassed
 from porthole_common.workers import STALL_S, get_current_job
 from porthole_novncproxy.doorway import Connection, Overtaken
 from porthole_novncproxy.handshakes import Handshakes
@@ -69,13 +71,15 @@ def call(release, timeout_s):
     outcomes = []
 
     def work(connection):
-        get_current_job().call(lambda: release.wait(LONG_S), timeout_s, ("topic", "method"))
-        try:
-            connection.claim()
-        except Overtaken:
-            outcomes.append("overtaken")
-        else:
-            outcomes.append("answered")
+        with suppress(DeadlinePassed):
+            get_current_job().call(lambda: release.wait(LONG_S), timeout_s, ("topic", "method"))
+        for _ in range(2):
+            try:
+                connection.claim()
+            except Overtaken:
+                outcomes.append("overtaken")
+            else:
+                outcomes.append("answered")
 
     return work, outcomes
 
@@ -91,7 +95,7 @@ def test_who_is_stuck_in_a_call_is_answered_by_the_loop_and_finds_that_out(make,
     assert len(door.late) == 1
     release.set()
     assert over.wait(LONG_S)
-    assert outcomes == ["overtaken"]
+    assert outcomes == ["overtaken"] * 2
 
 
 def test_who_is_in_time_answers_alone(make, release):
@@ -102,7 +106,7 @@ def test_who_is_in_time_answers_alone(make, release):
     release.set()
     assert over.wait(LONG_S)
     door.look()
-    assert (outcomes, door.late) == (["answered"], [])
+    assert (outcomes, door.late) == (["answered"] * 2, [])
 
 
 def test_who_has_begun_to_answer_is_not_interrupted(make, release):
@@ -127,6 +131,7 @@ def test_a_claim_is_of_one_request(make):
         connection.claim()
         # Its answer may fail, and then it is hung up on.
         connection.claim()
+        door.look()
         outcomes.append("answered")
 
     _connection, over = door.begin(work)
@@ -189,10 +194,13 @@ def test_a_stop_waits_for_what_is_under_way(make):
 
 
 def test_a_stop_does_not_wait_for_ever(make, release):
+    """Who is left is answered."""
     door = make()
-    over = door.begin(lambda _connection: release.wait(LONG_S))[1]
+    connection, over = door.begin(lambda _connection: release.wait(LONG_S))
     door.handshakes.stop(0.01)
     assert not over.is_set()
+    door.loop.run_soon()
+    assert [handshake.connection for handshake in door.late] == [connection]
 
 
 def wait_for(predicate):
