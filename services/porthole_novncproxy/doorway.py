@@ -181,14 +181,24 @@ class Doorway:
         first = connection.sock.recv(1, socket.MSG_PEEK)
         is_tls = bool(first) and first[0] == _TLS_HANDSHAKE
         if is_tls and self.context is not None:
-            # The descriptor moves into the wrapped socket, with its number.
-            connection.sock = self.context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
+            connection.sock = self._wrap(connection, self.context)
         elif is_tls or (self._ssl_only and first):
             speaks = "TLS" if is_tls else "plain HTTP"
             LOG.info("Client speaks what its port does not", client=connection.address[0], speaks=speaks)
             self.refuse(connection, HTTPStatus.BAD_REQUEST)
             return False
         return True
+
+    def _wrap(self, connection: Connection, context: ssl.SSLContext) -> ssl.SSLSocket:
+        """Return the socket with TLS on it; the descriptor moves there, with its number.
+
+        :raises OSError: when the client is gone; the descriptor is closed.
+        """
+        try:
+            return context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
+        except OSError:
+            self._loop.forget(connection.fd)
+            raise
 
     def _read_head(self, connection: Connection) -> None:
         if isinstance(connection.sock, ssl.SSLSocket) and not connection.sock.version():

@@ -100,6 +100,10 @@ class Loop:
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
+    def forget(self, fd: int) -> None:
+        """Forget ``fd`` when somebody has closed it, and the kernel has forgotten it by itself."""
+        self._callbacks.pop(fd, None)
+
     def call_soon(self, action: Callable[[], None]) -> None:
         """Have ``action`` called by the loop's thread; from any thread. Dropped once the loop has ended."""
         self._soon.append(action)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from support.certificates import Authority
-from support.console import get_console, open_console, read_greeting, refusal, token_of, wait_for_instances
+from support.console import ask_console, get_console, open_console, read_greeting, refusal, token_of, wait_for_instances
 from support.daemons import Porthole
 from support.processes import wait_until
 from support.rabbitmq import RabbitMQ
@@ -113,6 +113,8 @@ def test_a_cluster_with_quorum_queues_loses_a_node(
         assert cluster[0].connection_count() > 0
         cluster[0].kill()
         wait_until(lambda: refusal(porthole.novnc_port, token) == 101, 30, "the token to work", porthole.logs)
+        # The api's own connections may have been to that node, too.
+        wait_until(lambda: ask_console(porthole, uuid)[0] == 200, 30, "the api to work", porthole.logs)
         new = token_of(get_console(porthole, uuid))
         assert refusal(porthole.novnc_port, new) == 101
         connection.send(b"still there")

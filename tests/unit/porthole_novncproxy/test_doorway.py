@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import errno
 import logging
+import os
 import select
 import socket
 import ssl
@@ -370,6 +371,37 @@ def test_broken_tls_is_dropped(certificate):
     house.turn()
     assert connection.sock.fileno() == -1
     assert not house.loop.callbacks.keys() - {1000}
+    house.close()
+
+
+class GoneContext:
+    """What ssl does with a socket whose client has reset it behind its first bytes: it closes the descriptor."""
+
+    def wrap_socket(self, sock, **_options):
+        sock.close()
+        error = ssl.SSLError(errno.ENOTCONN, "Closed before TLS handshake with data in recv buffer.")
+        error.reason = "Closed before TLS handshake with data in recv buffer."
+        raise error
+
+
+def test_a_client_that_is_gone_before_tls_is_forgotten(caplog):
+    """epoll has forgotten the descriptor by then, and fails on it."""
+    house = House(GoneContext())
+    unregister = house.loop.unregister
+
+    def unregister_like_epoll(fd):
+        if fd in house.loop.callbacks:
+            os.fstat(fd)
+        unregister(fd)
+
+    house.loop.unregister = unregister_like_epoll
+    connection, far = house.connect()
+    far.send(b"\x16\x03\x01")
+    with caplog.at_level(logging.INFO):
+        house.turn()
+    assert connection.fd not in house.loop.callbacks
+    assert not house.loop.pending_timers
+    assert "TLS handshake failed" in caplog.text
     house.close()
 
 
