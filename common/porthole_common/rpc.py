@@ -47,7 +47,7 @@ from porthole_common.deadline import DeadlinePassed
 from porthole_common.log import get_logger
 from porthole_common.workers import EAGER, Workers, get_current_job
 
-__all__ = ["Broker", "Rpc", "RpcClient", "RpcServer", "Target", "expected_exceptions", "list_brokers"]
+__all__ = ["Broker", "Rpc", "RpcClient", "RpcServer", "Target", "expected_exceptions", "list_brokers", "log_unanswered"]
 
 LOG = get_logger(__name__)
 # One connection to send with is meant so; oslo.messaging warns each time a thread waits for it. oslo.log names the
@@ -92,6 +92,19 @@ def expected_exceptions(
         return cast(Callable[Arguments, Result], functools.wraps(method)(wrapped))
 
     return decorate
+
+
+def log_unanswered(context: RequestContext, topic: str, method: str, exc: Exception) -> errors.RpcUnavailable:
+    """Log that nothing answered in time, by the line that operators look for, and return what to raise."""
+    LOG.warning(
+        "RPC not answered",
+        context=context,
+        instance=context.resource_uuid,
+        topic=topic,
+        method=method,
+        error=type(exc).__name__,
+    )
+    return errors.RpcUnavailable(topic, method)
 
 
 class ContextSerializer(oslo_messaging.NoOpSerializer):  # type: ignore[misc]
@@ -165,15 +178,7 @@ class RpcClient:
         if isinstance(exc, oslo_messaging.RemoteError | oslo_messaging.RPCDispatcherError):
             self._log_failure(getattr(exc, "exc_type", type(exc).__name__), context, method)
             return errors.RemoteFailure(self._topic, method)
-        LOG.warning(
-            "RPC not answered",
-            context=context,
-            instance=context.resource_uuid,
-            topic=self._topic,
-            method=method,
-            error=type(exc).__name__,
-        )
-        return errors.RpcUnavailable(self._topic, method)
+        return log_unanswered(context, self._topic, method, exc)
 
     def _log_failure(self, error: str, context: RequestContext, method: str) -> None:
         LOG.error(
@@ -278,15 +283,7 @@ class Rpc:
             return self._sequences.run(serve, calls * self._timeout_s + GRACE_S)
         except DeadlinePassed as exc:
             topic, method = exc.subject or ("the message bus", "anything")
-            LOG.warning(
-                "RPC not answered",
-                context=context,
-                instance=context.resource_uuid,
-                topic=topic,
-                method=method,
-                error=type(exc).__name__,
-            )
-            raise errors.RpcUnavailable(topic, method) from exc
+            raise log_unanswered(context, topic, method, exc) from exc
 
     def may_send(self, topic: str, version: str) -> bool:
         """Say whether ``[upgrade_levels]`` lets messages of ``version`` go to ``topic``: there may be older daemons."""

@@ -141,8 +141,7 @@ class Workers:
                 result: Result = job.get_result()
                 return result
             self.relieve()
-        if not self.withdraw(job):
-            job.settle()
+        self.give_up(job)
         raise DeadlinePassed(job.subject)
 
     def start(self, job: Job) -> None:
@@ -158,6 +157,10 @@ class Workers:
                 return False
             self._waiting.remove(job)
             return True
+
+    def give_up(self, job: Job) -> bool:
+        """Say whether it is nobody's any more: it never begins, or nobody hears of what comes of it."""
+        return self.withdraw(job) or job.settle()
 
     def relieve(self) -> None:
         """Have work begin that waits behind such as has been stalled meanwhile."""

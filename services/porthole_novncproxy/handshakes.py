@@ -99,6 +99,6 @@ class Handshakes:
 
     def _give_up(self, handshakes: Iterable[Handshake]) -> None:
         for handshake in handshakes:
-            if self._workers.withdraw(handshake.job) or handshake.job.settle():
+            if self._workers.give_up(handshake.job):
                 self._under_way.pop(handshake, None)
                 self._on_late(handshake)

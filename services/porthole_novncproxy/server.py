@@ -18,8 +18,10 @@ from http import HTTPStatus
 
 from porthole_common import errors
 from porthole_common.context import RequestContext, serving
+from porthole_common.deadline import DeadlinePassed
 from porthole_common.log import get_logger
 from porthole_common.model import ConsoleType
+from porthole_common.rpc import log_unanswered
 from porthole_novncproxy import xvp
 from porthole_novncproxy.access import ConsoleRequest
 from porthole_novncproxy.admission import Admission, Gate, log_refusal
@@ -182,14 +184,8 @@ class ProxyServer:
         source = connection.source or connection.address[0]
         topic, method = subject
         with serving(handshake.context):
-            LOG.warning(
-                "RPC not answered",
-                instance=handshake.context.resource_uuid,
-                topic=topic,
-                method=method,
-                error="DeadlinePassed",
-            )
-            status = log_refusal(errors.RpcUnavailable(topic, method), ConsoleType(connection.door), source)
+            unavailable = log_unanswered(handshake.context, topic, method, DeadlinePassed())
+            status = log_refusal(unavailable, ConsoleType(connection.door), source)
         request_id = f"X-OpenStack-Request-ID: {handshake.context.request_id}"
         self._doorway.refuse(connection, status, "Retry-After: 1", request_id)
 
