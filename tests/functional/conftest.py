@@ -7,6 +7,7 @@ guests.
 """
 
 import signal
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from support.certificates import Certificate, make_certificate
 from support.daemons import Porthole
 from support.libvirtd import Libvirtd
 from support.memcached import Memcached
@@ -153,6 +155,27 @@ def echo(stack: ExitStack) -> EchoVnc:
 def web_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small web root for proxies in this process."""
     return make_web_root(tmp_path_factory.mktemp("web"))
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """A certificate for this machine's loopback names, and its key."""
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def server_context(certificate: Certificate) -> ssl.SSLContext:
+    """What a proxy that the test itself builds shakes hands with."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate.cert, certificate.key)
+    return context
+
+
+@pytest.fixture(scope="module")
+def client_context(certificate: Certificate) -> ssl.SSLContext:
+    """What a client shakes hands with that believes the certificate, and no other."""
+    return ssl.create_default_context(cafile=certificate.cert)
 
 
 @pytest.fixture

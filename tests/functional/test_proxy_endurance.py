@@ -20,7 +20,6 @@ from websockets.exceptions import ConnectionClosed
 from porthole_common.model import ConsoleType
 from porthole_novncproxy.limits import Limits
 from porthole_novncproxy.liveness import LivenessPolicy
-from support.certificates import make_certificate
 from support.processes import wait_until
 from support.proxy import InProcessProxy, count_children, count_descriptors, resident_bytes
 from support.vnc_servers import GREETING, ClosingServer, EchoVnc, FloodingServer, IdleServer, VncServer, reset
@@ -28,23 +27,6 @@ from support.websocket import CLOSE, RawWebSocket, build_upgrade, connect, read_
 
 DOORS = ["ws", "wss", "xvpvnc"]
 JUNK = "/?token=junk"
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    return make_certificate(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def server_context(certificate):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate.cert, certificate.key)
-    return context
-
-
-@pytest.fixture(scope="module")
-def client_context(certificate):
-    return ssl.create_default_context(cafile=certificate.cert)
 
 
 @pytest.fixture

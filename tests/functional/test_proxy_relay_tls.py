@@ -27,24 +27,6 @@ from support.websocket import (
 from support.wss import WssClient
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    return make_certificate(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture(scope="module")
-def server_context(certificate):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate.cert, certificate.key)
-    return context
-
-
-@pytest.fixture(scope="module")
-def client_context(certificate):
-    return ssl.create_default_context(cafile=certificate.cert)
-
-
 @pytest.fixture
 def make(web_root, stack):
     return lambda **options: stack.enter_context(InProcessProxy(web_root, **options))

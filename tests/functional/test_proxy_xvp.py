@@ -9,7 +9,6 @@ import pytest
 from porthole_common import errors
 from porthole_common.model import ConsoleType
 from porthole_novncproxy.limits import Limits
-from support.certificates import make_certificate
 from support.processes import wait_until
 from support.proxy import InProcessProxy
 from support.vnc_servers import (
@@ -25,11 +24,6 @@ from support.vnc_servers import (
     reset,
 )
 from support.websocket import connect, exchange, read_reply, read_to_end
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
@@ -227,11 +221,8 @@ def test_a_revoked_viewer_is_cut(make, stack):
     wait_until(lambda: proxy.counter.total == 0, 5, "the session ends")
 
 
-def test_a_viewer_over_tls(make, stack, certificate):
-    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_context.load_cert_chain(certificate.cert, certificate.key)
+def test_a_viewer_over_tls(make, stack, server_context, client_context):
     proxy = make(context=server_context, ssl_only=True)
-    client_context = ssl.create_default_context(cafile=certificate.cert)
     server = stack.enter_context(EchoVnc())
     payload = bytes(range(256)) * 4096
     with Viewer(proxy, issue(proxy, server), behind=b"early", context=client_context) as viewer:
