@@ -37,6 +37,7 @@ import oslo_messaging
 from oslo_config import cfg
 from oslo_messaging import Target
 from oslo_messaging import opts as oslo_messaging_opts
+from oslo_messaging._drivers import amqpdriver
 from oslo_messaging.rpc.dispatcher import DefaultRPCAccessPolicy
 from oslo_utils import strutils
 
@@ -77,6 +78,8 @@ CANCEL_TIMEOUT_S = 2.0
 CLOSE_TIMEOUT_S = 2.0
 # RabbitMQ's manual calls 5 to 20 s the best range.
 HEARTBEAT_S = 10
+# How soon after a message oslo.messaging looks up again, when no other comes; then after twice as long, and so on.
+LOOK_UP_S = 0.1
 
 
 def expected_exceptions(
@@ -230,6 +233,7 @@ class Rpc:
             check nothing.
         """
         self._timeout_s = timeout_s
+        _let_consumers_rest()
         _set_defaults(conf, timeout_s)
         _check_tls(conf)
         try:
@@ -345,6 +349,18 @@ def _cancel_consumers(server: Any) -> None:
     operations.do(cancel)
     connection.stop_consuming()
     done.wait(CANCEL_TIMEOUT_S)
+
+
+def _let_consumers_rest() -> None:
+    """Have oslo.messaging wait for the next message for :data:`LOOK_UP_S` at first, and not for a millisecond.
+
+    It looks up after 1, 2, 4, ... ms for acknowledgements that another thread wants sent. RPC has none since they are
+    sent where a message is taken (bug 1695746), so each message paid for two or three looks at nothing: a twentieth of
+    what a console takes of the processor. There is no option for it; an oslo.messaging that is made differently inside
+    looks up as it always has.
+    """
+    if hasattr(amqpdriver, "ACK_REQUEUE_EVERY_SECONDS_MIN"):
+        amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN = LOOK_UP_S
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,10 @@ from porthole_api.policy import Policy
 from porthole_api.servers import get_server
 from porthole_common import errors
 from porthole_common.context import RequestContext
-from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, ConsoleType
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 
-LOG = get_logger(__name__)
 # What a console takes of the bus: its host is asked, and its token stored.
 CALLS_PER_REQUEST = 2
 
@@ -60,16 +58,8 @@ class ConsoleOpener:
             raise errors.ConsoleTypeUnavailable(console_type)
         if located.unavailable:
             raise located.unavailable
-        uuid = located.instance.uuid
-        connect_info = self.run(context, lambda: self._issue(context, located, console_type), CALLS_PER_REQUEST)
-        LOG.info(
-            "Console authorized",
-            instance=uuid,
-            console_type=console_type,
-            compute=connect_info.compute_host,
-            expires_at=connect_info.expires_at,
-        )
-        return connect_info
+        # consoleauth logs that the token is authorized, and "Request answered" to whom it was given.
+        return self.run(context, lambda: self._issue(context, located, console_type), CALLS_PER_REQUEST)
 
     def _issue(self, context: RequestContext, located: Located, console_type: str) -> ConnectInfo:
         """Make all the calls that a console takes."""

@@ -193,7 +193,7 @@ def test_an_operator_can_follow_a_console_through_all_daemons(site: Site) -> Non
     for daemon, event in (
         ("compute", "Console issued"),
         ("consoleauth", "Console token authorized"),
-        ("api", "Console authorized"),
+        ("api", "Request answered"),
     ):
         (found,) = site.events(daemon, event, request_id)
         assert (found["instance"], found["global_request_id"]) == (site.good, GLOBAL_ID)

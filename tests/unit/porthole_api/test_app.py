@@ -475,8 +475,10 @@ class TestConsoleAuthTokens:
 
     def test_the_token_is_not_logged(self, api: Api, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level("DEBUG"):
+            assert TOKEN in api.post(f"/v2.1/servers/{UUID}/action", ACTION).text
             api.get(f"/v2.1/os-console-auth-tokens/{TOKEN}", "2.31")
             api.get(f"/v2.1/os-console-auth-tokens/{TOKEN}", "2.1")
+        assert f"/action instance={UUID} status=200" in caplog.text
         assert "os-console-auth-tokens/{token} status=200" in caplog.text
         assert TOKEN not in caplog.text
 

@@ -2,7 +2,6 @@
 """Opening a console: whom it asks, in which order, and what it never says."""
 
 import inspect
-import logging
 
 import pytest
 
@@ -134,13 +133,6 @@ def test_a_host_that_does_not_answer_is_not_asked() -> None:
     with pytest.raises(errors.HypervisorUnavailable):
         build(compute, FakeConsoleAuth(), hypervisor_up=False).open_console(MEMBER, OWN.uuid, "novnc")
     assert compute.calls == []
-
-
-def test_the_log_holds_no_token(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG):
-        build(FakeCompute(), FakeConsoleAuth()).open_console(MEMBER, OWN.uuid, "novnc")
-    assert OWN.uuid in caplog.text
-    assert TOKEN not in caplog.text
 
 
 def test_a_reader_sees_the_instance_and_opens_nothing() -> None:

@@ -14,7 +14,17 @@ from oslo_context import context as oslo_context
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
-from porthole_common.rpc import GRACE_S, Broker, Rpc, RpcClient, RpcServer, Target, expected_exceptions, list_brokers
+from porthole_common.rpc import (
+    GRACE_S,
+    LOOK_UP_S,
+    Broker,
+    Rpc,
+    RpcClient,
+    RpcServer,
+    Target,
+    expected_exceptions,
+    list_brokers,
+)
 from porthole_common.workers import Workers
 from support.bus import across_the_wire, fake_bus, parse_global_conf
 
@@ -402,3 +412,27 @@ def test_upgrade_levels_say_what_may_be_sent_to_one_topic(rpc: Rpc, level: str |
         assert all(rpc.may_send(topic, "1.10") for topic in ("consoleauth", "compute", TOPIC))
     finally:
         cfg.CONF.clear_override("revocations", "upgrade_levels")
+
+
+def test_an_idle_consumer_does_not_look_up_every_few_milliseconds(rpc: Rpc) -> None:
+    # Not at the top: porthole_common.rpc must have chosen the threading backend before oslo.messaging comes in.
+    from oslo_messaging._drivers import amqpdriver
+    from oslo_messaging._drivers.common import Timeout
+
+    waits: list[float] = []
+
+    class Connection:
+        def consume(self, timeout: float) -> None:
+            waits.append(timeout)
+            # One message, then silence until the end.
+            if len(waits) == 4:
+                return
+            if len(waits) == 8:
+                listener._shutdown.set()
+                listener._shutoff.set()
+            raise Timeout
+
+    driver = type("Driver", (), {"prefetch_size": 1})()
+    listener = amqpdriver.RpcAMQPListener(driver, Connection())
+    listener.poll()
+    assert waits == [LOOK_UP_S * step for step in (1, 2, 4, 8, 1, 2, 4, 8)]
