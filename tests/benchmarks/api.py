@@ -97,7 +97,10 @@ def _list_rows(porthole: Porthole, empty_url: str) -> list[Row]:
     The second of the two is what it is however busy the machine is.
     """
     empty_port = free_port()
-    alone = {"api": {"bind_port": empty_port}, "DEFAULT": {"host": "empty", "transport_url": empty_url}}
+    alone: dict[str, dict[str, object]] = {
+        "api": {"bind_port": empty_port},
+        "DEFAULT": {"host": "empty", "transport_url": empty_url},
+    }
     empty = porthole.add("api", "empty", alone)
     porthole.start_daemon("empty")
     full_port, full = porthole.api_port, porthole.api

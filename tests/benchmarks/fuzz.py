@@ -80,8 +80,11 @@ def _make_porthole() -> Iterator[tuple[Porthole, str]]:
         path.write_text(yaml.safe_dump({"instances": [entry]}), encoding="utf-8")
         rabbitmq = stack.enter_context(RabbitMQ(directory / "rabbitmq"))
         memcached = stack.enter_context(Memcached())
-        options = {"DEFAULT": {"debug": False}, "novncproxy": {"max_sessions_per_token": 50}}
-        options["consoleauth"] = {"token_ttl": 86400}
+        options: dict[str, dict[str, object]] = {
+            "DEFAULT": {"debug": False},
+            "novncproxy": {"max_sessions_per_token": 50},
+            "consoleauth": {"token_ttl": 86400},
+        }
         porthole = Porthole(directory / "porthole", rabbitmq, memcached, instances_file=path, options=options)
         stack.enter_context(porthole)
         wait_for_instances(porthole, instance)

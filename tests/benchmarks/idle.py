@@ -10,7 +10,7 @@ import time
 from benchmarks import peers
 from benchmarks.bed import Bed, make_bed
 from benchmarks.cpu import cpu_seconds, pss_kib, tree
-from benchmarks.latency import echo
+from benchmarks.latency import alone
 from benchmarks.table import Row, percentile
 from benchmarks.throughput import discard
 
@@ -87,7 +87,7 @@ def _open(stack: contextlib.ExitStack, bed: Bed, count: int) -> None:
 
 def _slow_viewer_rows(bed: Bed) -> list[Row]:
     """Flood a viewer that does not read for a minute, and type in another console meanwhile."""
-    quiet = percentile(echo(bed.porthole.novnc_port, bed.token()), 99)
+    quiet = percentile(alone(bed.porthole.novnc_port, bed.token()), 99)
     with peers.connect(bed.porthole.novnc_port, bed.token()) as reader:
         # The buffer that all consoles share is used whole before it counts, or it would be the slow viewer's.
         reader.sendall(peers.frame(b"F" + WARM_UP_BYTES.to_bytes(8, "big")))
@@ -98,7 +98,7 @@ def _slow_viewer_rows(bed: Bed) -> list[Row]:
         most, flooded = 0, []
         ends_at = time.monotonic() + FLOOD_S
         while time.monotonic() < ends_at:
-            flooded.append(percentile(echo(bed.porthole.novnc_port, bed.token()), 99))
+            flooded.append(percentile(alone(bed.porthole.novnc_port, bed.token()), 99))
             most = max(most, pss_kib(bed.proxy_pid) - before)
             time.sleep(1)
     return [

@@ -260,7 +260,7 @@ def test_a_proxy_that_stops_tells_its_clients(web_root, echo):
         client.send((1001).to_bytes(2, "big"), CLOSE)
         stopper.join(10)
         assert not stopper.is_alive()
-    assert not echo.open_connections
+    wait_until(lambda: not echo.open_connections, 5, "the VNC server is hung up on")
 
 
 def test_a_client_that_does_not_answer_a_ping_is_given_up(make, echo):
