@@ -28,6 +28,9 @@ _MAX_EVENTS = 256
 # Timers may be late by so much, so that those of thousands of consoles that are due one after the other, pings above
 # all, wake the loop a few times a second and not each for itself.
 _TIMER_SLACK_S = 0.1
+# Cancelled timers are swept out when there are twice as many timers as the last sweep has left, and at least so many:
+# they would stay until they were due, and most of a busy proxy's are cancelled long before.
+_MIN_SWEPT_TIMERS = 256
 # Longer than any callback takes: a loop that has not ended by then is stuck in one.
 _STOP_TIMEOUT_S = 5.0
 
@@ -55,6 +58,7 @@ class Loop:
         self._callbacks: dict[int, Callback] = {}
         self._soon: collections.deque[Callable[[], None]] = collections.deque()
         self._timers: list[tuple[float, int, Timer]] = []
+        self._sweep_at = _MIN_SWEPT_TIMERS
         self._order = itertools.count()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wakeup, select.EPOLLIN)
@@ -113,6 +117,8 @@ class Loop:
 
     def call_later(self, delay_s: float, action: Callable[[], None]) -> Timer:
         """Have ``action`` called in ``delay_s`` seconds."""
+        if len(self._timers) >= self._sweep_at:
+            self._sweep_timers()
         timer = Timer(action)
         heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._order), timer))
         return timer
@@ -151,6 +157,11 @@ class Loop:
             return -1
         due_at = math.ceil(self._timers[0][0] / _TIMER_SLACK_S) * _TIMER_SLACK_S
         return max(0.0, due_at - time.monotonic())
+
+    def _sweep_timers(self) -> None:
+        self._timers = [entry for entry in self._timers if entry[2].action is not None]
+        heapq.heapify(self._timers)
+        self._sweep_at = max(2 * len(self._timers), _MIN_SWEPT_TIMERS)
 
     def _run_timers(self) -> None:
         now = time.monotonic()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bare import time_ms
-from benchmarks.cpu import cpu_seconds, pss_kib, rss_kib
+from benchmarks.cpu import allocated_kib, cpu_seconds, pss_kib, rss_kib
 from benchmarks.table import Row, median
 from support.daemons import Porthole
 from support.fleet import Fleet, build_inventory, build_project_id
@@ -158,7 +158,7 @@ def _endurance_rows(porthole: Porthole, rabbitmq: RabbitMQ) -> list[Row]:
     name = f"{REQUESTS} requests, a tenth bad"
     return [
         Row(f"{name}, {_CLIENTS} clients", rate, "/s"),
-        Row(f"{name}: PSS after", after.pss_mib, "MiB", "after the warm-up", before.pss_mib, "no growth"),
+        Row(f"{name}: memory after", after.memory_mib, "MiB", "after the warm-up", before.memory_mib, "no growth"),
         Row(f"{name}: threads", after.threads, "", "after the warm-up", before.threads, "as before"),
         Row(f"{name}: descriptors", after.descriptors, "", "after the warm-up", before.descriptors, "as before"),
         Row(f"{name}: broker connections", after.broker, "", "after the warm-up", before.broker, "as before"),
@@ -169,7 +169,7 @@ def _endurance_rows(porthole: Porthole, rabbitmq: RabbitMQ) -> list[Row]:
 class _Footprint:
     """What the api's process holds, and how many connections the broker has in all."""
 
-    pss_mib: float
+    memory_mib: float
     threads: int
     descriptors: int
     broker: int
@@ -178,7 +178,7 @@ class _Footprint:
     def of(cls, porthole: Porthole, rabbitmq: RabbitMQ) -> "_Footprint":
         pid = porthole.api.pid
         threads, descriptors = (len(os.listdir(f"/proc/{pid}/{kind}")) for kind in ("task", "fd"))
-        return cls(pss_kib(pid) / 1024, threads, descriptors, rabbitmq.connection_count())
+        return cls(allocated_kib(pid) / 1024, threads, descriptors, rabbitmq.connection_count())
 
 
 def _storm(port: int, count: int) -> None:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import gc
 import logging
 import os
 import socket
@@ -7,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from porthole_novncproxy.loop import READ, WRITE, Loop
+from porthole_novncproxy.loop import READ, WRITE, Loop, Timer
 
 PATIENCE_S = 10
 
@@ -165,6 +166,23 @@ def test_a_cancelled_timer_is_never_due_and_holds_nothing():
         in_loop(loop, prepare)
         assert done.wait(PATIENCE_S)
     assert seen == []
+
+
+def test_cancelled_timers_do_not_pile_up_until_they_are_due():
+    seen = []
+    done = threading.Event()
+    with running() as loop:
+
+        def prepare():
+            loop.call_later(0.02, lambda: (seen.append("last"), done.set()))
+            for _ in range(10_000):
+                loop.call_later(3600, lambda: None).cancel()
+            loop.call_later(0.0, lambda: seen.append("first"))
+            return sum(isinstance(thing, Timer) for thing in gc.get_objects())
+
+        assert in_loop(loop, prepare) < 1000
+        assert done.wait(PATIENCE_S)
+    assert seen == ["first", "last"]
 
 
 def test_a_far_timer_does_not_delay_anything_else():
