@@ -197,14 +197,15 @@ class RpcClient:
 class RpcServer:
     """Serves the endpoints of one topic from oslo.messaging's thread pool."""
 
-    def __init__(self, server: Any, workers: Workers) -> None:
+    def __init__(self, server: Any, workers: Workers, threads: int | None = None) -> None:
         self._server = server
         self._workers = workers
+        self._threads = threads
         self._started = False
 
     def start(self) -> None:
         """Consume; returns once the queues stand, so not before there is a broker."""
-        self._server.start()
+        self._server.start(override_pool_size=self._threads)
         self._started = True
 
     def stop(self) -> None:
@@ -296,8 +297,12 @@ class Rpc:
             return True
         return _parse_version(version) <= _parse_version(self._levels[name])
 
-    def get_server(self, topic: str, server: str, endpoints: Sequence[object]) -> RpcServer:
-        """Return a server of ``topic`` under the name ``server``: not started yet."""
+    def get_server(self, topic: str, server: str, endpoints: Sequence[object], threads: int | None = None) -> RpcServer:
+        """Return a server of ``topic`` under the name ``server``: not started yet.
+
+        ``threads`` handle its messages, one of them in the order in which they arrive; None is as many as ``[DEFAULT]
+        executor_thread_pool_size``, of which each message starts another until there are so many.
+        """
         return RpcServer(
             oslo_messaging.get_rpc_server(
                 self._transport,
@@ -307,6 +312,7 @@ class Rpc:
                 access_policy=DefaultRPCAccessPolicy,
             ),
             self._workers,
+            threads,
         )
 
     def close(self) -> None:

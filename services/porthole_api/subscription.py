@@ -67,7 +67,8 @@ class Subscription:
         while not self._stopping.is_set():
             try:
                 if not self._server:
-                    server = self._rpc.get_server(published.INVENTORY_TOPIC, self._name, self._endpoints)
+                    # One thread: of two inventories of a host the later one counts.
+                    server = self._rpc.get_server(published.INVENTORY_TOPIC, self._name, self._endpoints, threads=1)
                     server.start()
                     # Only now: one whose start failed is not started again, but made anew.
                     self._server = server

@@ -23,7 +23,9 @@ class FakeBus:
         self.steps: queue.Queue[tuple[str, ...]] = queue.Queue()
         self.endpoints: Sequence[Any] = ()
 
-    def get_server(self, topic: str, server: str, endpoints: Sequence[object]) -> "FakeBus":
+    def get_server(self, topic: str, server: str, endpoints: Sequence[object], threads: int) -> "FakeBus":
+        # Or inventories would overtake each other.
+        assert threads == 1
         self.endpoints = endpoints
         self.steps.put(("server", topic, server))
         return self

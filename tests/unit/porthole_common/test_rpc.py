@@ -289,6 +289,33 @@ def test_a_server_that_never_started_stops_at_once(rpc: Rpc, endpoint: Endpoint)
     rpc.get_server("other", "host1", [endpoint]).stop()
 
 
+def test_one_thread_keeps_the_order_of_messages_and_is_no_more() -> None:
+    published: list[str] = []
+    handlers: set[int] = set()
+    all_there = threading.Event()
+
+    class Slow:
+        target = Target(version="1.0")
+
+        def note(self, context: RequestContext, text: str) -> None:
+            handlers.add(threading.get_ident())
+            # The first one would be overtaken by all others.
+            time.sleep(0 if published else 0.1)
+            published.append(text)
+            if len(published) == 10:
+                all_there.set()
+
+    with fake_bus() as bus:
+        server = bus.get_server("one-thread", "host1", [Slow()], threads=1)
+        server.start()
+        for number in range(10):
+            bus.get_client("one-thread", "1.0").publish(context(), "note", text=str(number))
+        assert all_there.wait(10)
+        server.stop()
+    assert published == [str(number) for number in range(10)]
+    assert len(handlers) == 1
+
+
 def test_tls_that_would_trust_anybody_is_refused(tmp_path: Path) -> None:
     (tmp_path / "porthole.conf").write_text("[oslo_messaging_rabbit]\nssl = true\n")
     parse_global_conf("--config-file", str(tmp_path / "porthole.conf"))
@@ -378,7 +405,7 @@ class FakeServer:
         self.events: list[str] = []
         self.listener = FakeListener(self.events, error)
 
-    def start(self) -> None:
+    def start(self, override_pool_size: int | None) -> None:
         """Nothing."""
 
     def stop(self) -> None:
