@@ -174,10 +174,10 @@ def test_cancelled_timers_do_not_pile_up_until_they_are_due():
     with running() as loop:
 
         def prepare():
-            loop.call_later(0.02, lambda: (seen.append("last"), done.set()))
+            loop.call_later(0.0, lambda: seen.append("first"))
             for _ in range(10_000):
                 loop.call_later(3600, lambda: None).cancel()
-            loop.call_later(0.0, lambda: seen.append("first"))
+            loop.call_later(0.01, lambda: (seen.append("last"), done.set()))
             return sum(isinstance(thing, Timer) for thing in gc.get_objects())
 
         assert in_loop(loop, prepare) < 1000
