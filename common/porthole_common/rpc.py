@@ -235,6 +235,7 @@ class Rpc:
         """
         self._timeout_s = timeout_s
         _let_consumers_rest()
+        _offer_each_reply()
         _set_defaults(conf, timeout_s)
         _check_tls(conf)
         try:
@@ -367,6 +368,19 @@ def _let_consumers_rest() -> None:
     """
     if hasattr(amqpdriver, "ACK_REQUEUE_EVERY_SECONDS_MIN"):
         amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN = LOOK_UP_S
+
+
+def _offer_each_reply() -> None:
+    """Have oslo.messaging try to send each reply, and not take a queue that was missing once for gone for a minute.
+
+    A broker that was away for longer than a call is back before all its clients are. Replies that waited for it are
+    given up then, rightly, where the caller's queue is not there again; but every other reply to that caller was
+    dropped too, for 60 s, which one of two consoleauths did to a proxy: half of what it asked had no answer. There is
+    no option for it; an oslo.messaging that is made differently inside drops them as it always has.
+    """
+    cache = getattr(amqpdriver, "ObsoleteReplyQueuesCache", None)
+    if cache is not None:
+        cache.TTL = 0
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,34 @@ def test_rabbitmq_restarted(make_porthole: MakePorthole, own_rabbitmq: RabbitMQ,
         assert_alive(connection)
 
 
+def test_rabbitmq_back_before_a_proxy_is(
+    make_porthole: MakePorthole, own_rabbitmq: RabbitMQ, own_memcached: Memcached, instances_file: Path
+) -> None:
+    """The answer that consoleauth had in its hands when the broker died is lost; the next one is not."""
+    porthole = make_porthole(
+        rabbitmq=own_rabbitmq, memcached=own_memcached, instances_file=instances_file, options=OPTIONS
+    )
+    uuid = uuid_in(instances_file)
+    wait_for_instances(porthole, uuid)
+    token = token_of(get_console(porthole, uuid))
+    with ThreadPoolExecutor(1) as pool:
+        own_memcached.pause()
+        asked = pool.submit(refusal, porthole.novnc_port, token)
+        time.sleep(RPC_TIMEOUT_S / 6)
+        own_rabbitmq.kill()
+        own_memcached.resume()
+        porthole.novncproxy.signal(signal.SIGSTOP)
+        try:
+            # The answer waits for the broker, and is out of date when that is back.
+            time.sleep(RPC_TIMEOUT_S)
+            own_rabbitmq.start()
+            porthole.consoleauth.wait_for_line("drop reply")
+        finally:
+            porthole.novncproxy.signal(signal.SIGCONT)
+        assert asked.result() == 503
+    wait_until_it_works(porthole, uuid, 20)
+
+
 def test_compute_dead(make_porthole: MakePorthole, instances_file: Path, tmp_path: Path, vnc: EchoVnc) -> None:
     """503 for its instances within the deadline; another host's are not touched."""
     porthole = make_porthole(instances_file=instances_file, options=OPTIONS)

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from support.site import Part, Site
-from support.trial import Trial
+from support.trial import RPC_TIMEOUT_S, Trial
 from support.visitors import ENDED, OPEN, Request, Session
 
 PARTS = ["api", "consoleauth", "compute", "novncproxy", "memcached", "rabbitmq", "libvirtd"]
 # How long a part stays away before it is started again, as systemd would after RestartSec and a slow start.
 AWAY_S = 3.0
+# The broker for longer than a call: what it owes by then is of no use to anybody, and what is asked next must be.
+BROKER_AWAY_S = RPC_TIMEOUT_S + 2.0
 # Of which there are two, so that the loss of one costs nothing but what it had in its hands.
 DOUBLED = {"api", "consoleauth", "novncproxy"}
 
@@ -30,7 +32,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def kill(part: Part) -> None:
     """As a crash or the kernel's memory killer would."""
     part.process.wait(5)
-    time.sleep(AWAY_S)
+    time.sleep(BROKER_AWAY_S if part.name.startswith("rabbitmq") else AWAY_S)
 
 
 def restart(part: Part) -> None:

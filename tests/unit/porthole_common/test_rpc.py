@@ -463,3 +463,12 @@ def test_an_idle_consumer_does_not_look_up_every_few_milliseconds(rpc: Rpc) -> N
     listener = amqpdriver.RpcAMQPListener(driver, Connection())
     listener.poll()
     assert waits == [LOOK_UP_S * step for step in (1, 2, 4, 8, 1, 2, 4, 8)]
+
+
+def test_a_reply_queue_that_was_missing_is_tried_again(rpc: Rpc) -> None:
+    from oslo_messaging._drivers import amqpdriver
+
+    driver = type("Driver", (), {"prefetch_size": 1})()
+    queues = amqpdriver.RpcAMQPListener(driver, None)._obsolete_reply_queues
+    queues.add("reply_1", "message 1")
+    assert queues.reply_q_valid("reply_1", "message 2")
