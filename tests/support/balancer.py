@@ -4,6 +4,8 @@
 Without its TLS, which has tests of its own (``reverse_proxy.py``), and with the name of the controller in each answer.
 """
 
+import csv
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +18,7 @@ CONSOLE_PATH = "/console/"
 # A header of the answers: the sample's name of who gave it. haproxy's own have none.
 SERVED_BY = "x-served-by"
 NAMES = ("controller1", "controller2")
+_ANSWER_S = 5
 _NAME_IT = f"    http-response set-header {SERVED_BY} %s\n"
 
 
@@ -26,9 +29,10 @@ class Balancer:
         """Write the configuration into ``directory``."""
         directory.mkdir()
         path = directory / "haproxy.cfg"
+        self._socket = str(directory / "admin.sock")
         replacements = {
             **HAPROXY_REPLACEMENTS,
-            HAPROXY_SOCKET: str(directory / "admin.sock"),
+            HAPROXY_SOCKET: self._socket,
             "bind :443 ssl crt /etc/haproxy/porthole.pem alpn http/1.1": f"bind {address}:{PORT}",
             "bind :6081": f"bind {address}:{XVP_PORT}",
             "X-Forwarded-Proto https": "X-Forwarded-Proto http",
@@ -41,3 +45,14 @@ class Balancer:
         check([find("haproxy"), "-c", "-f", str(path)])
         self.address = address
         self.process = Process([find("haproxy"), "-f", str(path)], directory / "haproxy.log", name="haproxy")
+
+    def list_down(self) -> list[str]:
+        """Return the servers that haproxy takes for gone, each as ``backend/server``: it asks them nothing."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_ANSWER_S)
+            connection.connect(self._socket)
+            connection.sendall(b"show stat -1 4 -1\n")
+            with connection.makefile(encoding="utf-8") as answer:
+                rows = list(csv.DictReader(line for line in answer if line.strip()))
+        assert rows
+        return [f"{row['# pxname']}/{row['svname']}" for row in rows if not row["status"].startswith("UP")]

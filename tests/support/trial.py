@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -76,22 +76,22 @@ class Trial:
 
     def __enter__(self) -> Self:
         self._wait_until_all_works()
-        with self._site.user.entered():
-            user = User(self._site, self.ledger, balanced=True)
-            for instance in [*self._instances, *self._instances]:
-                session = user.visit(instance, 0, 0)
-                assert session, f"a console of {instance}: {self.ledger.failures()}"
-                self._sessions.append(session)
-        assert {session.controller for session in self._sessions} == {0, 1}
-        self._crowd = Crowd(self._site, self.ledger, self._instances)
-        self._revocations = Revocations(self._site, self.ledger, self._revoked)
-        try:
+        with ExitStack() as stack:
+            with self._site.user.entered():
+                user = User(self._site, self.ledger, balanced=True)
+                for instance in [*self._instances, *self._instances]:
+                    session = user.visit(instance, 0, 0)
+                    assert session, f"a console of {instance}: {self.ledger.failures()}"
+                    stack.callback(session.close)
+                    self._sessions.append(session)
+            assert {session.controller for session in self._sessions} == {0, 1}
+            self._crowd = Crowd(self._site, self.ledger, self._instances)
+            stack.callback(self._crowd.stop)
+            self._revocations = Revocations(self._site, self.ledger, self._revoked)
+            stack.callback(self._revocations.stop)
             # So that there is a revoked token to try while it is broken.
             wait_until(lambda: self.ledger.revocations, 30, "the first revocation")
-        except BaseException:
-            self._crowd.stop()
-            self._revocations.stop()
-            raise
+            stack.pop_all()
         return self
 
     @contextmanager
@@ -113,7 +113,7 @@ class Trial:
     def _wait_until_all_works(self) -> float:
         """Return the moment, on the monotonic clock, from which on every api, proxy and compute daemon serves.
 
-        And haproxy, which is asked last: it may have taken both for gone.
+        And haproxy asks all of them: it may have taken some for gone.
 
         :raises AssertionError: when something still did not that was asked 15 s after now.
         """
@@ -123,11 +123,13 @@ class Trial:
             for number, instance in enumerate(samples.values())
             for proxy in (0, 1)
         ]
+        balancer = self._site.start_balancer()
         deadline = time.monotonic() + RECOVERY_S
         with ThreadPoolExecutor(len(journeys)) as pool:
             while True:
                 begun = time.monotonic()
                 failures = [failure for failure in pool.map(self._visit, journeys) if failure]
+                failures = failures or [f"haproxy leaves out {server}" for server in balancer.list_down()]
                 if not failures and not (failure := self._visit(journeys[0], balanced=True)):
                     return begun
                 failures = failures or [f"through haproxy: {failure}"]
