@@ -6,6 +6,7 @@ ordinary (``options``), which daemons it wants, and may add further ones (a seco
 """
 
 import os
+import re
 import secrets
 import signal
 import sys
@@ -28,6 +29,7 @@ DAEMONS = ("consoleauth", "compute", "api", "novncproxy")
 READY_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 20
 Options = Mapping[str, Mapping[str, object]]
+UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Porthole:
             extra.write_text(format_conf(options), encoding="utf-8")
             argv += ["--config-file", str(extra)]
         # Without proxies of the environment, and unbuffered, so that a log read after a kill is whole.
-        env = {"PYTHONUNBUFFERED": "1", "NO_PROXY": "*", "no_proxy": "*"}
+        env = {"PYTHONUNBUFFERED": "1", "NO_PROXY": "*", "no_proxy": "*", **read_unit_environment(daemon)}
         process = Process(argv, self.directory / f"{name}.log", env, name=f"porthole-{name}")
         self.processes[name] = process
         return process
@@ -198,6 +200,14 @@ class Porthole:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def read_unit_environment(daemon: str) -> dict[str, str]:
+    """Return what the daemon's unit sets for it, without what systemd alone can fill in (``%``)."""
+    text = (UNITS / f"porthole-{daemon}.service").read_text(encoding="utf-8")
+    settings = re.findall(r"^Environment=(\w+)=([^%\s]+)$", text, re.MULTILINE)
+    assert settings, f"{daemon}'s unit sets nothing"
+    return dict(settings)
 
 
 def format_conf(options: Options) -> str:
