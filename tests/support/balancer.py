@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from support.processes import Process
-from support.reverse_proxy import HAPROXY_REPLACEMENTS, HAPROXY_SOCKET, check, fill_sample, find
+from support.reverse_proxy import HAPROXY_REPLACEMENTS, HAPROXY_SOCKET, START_TIMEOUT_S, check, fill_sample, find
 
 PORT, XVP_PORT = 80, 6081
 # Where the sample has the proxies' pages.
@@ -29,10 +29,10 @@ class Balancer:
         """Write the configuration into ``directory``."""
         directory.mkdir()
         path = directory / "haproxy.cfg"
-        self._socket = str(directory / "admin.sock")
+        self._socket = directory / "admin.sock"
         replacements = {
             **HAPROXY_REPLACEMENTS,
-            HAPROXY_SOCKET: self._socket,
+            HAPROXY_SOCKET: str(self._socket),
             "bind :443 ssl crt /etc/haproxy/porthole.pem alpn http/1.1": f"bind {address}:{PORT}",
             "bind :6081": f"bind {address}:{XVP_PORT}",
             "X-Forwarded-Proto https": "X-Forwarded-Proto http",
@@ -46,11 +46,16 @@ class Balancer:
         self.address = address
         self.process = Process([find("haproxy"), "-f", str(path)], directory / "haproxy.log", name="haproxy")
 
+    def start(self) -> None:
+        """Start, and return once it takes connections."""
+        self.process.start()
+        self.process.wait_for(self._socket.exists, START_TIMEOUT_S, "haproxy's socket")
+
     def list_down(self) -> list[str]:
         """Return the servers that haproxy takes for gone, each as ``backend/server``: it asks them nothing."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_ANSWER_S)
-            connection.connect(self._socket)
+            connection.connect(str(self._socket))
             connection.sendall(b"show stat -1 4 -1\n")
             with connection.makefile(encoding="utf-8") as answer:
                 rows = list(csv.DictReader(line for line in answer if line.strip()))

@@ -181,11 +181,16 @@ class Libvirtd:
 
     def has_started(self, name: str) -> bool:
         """Say whether a guest's QEMU exists, ready or not."""
-        return (self._runtime / "libvirt" / "qemu" / "run" / f"{name}.pid").exists()
+        path = self._find_pid_file(name)
+        # The file is there before the number is in it.
+        return path.exists() and path.stat().st_size > 0
 
     def guest_pid(self, name: str) -> int:
         """Return the process id of a running guest's QEMU."""
-        return int((self._runtime / "libvirt" / "qemu" / "run" / f"{name}.pid").read_text())
+        return int(self._find_pid_file(name).read_text())
+
+    def _find_pid_file(self, name: str) -> Path:
+        return self._runtime / "libvirt" / "qemu" / "run" / f"{name}.pid"
 
     def screenshot(self, guest: str, path: Path) -> Path:
         """Write what the guest shows to ``path`` (PNG or PPM, as the first bytes say) and return it."""

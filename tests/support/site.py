@@ -142,7 +142,7 @@ class Site:
             addresses = [controller.host.address for controller in self.controllers]
             self._balancer = Balancer(self._directory / "balancer", self.user.address, addresses)
             with self.user.entered():
-                self._balancer.process.start()
+                self._balancer.start()
             self._stack.callback(self._balancer.process.stop)
         return self._balancer
 
