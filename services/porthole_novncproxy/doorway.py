@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections before they are requests: accept, TLS, and the request's head, without a thread held.
+"""Connections around their requests: accept, TLS, the request's head, and a page as answer, without a thread held.
 
-Why: threads are few, and a client may connect and say nothing (browsers do, slowloris does). Here a silent
-client costs one descriptor until its deadline; a handshake thread meets only whole requests. A connection is
-*new* (not a byte yet), *shaking hands* (TLS), *asking* (part of a head), and then handed on.
+Why: threads are few, and a client may connect and say nothing (browsers do, slowloris does), or not take its page.
+Here such a client costs one descriptor until its deadline; a thread meets only whole requests, and waits for nobody to
+take an answer. A connection is *new* (not a byte yet), *shaking hands* (TLS), *asking* (part of a head), then handed
+on; it may come back to be *answered*, and then it is asking again or at its end.
 Called by :mod:`porthole_novncproxy.server`; runs in the loop's thread.
 """
 
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import BinaryIO
 
 from porthole_common.log import get_logger
 from porthole_common.workers import Job
@@ -23,6 +26,9 @@ LOG = get_logger(__name__)
 MAX_HEAD_BYTES = 16384
 _ACCEPTS_PER_TURN = 64
 _ACCEPT_PAUSE_S = 0.5
+# How much of a page is sent at once, and how long a client may take to take all of it.
+_SEND_BYTES = 65536
+_SEND_TIMEOUT_S = 30.0
 # How long a client that was answered for the last time may take to see it.
 _LINGER_S = 2.0
 _DISCARD_BYTES = 65536
@@ -73,6 +79,31 @@ class Connection:
         return isinstance(self.sock, ssl.SSLSocket)
 
 
+class Answer:
+    """What a client is still to be sent: ``start``, and then what ``file`` has, which is closed at the end."""
+
+    def __init__(self, start: bytes, file: BinaryIO | None) -> None:
+        self._left = memoryview(start)
+        self._file = file
+
+    def send(self, sock: socket.socket) -> bool:
+        """Send once, and return whether that was the end of it.
+
+        :raises OSError: when the socket takes nothing now, or never again.
+        """
+        if not self._left and self._file is not None:
+            self._left = memoryview(self._file.read(_SEND_BYTES))
+        if self._left:
+            self._left = self._left[sock.send(self._left[:_SEND_BYTES]) :]
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
 class Doorway:
     """Turns listening sockets into requests. Methods are called from any thread unless they say otherwise."""
 
@@ -94,6 +125,9 @@ class Doorway:
         self._max_head_bytes = max_head_bytes
         self._listeners: dict[socket.socket, str] = {}
         self._waiting: dict[int, Connection] = {}
+        self._answers: dict[int, Answer] = {}
+        self._none_answered = threading.Event()
+        self._none_answered.set()
 
     def listen(self, listener: socket.socket, door: str) -> None:
         """Accept from ``listener``; its connections bear the name ``door``."""
@@ -117,6 +151,15 @@ class Doorway:
     def hang_up(self, connection: Connection) -> None:
         """Close a connection whose last request was answered, so that the answer arrives."""
         self._loop.call_soon(lambda: self._linger(connection))
+
+    def answer(self, connection: Connection, answer: Answer, is_last: bool) -> None:
+        """Send ``answer`` as fast as the client takes it; then wait for its next request, unless this ``is_last``."""
+        self._none_answered.clear()
+        self._loop.call_soon(lambda: self._begin_answer(connection, answer, is_last))
+
+    def wait_answered(self, timeout_s: float) -> bool:
+        """Wait until every answer has been taken, for ``timeout_s`` at most; return whether that is so."""
+        return self._none_answered.wait(timeout_s)
 
     def refuse(self, connection: Connection, status: HTTPStatus, *headers: str) -> None:
         """Answer ``status`` without a body, and hang up. In the loop's thread."""
@@ -220,6 +263,38 @@ class Doorway:
         self._forget(connection)
         self._on_request(connection, head)
 
+    def _begin_answer(self, connection: Connection, answer: Answer, is_last: bool) -> None:
+        connection.sock.setblocking(False)
+        connection.timer = self._loop.call_later(_SEND_TIMEOUT_S, lambda: self._give_answer_up(connection))
+        self._answers[connection.fd] = answer
+        self._loop.register(connection.fd, WRITE, lambda _events: self._send_answer(connection, answer, is_last))
+
+    def _send_answer(self, connection: Connection, answer: Answer, is_last: bool) -> None:
+        """Send what the client takes now, and no more than a piece: others have their turn in between."""
+        try:
+            if not answer.send(connection.sock):
+                self._loop.modify(connection.fd, WRITE)
+                return
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            self._loop.modify(connection.fd, WRITE)
+            return
+        except ssl.SSLWantReadError:
+            self._loop.modify(connection.fd, READ)
+            return
+        except OSError as exc:
+            LOG.debug("Client went away", client=connection.address[0], error=type(exc).__name__)
+            self._drop(connection)
+            return
+        self._forget(connection)
+        if is_last:
+            self._linger(connection)
+        else:
+            self._await_request(connection)
+
+    def _give_answer_up(self, connection: Connection) -> None:
+        LOG.info("Client did not take its answer", client=connection.address[0], door=connection.door)
+        self._drop(connection)
+
     def _time_out(self, connection: Connection) -> None:
         """408 for half a request; a connection that said nothing is just closed, as browsers expect of spare ones."""
         if connection.received:
@@ -266,6 +341,11 @@ class Doorway:
             connection.timer = None
         self._waiting.pop(connection.fd, None)
         self._loop.unregister(connection.fd)
+        answer = self._answers.pop(connection.fd, None)
+        if answer is not None:
+            answer.close()
+            if not self._answers:
+                self._none_answered.set()
 
     def _drop(self, connection: Connection) -> None:
         self._forget(connection)

@@ -11,7 +11,6 @@ import binascii
 import io
 import json
 import re
-import shutil
 from http import HTTPStatus
 from http.client import HTTPMessage
 from typing import Any, Protocol
@@ -24,7 +23,7 @@ from porthole_common.log import get_logger
 from porthole_common.model import ConsoleType
 from porthole_novncproxy import access
 from porthole_novncproxy.admission import Admission, log_refusal
-from porthole_novncproxy.doorway import Connection
+from porthole_novncproxy.doorway import Answer, Connection
 from porthole_novncproxy.pages import PageResponse
 
 LOG = get_logger(__name__)
@@ -45,8 +44,8 @@ class Desk(Protocol):
 
 
 class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
-    """Answers one request. Afterwards ``handed_over`` says whether the relay has the socket, and
-    ``close_connection`` whether the connection is at its end.
+    """Answers one request. Afterwards ``handed_over`` says whether the relay has the socket, ``answer`` is what is left
+    to send (a page), and ``close_connection`` says whether the connection is at its end then.
     """  # noqa: D205
 
     server_version = "Porthole"
@@ -64,6 +63,7 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
         self._admission: Admission | None = None
         self._is_upgrade = False
         self.handed_over = False
+        self.answer: Answer | None = None
         super().__init__(connection.sock, connection.address, desk)
 
     def version_string(self) -> str:
@@ -186,17 +186,18 @@ class ConsoleHandler(WebSockifyRequestHandler):  # type: ignore[misc]
         # As it was sent: http.server has taken doubled slashes out of ``path`` (S7).
         target = self.requestline.split()[1]
         response = self._desk.respond(target, self.headers.get("If-Modified-Since"))
+        # Whoever asks may not take it all at once, or not at all: no thread waits for that.
+        start = io.BytesIO()
+        self.wfile = start
         self.send_response(response.status)
         for name, value in response.headers:
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "HEAD":
-            return
-        if response.file is not None:
-            with response.file.open("rb") as source:
-                shutil.copyfileobj(source, self.wfile)
-        else:
-            self.wfile.write(response.body)
+        file = None
+        if self.command != "HEAD":
+            start.write(response.body)
+            file = response.file.open("rb") if response.file is not None else None
+        self.answer = Answer(start.getvalue(), file)
 
     def send_response(self, code: int, message: str | None = None) -> None:
         """Begin an answer, unless the request has been answered, since it took too long."""

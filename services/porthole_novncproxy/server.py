@@ -34,7 +34,7 @@ from porthole_novncproxy.pages import PageResponse, Pages
 from porthole_novncproxy.relay import Relay
 
 LOG = get_logger(__name__)
-# Files are sent by threads of their own: no console that waits for a daemon holds up a page.
+# Files are read by threads of their own: no console that waits for a daemon holds up a page.
 _PAGE_THREADS = 4
 _ASKS_FOR_CONSOLE = re.compile(rb"\n(?:upgrade:|accept:[^\n]*application/json)", re.IGNORECASE)
 NOVNC = "novnc"
@@ -106,6 +106,7 @@ class ProxyServer:
         self._loop.call_soon(close_doors)
         closed.wait(_WRITE_TIMEOUT_S)
         self._page_threads.shutdown(wait=True)
+        self._doorway.wait_answered(_WRITE_TIMEOUT_S)
         self._handshakes.stop(_HANDSHAKES_END_S)
         self._relay.stop(drain_timeout_s)
         self._loop.stop()
@@ -193,6 +194,9 @@ class ProxyServer:
         """Answer a browser; return whether somebody else has its socket now."""
         handler = ConsoleHandler(connection, head, self)
         if handler.handed_over:
+            return True
+        if handler.answer is not None:
+            self._doorway.answer(connection, handler.answer, is_last=handler.close_connection)
             return True
         if handler.close_connection:
             return False

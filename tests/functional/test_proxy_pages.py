@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from support.certificates import make_certificate
-from support.proxy import InProcessProxy
+from support.proxy import InProcessProxy, assert_echoes, open_console
 from support.vnc_servers import GREETING, EchoVnc
 from support.websocket import Reply, connect, exchange, read_reply, read_to_end
 
@@ -270,12 +270,18 @@ def test_a_client_that_ends_its_stream_behind_its_request_is_answered(shared):
         assert read_reply(sock).status == 200
 
 
-def test_clients_that_do_not_take_their_page_do_not_keep_others_from_theirs(make):
+@pytest.mark.parametrize("header", ["", "Upgrade: x\r\n"], ids=["page", "page-with-upgrade"])
+def test_clients_that_do_not_take_their_page_keep_nobody_from_anything(make, header):
+    """More of them than there are threads of any kind."""
     proxy = make(handshake_threads=4)
-    with ExitStack() as stack:
+    with ExitStack() as stack, EchoVnc() as echo:
         for _ in range(12):
             sock = stack.enter_context(socket.socket())
+            # A window of 2 KiB takes a small part of the page, whatever a segment of loopback's is.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
             sock.connect(("127.0.0.1", proxy.novnc_port))
-            sock.sendall(b"GET /large.js HTTP/1.1\r\nHost: x\r\n\r\n")
+            sock.sendall(f"GET /large.js HTTP/1.1\r\nHost: x\r\n{header}\r\n".encode())
         assert get(proxy.novnc_port, "/core/rfb.js").status == 200
+        with open_console(proxy, echo) as client:
+            assert_echoes(client)

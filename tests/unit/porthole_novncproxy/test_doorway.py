@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import errno
+import io
 import logging
 import os
 import select
@@ -9,7 +10,7 @@ from http import HTTPStatus
 
 import pytest
 
-from porthole_novncproxy.doorway import MAX_HEAD_BYTES, Connection, Doorway
+from porthole_novncproxy.doorway import MAX_HEAD_BYTES, Answer, Connection, Doorway
 from porthole_novncproxy.loop import READ, WRITE
 from support.certificates import make_certificate
 from support.fake_loop import FakeLoop
@@ -447,3 +448,78 @@ def test_the_loop_waits_for_room_when_tls_has_to_write(certificate):
     assert house.loop.masks[connection.fd] & WRITE
     connection.sock = real
     house.close()
+
+
+class Page:
+    """An answer of 1 MiB to a request of ``house``'s, of which the client has taken nothing yet."""
+
+    def __init__(self, house, is_last):
+        self.house = house
+        self.connection, self.client = house.connect()
+        self.client.send(HEAD)
+        house.turn()
+        self.file = io.BytesIO(b"page" * 262144)
+        self.whole = b"head" + self.file.getvalue()
+        house.doorway.answer(self.connection, Answer(b"head", self.file), is_last)
+        house.loop.run_soon()
+
+    @property
+    def mask(self):
+        return self.house.loop.masks.get(self.connection.fd)
+
+    def send(self):
+        """Let the doorway send as much as the client's end has room for."""
+        poll = select.poll()
+        poll.register(self.connection.sock, select.POLLOUT)
+        while self.mask == WRITE and poll.poll(0):
+            self.house.loop.callbacks[self.connection.fd](WRITE)
+            self.house.loop.run_soon()
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_an_answer_goes_out_as_the_client_takes_it(house, is_last):
+    page = Page(house, is_last)
+    page.send()
+    assert page.mask == WRITE, "a client that has read nothing was sent a mebibyte"
+    received, ended = b"", False
+    for _ in range(1000):
+        chunk, ended = heard(page.client)
+        received += chunk
+        if len(received) >= len(page.whole):
+            break
+        page.send()
+    page.send()
+    chunk, ended = heard(page.client)
+    assert received + chunk == page.whole
+    assert page.file.closed
+    assert ended is is_last
+    page.client.send(HEAD)
+    house.turn()
+    assert len(house.requests) == (1 if is_last else 2)
+
+
+def test_a_client_that_does_not_take_its_answer_is_given_up(house, caplog):
+    page = Page(house, is_last=False)
+    page.send()
+    with caplog.at_level(logging.INFO):
+        house.loop.advance(30)
+    assert page.connection.sock.fileno() == -1
+    assert page.file.closed
+    assert "Client did not take its answer" in caplog.text
+    assert not house.loop.pending_timers
+
+
+def test_a_client_that_is_gone_takes_no_answer(house):
+    page = Page(house, is_last=False)
+    page.client.close()
+    page.send()
+    assert page.connection.sock.fileno() == -1
+    assert page.file.closed
+
+
+def test_the_end_waits_until_answers_are_taken(house):
+    page = Page(house, is_last=True)
+    assert not house.doorway.wait_answered(0)
+    page.client.close()
+    page.send()
+    assert house.doorway.wait_answered(0)

@@ -70,6 +70,9 @@ class Exchange:
             self.handed_over = handler.handed_over
             self.closes = handler.close_connection
             self.vnc_is_open = self.desk.vnc.fileno() != -1
+            if handler.answer:
+                while not handler.answer.send(near):
+                    pass
             near.shutdown(socket.SHUT_WR)
             reply = b""
             while data := far.recv(65536):
