@@ -90,7 +90,7 @@ _LIST_QUERY = (
     _build_parameter(
         "sort_key",
         {"type": "array", "items": {"enum": sorted(SORT_KEYS)}},
-        "Given again for a further key.",
+        "Given again for a further key. host and node are for administrators.",
         style="form",
         explode=True,
     ),

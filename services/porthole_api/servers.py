@@ -53,6 +53,8 @@ _SORT_VALUES: dict[str, Callable[[Located], Any]] = {
     "vm_state": lambda located: str(located.instance.state),
 }
 SORT_KEYS = frozenset(_SORT_VALUES)
+# An order by these says which servers share a host.
+HOST_SORT_KEYS = frozenset({"host", "node"})
 
 
 def get_status(located: Located) -> str:

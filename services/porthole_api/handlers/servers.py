@@ -18,7 +18,7 @@ from porthole_api.policies import servers as rules
 from porthole_api.policy import Policy
 from porthole_api.request import Request, build_json, build_json_text
 from porthole_api.server_body import View
-from porthole_api.servers import MAX_LIMIT, SORT_KEYS, Filters, get_server, list_servers
+from porthole_api.servers import HOST_SORT_KEYS, MAX_LIMIT, SORT_KEYS, Filters, get_server, list_servers
 from porthole_common import errors
 
 _MAX_LIMIT_DIGITS = 9
@@ -52,11 +52,14 @@ class ServersHandler:
     def _get_filters(self, request: Request, rule: str, all_tenants_rule: str) -> Filters:
         """Return what the query asks for, so far as the user may have it.
 
-        :raises PolicyForbidden: when the user may not have this list, or not that of all projects.
+        :raises PolicyForbidden: when the user may not have this list, that of all projects, or this order.
         """
         context = request.context
         self.policy.authorize(context, rule)
         filters = parse_filters(request.parse_query_pairs())
+        if HOST_SORT_KEYS & {key for key, _is_descending in filters.sort}:
+            # As Nova, which says so to all but administrators; here it is the rule of the host filter.
+            self.policy.authorize(context, rules.ALLOW_ALL_FILTERS)
         # Who is of no project has no list but that of all.
         if filters.all_projects or context.project_id is None:
             self.policy.authorize(context, all_tenants_rule)

@@ -206,6 +206,16 @@ class TestInTheApplication:
         headers = {"Authorization": encode("root", "toor")}
         assert api.get("/v2.1/servers?host=elsewhere", headers=headers).json["servers"] == []
 
+    @pytest.mark.parametrize("key", ["host", "node"])
+    @pytest.mark.parametrize("listing", ["/v2.1/servers", "/v2.1/servers/detail"])
+    def test_an_order_by_host_is_the_administrators(self, api: Api, listing: str, key: str) -> None:
+        """It would tell which servers share one."""
+        headers = {"Authorization": encode("bert", "b")}
+        response = api.get(f"{listing}?sort_key=uuid&sort_key={key}", headers=headers)
+        assert (response.status_int, list(response.json)) == (403, ["forbidden"])
+        assert api.get(f"{listing}?sort_key=uuid", headers=headers).status_int == 200
+        assert api.get(f"{listing}?sort_key={key}", headers={"Authorization": encode("root", "toor")}).status_int == 200
+
     def test_the_errors_of_the_application_are_not_the_users(self, api: Api) -> None:
         headers = {"Authorization": encode("bert", "b")}
         assert api.get(f"/v2.1/servers/{build_uuid(1)}", headers=headers).status_int == 404
