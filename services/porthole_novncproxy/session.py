@@ -62,6 +62,7 @@ class Session:
         "_bytes_down",
         "_bytes_up",
         "_client",
+        "_client_closed",
         "_client_unheard",
         "_close_code",
         "_closing",
@@ -128,6 +129,8 @@ class Session:
         # server hears nothing more, though what it has said already is still relayed.
         self._client_unheard = False
         self._server_unheard = False
+        # It has sent its close frame, behind which nothing comes (RFC 6455 section 5.5.1).
+        self._client_closed = False
         self._timer: Timer | None = None
         # The security handshake with the client, until it is over.
         self._opening: Conversation[None] | None = None
@@ -165,20 +168,22 @@ class Session:
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Hang up on the VNC server now, tell the client why, and end when it has answered or has had its time."""
-        if self._closing or self._ended:
-            return
+        if not (self._closing or self._ended):
+            self._begin_close(int(code), reason, self._codec.build_close(code, reason))
+            self._guard(self._flush_client)
+
+    def _begin_close(self, code: int, outcome: str, farewell: bytes) -> None:
         self._closing = True
-        self._close_code, self._outcome = int(code), reason
+        self._close_code, self._outcome = code, outcome
         self._end_opening()
         self._end_farewell()
         self._unwatch(self._server)
         self._server.close()
         self._to_server = b""
-        self._to_client = bytes(self._to_client) + self._codec.build_close(code, reason)
+        self._to_client = bytes(self._to_client) + farewell
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(CLOSE_TIMEOUT_S, self.end)
-        self._guard(self._flush_client)
 
     def end(self) -> None:
         """Close both descriptors at once."""
@@ -333,7 +338,9 @@ class Session:
             if not sent:
                 return
             self._to_client = memoryview(self._to_client)[sent:] if sent < len(self._to_client) else b""
-        if self._codec.half_close and (self._closing or self._server.at_end):
+        if self._client_closed:
+            self.end()
+        elif self._codec.half_close and (self._closing or self._server.at_end):
             self._end_client_stream()
 
     def _server_ended(self) -> None:
@@ -383,7 +390,7 @@ class Session:
 
     def _take_client(self, data: memoryview) -> None:
         """Act on the client's bytes: payload goes to the VNC server in one write, pings are answered in one."""
-        if self._client_unheard:
+        if self._client_unheard or self._client_closed:
             return
         payload: list[memoryview] = []
         pongs: list[bytes] = []
@@ -409,7 +416,7 @@ class Session:
             self._to_client = b"".join((self._to_client, *pongs))
             self._flush_client()
         if closed is not None:
-            self._client_closed(closed)
+            self._finish_close(closed)
 
     def _write_server(self, payload: list[memoryview]) -> None:
         """Write to the VNC server, behind what it has not taken yet; keep what it does not take now."""
@@ -449,14 +456,18 @@ class Session:
         except OSError:
             self._lose_server()
 
-    def _client_closed(self, event: frames.Close) -> None:
-        """Finish the closing handshake (RFC 6455 section 7.1.2): answer the client's close, or take its answer."""
+    def _finish_close(self, event: frames.Close) -> None:
+        """Finish the closing handshake (RFC 6455 section 7.1.2): answer the client's close, or take its answer.
+
+        The answer comes behind what the client has not taken yet, and the client has its time for that.
+        """
+        self._client_closed = True
         if not self._closing:
-            self._close_code, self._outcome = event.code, "the client closed"
             code = CloseCode.NORMAL if event.code == 1005 else event.code
-            self._to_client = bytes(self._to_client) + frames.build_close(code, "")
+            self._begin_close(event.code, "the client closed", frames.build_close(code, ""))
             self._flush_client()
-        self.end()
+        else:
+            self.end()
 
     def _client_ended(self) -> None:
         self._client.at_end = True

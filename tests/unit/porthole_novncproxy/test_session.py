@@ -422,6 +422,27 @@ def test_after_its_close_a_client_is_not_heard():
     console.assert_ended()
 
 
+def test_a_client_that_closes_hears_the_answer_behind_what_is_held_for_it():
+    console = Console(room=(0, None), server=[b"x" * 300])
+    console.client_sends(masked_close(1000) + masked(Opcode.PING, b"ghost"))
+    assert console.server.closed
+    assert not console.ended
+    console.client_sends(masked(Opcode.PING, b"ghost"))
+    console.client.room_bytes = None
+    console.pump()
+    assert from_proxy(console.client.written) == (b"x" * 300, [(Opcode.CLOSE, b"\x03\xe8")])
+    console.assert_ended()
+
+
+def test_a_client_that_closes_and_takes_nothing_is_cut_at_the_deadline():
+    console = Console(room=(0, None), server=[b"x" * 300])
+    console.client_sends(masked_close(1000))
+    console.loop.advance(CLOSE_TIMEOUT_S * 0.9)
+    assert not console.ended
+    console.loop.advance(CLOSE_TIMEOUT_S * 0.2)
+    console.assert_ended()
+
+
 @pytest.mark.parametrize("end", [b"", ConnectionResetError(), TimeoutError(), ssl.SSLError()])
 def test_a_client_that_leaves_without_a_word_ends_the_session(end):
     console = Console(server=[GREETING])
