@@ -76,11 +76,15 @@ class NovncProxyService:
         loop = Loop("relay")
         self._relay = Relay(
             loop,
-            Marks(options.relay_high_mark, options.relay_low_mark),
-            LivenessPolicy(options.ping_interval, options.idle_timeout, options.max_session_time),
-            conf.consoleauth.enforce_session_timeout,
-            options.security_timeout,
-            _FAREWELL_S,
+            Marks(high_bytes=options.relay_high_mark, low_bytes=options.relay_low_mark),
+            LivenessPolicy(
+                ping_interval_s=options.ping_interval,
+                idle_timeout_s=options.idle_timeout,
+                session_limit_s=options.max_session_time,
+            ),
+            enforce_session_timeout=conf.consoleauth.enforce_session_timeout,
+            security_timeout_s=options.security_timeout,
+            farewell_s=_FAREWELL_S,
         )
         self._gate = Gate(
             consoleauth=ConsoleAuthAPI(rpc),

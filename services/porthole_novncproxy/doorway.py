@@ -303,6 +303,8 @@ class Doorway:
             return
         if isinstance(connection.sock, ssl.SSLSocket) and not connection.sock.version():
             _log_limit(connection, "request_timeout")
+        else:
+            LOG.debug("Client said nothing", client=connection.address[0], door=connection.door)
         self._drop(connection)
 
     def _linger(self, connection: Connection) -> None:

@@ -18,6 +18,7 @@ from support.console import get_console, is_alive, open_console, read_greeting, 
 from support.daemons import Porthole
 from support.processes import wait_until
 from support.vnc_servers import EchoVnc
+from support.websocket import exchange
 
 MakePorthole = Callable[..., Porthole]
 Start = Callable[..., tuple[Porthole, str]]
@@ -36,7 +37,9 @@ def vnc() -> Iterator[EchoVnc]:
 def start(make_porthole: MakePorthole, vnc: EchoVnc, tmp_path: Path) -> Start:
     """A maker of daemons whose proxy has two workers; it returns them and a token of their one instance."""
 
-    def run(workers: int = WORKERS, **options: object) -> tuple[Porthole, str]:
+    def run(
+        workers: int = WORKERS, novncproxy: dict[str, object] | None = None, **options: object
+    ) -> tuple[Porthole, str]:
         uuid, path = str(uuidlib.uuid4()), tmp_path / "instances.yaml"
         instance = {"uuid": uuid, "name": "echo", "host": "127.0.0.1", "port": vnc.port}
         path.write_text(yaml.safe_dump({"instances": [instance]}), encoding="utf-8")
@@ -45,7 +48,7 @@ def start(make_porthole: MakePorthole, vnc: EchoVnc, tmp_path: Path) -> Start:
             daemons=("consoleauth", "compute", "api"),
             options={
                 "DEFAULT": options,
-                "novncproxy": {"workers": workers, "max_sessions_per_token": 50},
+                "novncproxy": {"workers": workers, "max_sessions_per_token": 50, **(novncproxy or {})},
             },
         )
         porthole.novncproxy.start()
@@ -107,6 +110,34 @@ def test_a_revocation_reaches_every_worker(start: Start, open_some: OpenSome, tm
     assert [close_code(connection) for connection in connections] == [4401] * CONSOLES
     assert time.monotonic() - begun < 5
     assert refusal(porthole.novnc_port, token) == 401
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "reason"),
+    [
+        ("idle_timeout", 4409, "Nothing has moved for too long"),
+        ("max_session_time", 4408, "The time of this session is over"),
+    ],
+)
+def test_an_option_ends_a_console(start: Start, open_some: OpenSome, option: str, code: int, reason: str) -> None:
+    porthole, token = start(1, {option: 2})
+    (connection,) = open_some(porthole, token, 1)
+    with pytest.raises(websockets.exceptions.ConnectionClosed) as caught:
+        connection.recv(timeout=20)
+    received = caught.value.rcvd
+    assert received
+    assert (received.code, received.reason) == (code, reason)
+
+
+def test_options_bound_a_request(start: Start) -> None:
+    """Its size and its time."""
+    porthole, _token = start(1, {"max_header_bytes": 1024, "request_timeout": 1})
+    half = b"GET / HTTP/1.1\r\nHost: x\r\n"
+    assert exchange(porthole.novnc_port, half + b"X: " + b"x" * 1024).status == 431
+    assert exchange(porthole.novnc_port, half).status == 408
+    log = porthole.novncproxy.log()
+    for option in ("max_header_bytes", "request_timeout"):
+        assert f'limit="[novncproxy] {option}"' in log
 
 
 @pytest.mark.parametrize("workers", [1, WORKERS])
