@@ -38,6 +38,19 @@ def register_options(parser: argparse.ArgumentParser, argv: Sequence[str]) -> No
     """
     register = _register_named_cloud if _find_cloud_name(argv) else _register_environment
     parser.set_defaults(open_cloud=register(parser, argv))
+    # Those of the openstack client that neither library has; its users give them to every program.
+    parser.add_argument(
+        "--verify",
+        dest="insecure",
+        action="store_false",
+        default=argparse.SUPPRESS,
+        help="Check the server's certificate, as without this; the opposite of --insecure.",
+    )
+    parser.add_argument(
+        "--os-identity-api-version",
+        metavar="<identity-api-version>",
+        help="Taken and passed over: Keystone says itself which versions it has.",
+    )
 
 
 def open_cloud(options: argparse.Namespace | None) -> adapter.Adapter:

@@ -57,6 +57,13 @@ class TestNone:
     def test_by_flags(self, api: NovaApi) -> None:
         assert list_names(open_with("--os-auth-type", "none", "--os-endpoint", api.url)) == ["web"]
 
+    def test_with_the_flags_of_the_openstack_client(self, api: NovaApi) -> None:
+        """As its users without Keystone give them."""
+        flags = ("--os-auth-type", "none", "--os-endpoint", api.url, "--os-identity-api-version", "3")
+        assert list_names(open_with(*flags)) == ["web"]
+        assert open_with(*flags, "--insecure").session.verify is False
+        assert open_with(*flags, "--insecure", "--verify").session.verify is True
+
     def test_by_the_endpoint_alone(self, api: NovaApi, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OS_ENDPOINT", api.url)
 
@@ -176,6 +183,12 @@ class TestCloudsYaml:
         self.write(api)
 
         assert open_with("--os-cloud", "basic", "--os-compute-api-version", "2.8").default_microversion == "2.8"
+
+    def test_the_flags_of_the_openstack_client_do(self, api: NovaApi) -> None:
+        self.write(api)
+        flags = ("--os-cloud", "basic", "--os-identity-api-version", "3", "--insecure")
+        assert open_with(*flags).session.verify is False
+        assert open_with(*flags, "--verify").session.verify is True
 
     def test_an_unknown_cloud(self, api: NovaApi) -> None:
         self.write(api)
