@@ -41,6 +41,8 @@ NOVNC = "novnc"
 XVPVNC = "xvpvnc"
 # How long a client may take to take an answer.
 _WRITE_TIMEOUT_S = 10.0
+# What is on its way to a client that takes it is there sooner; who does not take it holds up no end.
+_PAGES_END_S = 2.0
 # Longer than the two calls and the dial of a handshake take with the options as they are by themselves.
 _HANDSHAKES_END_S = 27.0
 
@@ -106,7 +108,7 @@ class ProxyServer:
         self._loop.call_soon(close_doors)
         closed.wait(_WRITE_TIMEOUT_S)
         self._page_threads.shutdown(wait=True)
-        self._doorway.wait_answered(_WRITE_TIMEOUT_S)
+        self._doorway.wait_answered(_PAGES_END_S)
         self._handshakes.stop(_HANDSHAKES_END_S)
         self._relay.stop(drain_timeout_s)
         self._loop.stop()
