@@ -6,6 +6,7 @@ files a second machine, which takes Porthole off and becomes a compute node by t
 before them have left off, in the order they stand in.
 """
 
+import json
 import os
 import re
 import stat
@@ -14,12 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from support.console import open_console, read_greeting, token_of
 from support.hosts import Network
+from support.libvirtd import guest_xml
 from support.machine import SOURCES, Machine, build_root, build_wheels
 from support.processes import wait_until
 
 INSTALL = f"{SOURCES}/deploy/install.sh"
 DAEMONS = ("porthole-consoleauth", "porthole-api", "porthole-novncproxy", "porthole-compute")
+CLI = "/opt/porthole/bin/porthole"
 INSTALL_TIMEOUT_S = 900
 TIMEOUT_S = 120
 BROKER_TLS_PORT = 5671
@@ -183,6 +187,27 @@ def test_the_sandbox_is_in_force(controller: Machine) -> None:
         assert re.search(r"^CapBnd:\t0+$", status, re.MULTILINE), daemon
         assert re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE), daemon
         assert re.search(r"^Seccomp:\t2$", status, re.MULTILINE), daemon
+
+
+def test_a_console_opens_through_the_daemons_in_their_sandbox(controller: Machine, network: Network) -> None:
+    """From libvirt's guest to the WebSocket, with what the script wrote and nothing else; and the doctor agrees."""
+    # The machine is a container, whose cgroups are the host's.
+    controller.read(
+        "sh", "-c", "echo 'cgroup_controllers = []' >>/etc/libvirt/qemu.conf && systemctl restart libvirtd.service"
+    )
+    xml = guest_xml("demo")
+    controller.read("sh", "-c", 'printf %s "$0" | virsh --connect qemu:///system create /dev/stdin', xml)
+    try:
+        wait_until(lambda: "demo" in controller.read(CLI, "list", "-f", "value"), TIMEOUT_S, "the guest in the list")
+        url = controller.read(CLI, "get-vnc-console", "demo", "novnc", "-f", "value", "-c", "Url").strip()
+        assert url.startswith(f"http://{controller.address}:6080/console.html")
+        with network.hosts["controller"].entered(), open_console(6080, token_of(url)) as connection:
+            assert read_greeting(connection) == b"RFB 003.008\n"
+        report = json.loads(controller.run(CLI, "doctor", "-f", "json", timeout_s=TIMEOUT_S).stdout)
+    finally:
+        controller.run("virsh", "--connect", "qemu:///system", "destroy", "demo")
+    assert [finding for finding in report["findings"] if finding["severity"] == "error"] == []
+    assert {"broker.ok", "memcached.ok", "libvirt.ok", "token.ok"} <= {finding["id"] for finding in report["findings"]}
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)
