@@ -26,9 +26,10 @@ LOG = get_logger(__name__)
 MAX_HEAD_BYTES = 16384
 _ACCEPTS_PER_TURN = 64
 _ACCEPT_PAUSE_S = 0.5
-# How much of a page is sent at once, and how long a client may take to take all of it.
+# How much of a page is sent at once, how long a client may take to take all of it, and how many clients may be at it.
 _SEND_BYTES = 65536
 _SEND_TIMEOUT_S = 30.0
+MAX_ANSWERS = 256
 # How long a client that was answered for the last time may take to see it.
 _LINGER_S = 2.0
 _DISCARD_BYTES = 65536
@@ -125,9 +126,9 @@ class Doorway:
         self._max_head_bytes = max_head_bytes
         self._listeners: dict[socket.socket, str] = {}
         self._waiting: dict[int, Connection] = {}
-        self._answers: dict[int, Answer] = {}
-        self._none_answered = threading.Event()
-        self._none_answered.set()
+        # By descriptor, the one that has been at it longest first.
+        self._answers: dict[int, tuple[Connection, Answer]] = {}
+        self._all_answered = threading.Event()
 
     def listen(self, listener: socket.socket, door: str) -> None:
         """Accept from ``listener``; its connections bear the name ``door``."""
@@ -153,13 +154,18 @@ class Doorway:
         self._loop.call_soon(lambda: self._linger(connection))
 
     def answer(self, connection: Connection, answer: Answer, is_last: bool) -> None:
-        """Send ``answer`` as fast as the client takes it; then wait for its next request, unless this ``is_last``."""
-        self._none_answered.clear()
+        """Send ``answer`` as fast as the client takes it; then wait for its next request, unless this ``is_last``.
+
+        Of more than :data:`MAX_ANSWERS` that are under way, the client that has been at its own longest is given up.
+        """
         self._loop.call_soon(lambda: self._begin_answer(connection, answer, is_last))
 
     def wait_answered(self, timeout_s: float) -> bool:
         """Wait until every answer has been taken, for ``timeout_s`` at most; return whether that is so."""
-        return self._none_answered.wait(timeout_s)
+        self._all_answered.clear()
+        # Behind those that are given to the loop already.
+        self._loop.call_soon(self._note_if_all_answered)
+        return self._all_answered.wait(timeout_s)
 
     def refuse(self, connection: Connection, status: HTTPStatus, *headers: str) -> None:
         """Answer ``status`` without a body, and hang up. In the loop's thread."""
@@ -263,10 +269,17 @@ class Doorway:
         self._forget(connection)
         self._on_request(connection, head)
 
+    def _note_if_all_answered(self) -> None:
+        if not self._answers:
+            self._all_answered.set()
+
     def _begin_answer(self, connection: Connection, answer: Answer, is_last: bool) -> None:
+        if len(self._answers) >= MAX_ANSWERS:
+            slowest, _answer = next(iter(self._answers.values()))
+            self._give_answer_up(slowest)
         connection.sock.setblocking(False)
         connection.timer = self._loop.call_later(_SEND_TIMEOUT_S, lambda: self._give_answer_up(connection))
-        self._answers[connection.fd] = answer
+        self._answers[connection.fd] = (connection, answer)
         self._loop.register(connection.fd, WRITE, lambda _events: self._send_answer(connection, answer, is_last))
 
     def _send_answer(self, connection: Connection, answer: Answer, is_last: bool) -> None:
@@ -343,11 +356,10 @@ class Doorway:
             connection.timer = None
         self._waiting.pop(connection.fd, None)
         self._loop.unregister(connection.fd)
-        answer = self._answers.pop(connection.fd, None)
-        if answer is not None:
+        if connection.fd in self._answers:
+            _connection, answer = self._answers.pop(connection.fd)
             answer.close()
-            if not self._answers:
-                self._none_answered.set()
+            self._note_if_all_answered()
 
     def _drop(self, connection: Connection) -> None:
         self._forget(connection)

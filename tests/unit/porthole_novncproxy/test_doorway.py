@@ -6,14 +6,16 @@ import os
 import select
 import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
 import pytest
 
-from porthole_novncproxy.doorway import MAX_HEAD_BYTES, Answer, Connection, Doorway
+from porthole_novncproxy.doorway import MAX_ANSWERS, MAX_HEAD_BYTES, Answer, Connection, Doorway
 from porthole_novncproxy.loop import READ, WRITE
 from support.certificates import make_certificate
 from support.fake_loop import FakeLoop
+from support.processes import wait_until
 
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 TIMEOUT_S = 10.0
@@ -450,6 +452,9 @@ def test_the_loop_waits_for_room_when_tls_has_to_write(certificate):
     house.close()
 
 
+CONTENT = b"page" * 262144
+
+
 class Page:
     """An answer of 1 MiB to a request of ``house``'s, of which the client has taken nothing yet."""
 
@@ -458,8 +463,7 @@ class Page:
         self.connection, self.client = house.connect()
         self.client.send(HEAD)
         house.turn()
-        self.file = io.BytesIO(b"page" * 262144)
-        self.whole = b"head" + self.file.getvalue()
+        self.file = io.BytesIO(CONTENT)
         house.doorway.answer(self.connection, Answer(b"head", self.file), is_last)
         house.loop.run_soon()
 
@@ -485,12 +489,12 @@ def test_an_answer_goes_out_as_the_client_takes_it(house, is_last):
     for _ in range(1000):
         chunk, ended = heard(page.client)
         received += chunk
-        if len(received) >= len(page.whole):
+        if len(received) >= len(b"head" + CONTENT):
             break
         page.send()
     page.send()
     chunk, ended = heard(page.client)
-    assert received + chunk == page.whole
+    assert received + chunk == b"head" + CONTENT
     assert page.file.closed
     assert ended is is_last
     page.client.send(HEAD)
@@ -519,7 +523,28 @@ def test_a_client_that_is_gone_takes_no_answer(house):
 
 def test_the_end_waits_until_answers_are_taken(house):
     page = Page(house, is_last=True)
-    assert not house.doorway.wait_answered(0)
-    page.client.close()
-    page.send()
-    assert house.doorway.wait_answered(0)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(house.doorway.wait_answered, 20)
+        wait_until(lambda: house.loop.soon, 10, "the question")
+        house.loop.run_soon()
+        assert not waiting.done()
+        page.client.close()
+        page.send()
+        assert waiting.result() is True
+
+
+def test_the_end_waits_for_nothing_where_there_is_no_answer(house):
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(house.doorway.wait_answered, 20)
+        wait_until(lambda: house.loop.soon, 10, "the question")
+        house.loop.run_soon()
+        assert waiting.result() is True
+
+
+def test_of_too_many_answers_the_slowest_client_is_given_up(house):
+    pages = [Page(house, is_last=False) for _ in range(MAX_ANSWERS)]
+    assert all(page.mask == WRITE for page in pages)
+    newest = Page(house, is_last=False)
+    assert [page.connection.sock.fileno() == -1 for page in pages] == [True] + [False] * (MAX_ANSWERS - 1)
+    assert pages[0].file.closed
+    assert newest.mask == WRITE
