@@ -161,7 +161,12 @@ def _process(argv: list[str], port: int) -> Iterator[int]:
         yield process.pid
     finally:
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            # websockify may wait for its children for ever.
+            process.kill()
+            process.wait(5)
 
 
 def _listens(port: int) -> bool:
