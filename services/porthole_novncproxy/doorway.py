@@ -285,18 +285,18 @@ class Doorway:
     def _send_answer(self, connection: Connection, answer: Answer, is_last: bool) -> None:
         """Send what the client takes now, and no more than a piece: others have their turn in between."""
         try:
-            if not answer.send(connection.sock):
-                self._loop.modify(connection.fd, WRITE)
-                return
+            is_sent = answer.send(connection.sock)
         except (BlockingIOError, ssl.SSLWantWriteError):
-            self._loop.modify(connection.fd, WRITE)
-            return
+            is_sent = False
         except ssl.SSLWantReadError:
             self._loop.modify(connection.fd, READ)
             return
         except OSError as exc:
             LOG.debug("Client went away", client=connection.address[0], error=type(exc).__name__)
             self._drop(connection)
+            return
+        if not is_sent:
+            self._loop.modify(connection.fd, WRITE)
             return
         self._forget(connection)
         if is_last:
