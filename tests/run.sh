@@ -10,7 +10,8 @@
 # goes to the stage's tool: tests/run.sh functional -- -k rabbitmq
 # Works as root, or as a user who may use sudo for apt-get; with systemd or without. Only root can make the network
 # namespaces of tests/functional/test_hosts_*.py, which fail for a user. Exits 0 only when every
-# stage passed. A server that is missing is a failure, never a skipped test.
+# stage passed. A server that is missing is a failure, never a skipped test. A test that fails is run once more by
+# itself; if it passes then, it is named FLAKY, and up to two of them leave the run green (tests/support/suite.py).
 
 set -u
 # Those that share no environment run side by side.
@@ -37,11 +38,16 @@ done
 
 tools=$PWD/.tox/tools
 summary=()
+# The stages with tests count their flaky ones together, in a file.
+PORTHOLE_FLAKY_FILE=$(mktemp) || exit 1
+export PORTHOLE_FLAKY_FILE
+trap 'rm -f -- "$PORTHOLE_FLAKY_FILE"' EXIT
 trap 'say "interrupted"; exit 130' INT TERM
 
 report() {
     printf '\n'
     printf '%s\n' "${summary[@]}"
+    sed 's/^/run.sh: FLAKY /' "$PORTHOLE_FLAKY_FILE"
 }
 
 # record NAME RESULT SECONDS

@@ -14,6 +14,19 @@ from pathlib import Path
 
 POLL_S = 0.02
 _TAIL_CHARS = 4000
+# The kernel ends a process by SIGKILL at once, unless it waits for a disk.
+_KILL_TIMEOUT_S = 20
+_started: "list[Process]" = []
+
+
+def started() -> "list[Process]":
+    """Return the processes that this one has started, without those that :func:`forget_ended` has dropped."""
+    return list(_started)
+
+
+def forget_ended() -> None:
+    """Drop the processes that have ended: the next test has nothing to do with them."""
+    _started[:] = [process for process in _started if process.running]
 
 
 def wait_until(
@@ -86,6 +99,17 @@ class Process:
                 env=self.env,
                 start_new_session=self._new_session,
             )
+        if self not in _started:
+            _started.append(self)
+
+    def describe_state(self) -> str:
+        """Return in words whether it runs, has ended, or is held by a signal."""
+        if self._popen is None:
+            return "never started"
+        if not self.running:
+            return f"ended with {self.returncode}"
+        stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return "stopped by a signal" if stat.rpartition(")")[2].split()[0] == "T" else "running"
 
     def children(self) -> set[int]:
         """Return the pids of the processes that it has started."""
@@ -130,7 +154,7 @@ class Process:
         """End it by SIGKILL, and wait for that."""
         self.signal(signal.SIGKILL)
         if self._popen is not None:
-            self._popen.wait()
+            self.wait(_KILL_TIMEOUT_S)
 
     def _kill_group(self) -> None:
         try:
