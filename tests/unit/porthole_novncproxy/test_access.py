@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import itertools
 import urllib.parse
 from http import HTTPStatus
 
@@ -20,9 +21,9 @@ def request(origins=(), hosts=("good.org:6080",), source="192.0.2.7", forwarded_
     )
 
 
-@pytest.mark.parametrize(
-    ("path", "cookies", "token"),
-    [
+def test_the_token_of_a_request(case):
+    """Query before cookie, and each cookie part for itself (C4)."""
+    cases = [
         (f"/?token={TOKEN}", [], TOKEN),
         (f"/any/path?a=b&token={TOKEN}", [], TOKEN),
         (f"/?token={OTHER}&token={TOKEN}", [], TOKEN),
@@ -43,11 +44,10 @@ def request(origins=(), hosts=("good.org:6080",), source="192.0.2.7", forwarded_
         ("/", [f"token; token={TOKEN}"], TOKEN),
         ("/", [f";;=;\x01=\xff;token={TOKEN};"], TOKEN),
         ("/", [f"nottoken={TOKEN}"], None),
-    ],
-)
-def test_the_token_of_a_request(path, cookies, token):
-    """Query before cookie, and each cookie part for itself (C4)."""
-    assert access.parse_token(path, cookies) == token
+    ]
+    for path, cookies, token in cases:
+        with case(path, cookies, token):
+            assert access.parse_token(path, cookies) == token
 
 
 harmless = st.text(st.characters(codec="latin-1", exclude_characters=";"), max_size=20).filter(
@@ -67,9 +67,9 @@ def test_reading_a_token_never_raises(path, cookies):
     assert token is None or isinstance(token, str)
 
 
-@pytest.mark.parametrize(
-    "token",
-    [
+def test_what_is_not_a_uuid_is_no_token(case):
+    """Nothing else reaches a daemon (S11, S19)."""
+    cases = [
         None,
         "",
         "x",
@@ -88,12 +88,10 @@ def test_reading_a_token_never_raises(path, cookies):
         TOKEN.replace("-", " "),
         "a" * 10240,
         "porthole:instance:" + TOKEN,
-    ],
-)
-def test_what_is_not_a_uuid_is_no_token(token):
-    """Nothing else reaches a daemon (S11, S19)."""
-    with pytest.raises(errors.TokenInvalid):
-        access.check_token_syntax(token)
+    ]
+    for token in cases:
+        with case(token), pytest.raises(errors.TokenInvalid):
+            access.check_token_syntax(token)
 
 
 def test_a_uuid_is_a_token():
@@ -176,48 +174,51 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("origin", "host"), ALLOWED)
-def test_a_page_of_the_same_host_may_open_a_console(origin, host):
+def test_a_page_of_the_same_host_may_open_a_console(case):
     """However the host is written (S4)."""
-    access.check_origin(request([origin], [host]), [])
+    for origin, host in ALLOWED:
+        with case(origin, host):
+            access.check_origin(request([origin], [host]), [])
 
 
-@pytest.mark.parametrize(("origin", "host"), REFUSED)
-def test_a_page_of_another_host_may_not(origin, host):
+def test_a_page_of_another_host_may_not(case):
     """However much it looks like it (S4)."""
-    with pytest.raises(errors.OriginRefused):
-        access.check_origin(request([origin], [host]), [])
+    for origin, host in REFUSED:
+        with case(origin, host), pytest.raises(errors.OriginRefused):
+            access.check_origin(request([origin], [host]), [])
 
 
-@pytest.mark.parametrize(("origin", "host"), REFUSED)
-def test_the_same_refusals_hold_for_a_host_of_the_configuration(origin, host):
-    with pytest.raises(errors.OriginRefused):
-        access.check_origin(request([origin], ["proxy.example"]), [host.partition(":6080")[0]])
+def test_the_same_refusals_hold_for_a_host_of_the_configuration(case):
+    for origin, host in REFUSED:
+        with case(origin, host), pytest.raises(errors.OriginRefused):
+            access.check_origin(request([origin], ["proxy.example"]), [host.partition(":6080")[0]])
 
 
-@pytest.mark.parametrize("name", ["portal.example", "PORTAL.example", "portal.example."])
-@pytest.mark.parametrize("origin", ["https://portal.example", "https://PORTAL.example.:8443"])
-def test_a_host_of_allowed_origins_may_open_a_console(origin, name):
-    access.check_origin(request([origin]), ["other.example", name])
+def test_a_host_of_allowed_origins_may_open_a_console(case):
+    for name, origin in itertools.product(
+        ["portal.example", "PORTAL.example", "portal.example."],
+        ["https://portal.example", "https://PORTAL.example.:8443"],
+    ):
+        with case(name, origin):
+            access.check_origin(request([origin]), ["other.example", name])
 
 
-@pytest.mark.parametrize("name", ["::1", "[::1]"])
-def test_an_ipv6_address_in_allowed_origins(name):
-    access.check_origin(request(["http://[::1]:9000"]), [name])
+def test_an_ipv6_address_in_allowed_origins(case):
+    for name in ("::1", "[::1]"):
+        with case(name):
+            access.check_origin(request(["http://[::1]:9000"]), [name])
 
 
-@pytest.mark.parametrize(
-    "origins", [("http://good.org", "http://good.org"), ("http://good.org", "http://evil.org"), ("null", "null")]
-)
-def test_two_origins_are_refused_even_when_one_is_right(origins):
+def test_two_origins_are_refused_even_when_one_is_right(case):
     """Which of them a browser meant, nobody knows (S4)."""
-    with pytest.raises(errors.OriginRefused):
-        access.check_origin(request(origins), [])
+    for origins in (("http://good.org", "http://good.org"), ("http://good.org", "http://evil.org"), ("null", "null")):
+        with case(origins), pytest.raises(errors.OriginRefused):
+            access.check_origin(request(origins), [])
 
 
-@pytest.mark.parametrize(
-    "hosts",
-    [
+def test_without_exactly_one_sound_host_a_browser_is_refused(case):
+    """There is nothing to compare its Origin with (S4)."""
+    host_lists = [
         (),
         ("",),
         ("  ",),
@@ -226,17 +227,15 @@ def test_two_origins_are_refused_even_when_one_is_right(origins):
         ("user@good.org",),
         ("good.org/x",),
         (":80",),
-    ],
-)
-@pytest.mark.parametrize("origins", [(), ("http://good.org",)])
-def test_without_exactly_one_sound_host_a_browser_is_refused(hosts, origins):
-    """There is nothing to compare its Origin with (S4)."""
-    if not origins and len(hosts) == 1 and hosts[0].strip():
-        # Without Origin the Host decides about nothing.
-        access.check_origin(request(origins, hosts), [])
-        return
-    with pytest.raises(errors.RequestInvalid):
-        access.check_origin(request(origins, hosts), [])
+    ]
+    for hosts, origins in itertools.product(host_lists, [(), ("http://good.org",)]):
+        with case(hosts, origins):
+            if not origins and len(hosts) == 1 and hosts[0].strip():
+                # Without Origin the Host decides about nothing.
+                access.check_origin(request(origins, hosts), [])
+            else:
+                with pytest.raises(errors.RequestInvalid):
+                    access.check_origin(request(origins, hosts), [])
 
 
 def test_no_origin_is_not_a_browser_and_is_let_through():
@@ -274,26 +273,25 @@ def test_two_names_match_exactly_when_they_are_the_same(one, other):
         assert one == other
 
 
-@pytest.mark.parametrize("origin_scheme", ["http", "https"])
-@pytest.mark.parametrize("url_scheme", ["http", "https"])
-@pytest.mark.parametrize("forwarded", [None, "http", "https", " HTTPS ", "wss", ""])
-@pytest.mark.parametrize("source", ["192.0.2.7", "10.0.0.1"])
-def test_the_scheme_is_the_access_urls_or_what_a_trusted_proxy_says(origin_scheme, url_scheme, forwarded, source):
+def test_the_scheme_is_the_access_urls_or_what_a_trusted_proxy_says(case):
     """A plain page does not open the console of a TLS page (S4)."""
-    expected = url_scheme
-    if forwarded is not None and source == "10.0.0.1":
-        expected = forwarded.strip().lower()
-    asked = request([f"{origin_scheme}://good.org"], source=source, forwarded_proto=forwarded)
-    if origin_scheme == expected:
-        access.check_origin_scheme(asked, f"{url_scheme}://good.org/console.html", ["10.0.0.1"])
-    else:
-        with pytest.raises(errors.OriginRefused):
-            access.check_origin_scheme(asked, f"{url_scheme}://good.org/console.html", ["10.0.0.1"])
+    for origin_scheme, url_scheme, forwarded, source in itertools.product(
+        ["http", "https"], ["http", "https"], [None, "http", "https", " HTTPS ", "wss", ""], ["192.0.2.7", "10.0.0.1"]
+    ):
+        with case(origin_scheme, url_scheme, forwarded, source):
+            expected = url_scheme
+            if forwarded is not None and source == "10.0.0.1":
+                expected = forwarded.strip().lower()
+            asked = request([f"{origin_scheme}://good.org"], source=source, forwarded_proto=forwarded)
+            if origin_scheme == expected:
+                access.check_origin_scheme(asked, f"{url_scheme}://good.org/console.html", ["10.0.0.1"])
+            else:
+                with pytest.raises(errors.OriginRefused):
+                    access.check_origin_scheme(asked, f"{url_scheme}://good.org/console.html", ["10.0.0.1"])
 
 
-@pytest.mark.parametrize(
-    ("peer", "forwarded_for", "source"),
-    [
+def test_the_source_is_the_peer_or_whom_a_trusted_proxy_names(case):
+    cases = [
         ("192.0.2.7", (), "192.0.2.7"),
         # Whoever is no trusted proxy can write what they like.
         ("192.0.2.7", ("198.51.100.1",), "192.0.2.7"),
@@ -310,16 +308,15 @@ def test_the_scheme_is_the_access_urls_or_what_a_trusted_proxy_says(origin_schem
         ("10.0.0.1", ("198.51.100.1, unknown, 10.0.0.2",), "10.0.0.2"),
         ("10.0.0.1", ("198.51.100.1:4711",), "10.0.0.1"),
         ("10.0.0.1", ("",), "10.0.0.1"),
-    ],
-)
-def test_the_source_is_the_peer_or_whom_a_trusted_proxy_names(peer, forwarded_for, source):
-    asked = access.ConsoleRequest(ConsoleType.NOVNC, None, peer, forwarded_for=forwarded_for)
-    assert access.find_source(asked, ["10.0.0.1", "10.0.0.2"]) == source
+    ]
+    for peer, forwarded_for, source in cases:
+        with case(peer, forwarded_for, source):
+            asked = access.ConsoleRequest(ConsoleType.NOVNC, None, peer, forwarded_for=forwarded_for)
+            assert access.find_source(asked, ["10.0.0.1", "10.0.0.2"]) == source
 
 
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [
+def test_each_error_has_its_status_and_words_without_its_fields(case):
+    cases = [
         (errors.TokenInvalid("unknown"), 401),
         (errors.OriginRefused("x"), 403),
         (errors.RequestInvalid("x"), 400),
@@ -335,11 +332,11 @@ def test_the_source_is_the_peer_or_whom_a_trusted_proxy_names(peer, forwarded_fo
         (errors.InstanceNotRunning("i", "shutoff"), 401),
         (errors.ConsoleTypeInvalid("x"), 503),
         (errors.PortholeError(), 503),
-    ],
-)
-def test_each_error_has_its_status_and_words_without_its_fields(error, status):
-    answered, reason = access.refusal_for(error)
-    assert answered == HTTPStatus(status)
-    assert reason.endswith(".")
-    for value in error.values():
-        assert f"{value}" not in reason.split()
+    ]
+    for error, status in cases:
+        with case(error, status):
+            answered, reason = access.refusal_for(error)
+            assert answered == HTTPStatus(status)
+            assert reason.endswith(".")
+            for value in error.values():
+                assert f"{value}" not in reason.split()

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pytest
-
 from porthole_novncproxy.certificate import read_certificate
 from support.certificates import Authority, make_certificate
+
+# The fixture ``case``: a context manager that names the inputs of a case.
+CaseNamer = Callable[..., AbstractContextManager[None]]
 
 
 def test_dates_and_names(tmp_path: Path) -> None:
@@ -28,15 +31,15 @@ def test_a_certificate_without_names(tmp_path: Path) -> None:
     assert dates.names == ()
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"not PEM", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
-)
-def test_what_is_no_certificate(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "cert.pem"
-    path.write_bytes(content)
-    assert read_certificate(str(path)) is None
+def test_what_is_no_certificate(case: CaseNamer, tmp_path: Path) -> None:
+    for content in (b"", b"not PEM", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
+        with case(content):
+            path = tmp_path / "cert.pem"
+            path.write_bytes(content)
+            assert read_certificate(str(path)) is None
 
 
-@pytest.mark.parametrize("path", [None, "", "/nowhere/cert.pem"])
-def test_no_file(path: str | None) -> None:
-    assert read_certificate(path) is None
+def test_no_file(case: CaseNamer) -> None:
+    for path in (None, "", "/nowhere/cert.pem"):
+        with case(path):
+            assert read_certificate(path) is None

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import errno
 import io
 import logging
@@ -125,15 +126,16 @@ def test_a_request_is_handed_on_with_what_came_behind_it(house):
     assert not house.loop.pending_timers
 
 
-@pytest.mark.parametrize("cut", range(1, len(HEAD)))
-def test_a_request_may_be_cut_anywhere(house, cut):
-    connection, client = house.connect()
-    client.send(HEAD[:cut])
-    house.turn()
-    assert house.requests == []
-    client.send(HEAD[cut:])
-    house.turn()
-    assert house.requests == [(connection, HEAD)]
+def test_a_request_may_be_cut_anywhere(case):
+    for cut in range(1, len(HEAD)):
+        with case(cut), contextlib.closing(House()) as house:
+            connection, client = house.connect()
+            client.send(HEAD[:cut])
+            house.turn()
+            assert house.requests == []
+            client.send(HEAD[cut:])
+            house.turn()
+            assert house.requests == [(connection, HEAD)]
 
 
 def test_pipelined_requests_are_handed_on_one_by_one(house):
@@ -147,18 +149,20 @@ def test_pipelined_requests_are_handed_on_one_by_one(house):
     assert house.requests == [(connection, HEAD)] * 3
 
 
-@pytest.mark.parametrize("said", [b"", b"G", HEAD[:-1]])
-def test_the_deadline_is_408_for_half_a_request_and_nothing_for_silence(house, said, caplog):
+def test_the_deadline_is_408_for_half_a_request_and_nothing_for_silence(case, caplog):
     """One for the whole request (O7)."""
-    _connection, client = house.connect()
-    if said:
-        client.send(said)
-    house.turn()
-    house.loop.advance(TIMEOUT_S)
-    reply, ended = heard(client)
-    assert ended
-    assert reply.startswith(b"HTTP/1.1 408 ") if said else reply == b""
-    assert turned_away(caplog) == (["[novncproxy] request_timeout"] if said else [])
+    for said in (b"", b"G", HEAD[:-1]):
+        caplog.clear()
+        with case(said), contextlib.closing(House()) as house:
+            _connection, client = house.connect()
+            if said:
+                client.send(said)
+            house.turn()
+            house.loop.advance(TIMEOUT_S)
+            reply, ended = heard(client)
+            assert ended
+            assert reply.startswith(b"HTTP/1.1 408 ") if said else reply == b""
+            assert turned_away(caplog) == (["[novncproxy] request_timeout"] if said else [])
 
 
 @pytest.fixture(autouse=True)
@@ -183,20 +187,20 @@ def test_the_deadline_does_not_move_with_each_byte(house):
     assert heard(client)[0].startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.mark.parametrize("limit", [1024, MAX_HEAD_BYTES])
-def test_a_head_without_end_is_431(limit, caplog):
-    house = House(max_head_bytes=limit)
-    _connection, client = house.connect()
-    client.send(b"G" * (limit - 1))
-    house.turn()
-    assert heard(client) == (b"", False)
-    client.send(b"G")
-    house.turn()
-    reply, ended = heard(client)
-    assert reply.startswith(b"HTTP/1.1 431 ")
-    assert ended
-    assert turned_away(caplog) == ["[novncproxy] max_header_bytes"]
-    house.close()
+def test_a_head_without_end_is_431(case, caplog):
+    for limit in (1024, MAX_HEAD_BYTES):
+        caplog.clear()
+        with case(limit), contextlib.closing(House(max_head_bytes=limit)) as house:
+            _connection, client = house.connect()
+            client.send(b"G" * (limit - 1))
+            house.turn()
+            assert heard(client) == (b"", False)
+            client.send(b"G")
+            house.turn()
+            reply, ended = heard(client)
+            assert reply.startswith(b"HTTP/1.1 431 ")
+            assert ended
+            assert turned_away(caplog) == ["[novncproxy] max_header_bytes"]
 
 
 def test_a_head_of_exactly_the_limit_passes(house):
@@ -285,13 +289,14 @@ def test_connections_are_accepted_with_nodelay_and_keepalive(house):
         house.doorway.close()
 
 
-@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
-def test_without_descriptors_the_queue_waits_a_moment(house, code):
-    house.listener.waiting = [OSError(code, "no room")]
-    house.loop.callbacks[1000](READ)
-    assert 1000 not in house.loop.callbacks
-    house.loop.advance(1)
-    assert 1000 in house.loop.callbacks
+def test_without_descriptors_the_queue_waits_a_moment(case):
+    for code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        with case(errno.errorcode[code]), contextlib.closing(House()) as house:
+            house.listener.waiting = [OSError(code, "no room")]
+            house.loop.callbacks[1000](READ)
+            assert 1000 not in house.loop.callbacks
+            house.loop.advance(1)
+            assert 1000 in house.loop.callbacks
 
 
 def test_the_listener_stays_away_when_the_doorway_closed_meanwhile(house):
@@ -480,26 +485,27 @@ class Page:
             self.house.loop.run_soon()
 
 
-@pytest.mark.parametrize("is_last", [False, True])
-def test_an_answer_goes_out_as_the_client_takes_it(house, is_last):
-    page = Page(house, is_last)
-    page.send()
-    assert page.mask == WRITE, "a client that has read nothing was sent a mebibyte"
-    received, ended = b"", False
-    for _ in range(1000):
-        chunk, ended = heard(page.client)
-        received += chunk
-        if len(received) >= len(b"head" + CONTENT):
-            break
-        page.send()
-    page.send()
-    chunk, ended = heard(page.client)
-    assert received + chunk == b"head" + CONTENT
-    assert page.file.closed
-    assert ended is is_last
-    page.client.send(HEAD)
-    house.turn()
-    assert len(house.requests) == (1 if is_last else 2)
+def test_an_answer_goes_out_as_the_client_takes_it(case):
+    for is_last in (False, True):
+        with case(is_last), contextlib.closing(House()) as house:
+            page = Page(house, is_last)
+            page.send()
+            assert page.mask == WRITE, "a client that has read nothing was sent a mebibyte"
+            received, ended = b"", False
+            for _ in range(1000):
+                chunk, ended = heard(page.client)
+                received += chunk
+                if len(received) >= len(b"head" + CONTENT):
+                    break
+                page.send()
+            page.send()
+            chunk, ended = heard(page.client)
+            assert received + chunk == b"head" + CONTENT
+            assert page.file.closed
+            assert ended is is_last
+            page.client.send(HEAD)
+            house.turn()
+            assert len(house.requests) == (1 if is_last else 2)
 
 
 def test_a_client_that_does_not_take_its_answer_is_given_up(house, caplog):

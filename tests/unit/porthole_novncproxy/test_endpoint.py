@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+import functools
 import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,9 @@ from support.bus import expected_error, fake_bus
 from support.certificates import Authority, make_certificate
 from support.compute_fakes import make_conf
 from support.proxy import make_web_root
+
+# The fixture ``case``: a context manager that names the inputs of a case.
+CaseNamer = Callable[..., AbstractContextManager[None]]
 
 CONTEXT = build_daemon_context()
 UP, REFUSING, SILENT = (Target("192.0.2.1", port) for port in (5900, 5901, 5902))
@@ -91,10 +97,11 @@ def test_a_proxy_that_speaks_tls_goes_through_the_handshake(tmp_path: Path) -> N
     assert reach((19,), secure, conf) == Reach(UP, "silent", (19,))
 
 
-@pytest.mark.parametrize("targets", [[{}], [{"host": "192.0.2.1", "port": 0}], [{"host": "192.0.2.1", "port": "x"}]])
-def test_what_is_no_target_is_not_dialled(targets: list[dict[str, Any]]) -> None:
-    error = expected_error(lambda: make_endpoint().dial_targets(CONTEXT, targets))
-    assert isinstance(error, errors.RequestInvalid)
+def test_what_is_no_target_is_not_dialled(case: CaseNamer) -> None:
+    for targets in ([{}], [{"host": "192.0.2.1", "port": 0}], [{"host": "192.0.2.1", "port": "x"}]):
+        with case(targets):
+            error = expected_error(functools.partial(make_endpoint().dial_targets, CONTEXT, targets))
+            assert isinstance(error, errors.RequestInvalid)
 
 
 def test_the_description(tmp_path: Path) -> None:

@@ -129,13 +129,15 @@ def test_noise_ends_in_events_or_in_a_close_code(noise, cuts):
     assert is_events_or_close_code(outcome([noise]))
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 125, 126, 254, 255, 256, 257, 263, 264, 4097])
-@pytest.mark.parametrize("offset", range(9))
-def test_unmask_against_the_definition(size, offset):
-    payload = bytes((index * 31 + 7) % 256 for index in range(size))
-    place = bytearray(payload)
-    frames.unmask(memoryview(place), MASK, offset)
-    assert place == slow_xor(payload, MASK, offset)
+def test_unmask_against_the_definition(case):
+    for size, offset in itertools.product(
+        [0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 125, 126, 254, 255, 256, 257, 263, 264, 4097], range(9)
+    ):
+        with case(size, offset):
+            payload = bytes((index * 31 + 7) % 256 for index in range(size))
+            place = bytearray(payload)
+            frames.unmask(memoryview(place), MASK, offset)
+            assert place == slow_xor(payload, MASK, offset)
 
 
 @given(st.binary(max_size=600), masks, st.integers(0, 1 << 40))
@@ -146,15 +148,15 @@ def test_unmask_of_anything_against_the_definition(payload, mask, offset):
     assert place == slow_xor(payload, mask, offset)
 
 
-@pytest.mark.parametrize("start", range(9))
-@pytest.mark.parametrize("size", [3, 255, 256, 261, 1000])
-def test_unmask_touches_its_own_bytes_only_and_need_not_be_aligned(start, size):
-    store = bytearray(range(256)) * 5
-    before = bytes(store)
-    frames.unmask(memoryview(store)[start : start + size], MASK, 1)
-    assert store[:start] == before[:start]
-    assert store[start : start + size] == slow_xor(before[start : start + size], MASK, 1)
-    assert store[start + size :] == before[start + size :]
+def test_unmask_touches_its_own_bytes_only_and_need_not_be_aligned(case):
+    for start, size in itertools.product(range(9), [3, 255, 256, 261, 1000]):
+        with case(start, size):
+            store = bytearray(range(256)) * 5
+            before = bytes(store)
+            frames.unmask(memoryview(store)[start : start + size], MASK, 1)
+            assert store[:start] == before[:start]
+            assert store[start : start + size] == slow_xor(before[start : start + size], MASK, 1)
+            assert store[start + size :] == before[start + size :]
 
 
 def test_bytes_that_cannot_be_changed_are_left_as_they_are():
@@ -164,9 +166,8 @@ def test_bytes_that_cannot_be_changed_are_left_as_they_are():
     assert fed == before
 
 
-@pytest.mark.parametrize(
-    ("stream", "code"),
-    [
+def test_a_breach_of_the_protocol_has_its_close_code(case):
+    cases = [
         (client_frame(Opcode.BINARY, b"x", reserved=0x40), 1002),
         (client_frame(Opcode.BINARY, b"x", reserved=0x20), 1002),
         (client_frame(Opcode.BINARY, b"x", reserved=0x10), 1002),
@@ -186,25 +187,27 @@ def test_bytes_that_cannot_be_changed_are_left_as_they_are():
         (client_frame(Opcode.BINARY, b"", length=(1 << 63) - 1), 1009),
         (client_frame(Opcode.BINARY, b"", length=LIMIT + 1), 1009),
         (client_frame(Opcode.BINARY, b"x", False) + client_frame(Opcode.CONTINUATION, b"", length=LIMIT), 1009),
-    ],
-)
-def test_a_breach_of_the_protocol_has_its_close_code(stream, code):
-    for chunks in ([stream], [stream[index : index + 1] for index in range(len(stream))]):
-        with pytest.raises(FrameInvalid) as caught:
-            decode(chunks)
-        assert caught.value.code == code
+    ]
+    for stream, code in cases:
+        with case(stream, code):
+            for chunks in ([stream], [stream[index : index + 1] for index in range(len(stream))]):
+                with pytest.raises(FrameInvalid) as caught:
+                    decode(chunks)
+                assert caught.value.code == code
 
 
-@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535])
-def test_a_close_code_that_must_not_be_sent_is_refused(code):
-    with pytest.raises(FrameInvalid) as caught:
-        decode([client_frame(Opcode.CLOSE, code.to_bytes(2, "big"))])
-    assert caught.value.code == 1002
+def test_a_close_code_that_must_not_be_sent_is_refused(case):
+    for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535):
+        with case(code):
+            with pytest.raises(FrameInvalid) as caught:
+                decode([client_frame(Opcode.CLOSE, code.to_bytes(2, "big"))])
+            assert caught.value.code == 1002
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1014, 3000, 4401, 4999])
-def test_a_close_code_that_may_be_sent_is_passed_on(code):
-    assert decode([client_frame(Opcode.CLOSE, code.to_bytes(2, "big"))]) == (b"", [(0, Close(code, ""))])
+def test_a_close_code_that_may_be_sent_is_passed_on(case):
+    for code in (1000, 1001, 1002, 1003, 1007, 1014, 3000, 4401, 4999):
+        with case(code):
+            assert decode([client_frame(Opcode.CLOSE, code.to_bytes(2, "big"))]) == (b"", [(0, Close(code, ""))])
 
 
 def test_a_close_frame_without_a_code_is_1005():
@@ -223,18 +226,17 @@ def test_an_announced_giant_frame_holds_no_memory_and_gives_payload_as_it_comes(
     assert [bytes(event.payload) for event in decoder.feed(slow_xor(b"second", MASK, 5))] == [b"second"]
 
 
-@pytest.mark.parametrize(
-    ("size", "header"),
-    [
+def test_headers_to_the_client_are_the_shortest_and_unmasked(case):
+    cases = [
         (0, "8200"),
         (125, "827d"),
         (126, "827e007e"),
         (65535, "827effff"),
         (65536, "827f0000000000010000"),
-    ],
-)
-def test_headers_to_the_client_are_the_shortest_and_unmasked(size, header):
-    assert frames.build_header(size).hex() == header
+    ]
+    for size, header in cases:
+        with case(size, header):
+            assert frames.build_header(size).hex() == header
 
 
 def test_a_close_frame_to_the_client():

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import itertools
 import json
 import logging
 import socket
@@ -106,9 +107,8 @@ def test_an_admitted_upgrade_is_101_and_the_sockets_are_the_relays():
     assert done.desk.released == 0
 
 
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [
+def test_a_refused_upgrade_has_a_status_and_not_a_byte_of_body(case):
+    cases = [
         (errors.TokenInvalid("missing"), 401),
         (errors.OriginRefused("x"), 403),
         (errors.RequestInvalid("x"), 400),
@@ -116,32 +116,31 @@ def test_an_admitted_upgrade_is_101_and_the_sockets_are_the_relays():
         (errors.VncServerUnavailable("h", 1), 502),
         (errors.RpcUnavailable("t", "m"), 503),
         (errors.VncServerTimeout("h", 1), 504),
-    ],
-)
-def test_a_refused_upgrade_has_a_status_and_not_a_byte_of_body(error, status):
-    done = Exchange(upgrade(), error)
-    assert (done.status, done.body) == (status, b"")
-    assert done.headers["content-length"] == "0"
-    assert done.headers["connection"] == "close"
-    assert "upgrade" not in done.headers
-    assert done.closes
-    assert not done.handed_over
+    ]
+    for error, status in cases:
+        with case(error, status):
+            done = Exchange(upgrade(), error)
+            assert (done.status, done.body) == (status, b"")
+            assert done.headers["content-length"] == "0"
+            assert done.headers["connection"] == "close"
+            assert "upgrade" not in done.headers
+            assert done.closes
+            assert not done.handed_over
 
 
-@pytest.mark.parametrize(
-    ("error", "status"), [(None, 200), (errors.TokenInvalid("missing"), 401), (errors.VncServerTimeout("h", 1), 504)]
-)
-def test_the_reason_of_a_refusal_as_json_opens_nothing(error, status):
-    done = Exchange(request("Host: good.org", "Accept: application/json", path=f"/?token={TOKEN}"), error)
-    assert done.status == status
-    body = json.loads(done.body)
-    assert body["code"] == status
-    assert TOKEN not in body["reason"]
-    assert len(done.body) == int(done.headers["content-length"])
-    assert done.desk.opened == []
-    if error is None:
-        assert not done.vnc_is_open
-        assert done.desk.released == 1
+def test_the_reason_of_a_refusal_as_json_opens_nothing(case):
+    for error, status in ((None, 200), (errors.TokenInvalid("missing"), 401), (errors.VncServerTimeout("h", 1), 504)):
+        with case(error, status):
+            done = Exchange(request("Host: good.org", "Accept: application/json", path=f"/?token={TOKEN}"), error)
+            assert done.status == status
+            body = json.loads(done.body)
+            assert body["code"] == status
+            assert TOKEN not in body["reason"]
+            assert len(done.body) == int(done.headers["content-length"])
+            assert done.desk.opened == []
+            if error is None:
+                assert not done.vnc_is_open
+                assert done.desk.released == 1
 
 
 def test_what_decides_is_handed_to_the_gate_as_it_was_sent():
@@ -163,12 +162,13 @@ def test_several_cookie_headers_count():
     assert done.desk.requests[0].token == TOKEN
 
 
-@pytest.mark.parametrize("missing", ["Sec-WebSocket-Key", "Sec-WebSocket-Version"])
-def test_a_malformed_upgrade_asks_nobody(missing):
-    head = "\r\n".join(line for line in upgrade().split("\r\n") if not line.startswith(missing))
-    done = Exchange(head)
-    assert (done.status, done.body) == (400, b"")
-    assert done.desk.requests == []
+def test_a_malformed_upgrade_asks_nobody(case):
+    for missing in ("Sec-WebSocket-Key", "Sec-WebSocket-Version"):
+        with case(missing):
+            head = "\r\n".join(line for line in upgrade().split("\r\n") if not line.startswith(missing))
+            done = Exchange(head)
+            assert (done.status, done.body) == (400, b"")
+            assert done.desk.requests == []
 
 
 def test_a_page_is_asked_for_as_it_was_sent():
@@ -183,47 +183,44 @@ def test_head_sends_no_body():
     assert done.headers["content-length"] == "4"
 
 
-@pytest.mark.parametrize(
-    ("version", "connection", "closes"),
-    [
+def test_a_connection_is_kept_as_http_says(case):
+    connections = [
         ("HTTP/1.1", None, False),
         ("HTTP/1.1", "keep-alive", False),
         ("HTTP/1.1", "close", True),
         ("HTTP/1.1", "Close", True),
         ("HTTP/1.0", None, True),
         ("HTTP/1.0", "keep-alive", False),
-    ],
-)
-@pytest.mark.parametrize("accept", ["text/html", "application/json"])
-def test_a_connection_is_kept_as_http_says(version, connection, closes, accept):
-    headers = ["Host: x", f"Accept: {accept}", *([f"Connection: {connection}"] if connection else [])]
-    assert Exchange(request(*headers, version=version)).closes is closes
+    ]
+    for (version, connection, closes), accept in itertools.product(connections, ["text/html", "application/json"]):
+        with case(version, connection, closes, accept):
+            headers = ["Host: x", f"Accept: {accept}", *([f"Connection: {connection}"] if connection else [])]
+            assert Exchange(request(*headers, version=version)).closes is closes
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize(
-    "headers",
-    [
+def test_a_request_with_a_body_is_refused_and_the_connection_closed(case):
+    bodies = [
         ["Content-Length: 5"],
         ["Content-Length: 00005"],
         ["Content-Length: 0", "Content-Length: 5"],
         ["Content-Length: x"],
         ["Content-Length: -1"],
         ["Transfer-Encoding: chunked"],
-    ],
-)
-def test_a_request_with_a_body_is_refused_and_the_connection_closed(method, headers):
-    done = Exchange(request("Host: x", *headers, method=method))
-    assert done.status == 400
-    assert done.closes
-    assert done.desk.paths == []
+    ]
+    for method, headers in itertools.product(["GET", "HEAD"], bodies):
+        with case(method, headers):
+            done = Exchange(request("Host: x", *headers, method=method))
+            assert done.status == 400
+            assert done.closes
+            assert done.desk.paths == []
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "OPTIONS", "CONNECT", "TRACE"])
-def test_other_methods_are_not_offered(method):
-    done = Exchange(request("Host: x", method=method))
-    assert done.status == 501
-    assert done.closes
+def test_other_methods_are_not_offered(case):
+    for method in ("POST", "PUT", "OPTIONS", "CONNECT", "TRACE"):
+        with case(method):
+            done = Exchange(request("Host: x", method=method))
+            assert done.status == 501
+            assert done.closes
 
 
 @settings(max_examples=150)
@@ -237,9 +234,8 @@ def test_any_request_is_answered_with_a_status_and_no_token_is_logged(text):
     assert "Traceback" not in log.text
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
+def test_no_token_is_logged_wherever_it_stands(case):
+    paths = [
         f"/?token={TOKEN}",
         f"/token={TOKEN}",
         f"/%3Ftoken%3D{TOKEN}",
@@ -247,30 +243,30 @@ def test_any_request_is_answered_with_a_status_and_no_token_is_logged(text):
         f"/{TOKEN}",
         f"/console/{TOKEN.upper()}",
         "/" + "".join(f"%{ord(letter):02x}" for letter in TOKEN),
-    ],
-)
-@pytest.mark.parametrize("error", [None, errors.TokenInvalid("missing"), errors.RequestInvalid("x")])
-def test_no_token_is_logged_wherever_it_stands(path, error):
-    for head in (
-        upgrade(f"Cookie: token={TOKEN}", f"Referer: http://x{path}", path=path),
-        request("Host: x", f"Referer: http://x{path}", path=path),
-        request("Host: x", "Accept: application/json", path=path),
-        request("Host: x", path=path, method="BREW"),
-        request("Host: x", path=path, version="HTTP/7"),
-    ):
-        with LogOf() as log:
-            Exchange(head, error)
-        assert "192.0.2.7" in log.text
-        assert TOKEN.lower() not in log.text.lower()
-        assert "%36%66" not in log.text
+    ]
+    for path, error in itertools.product(paths, [None, errors.TokenInvalid("missing"), errors.RequestInvalid("x")]):
+        with case(path, error):
+            for head in (
+                upgrade(f"Cookie: token={TOKEN}", f"Referer: http://x{path}", path=path),
+                request("Host: x", f"Referer: http://x{path}", path=path),
+                request("Host: x", "Accept: application/json", path=path),
+                request("Host: x", path=path, method="BREW"),
+                request("Host: x", path=path, version="HTTP/7"),
+            ):
+                with LogOf() as log:
+                    Exchange(head, error)
+                assert "192.0.2.7" in log.text
+                assert TOKEN.lower() not in log.text.lower()
+                assert "%36%66" not in log.text
 
 
-@pytest.mark.parametrize("head", [upgrade(), request("Host: x", "Accept: application/json")])
-def test_a_refusal_has_the_id_that_the_log_has(head):
-    context = RequestContext(overwrite=False)
-    with serving(context):
-        done = Exchange(head, errors.TokenInvalid("missing"))
-    assert done.headers["x-openstack-request-id"] == context.request_id
+def test_a_refusal_has_the_id_that_the_log_has(case):
+    for head in (upgrade(), request("Host: x", "Accept: application/json")):
+        with case(head):
+            context = RequestContext(overwrite=False)
+            with serving(context):
+                done = Exchange(head, errors.TokenInvalid("missing"))
+            assert done.headers["x-openstack-request-id"] == context.request_id
 
 
 def test_a_page_is_named_in_the_log():
@@ -300,27 +296,25 @@ class LogOf(logging.Handler):
         logging.getLogger().setLevel(self._level)
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
+def test_whose_request_has_been_answered_since_it_took_too_long_writes_nothing(case):
+    heads = [
         upgrade(),
         upgrade("Sec-WebSocket-Version: 7"),
         request("Host: good.org", "Accept: application/json"),
         request("Host: good.org", "Upgrade: h2c"),
         request("Host: good.org", "Content-Length: 1"),
         request(method="BREW"),
-    ],
-)
-@pytest.mark.parametrize("error", [None, errors.RpcUnavailable("consoleauth", "check_token")])
-def test_whose_request_has_been_answered_since_it_took_too_long_writes_nothing(head, error):
-    near, far = socket.socketpair()
-    desk, job = Desk(error), Job(lambda: None)
-    job.settle()
-    connection = Connection(near, ("192.0.2.7", 1), "novnc", near.fileno(), served=1, job=job)
-    with near, far, desk.vnc, desk.far_vnc:
-        with pytest.raises(Overtaken):
-            ConsoleHandler(connection, head.encode("latin-1"), desk)
-        near.shutdown(socket.SHUT_WR)
-        assert far.recv(1) == b""
-        assert not desk.opened
-        assert desk.released == (len(desk.requests) if error is None else 0)
+    ]
+    for head, error in itertools.product(heads, [None, errors.RpcUnavailable("consoleauth", "check_token")]):
+        with case(head, error):
+            near, far = socket.socketpair()
+            desk, job = Desk(error), Job(lambda: None)
+            job.settle()
+            connection = Connection(near, ("192.0.2.7", 1), "novnc", near.fileno(), served=1, job=job)
+            with near, far, desk.vnc, desk.far_vnc:
+                with pytest.raises(Overtaken):
+                    ConsoleHandler(connection, head.encode("latin-1"), desk)
+                near.shutdown(socket.SHUT_WR)
+                assert far.recv(1) == b""
+                assert not desk.opened
+                assert desk.released == (len(desk.requests) if error is None else 0)

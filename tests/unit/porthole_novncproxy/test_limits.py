@@ -13,37 +13,38 @@ def counter(**limits):
     return SessionCounter(Limits(**{**WIDE, **limits}))
 
 
-@pytest.mark.parametrize(
-    ("limit", "option", "same"),
-    [
+def reserve(counted, number, same):
+    """Count a session that differs from those of other numbers in all but ``same``."""
+    return counted.reserve(**{"source": f"s{number}", "token": f"t{number}", "instance_uuid": f"i{number}", **same})
+
+
+def test_one_more_than_each_limit_is_refused_and_one_that_ends_makes_room(case):
+    """In all, per source, per token, per instance (S10)."""
+    cases = [
         ("total", "max_sessions", {}),
         ("per_source", "max_sessions_per_source", {"source": "s"}),
         ("per_token", "max_sessions_per_token", {"token": "t"}),
         ("per_instance", "max_sessions_per_instance", {"instance_uuid": "i"}),
-    ],
-)
-def test_one_more_than_each_limit_is_refused_and_one_that_ends_makes_room(limit, option, same):
-    """In all, per source, per token, per instance (S10)."""
-    counted = counter(**{limit: 3})
-
-    def reserve(number):
-        return counted.reserve(**{"source": f"s{number}", "token": f"t{number}", "instance_uuid": f"i{number}", **same})
-
-    releases = [reserve(number) for number in range(3)]
-    with pytest.raises(errors.LimitReached) as caught:
-        reserve(3)
-    assert caught.value.limit == f"[novncproxy] {option}"
-    assert counted.total == 3
-    releases[1]()
-    reserve(4)
+    ]
+    for limit, option, same in cases:
+        with case(limit, option, same):
+            counted = counter(**{limit: 3})
+            releases = [reserve(counted, number, same) for number in range(3)]
+            with pytest.raises(errors.LimitReached) as caught:
+                reserve(counted, 3, same)
+            assert caught.value.limit == f"[novncproxy] {option}"
+            assert counted.total == 3
+            releases[1]()
+            reserve(counted, 4, same)
 
 
-@pytest.mark.parametrize("limit", ["per_source", "per_token", "per_instance"])
-def test_a_limit_counts_only_those_that_share_what_it_is_about(limit):
-    counted = counter(**{limit: 1})
-    for number in range(50):
-        counted.reserve(f"s{number}", f"t{number}", f"i{number}")
-    assert counted.total == 50
+def test_a_limit_counts_only_those_that_share_what_it_is_about(case):
+    for limit in ("per_source", "per_token", "per_instance"):
+        with case(limit):
+            counted = counter(**{limit: 1})
+            for number in range(50):
+                counted.reserve(f"s{number}", f"t{number}", f"i{number}")
+            assert counted.total == 50
 
 
 def test_a_release_counts_once():

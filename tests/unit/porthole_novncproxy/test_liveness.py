@@ -1,6 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import pytest
-
 from porthole_novncproxy.frames import CloseCode
 from porthole_novncproxy.liveness import End, Liveness, LivenessPolicy, Ping
 
@@ -35,13 +33,14 @@ def test_a_client_that_answers_no_ping_is_given_up_after_one_more_interval():
     assert code_of(clock.check(T0 + 60)) is CloseCode.INTERNAL_ERROR
 
 
-@pytest.mark.parametrize("sign", ["heard", "moved"])
-def test_only_rfb_bytes_put_off_the_idle_limit(sign):
+def test_only_rfb_bytes_put_off_the_idle_limit(case):
     """Those of both directions (O8)."""
-    clock = Liveness(LivenessPolicy(idle_timeout_s=60), T0, None)
-    getattr(clock, sign)(T0 + 50)
-    due = clock.check(T0 + 60)
-    assert (due is None) if sign == "moved" else (code_of(due) is CloseCode.IDLE)
+    for sign in ("heard", "moved"):
+        with case(sign):
+            clock = Liveness(LivenessPolicy(idle_timeout_s=60), T0, None)
+            getattr(clock, sign)(T0 + 50)
+            due = clock.check(T0 + 60)
+            assert (due is None) if sign == "moved" else (code_of(due) is CloseCode.IDLE)
 
 
 def test_the_idle_limit_counts_from_the_last_byte():
@@ -51,18 +50,22 @@ def test_the_idle_limit_counts_from_the_last_byte():
     assert code_of(clock.check(T0 + 110)) is CloseCode.IDLE
 
 
-@pytest.mark.parametrize(
-    ("limit_s", "expires_at", "ends_at"),
-    [(100, None, T0 + 100), (0, T0 + 70, T0 + 70), (100, T0 + 70, T0 + 70), (50, T0 + 70, T0 + 50), (0, T0 - 5, T0)],
-)
-def test_a_session_ends_at_the_first_of_its_limits_whatever_it_does(limit_s, expires_at, ends_at):
-    clock = Liveness(LivenessPolicy(session_limit_s=limit_s), T0, expires_at)
-    assert clock.due_in_s(T0) == ends_at - T0
-    clock.heard(ends_at)
-    clock.moved(ends_at)
-    if ends_at > T0:
-        assert clock.check(ends_at - 0.1) is None
-    assert code_of(clock.check(ends_at)) is CloseCode.SESSION_LIMIT
+def test_a_session_ends_at_the_first_of_its_limits_whatever_it_does(case):
+    for limit_s, expires_at, ends_at in (
+        (100, None, T0 + 100),
+        (0, T0 + 70, T0 + 70),
+        (100, T0 + 70, T0 + 70),
+        (50, T0 + 70, T0 + 50),
+        (0, T0 - 5, T0),
+    ):
+        with case(limit_s, expires_at, ends_at):
+            clock = Liveness(LivenessPolicy(session_limit_s=limit_s), T0, expires_at)
+            assert clock.due_in_s(T0) == ends_at - T0
+            clock.heard(ends_at)
+            clock.moved(ends_at)
+            if ends_at > T0:
+                assert clock.check(ends_at - 0.1) is None
+            assert code_of(clock.check(ends_at)) is CloseCode.SESSION_LIMIT
 
 
 def test_what_is_due_first_is_waited_for():

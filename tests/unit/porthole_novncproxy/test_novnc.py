@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from porthole_novncproxy import novnc
 from support.proxy import make_web_root
+
+# The fixture ``case``: a context manager that names the inputs of a case.
+CaseNamer = Callable[..., AbstractContextManager[None]]
 
 STATUS = """Package: novnc-doc
 Version: 9.9.9-1
@@ -25,32 +30,36 @@ def root(tmp_path: Path) -> Path:
     return make_web_root(tmp_path)
 
 
-@pytest.mark.parametrize("missing", ["core/rfb.js", "vnc_lite.html"])
-def test_what_the_pages_need(root: Path, missing: str) -> None:
-    assert novnc.is_there(str(root))
-    (root / missing).unlink()
-    assert not novnc.is_there(str(root))
+def test_what_the_pages_need(case: CaseNamer, tmp_path: Path) -> None:
+    for missing in ("core/rfb.js", "vnc_lite.html"):
+        with case(missing):
+            folder = tmp_path / missing.replace("/", "-")
+            folder.mkdir()
+            root = make_web_root(folder)
+            assert novnc.is_there(str(root))
+            (root / missing).unlink()
+            assert not novnc.is_there(str(root))
 
 
-@pytest.mark.parametrize("root", ["", None, "/nowhere"])
-def test_no_root(root: str | None) -> None:
-    assert not novnc.is_there(root)
-    assert novnc.find_version(root) is None
+def test_no_root(case: CaseNamer) -> None:
+    for root in ("", None, "/nowhere"):
+        with case(root):
+            assert not novnc.is_there(root)
+            assert novnc.find_version(root) is None
 
 
-@pytest.mark.parametrize(
-    ("text", "version"),
-    [
+def test_a_release_says_its_version(case: CaseNamer, root: Path) -> None:
+    cases = [
         ('{"name": "@novnc/novnc", "version": "1.5.0"}', "1.5.0"),
         ('{"version": 5}', None),
         ("[]", None),
         ("{", None),
         ("[" * 100_000, None),
-    ],
-)
-def test_a_release_says_its_version(root: Path, text: str, version: str | None) -> None:
-    (root / "package.json").write_text(text, encoding="utf-8")
-    assert novnc.find_version(str(root)) == version
+    ]
+    for text, version in cases:
+        with case(text, version):
+            (root / "package.json").write_text(text, encoding="utf-8")
+            assert novnc.find_version(str(root)) == version
 
 
 def test_debians_package_is_asked_for_its_own_root_alone(

@@ -5,6 +5,8 @@ import base64
 import email.utils
 import hashlib
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,9 @@ from hypothesis import strategies as st
 from porthole_common import errors
 from porthole_novncproxy.pages import PACKAGE_WEB, PageResponse, Pages, parse_inline_sources
 
+# The fixture ``case``: a context manager that names the inputs of a case.
+CaseNamer = Callable[..., AbstractContextManager[None]]
+
 SCRIPT = "\n  import RFB from './core/rfb.js';\n"
 LITE = f"<html><title>noVNC</title><style>a{{}}</style><script type='module'>{SCRIPT}</script></html>"
 TOKEN = "6b1c9a52-7a3e-4f0c-9d7c-0a4c4f4e2f11"
@@ -21,8 +26,12 @@ TOKEN = "6b1c9a52-7a3e-4f0c-9d7c-0a4c4f4e2f11"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
+    return make_root(tmp_path)
+
+
+def make_root(folder: Path) -> Path:
     """A web root with a little noVNC, a secret beside it, and a link out of it."""
-    web = tmp_path / "web"
+    web = folder / "web"
     (web / "core").mkdir(parents=True)
     (web / "core" / "rfb.js").write_text("export default class {}")
     (web / "vnc_lite.html").write_text(LITE)
@@ -31,9 +40,9 @@ def root(tmp_path: Path) -> Path:
     for name in ("a.css", "a.svg", "a.json", "a.wasm", "a.woff2", "a.mp3", "a.unknown", "with space.js", "é.js"):
         (web / "app" / name).write_text("x")
     (web / ".hidden").write_text("x")
-    (tmp_path / "secret").write_text("x")
-    (web / "out.html").symlink_to(tmp_path / "secret")
-    (web / "up").symlink_to(tmp_path)
+    (folder / "secret").write_text("x")
+    (web / "out.html").symlink_to(folder / "secret")
+    (web / "up").symlink_to(folder)
     (web / "in.html").symlink_to("vnc.html")
     (web / "loop").symlink_to("loop")
     os.mkfifo(web / "pipe")
@@ -58,9 +67,8 @@ def get(pages: Pages, path: str, if_modified_since: str | None = None) -> PageRe
     return response
 
 
-@pytest.mark.parametrize(
-    ("path", "file"),
-    [
+def test_files_of_the_web_root(case: CaseNamer, pages: Pages, root: Path) -> None:
+    cases = [
         ("/vnc.html", "vnc.html"),
         ("/vnc.html?autoconnect=1", "vnc.html"),
         ("/vnc_auto.html?path=%3Ftoken%3Dx", "vnc_lite.html"),
@@ -68,18 +76,19 @@ def get(pages: Pages, path: str, if_modified_since: str | None = None) -> PageRe
         ("/app/with%20space.js", "app/with space.js"),
         ("/app/%C3%A9.js", "app/é.js"),
         ("/in.html", "vnc.html"),
-    ],
-)
-def test_files_of_the_web_root(pages: Pages, root: Path, path: str, file: str) -> None:
-    response = get(pages, path)
-    assert (response.status, response.file) == (200, root / file)
-    assert header(response, "Content-Length") == str((root / file).stat().st_size)
+    ]
+    for path, file in cases:
+        with case(path, file):
+            response = get(pages, path)
+            assert (response.status, response.file) == (200, root / file)
+            assert header(response, "Content-Length") == str((root / file).stat().st_size)
 
 
-@pytest.mark.parametrize("path", ["/", "/?token=x", "/console.html", "/console.html?path=%3Ftoken%3Dx"])
-def test_console_page_comes_from_the_package(pages: Pages, path: str) -> None:
-    response = get(pages, path)
-    assert (response.status, response.file) == (200, PACKAGE_WEB / "console.html")
+def test_console_page_comes_from_the_package(case: CaseNamer, pages: Pages) -> None:
+    for path in ("/", "/?token=x", "/console.html", "/console.html?path=%3Ftoken%3Dx"):
+        with case(path):
+            response = get(pages, path)
+            assert (response.status, response.file) == (200, PACKAGE_WEB / "console.html")
 
 
 def test_healthcheck(root: Path) -> None:
@@ -91,9 +100,10 @@ def test_healthcheck(root: Path) -> None:
         assert get(pages, "/healthcheck/x").status == 404
 
 
-@pytest.mark.parametrize("name", sorted(file.name for file in PACKAGE_WEB.iterdir()))
-def test_every_file_of_the_package_is_served(pages: Pages, name: str) -> None:
-    assert get(pages, f"/{name}").file == PACKAGE_WEB / name
+def test_every_file_of_the_package_is_served(case: CaseNamer, pages: Pages) -> None:
+    for name in sorted(file.name for file in PACKAGE_WEB.iterdir()):
+        with case(name):
+            assert get(pages, f"/{name}").file == PACKAGE_WEB / name
 
 
 def test_console_page_is_the_packages_even_where_the_web_root_has_one(pages: Pages, root: Path) -> None:
@@ -115,9 +125,9 @@ def test_alias_falls_back_to_vnc_html(pages: Pages, root: Path) -> None:
     assert get(pages, "/vnc_auto.html").file == root / "vnc.html"
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
+def test_malformed_targets_are_400(case: CaseNamer, pages: Pages) -> None:
+    """S7: no address that some browser takes for another host, and no redirect for any."""
+    cases = [
         "//host/%2F..",
         "///host/%2F..",
         "////host/%2F..",
@@ -137,18 +147,17 @@ def test_alias_falls_back_to_vnc_html(pages: Pages, root: Path) -> None:
         "http://host/vnc.html",
         "*",
         "",
-    ],
-)
-def test_malformed_targets_are_400(pages: Pages, path: str) -> None:
-    """S7: no address that some browser takes for another host, and no redirect for any."""
-    response = get(pages, path)
-    assert (response.status, response.file) == (400, None)
-    assert b"host" not in response.body
+    ]
+    for path in cases:
+        with case(path):
+            response = get(pages, path)
+            assert (response.status, response.file) == (400, None)
+            assert b"host" not in response.body
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
+def test_what_is_no_file_in_its_place_is_404(case: CaseNamer, pages: Pages) -> None:
+    """S8: no way up, no listing, no link out."""
+    cases = [
         "/../secret",
         "/app/../vnc.html",
         "/./vnc.html",
@@ -179,14 +188,13 @@ def test_malformed_targets_are_400(pages: Pages, path: str) -> None:
         "/web/console.html",
         "/" + "a" * 5000,
         "/favicon.ico",
-    ],
-)
-def test_what_is_no_file_in_its_place_is_404(pages: Pages, path: str) -> None:
-    """S8: no way up, no listing, no link out."""
-    response = get(pages, path)
-    assert (response.status, response.file) == (404, None)
-    assert b"noVNC" in response.body
-    assert header(response, "Content-Length") == str(len(response.body))
+    ]
+    for path in cases:
+        with case(path):
+            response = get(pages, path)
+            assert (response.status, response.file) == (404, None)
+            assert b"noVNC" in response.body
+            assert header(response, "Content-Length") == str(len(response.body))
 
 
 # Ways up, ways around, and names that are there: noise alone meets none of these.
@@ -217,9 +225,8 @@ def web_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return web
 
 
-@pytest.mark.parametrize(
-    ("path", "content_type"),
-    [
+def test_content_types(case: CaseNamer, pages: Pages) -> None:
+    cases = [
         ("/vnc.html", "text/html; charset=utf-8"),
         ("/console.js", "text/javascript; charset=utf-8"),
         ("/console.css", "text/css; charset=utf-8"),
@@ -231,28 +238,27 @@ def web_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("/app/a.woff2", "font/woff2"),
         ("/app/a.mp3", "audio/mpeg"),
         ("/app/a.unknown", "application/octet-stream"),
-    ],
-)
-def test_content_types(pages: Pages, path: str, content_type: str) -> None:
-    assert header(get(pages, path), "Content-Type") == content_type
+    ]
+    for path, content_type in cases:
+        with case(path, content_type):
+            assert header(get(pages, path), "Content-Type") == content_type
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
+def test_pages_with_a_token_are_stored_nowhere(case: CaseNamer, pages: Pages) -> None:
+    """S9: neither a cache nor a validator keeps the page under an address that opens a console."""
+    cases = [
         f"token={TOKEN}",
         f"path=%3Ftoken%3D{TOKEN}",
         f"path=websockify%3ftoken%3d{TOKEN}",
         f"path=%253Ftoken%253D{TOKEN}",
         f"autoconnect=1&path=%2525%33Ftoken%25253D{TOKEN}",
         f"Token={TOKEN}",
-    ],
-)
-def test_pages_with_a_token_are_stored_nowhere(pages: Pages, query: str) -> None:
-    """S9: neither a cache nor a validator keeps the page under an address that opens a console."""
-    response = get(pages, f"/console.html?{query}", email.utils.formatdate(usegmt=True))
-    assert response.status == 200
-    assert header(response, "Cache-Control") == "no-store"
+    ]
+    for query in cases:
+        with case(query):
+            response = get(pages, f"/console.html?{query}", email.utils.formatdate(usegmt=True))
+            assert response.status == 200
+            assert header(response, "Cache-Control") == "no-store"
 
 
 def test_code_is_asked_for_again_each_time(pages: Pages, root: Path) -> None:
@@ -260,9 +266,8 @@ def test_code_is_asked_for_again_each_time(pages: Pages, root: Path) -> None:
         assert header(get(pages, path), "Cache-Control") == "no-cache"
 
 
-@pytest.mark.parametrize(
-    ("since", "status"),
-    [
+def test_unmodified_files_are_304(case: CaseNamer, pages: Pages, root: Path) -> None:
+    cases = [
         ("Sun, 09 Sep 2001 01:46:40 GMT", 304),
         ("Sun, 09 Sep 2001 01:46:41 GMT", 304),
         ("Sun, 09 Sep 2001 01:46:39 GMT", 200),
@@ -271,14 +276,14 @@ def test_code_is_asked_for_again_each_time(pages: Pages, root: Path) -> None:
         ("", 200),
         ("Sun, 09 Sep 99999 01:46:40 +9999999999999999999", 200),
         (None, 200),
-    ],
-)
-def test_unmodified_files_are_304(pages: Pages, root: Path, since: str | None, status: int) -> None:
-    os.utime(root / "core" / "rfb.js", (10**9, 10**9 + 0.7))
-    response = get(pages, "/core/rfb.js", since)
-    assert (response.status, header(response, "Last-Modified")) == (status, "Sun, 09 Sep 2001 01:46:40 GMT")
-    if status == 304:
-        assert (response.file, response.body, header(response, "Content-Length")) == (None, b"", None)
+    ]
+    for since, status in cases:
+        with case(since, status):
+            os.utime(root / "core" / "rfb.js", (10**9, 10**9 + 0.7))
+            response = get(pages, "/core/rfb.js", since)
+            assert (response.status, header(response, "Last-Modified")) == (status, "Sun, 09 Sep 2001 01:46:40 GMT")
+            if status == 304:
+                assert (response.file, response.body, header(response, "Content-Length")) == (None, b"", None)
 
 
 @given(since=st.text(max_size=40))
@@ -313,23 +318,22 @@ def test_policy_of_a_drawing_runs_no_script(pages: Pages) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("page", "scripts"),
-    [
+def test_parse_inline_sources(case: CaseNamer) -> None:
+    cases = [
         ("<script>a</script><script>a</script>", ["a"]),
         ("<script>a\r\nb\rc</script>", ["a\nb\nc"]),
         ("<SCRIPT TYPE=module>if (a < b && c) {}</SCRIPT>", ["if (a < b && c) {}"]),
         ("<!-- <script>no</script> --><script src=x>no</script><script></script>", [""]),
         ("<p>text</p>", []),
-    ],
-)
-def test_parse_inline_sources(page: str, scripts: list[str]) -> None:
-    assert parse_inline_sources(page) == ("".join(f" {sha256_source(text)}" for text in scripts), "")
+    ]
+    for page, scripts in cases:
+        with case(page, scripts):
+            assert parse_inline_sources(page) == ("".join(f" {sha256_source(text)}" for text in scripts), "")
 
 
-@pytest.mark.parametrize(
-    ("ancestors", "directive", "x_frame_options"),
-    [
+def test_frame_ancestors(case: CaseNamer, root: Path) -> None:
+    """Who may embed the page is an option (S9)."""
+    cases = [
         (["'self'"], "frame-ancestors 'self'", "SAMEORIGIN"),
         (["self"], "frame-ancestors 'self'", "SAMEORIGIN"),
         ([], "frame-ancestors 'none'", "DENY"),
@@ -339,41 +343,42 @@ def test_parse_inline_sources(page: str, scripts: list[str]) -> None:
             "frame-ancestors 'self' https://horizon.example:8443 *.example",
             None,
         ),
-    ],
-)
-def test_frame_ancestors(root: Path, ancestors: list[str], directive: str, x_frame_options: str | None) -> None:
-    """Who may embed the page is an option (S9)."""
-    for path in ("/console.html", "/core/rfb.js", "/nothing", "//host"):
-        response = Pages(str(root), ancestors).respond(path, None)
-        assert (header(response, "Content-Security-Policy") or "").endswith(f"; {directive}")
-        assert header(response, "X-Frame-Options") == x_frame_options
+    ]
+    for ancestors, directive, x_frame_options in cases:
+        with case(ancestors, directive, x_frame_options):
+            for path in ("/console.html", "/core/rfb.js", "/nothing", "//host"):
+                response = Pages(str(root), ancestors).respond(path, None)
+                assert (header(response, "Content-Security-Policy") or "").endswith(f"; {directive}")
+                assert header(response, "X-Frame-Options") == x_frame_options
 
 
-@pytest.mark.parametrize(
-    "ancestors", [["a; script-src *"], ["a b"], ["a\r\nX: y"], [""], ["'none'", "https://a"], ["é"]]
-)
-def test_bad_frame_ancestors_are_refused(root: Path, ancestors: list[str]) -> None:
-    with pytest.raises(errors.ConfigInvalid) as caught:
-        Pages(str(root), ancestors)
-    assert caught.value.option == "[console] frame_ancestors"
+def test_bad_frame_ancestors_are_refused(case: CaseNamer, root: Path) -> None:
+    for ancestors in (["a; script-src *"], ["a b"], ["a\r\nX: y"], [""], ["'none'", "https://a"], ["é"]):
+        with case(ancestors):
+            with pytest.raises(errors.ConfigInvalid) as caught:
+                Pages(str(root), ancestors)
+            assert caught.value.option == "[console] frame_ancestors"
 
 
-@pytest.mark.parametrize("missing", ["core/rfb.js", "both pages", "everything"])
-def test_web_root_without_novnc_is_refused(root: Path, missing: str) -> None:
-    if missing == "core/rfb.js":
-        (root / "core" / "rfb.js").unlink()
-    elif missing == "both pages":
-        (root / "vnc.html").unlink()
-        (root / "vnc_lite.html").unlink()
-    else:
-        root = root / "nowhere"
-    with pytest.raises(errors.ConfigInvalid) as caught:
-        Pages(str(root), ["'self'"])
-    assert caught.value.option == "[DEFAULT] web"
-    assert str(root) in caught.value.reason
+def test_web_root_without_novnc_is_refused(case: CaseNamer, tmp_path: Path) -> None:
+    for number, missing in enumerate((["core/rfb.js"], ["vnc.html", "vnc_lite.html"], ["everything"])):
+        with case(missing):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            root = make_root(folder)
+            if missing == ["everything"]:
+                root = root / "nowhere"
+            else:
+                for name in missing:
+                    (root / name).unlink()
+            with pytest.raises(errors.ConfigInvalid) as caught:
+                Pages(str(root), ["'self'"])
+            assert caught.value.option == "[DEFAULT] web"
+            assert str(root) in caught.value.reason
 
 
-@pytest.mark.parametrize("web_root_option", ["", None])
-def test_no_web_root_no_pages(web_root_option: str | None) -> None:
-    pages = Pages(web_root_option, ["'self'"])
-    assert [pages.respond(path, None).status for path in ("/", "/console.html", "/vnc.html")] == [404, 404, 404]
+def test_no_web_root_no_pages(case: CaseNamer) -> None:
+    for web_root_option in ("", None):
+        with case(web_root_option):
+            pages = Pages(web_root_option, ["'self'"])
+            assert [pages.respond(path, None).status for path in ("/", "/console.html", "/vnc.html")] == [404, 404, 404]

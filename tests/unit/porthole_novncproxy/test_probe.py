@@ -2,11 +2,15 @@
 """What a VNC server says before anybody is its viewer, cut at every offset. Real sockets: functional tests."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
 import pytest
 
 from porthole_novncproxy.probe import _read_types
+
+# The fixture ``case``: a context manager that names the inputs of a case.
+CaseNamer = Callable[..., AbstractContextManager[None]]
 
 
 class FakeSocket:
@@ -47,23 +51,24 @@ SERVERS = [
 ]
 
 
-@pytest.mark.parametrize(("stream", "types", "answer"), SERVERS)
-def test_security_types_wherever_the_stream_is_cut(stream: bytes, types: tuple[int, ...], answer: bytes) -> None:
-    for cut in range(len(stream) + 1):
-        assert read(stream[:cut], stream[cut:]) == (types, answer)
-    assert read(*(bytes([byte]) for byte in stream)) == (types, answer)
+def test_security_types_wherever_the_stream_is_cut(case: CaseNamer) -> None:
+    for stream, types, answer in SERVERS:
+        with case(stream, types, answer):
+            for cut in range(len(stream) + 1):
+                assert read(stream[:cut], stream[cut:]) == (types, answer)
+            assert read(*(bytes([byte]) for byte in stream)) == (types, answer)
 
 
-@pytest.mark.parametrize("stream", [b"SSH-2.0-OpenSSH_9.2\r\n", b"RFB 003.008X", b"\0" * 12])
-def test_what_is_no_vnc_server(stream: bytes) -> None:
-    with pytest.raises(ConnectionError):
-        read(stream)
+def test_what_is_no_vnc_server(case: CaseNamer) -> None:
+    for stream in (b"SSH-2.0-OpenSSH_9.2\r\n", b"RFB 003.008X", b"\0" * 12):
+        with case(stream), pytest.raises(ConnectionError):
+            read(stream)
 
 
-@pytest.mark.parametrize("stream", [b"", b"RFB 003", b"RFB 003.008\n", b"RFB 003.008\n\x02\x01", b"RFB 003.003\n\0"])
-def test_a_server_that_hangs_up(stream: bytes) -> None:
-    with pytest.raises(ConnectionError):
-        read(stream)
+def test_a_server_that_hangs_up(case: CaseNamer) -> None:
+    for stream in (b"", b"RFB 003", b"RFB 003.008\n", b"RFB 003.008\n\x02\x01", b"RFB 003.003\n\0"):
+        with case(stream), pytest.raises(ConnectionError):
+            read(stream)
 
 
 def test_the_deadline() -> None:

@@ -183,26 +183,25 @@ def test_a_move_ends_the_consoles_of_the_host_that_was_left(house):
     assert heard(new) == heard(late_new) == (b"\x82\x03RFB", False)
 
 
-@pytest.mark.parametrize(
-    ("reason", "code"), [(RevocationReason.MOVED, 4401), (RevocationReason.ENDED, 1000), (None, 1000)]
-)
-def test_the_end_of_a_vnc_server_waits_for_its_reason(reason, code):
+def test_the_end_of_a_vnc_server_waits_for_its_reason(case):
     """QEMU of a guest that moves away ends before its host has said so."""
-    house = House(farewell_s=2.0)
-    client, server = house.open()
-    heard(client)
-    server.close()
-    house.loop.callbacks[house.server_fds[-1]](READ)
-    assert heard(client) == (b"", False)
-    if reason:
-        house.relay.close_instance("i-1", "h", reason)
-        house.loop.run_soon()
-    else:
-        house.loop.advance(2.0)
-    assert close_code(client) == code
-    house.loop.advance(CLOSE_TIMEOUT_S)
-    assert not house.loop.pending_timers
-    house.close()
+    for reason, code in ((RevocationReason.MOVED, 4401), (RevocationReason.ENDED, 1000), (None, 1000)):
+        with case(reason, code):
+            house = House(farewell_s=2.0)
+            client, server = house.open()
+            heard(client)
+            server.close()
+            house.loop.callbacks[house.server_fds[-1]](READ)
+            assert heard(client) == (b"", False)
+            if reason:
+                house.relay.close_instance("i-1", "h", reason)
+                house.loop.run_soon()
+            else:
+                house.loop.advance(2.0)
+            assert close_code(client) == code
+            house.loop.advance(CLOSE_TIMEOUT_S)
+            assert not house.loop.pending_timers
+            house.close()
 
 
 def test_revocations_are_not_remembered_for_ever(house):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+import itertools
 import select
 import ssl
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -162,13 +162,14 @@ def test_what_was_read_before_the_session_goes_first():
     assert console.server.written == b"pipelined!"
 
 
-@pytest.mark.parametrize("early", range(20))
-def test_a_pipelined_frame_may_be_cut_by_the_start(early):
-    frame = masked(Opcode.BINARY, b"pipelined")
-    console = Console(start=False)
-    console.session.start(b"", frame[:early])
-    console.client_sends(*([frame[early:]] if frame[early:] else []))
-    assert console.server.written == b"pipelined"
+def test_a_pipelined_frame_may_be_cut_by_the_start(case):
+    for early in range(20):
+        with case(early):
+            frame = masked(Opcode.BINARY, b"pipelined")
+            console = Console(start=False)
+            console.session.start(b"", frame[:early])
+            console.client_sends(*([frame[early:]] if frame[early:] else []))
+            assert console.server.written == b"pipelined"
 
 
 def test_a_close_may_be_pipelined():
@@ -191,28 +192,30 @@ STREAM = (
 )
 
 
-@pytest.mark.parametrize("cut", range(len(STREAM) + 1))
-def test_what_a_browser_sends_may_be_cut_anywhere(cut):
-    console = Console()
-    console.client_sends(*(part for part in (STREAM[:cut], STREAM[cut:]) if part))
-    assert console.server.written == b"a" * 130 + b"bc"
-    assert from_proxy(console.client.written)[1] == [
-        (Opcode.PONG, b"are you there"),
-        (Opcode.CLOSE, (1001).to_bytes(2, "big")),
-    ]
-    console.assert_ended()
+def test_what_a_browser_sends_may_be_cut_anywhere(case):
+    for cut in range(len(STREAM) + 1):
+        with case(cut):
+            console = Console()
+            console.client_sends(*(part for part in (STREAM[:cut], STREAM[cut:]) if part))
+            assert console.server.written == b"a" * 130 + b"bc"
+            assert from_proxy(console.client.written)[1] == [
+                (Opcode.PONG, b"are you there"),
+                (Opcode.CLOSE, (1001).to_bytes(2, "big")),
+            ]
+            console.assert_ended()
 
 
-@pytest.mark.parametrize("cut", range(1, 40))
-def test_a_browser_may_take_what_it_gets_in_any_pieces(cut):
-    console = Console(room=(cut, None))
-    console.server_sends(b"0123456789" * 3)
-    for _ in range(5):
-        console.client.room_bytes = cut
-        console.server_sends(b"abc")
-    console.client.room_bytes = None
-    console.pump()
-    assert console.to_client == b"0123456789" * 3 + b"abc" * 5
+def test_a_browser_may_take_what_it_gets_in_any_pieces(case):
+    for cut in range(1, 40):
+        with case(cut):
+            console = Console(room=(cut, None))
+            console.server_sends(b"0123456789" * 3)
+            for _ in range(5):
+                console.client.room_bytes = cut
+                console.server_sends(b"abc")
+            console.client.room_bytes = None
+            console.pump()
+            assert console.to_client == b"0123456789" * 3 + b"abc" * 5
 
 
 @given(
@@ -290,13 +293,13 @@ def over_tls(**options):
     return console
 
 
-@pytest.mark.parametrize("first", [1, 99, 100, 101, 399, 400])
-@pytest.mark.parametrize("second", [1, 100, 350, 401, 1000])
-def test_the_rest_of_a_tls_record_is_not_left_behind(first, second):
-    stream = masked(Opcode.BINARY, b"x" * 2000)[: first + second]
-    console = over_tls(client=[stream[:first], stream[first:]])
-    assert console.client.taken_bytes == first + second
-    console.assert_open()
+def test_the_rest_of_a_tls_record_is_not_left_behind(case):
+    for first, second in itertools.product([1, 99, 100, 101, 399, 400], [1, 100, 350, 401, 1000]):
+        with case(first, second):
+            stream = masked(Opcode.BINARY, b"x" * 2000)[: first + second]
+            console = over_tls(client=[stream[:first], stream[first:]])
+            assert console.client.taken_bytes == first + second
+            console.assert_open()
 
 
 def test_the_rest_of_a_tls_record_waits_for_a_slow_vnc_server():
@@ -330,24 +333,25 @@ def test_a_resumed_client_is_held_up_again_when_its_vnc_server_is():
     assert console.server.written == payload
 
 
-@pytest.mark.parametrize("sizes", [[1, 99], [100, 101, 300], [5000], [20_000], [1, 5000, 1, 100, 100]])
-@pytest.mark.parametrize("room", [None, 0, 1, 60, 120])
-@pytest.mark.parametrize("client_tls", [False, True])
-def test_the_rest_of_a_vnc_servers_tls_record_is_not_left_behind(sizes, room, client_tls):
-    console = Console(marks=TLS_MARKS, start=False, room=(room, None))
-    console.server.tls, console.client.tls = True, client_tls
-    records = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
-    console.server.incoming.extend(records)
-    console.session.start(b"", b"")
-    console.pump()
-    assert console.held_bytes[0] <= TLS_MARKS.high_bytes + 14
-    for _ in range(200 if room else 0):
-        console.client.room_bytes = room
-        console.pump()
-    console.client.room_bytes = None
-    console.pump()
-    assert console.to_client == b"".join(records)
-    console.assert_open()
+def test_the_rest_of_a_vnc_servers_tls_record_is_not_left_behind(case):
+    for sizes, room, client_tls in itertools.product(
+        [[1, 99], [100, 101, 300], [5000], [20_000], [1, 5000, 1, 100, 100]], [None, 0, 1, 60, 120], [False, True]
+    ):
+        with case(sizes, room, client_tls):
+            console = Console(marks=TLS_MARKS, start=False, room=(room, None))
+            console.server.tls, console.client.tls = True, client_tls
+            records = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
+            console.server.incoming.extend(records)
+            console.session.start(b"", b"")
+            console.pump()
+            assert console.held_bytes[0] <= TLS_MARKS.high_bytes + 14
+            for _ in range(200 if room else 0):
+                console.client.room_bytes = room
+                console.pump()
+            console.client.room_bytes = None
+            console.pump()
+            assert console.to_client == b"".join(records)
+            console.assert_open()
 
 
 def test_what_tls_holds_at_the_start_is_read_without_a_word_of_epoll():
@@ -443,11 +447,12 @@ def test_a_client_that_closes_and_takes_nothing_is_cut_at_the_deadline():
     console.assert_ended()
 
 
-@pytest.mark.parametrize("end", [b"", ConnectionResetError(), TimeoutError(), ssl.SSLError()])
-def test_a_client_that_leaves_without_a_word_ends_the_session(end):
-    console = Console(server=[GREETING])
-    console.client_sends(end)
-    console.assert_ended()
+def test_a_client_that_leaves_without_a_word_ends_the_session(case):
+    for end in (b"", ConnectionResetError(), TimeoutError(), ssl.SSLError()):
+        with case(end):
+            console = Console(server=[GREETING])
+            console.client_sends(end)
+            console.assert_ended()
 
 
 def test_a_client_that_breaks_while_it_is_written_to_ends_the_session():
@@ -466,24 +471,23 @@ def test_a_fault_of_the_proxy_ends_the_session_and_is_logged(caplog):
     assert "a bug" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("stream", "code"),
-    [
+def test_a_breach_of_the_protocol_is_told_and_then_nothing_is_heard(case):
+    cases = [
         (b"\x82\x03abc" + b"\0" * 12, 1002),
         (b"\xff\xff" + b"\xff" * 12, 1002),
         (masked(0x3, b"x"), 1002),
         (b"\x82\xff" + (MAX_MESSAGE_BYTES + 1).to_bytes(8, "big") + MASK, 1009),
-    ],
-)
-def test_a_breach_of_the_protocol_is_told_and_then_nothing_is_heard(stream, code):
-    console = Console(client=[masked(Opcode.BINARY, b"good"), stream])
-    assert console.server.closed
-    console.client_sends(masked(Opcode.BINARY, b"ghost"), masked(Opcode.PING, b"ghost"), masked_close(1000))
-    assert console.server.written == b"good"
-    assert [frame[0] for frame in close_frames(console.client.written)] == [code]
-    assert not console.ended
-    console.client_sends(b"")
-    console.assert_ended()
+    ]
+    for stream, code in cases:
+        with case(stream, code):
+            console = Console(client=[masked(Opcode.BINARY, b"good"), stream])
+            assert console.server.closed
+            console.client_sends(masked(Opcode.BINARY, b"ghost"), masked(Opcode.PING, b"ghost"), masked_close(1000))
+            assert console.server.written == b"good"
+            assert [frame[0] for frame in close_frames(console.client.written)] == [code]
+            assert not console.ended
+            console.client_sends(b"")
+            console.assert_ended()
 
 
 def test_a_client_that_breaks_the_protocol_for_ever_is_cut_at_the_deadline():
@@ -494,16 +498,17 @@ def test_a_client_that_breaks_the_protocol_for_ever_is_cut_at_the_deadline():
     console.assert_ended()
 
 
-@pytest.mark.parametrize("code", [CloseCode.REVOKED, CloseCode.GOING_AWAY])
-def test_a_close_of_ours_hangs_up_on_the_vnc_server_at_once_and_tells_the_client(code):
-    console = Console(server=[GREETING])
-    console.session.close(code, "because")
-    assert console.server.closed
-    assert not console.client.closed
-    assert close_frames(console.client.written) == [(code, "because")]
-    console.client_sends(masked(Opcode.BINARY, b"late"), masked(Opcode.PING, b"late"), masked_close(code))
-    assert close_frames(console.client.written) == [(code, "because")]
-    console.assert_ended()
+def test_a_close_of_ours_hangs_up_on_the_vnc_server_at_once_and_tells_the_client(case):
+    for code in (CloseCode.REVOKED, CloseCode.GOING_AWAY):
+        with case(code):
+            console = Console(server=[GREETING])
+            console.session.close(code, "because")
+            assert console.server.closed
+            assert not console.client.closed
+            assert close_frames(console.client.written) == [(code, "because")]
+            console.client_sends(masked(Opcode.BINARY, b"late"), masked(Opcode.PING, b"late"), masked_close(code))
+            assert close_frames(console.client.written) == [(code, "because")]
+            console.assert_ended()
 
 
 def test_a_close_of_ours_comes_behind_what_is_held_for_a_slow_client():
@@ -674,32 +679,34 @@ def test_the_end_of_a_vnc_server_is_told_to_a_native_viewer_behind_all_it_said()
     console.assert_open()
 
 
-@pytest.mark.parametrize("first", ["client", "server"])
-def test_when_both_sides_have_ended_what_is_held_still_arrives(first):
+def test_when_both_sides_have_ended_what_is_held_still_arrives(case):
     """Both ends are read while the viewer has not taken the last of the screen."""
-    console = Console(RawCodec(), room=(10, None))
-    ends = [(console.client, [b""]), (console.server, [b"x" * 200, b""])]
-    for leg, chunks in ends if first == "client" else reversed(ends):
-        leg.incoming.extend(chunks)
-        console.pump()
-    console.client.room_bytes = None
-    console.pump()
-    assert console.client.written == b"x" * 200
-    assert console.client.ended
-    console.assert_ended()
+    for first in ("client", "server"):
+        with case(first):
+            console = Console(RawCodec(), room=(10, None))
+            ends = [(console.client, [b""]), (console.server, [b"x" * 200, b""])]
+            for leg, chunks in ends if first == "client" else reversed(ends):
+                leg.incoming.extend(chunks)
+                console.pump()
+            console.client.room_bytes = None
+            console.pump()
+            assert console.client.written == b"x" * 200
+            assert console.client.ended
+            console.assert_ended()
 
 
-@pytest.mark.parametrize("first", ["client", "server"])
-def test_when_both_sides_have_ended_what_is_held_for_the_vnc_server_still_arrives(first):
-    console = Console(RawCodec(), room=(None, 10))
-    ends = [(console.server, [b""]), (console.client, [b"x" * 200, b""])]
-    for leg, chunks in ends if first == "server" else reversed(ends):
-        leg.incoming.extend(chunks)
-        console.pump()
-    console.server.room_bytes = None
-    console.pump()
-    assert console.server.written == b"x" * 200
-    console.assert_ended()
+def test_when_both_sides_have_ended_what_is_held_for_the_vnc_server_still_arrives(case):
+    for first in ("client", "server"):
+        with case(first):
+            console = Console(RawCodec(), room=(None, 10))
+            ends = [(console.server, [b""]), (console.client, [b"x" * 200, b""])]
+            for leg, chunks in ends if first == "server" else reversed(ends):
+                leg.incoming.extend(chunks)
+                console.pump()
+            console.server.room_bytes = None
+            console.pump()
+            assert console.server.written == b"x" * 200
+            console.assert_ended()
 
 
 def test_when_both_sides_have_ended_and_the_vnc_server_takes_no_more():
@@ -710,17 +717,18 @@ def test_when_both_sides_have_ended_and_the_vnc_server_takes_no_more():
     console.assert_ended()
 
 
-@pytest.mark.parametrize("room", [None, 10])
-def test_over_tls_a_native_viewer_learns_of_the_end_too(room):
+def test_over_tls_a_native_viewer_learns_of_the_end_too(case):
     """TLS has no half-close: the end of its session is how a viewer sees that the screen is gone."""
-    console = Console(RawCodec(), room=(room, None), start=False)
-    console.client.tls = True
-    console.session.start(b"", b"")
-    console.server_sends(b"x" * 200, b"")
-    console.client.room_bytes = None
-    console.pump()
-    assert console.client.written == b"x" * 200
-    console.assert_ended()
+    for room in (None, 10):
+        with case(room):
+            console = Console(RawCodec(), room=(room, None), start=False)
+            console.client.tls = True
+            console.session.start(b"", b"")
+            console.server_sends(b"x" * 200, b"")
+            console.client.room_bytes = None
+            console.pump()
+            assert console.client.written == b"x" * 200
+            console.assert_ended()
 
 
 def test_a_native_viewer_is_revoked_without_a_word():
@@ -855,13 +863,14 @@ def test_a_browser_that_sends_its_handshake_byte_by_byte():
     assert console.server.written == b"\1keys"
 
 
-@pytest.mark.parametrize("cut", range(0, 42, 3))
-def test_a_browser_that_sends_all_of_it_ahead(cut):
-    ahead = masked(Opcode.BINARY, GREETING + b"\1") + masked(Opcode.BINARY, b"\1keys")
-    console = opening(from_client=ahead[:cut])
-    console.client_sends(*([ahead[cut:]] if ahead[cut:] else []))
-    assert binary_frames(console.client.written) == [GREETING, b"\1\1", OK]
-    assert console.server.written == b"\1keys"
+def test_a_browser_that_sends_all_of_it_ahead(case):
+    for cut in range(0, 42, 3):
+        with case(cut):
+            ahead = masked(Opcode.BINARY, GREETING + b"\1") + masked(Opcode.BINARY, b"\1keys")
+            console = opening(from_client=ahead[:cut])
+            console.client_sends(*([ahead[cut:]] if ahead[cut:] else []))
+            assert binary_frames(console.client.written) == [GREETING, b"\1\1", OK]
+            assert console.server.written == b"\1keys"
 
 
 def test_what_the_vnc_server_says_meanwhile_waits_and_is_not_read():
@@ -872,22 +881,22 @@ def test_what_the_vnc_server_says_meanwhile_waits_and_is_not_read():
     assert binary_frames(console.client.written) == [GREETING, b"\1\1", OK, b"Server", b"Init"]
 
 
-@pytest.mark.parametrize("tls", [False, True])
-@pytest.mark.parametrize("verdict", [OK, failed(b"no")])
-def test_a_password_goes_through_and_the_client_waits_for_the_verdict(tls, verdict):
-    console = opening(PASSWORD, tls=tls)
-    console.client_sends(masked(Opcode.BINARY, GREETING), masked(Opcode.BINARY, b"\2"))
-    assert console.server.written == b""
-    console.client_sends(masked(Opcode.BINARY, RESPONSE), masked(Opcode.BINARY, b"\1" * 500))
-    assert console.server.written == RESPONSE
-    # Neither what it sent ahead nor more of it passes before its password has.
-    console.client_sends(masked(Opcode.BINARY, b"\1" * 50_000))
-    assert console.client.taken_bytes < 2 * MARKS.high_bytes
-    console.server_sends(verdict + b"ServerInit")
-    assert binary_frames(console.client.written)[:4] == [GREETING, b"\1\2", CHALLENGE, verdict]
-    assert console.to_client == GREETING + b"\1\2" + CHALLENGE + verdict + b"ServerInit"
-    assert console.server.written == RESPONSE + b"\1" * 50_500
-    console.assert_open()
+def test_a_password_goes_through_and_the_client_waits_for_the_verdict(case):
+    for tls, verdict in itertools.product([False, True], [OK, failed(b"no")]):
+        with case(tls, verdict):
+            console = opening(PASSWORD, tls=tls)
+            console.client_sends(masked(Opcode.BINARY, GREETING), masked(Opcode.BINARY, b"\2"))
+            assert console.server.written == b""
+            console.client_sends(masked(Opcode.BINARY, RESPONSE), masked(Opcode.BINARY, b"\1" * 500))
+            assert console.server.written == RESPONSE
+            # Neither what it sent ahead nor more of it passes before its password has.
+            console.client_sends(masked(Opcode.BINARY, b"\1" * 50_000))
+            assert console.client.taken_bytes < 2 * MARKS.high_bytes
+            console.server_sends(verdict + b"ServerInit")
+            assert binary_frames(console.client.written)[:4] == [GREETING, b"\1\2", CHALLENGE, verdict]
+            assert console.to_client == GREETING + b"\1\2" + CHALLENGE + verdict + b"ServerInit"
+            assert console.server.written == RESPONSE + b"\1" * 50_500
+            console.assert_open()
 
 
 def test_a_verdict_may_come_in_pieces():
@@ -934,11 +943,12 @@ def test_a_native_viewer_that_says_all_at_once_and_ends_is_still_answered():
     console.assert_ended()
 
 
-@pytest.mark.parametrize("codec", [WebSocketCodec, RawCodec])
-def test_a_client_that_leaves_during_the_handshake_ends_it(codec):
-    console = opening(codec=codec())
-    console.client_sends(b"")
-    console.assert_ended()
+def test_a_client_that_leaves_during_the_handshake_ends_it(case):
+    for codec in (WebSocketCodec, RawCodec):
+        with case(codec):
+            console = opening(codec=codec())
+            console.client_sends(b"")
+            console.assert_ended()
 
 
 def test_a_client_that_does_not_finish_its_handshake_in_time_is_4409():
@@ -969,29 +979,31 @@ def test_a_client_that_breaks_the_protocol_is_1002():
     assert console.server.written == b""
 
 
-@pytest.mark.parametrize("verdict", [b"\xff\xff\xff\xff", b"\0\0\0\1\xff\xff\xff\xff"])
-def test_a_vnc_server_that_breaks_the_protocol_is_1011(verdict):
-    console = opening(PASSWORD)
-    console.client_sends(masked(Opcode.BINARY, GREETING + b"\2" + RESPONSE))
-    console.server_sends(verdict + b"x" * 100_000)
-    ((code, reason),) = close_frames(console.client.written)
-    assert (code, reason.split(":")[0]) == (1011, "The VNC server broke the RFB protocol")
-    # Not a byte of what it announces is read.
-    assert console.server.taken_bytes == len(verdict)
-    console.client_sends(masked_close(1011))
-    console.assert_ended()
+def test_a_vnc_server_that_breaks_the_protocol_is_1011(case):
+    for verdict in (b"\xff\xff\xff\xff", b"\0\0\0\1\xff\xff\xff\xff"):
+        with case(verdict):
+            console = opening(PASSWORD)
+            console.client_sends(masked(Opcode.BINARY, GREETING + b"\2" + RESPONSE))
+            console.server_sends(verdict + b"x" * 100_000)
+            ((code, reason),) = close_frames(console.client.written)
+            assert (code, reason.split(":")[0]) == (1011, "The VNC server broke the RFB protocol")
+            # Not a byte of what it announces is read.
+            assert console.server.taken_bytes == len(verdict)
+            console.client_sends(masked_close(1011))
+            console.assert_ended()
 
 
-@pytest.mark.parametrize("codec", [WebSocketCodec, RawCodec])
-def test_a_vnc_server_that_ends_instead_of_judging(codec):
-    console = opening(PASSWORD, codec=codec())
-    wrap = (lambda data: masked(Opcode.BINARY, data)) if codec is WebSocketCodec else bytes
-    console.client_sends(wrap(GREETING + b"\2" + RESPONSE))
-    console.server_sends(b"\0", b"")
-    if codec is WebSocketCodec:
-        assert close_frames(console.client.written) == [(1011, "The VNC server ended the security handshake")]
-    console.loop.advance(CLOSE_TIMEOUT_S)
-    console.assert_ended()
+def test_a_vnc_server_that_ends_instead_of_judging(case):
+    for codec in (WebSocketCodec, RawCodec):
+        with case(codec):
+            console = opening(PASSWORD, codec=codec())
+            wrap = (lambda data: masked(Opcode.BINARY, data)) if codec is WebSocketCodec else bytes
+            console.client_sends(wrap(GREETING + b"\2" + RESPONSE))
+            console.server_sends(b"\0", b"")
+            if codec is WebSocketCodec:
+                assert close_frames(console.client.written) == [(1011, "The VNC server ended the security handshake")]
+            console.loop.advance(CLOSE_TIMEOUT_S)
+            console.assert_ended()
 
 
 def test_a_revocation_reaches_a_handshake_too():

@@ -54,18 +54,17 @@ def test_the_key_may_stand_in_the_certificates_file(certificate, tmp_path):
     assert build(cert=both) is not None
 
 
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
+def test_what_does_not_do_is_named(case):
+    cases = [
         ({"ssl_only": True}, "[DEFAULT] ssl_only"),
         ({"key": "any"}, "[DEFAULT] key"),
         ({"cert": "missing.pem"}, "[DEFAULT] cert"),
-    ],
-)
-def test_what_does_not_do_is_named(options, named):
-    with pytest.raises(errors.ConfigInvalid) as caught:
-        build(**options)
-    assert caught.value.option == named
+    ]
+    for options, named in cases:
+        with case(options, named):
+            with pytest.raises(errors.ConfigInvalid) as caught:
+                build(**options)
+            assert caught.value.option == named
 
 
 def test_a_missing_key_is_named(certificate, tmp_path):
@@ -92,11 +91,10 @@ def test_a_key_of_another_certificate_is_refused(certificate, tmp_path):
         build(cert=certificate.cert, key=make_certificate(tmp_path, "other").key)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
-)
-def test_a_file_that_is_no_certificate_is_refused(certificate, tmp_path, content):
-    broken = tmp_path / "broken.pem"
-    broken.write_bytes(content)
-    with pytest.raises(errors.ConfigInvalid):
-        build(cert=broken, key=certificate.key)
+def test_a_file_that_is_no_certificate_is_refused(case, certificate, tmp_path):
+    for content in (b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
+        with case(content):
+            broken = tmp_path / "broken.pem"
+            broken.write_bytes(content)
+            with pytest.raises(errors.ConfigInvalid):
+                build(cert=broken, key=certificate.key)

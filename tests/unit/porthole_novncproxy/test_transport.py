@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import socket
 import ssl
 
@@ -10,6 +11,13 @@ from support.certificates import make_certificate
 
 @pytest.fixture
 def pair():
+    with connect() as pair:
+        yield pair
+
+
+@contextlib.contextmanager
+def connect():
+    """A plain leg, and its peer."""
     near, far = socket.socketpair()
     with near, far:
         yield Leg(near), far
@@ -27,6 +35,12 @@ def contexts(tmp_path_factory):
 
 @pytest.fixture
 def tls_pair(contexts):
+    with connect_tls(contexts) as pair:
+        yield pair
+
+
+@contextlib.contextmanager
+def connect_tls(contexts):
     """A leg over TLS, and its peer."""
     near, far = socket.socketpair()
     server, client = contexts
@@ -89,11 +103,11 @@ def test_a_broken_connection_is_an_error_to_read_and_to_write(pair):
         leg.write((b"x",))
 
 
-@pytest.mark.parametrize("parts", [(b"hello",), (b"he", b"llo"), (b"he", memoryview(b"l"), b"", memoryview(b"lo"))])
-def test_parts_go_out_in_order(pair, parts):
-    leg, far = pair
-    assert leg.write(parts) == 5
-    assert far.recv(100) == b"hello"
+def test_parts_go_out_in_order(case):
+    for parts in ((b"hello",), (b"he", b"llo"), (b"he", memoryview(b"l"), b"", memoryview(b"lo"))):
+        with case(parts), connect() as (leg, far):
+            assert leg.write(parts) == 5
+            assert far.recv(100) == b"hello"
 
 
 def test_a_peer_that_does_not_read_takes_what_it_takes_and_no_more(pair):
@@ -187,13 +201,13 @@ def test_over_tls_the_end_is_told_and_reading_goes_on(tls_pair):
     assert peer.recv(100) == b""
 
 
-@pytest.mark.parametrize("sizes", [(4, 100_000), (4, 10), (100_000, 4), (2000, 2000, 2000), (0, 5), (70_000,)])
-def test_tls_writes_every_part_once_and_in_order(tls_pair, sizes):
-    leg, peer = tls_pair
-    parts = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
-    wanted = b"".join(parts)
-    assert leg.write([memoryview(part) for part in parts]) == len(wanted)
-    assert drain(peer) == wanted
+def test_tls_writes_every_part_once_and_in_order(case, contexts):
+    for sizes in ((4, 100_000), (4, 10), (100_000, 4), (2000, 2000, 2000), (0, 5), (70_000,)):
+        with case(sizes), connect_tls(contexts) as (leg, peer):
+            parts = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
+            wanted = b"".join(parts)
+            assert leg.write([memoryview(part) for part in parts]) == len(wanted)
+            assert drain(peer) == wanted
 
 
 def test_tls_goes_on_where_it_stopped_when_its_peer_did_not_read(tls_pair):
