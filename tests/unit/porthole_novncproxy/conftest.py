@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the proxy share: the name of a case in a loop."""
+"""A fixture for the tests of the proxy that loop over a table: it names the case that failed."""
 
 import contextlib
 from collections.abc import Callable, Iterator

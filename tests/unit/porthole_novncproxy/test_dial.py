@@ -50,9 +50,9 @@ def open_path(chunks, path="/x", target=TARGET):
 def test_what_stands_behind_the_blank_line_is_kept_wherever_it_is_cut(case):
     """Cut at every byte (C1)."""
     for reply in (OK, b"HTTP/1.0 200\r\n\r\n", b"HTTP/1.1 200 \xff\r\nServer: x\r\nY:\r\n\r\n"):
-        with case(reply):
-            stream = reply + GREETING
-            for cut in range(len(stream) + 1):
+        stream = reply + GREETING
+        for cut in range(len(stream) + 1):
+            with case(reply, cut):
                 rest, sock = open_path([stream[:cut], stream[cut:]])
                 assert rest + b"".join(sock.chunks) == GREETING
 

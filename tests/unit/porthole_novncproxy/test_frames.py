@@ -101,7 +101,7 @@ def test_a_valid_stream_byte_by_byte(stream):
     assert decode(encoded[index : index + 1] for index in range(len(encoded))) == (data, events)
 
 
-def test_a_stream_of_every_kind_cut_at_every_offset():
+def test_a_stream_of_every_kind_cut_at_every_offset(case):
     encoded = (
         client_frame(Opcode.TEXT, b"a" * 130, final=False)
         + client_frame(Opcode.PING, b"are you there")
@@ -112,7 +112,8 @@ def test_a_stream_of_every_kind_cut_at_every_offset():
     whole = decode([encoded])
     assert whole == (b"a" * 130 + b"b" * 5, [(130, Ping(b"are you there")), (135, Close(1000, "bye"))])
     for cut in range(len(encoded) + 1):
-        assert decode([encoded[:cut], encoded[cut:]]) == whole
+        with case(cut):
+            assert decode([encoded[:cut], encoded[cut:]]) == whole
 
 
 @given(streams(), st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 255)), min_size=1, max_size=5))
@@ -189,8 +190,8 @@ def test_a_breach_of_the_protocol_has_its_close_code(case):
         (client_frame(Opcode.BINARY, b"x", False) + client_frame(Opcode.CONTINUATION, b"", length=LIMIT), 1009),
     ]
     for stream, code in cases:
-        with case(stream, code):
-            for chunks in ([stream], [stream[index : index + 1] for index in range(len(stream))]):
+        for chunks in ([stream], [stream[index : index + 1] for index in range(len(stream))]):
+            with case(stream, code, f"chunks: {len(chunks)}"):
                 with pytest.raises(FrameInvalid) as caught:
                     decode(chunks)
                 assert caught.value.code == code

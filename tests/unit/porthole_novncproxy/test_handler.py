@@ -245,14 +245,14 @@ def test_no_token_is_logged_wherever_it_stands(case):
         "/" + "".join(f"%{ord(letter):02x}" for letter in TOKEN),
     ]
     for path, error in itertools.product(paths, [None, errors.TokenInvalid("missing"), errors.RequestInvalid("x")]):
-        with case(path, error):
-            for head in (
-                upgrade(f"Cookie: token={TOKEN}", f"Referer: http://x{path}", path=path),
-                request("Host: x", f"Referer: http://x{path}", path=path),
-                request("Host: x", "Accept: application/json", path=path),
-                request("Host: x", path=path, method="BREW"),
-                request("Host: x", path=path, version="HTTP/7"),
-            ):
+        for head in (
+            upgrade(f"Cookie: token={TOKEN}", f"Referer: http://x{path}", path=path),
+            request("Host: x", f"Referer: http://x{path}", path=path),
+            request("Host: x", "Accept: application/json", path=path),
+            request("Host: x", path=path, method="BREW"),
+            request("Host: x", path=path, version="HTTP/7"),
+        ):
+            with case(head, error):
                 with LogOf() as log:
                     Exchange(head, error)
                 assert "192.0.2.7" in log.text

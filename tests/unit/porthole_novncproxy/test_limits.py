@@ -14,7 +14,7 @@ def counter(**limits):
 
 
 def reserve(counted, number, same):
-    """Count a session that differs from those of other numbers in all but ``same``."""
+    """Count the session ``number``; it shares only the keys in ``same`` with the other sessions."""
     return counted.reserve(**{"source": f"s{number}", "token": f"t{number}", "instance_uuid": f"i{number}", **same})
 
 

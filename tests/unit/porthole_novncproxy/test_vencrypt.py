@@ -77,7 +77,7 @@ def test_a_client_certificate_is_optional_and_its_key_may_stand_with_it(authorit
     assert build("vencrypt", ca_certs=authority.cert, client_cert=both)
 
 
-def test_what_does_not_do_is_named(authority, certificate, tmp_path):
+def test_what_does_not_do_is_named(case, authority, certificate, tmp_path):
     nonsense = tmp_path / "nonsense.pem"
     nonsense.write_text("nonsense", encoding="utf-8")
     good = {"ca_certs": authority.cert}
@@ -104,9 +104,10 @@ def test_what_does_not_do_is_named(authority, certificate, tmp_path):
             {**good, "client_cert": certificate.cert, "client_key": authority.issue("other").key},
         ),
     ):
-        with pytest.raises(errors.ConfigInvalid) as caught:
-            build(*schemes, **options)
-        assert caught.value.option == f"[vnc] {option}", options
+        with case(option, schemes, options):
+            with pytest.raises(errors.ConfigInvalid) as caught:
+                build(*schemes, **options)
+            assert caught.value.option == f"[vnc] {option}"
 
 
 def test_an_unknown_scheme_is_named():
