@@ -41,6 +41,8 @@ MOVING = (
     "/var/lib/systemd",
 )
 MAX_EXPOSURE = 30
+# Two machines are made from nothing.
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

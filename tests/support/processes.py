@@ -167,7 +167,9 @@ class Process:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def log_of_run(self) -> str:
-        """What it wrote since the last start."""
+        """What it wrote since the last start; nothing where its folder is gone."""
+        if not self.log_path.exists():
+            return ""
         with self.log_path.open("rb") as log:
             log.seek(self._log_start)
             return log.read().decode(errors="replace")
