@@ -6,6 +6,7 @@ from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
 from porthole_common import errors
+from support.cases import naming
 
 OPTIONS = [(group, option) for group, options in porthole_conf.list_opts() for option in options]
 NAMES = [f"{group}.{option.name}" for group, option in OPTIONS]
@@ -23,16 +24,19 @@ def read(conf: cfg.ConfigOpts, group: str, name: str) -> object:
     return conf[name] if group == "DEFAULT" else conf[group][name]
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=NAMES)
-def test_every_listed_option_is_registered_with_help(tmp_path: Path, group: str, option: cfg.Opt) -> None:
-    assert option.help
-    assert read(parse(tmp_path, ""), group, option.dest) == option.default
+def test_every_listed_option_is_registered_with_help(tmp_path: Path) -> None:
+    conf = parse(tmp_path, "")
+    for group, option in OPTIONS:
+        with naming(group, option.name):
+            assert option.help
+            assert read(conf, group, option.dest) == option.default
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=NAMES)
-def test_every_number_has_a_lower_bound(group: str, option: cfg.Opt) -> None:
-    if isinstance(option, cfg.IntOpt | cfg.FloatOpt):
-        assert getattr(option.type, "min", None) is not None
+def test_every_number_has_a_lower_bound() -> None:
+    for group, option in OPTIONS:
+        with naming(group, option.name):
+            if isinstance(option, cfg.IntOpt | cfg.FloatOpt):
+                assert getattr(option.type, "min", None) is not None
 
 
 def test_a_silent_console_is_pinged_before_middleboxes_cut_it(tmp_path: Path) -> None:
@@ -56,9 +60,8 @@ def test_values_of_the_file(tmp_path: Path) -> None:
     assert conf.consoleauth.token_ttl == 60
 
 
-@pytest.mark.parametrize(
-    ("group", "line"),
-    [
+def test_a_bad_value_names_its_option(tmp_path: Path) -> None:
+    cases = [
         ("consoleauth", "token_ttl = 0"),
         ("consoleauth", "token_ttl = 2592001"),
         ("api", "auth_strategy = wishful"),
@@ -68,12 +71,12 @@ def test_values_of_the_file(tmp_path: Path) -> None:
         ("vnc", "novncproxy_base_url = ftp://x/"),
         ("upgrade_levels", "consoleauth = 2.0"),
         ("upgrade_levels", "revocations = auto"),
-    ],
-)
-def test_a_bad_value_names_its_option(tmp_path: Path, group: str, line: str) -> None:
-    with pytest.raises(errors.ConfigInvalid) as caught:
-        parse(tmp_path, f"[{group}]\n{line}\n")
-    assert caught.value.option == f"[{group}] {line.split(maxsplit=1)[0]}"
+    ]
+    for group, line in cases:
+        with naming(group, line):
+            with pytest.raises(errors.ConfigInvalid) as caught:
+                parse(tmp_path, f"[{group}]\n{line}\n")
+            assert caught.value.option == f"[{group}] {line.split(maxsplit=1)[0]}"
 
 
 def test_a_missing_file_is_an_error() -> None:

@@ -3,11 +3,10 @@ import inspect
 from dataclasses import fields
 from typing import Any
 
-import pytest
-
 from porthole_common import errors
 from porthole_common.model import TokenReason
 from support.bus import across_the_wire
+from support.cases import naming
 
 BRANCHES = {
     errors.PortholeError,
@@ -29,34 +28,38 @@ def build(leaf: type[errors.PortholeError]) -> errors.PortholeError:
     return leaf(*values)
 
 
-@pytest.mark.parametrize("leaf", LEAVES)
-def test_leaf_hangs_from_a_branch(leaf: type[errors.PortholeError]) -> None:
-    assert leaf.__mro__[1] in BRANCHES
+def test_leaf_hangs_from_a_branch() -> None:
+    for leaf in LEAVES:
+        with naming(leaf):
+            assert leaf.__mro__[1] in BRANCHES
 
 
-@pytest.mark.parametrize("leaf", LEAVES)
-def test_leaf_keeps_type_and_fields_across_the_wire(leaf: type[errors.PortholeError]) -> None:
-    sent = build(leaf)
-    received = across_the_wire(sent)
-    assert isinstance(received, leaf)
-    assert received.values() == sent.values()
+def test_leaf_keeps_type_and_fields_across_the_wire() -> None:
+    for leaf in LEAVES:
+        with naming(leaf):
+            sent = build(leaf)
+            received = across_the_wire(sent)
+            assert isinstance(received, leaf)
+            assert received.values() == sent.values()
 
 
-@pytest.mark.parametrize("leaf", LEAVES)
-def test_local_form_of_a_remote_error_shows_no_traceback(leaf: type[errors.PortholeError]) -> None:
-    sent = build(leaf)
-    received = across_the_wire(sent)
-    assert "Traceback" in str(received)
-    local = received.local()
-    assert type(local) is leaf
-    assert str(local) == str(sent)
-    assert local.args == sent.values()
+def test_local_form_of_a_remote_error_shows_no_traceback() -> None:
+    for leaf in LEAVES:
+        with naming(leaf):
+            sent = build(leaf)
+            received = across_the_wire(sent)
+            assert "Traceback" in str(received)
+            local = received.local()
+            assert type(local) is leaf
+            assert str(local) == str(sent)
+            assert local.args == sent.values()
 
 
-@pytest.mark.parametrize("leaf", LEAVES)
-def test_text_names_its_fields(leaf: type[errors.PortholeError]) -> None:
-    error = build(leaf)
-    assert all(str(value) in str(error) for value in error.values())
+def test_text_names_its_fields() -> None:
+    for leaf in LEAVES:
+        with naming(leaf):
+            error = build(leaf)
+            assert all(str(value) in str(error) for value in error.values())
 
 
 def test_a_reason_stays_a_reason_across_the_wire() -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from support.cases import naming
 
 _ROOT = Path(__file__).resolve().parents[3]
 _PAGE = " ".join((_ROOT / "doc" / "source" / "logs.rst").read_text(encoding="utf-8").split())
@@ -32,17 +32,18 @@ def test_the_calls_were_found() -> None:
     assert len(CALLS) > 70
 
 
-@pytest.mark.parametrize(("where", "arguments", "keywords"), CALLS, ids=[call[0] for call in CALLS])
-def test_an_event_is_constant_and_documented_with_its_fields(
-    where: str, arguments: list[ast.expr], keywords: list[str | None]
-) -> None:
+def test_an_event_is_constant_and_documented_with_its_fields() -> None:
     """Greps and dashboards hang on an event's text: it may hold nothing that differs from line to line."""
-    assert len(arguments) == 1, f"{where}: an event has fields, not %-arguments"
-    assert isinstance(arguments[0], ast.Constant), f"{where}: the text of an event is constant"
-    assert f"``{arguments[0].value}``" in _PAGE, f"{where}: doc/source/logs.rst does not know the event"
-    for name in keywords:
-        assert name is not None, f"{where}: fields are named one by one"
-        assert name in _NOT_FIELDS or f"``{name}``" in _PAGE, f"{where}: doc/source/logs.rst does not know {name}"
+    for where, arguments, keywords in CALLS:
+        with naming(where):
+            assert len(arguments) == 1, f"{where}: an event has fields, not %-arguments"
+            assert isinstance(arguments[0], ast.Constant), f"{where}: the text of an event is constant"
+            assert f"``{arguments[0].value}``" in _PAGE, f"{where}: doc/source/logs.rst does not know the event"
+            for name in keywords:
+                assert name is not None, f"{where}: fields are named one by one"
+                assert name in _NOT_FIELDS or f"``{name}``" in _PAGE, (
+                    f"{where}: doc/source/logs.rst does not know {name}"
+                )
 
 
 def test_the_page_names_no_event_that_is_not_there() -> None:

@@ -20,6 +20,7 @@ from porthole_common.model import (
     get_token_slot,
     is_uuid,
 )
+from support.cases import naming
 
 UUID = "7f3a5c1e-0b1d-4c2e-9f00-aabbccddeeff"
 INFO = ConnectInfo(
@@ -40,9 +41,8 @@ def test_every_canonical_uuid_is_one(value: Any) -> None:
     assert is_uuid(str(value))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_nothing_else_is_a_uuid() -> None:
+    cases = [
         "",
         UUID.upper(),
         UUID[:-1],
@@ -52,26 +52,27 @@ def test_every_canonical_uuid_is_one(value: Any) -> None:
         UUID.replace("-", ""),
         "{" + UUID + "}",
         "x" * 10240,
-    ],
-)
-def test_nothing_else_is_a_uuid(text: str) -> None:
-    assert not is_uuid(text)
+    ]
+    for text in cases:
+        with naming(text):
+            assert not is_uuid(text)
 
 
 def test_digits_of_other_scripts_are_no_uuid() -> None:
     assert not is_uuid(UUID.replace("7", "\N{ARABIC-INDIC DIGIT SEVEN}"))
 
 
-@pytest.mark.parametrize("port", [5900, "5900"])
-def test_port_is_a_number_whatever_it_came_as(port: object) -> None:
+def test_port_is_a_number_whatever_it_came_as() -> None:
     """Text and number are one port (C11)."""
-    assert Target.from_primitive({"host": "h", "port": port}) == Target("h", 5900)
+    for port in [5900, "5900"]:
+        with naming(port):
+            assert Target.from_primitive({"host": "h", "port": port}) == Target("h", 5900)
 
 
-@pytest.mark.parametrize("port", [0, -1, 65536, "", "vnc", "5900x"])
-def test_port_out_of_range_is_refused(port: object) -> None:
-    with pytest.raises(ValueError):
-        Target.from_primitive({"host": "h", "port": port})
+def test_port_out_of_range_is_refused() -> None:
+    for port in [0, -1, 65536, "", "vnc", "5900x"]:
+        with naming(port), pytest.raises(ValueError):
+            Target.from_primitive({"host": "h", "port": port})
 
 
 def test_target_round_trip() -> None:
@@ -97,18 +98,20 @@ def test_expiry_is_in_utc_whatever_its_offset() -> None:
     assert parsed.expires_at.tzinfo is UTC
 
 
-@pytest.mark.parametrize("key", ["instance_uuid", "console_type", "host", "port", "access_url", "compute_host"])
-def test_connect_info_needs_its_keys(key: str) -> None:
-    value = INFO.to_primitive()
-    del value[key]
-    with pytest.raises(KeyError):
-        ConnectInfo.from_primitive(value)
+def test_connect_info_needs_its_keys() -> None:
+    cases = ["instance_uuid", "console_type", "host", "port", "access_url", "compute_host"]
+    for key in cases:
+        with naming(key):
+            value = INFO.to_primitive()
+            del value[key]
+            with pytest.raises(KeyError):
+                ConnectInfo.from_primitive(value)
 
 
-@pytest.mark.parametrize(("key", "value"), [("console_type", "spice"), ("port", "x"), ("expires_at", "tomorrow")])
-def test_connect_info_refuses_what_does_not_parse(key: str, value: str) -> None:
-    with pytest.raises(ValueError):
-        ConnectInfo.from_primitive(INFO.to_primitive() | {key: value})
+def test_connect_info_refuses_what_does_not_parse() -> None:
+    for key, value in [("console_type", "spice"), ("port", "x"), ("expires_at", "tomorrow")]:
+        with naming(key, value), pytest.raises(ValueError):
+            ConnectInfo.from_primitive(INFO.to_primitive() | {key: value})
 
 
 def test_repr_shows_no_token() -> None:
@@ -138,12 +141,13 @@ def test_instance_of_a_newer_version() -> None:
     assert instance.project_id is None
 
 
-@pytest.mark.parametrize("key", ["uuid", "name", "state"])
-def test_instance_needs_its_keys(key: str) -> None:
-    value = Instance(UUID, "vm1", InstanceState.RUNNING).to_primitive()
-    del value[key]
-    with pytest.raises(KeyError):
-        Instance.from_primitive(value)
+def test_instance_needs_its_keys() -> None:
+    for key in ["uuid", "name", "state"]:
+        with naming(key):
+            value = Instance(UUID, "vm1", InstanceState.RUNNING).to_primitive()
+            del value[key]
+            with pytest.raises(KeyError):
+                Instance.from_primitive(value)
 
 
 @given(st.uuids(version=4).map(str))

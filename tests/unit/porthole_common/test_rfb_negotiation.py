@@ -10,6 +10,7 @@ from porthole_common.rfb import messages
 from porthole_common.rfb.conversation import MAX_READ_BYTES, Conversation, Peer, Read, StartTls
 from porthole_common.rfb.messages import Version
 from porthole_common.rfb.negotiation import Offer, Policy, negotiate
+from support.cases import naming
 from support.rfb_talks import (
     CHALLENGE,
     OK,
@@ -85,40 +86,39 @@ def server_says(*streams):
     return [(Peer.SERVER, stream) for stream in streams]
 
 
-@pytest.mark.parametrize("name", GOOD)
-def test_what_is_agreed_on_is_the_same_wherever_the_bytes_are_cut(name):
-    policy, plain, inside, told, offer = GOOD[name]
-    every = range(max(len(plain), len(inside)) + 1)
-    for cuts in ((), *((cut,) for cut in every), tuple(every)):
-        done = drive(negotiate(NAME, policy), *server_says(plain, inside), cuts=cuts)
-        assert done.conversation.is_over
-        assert done.conversation.result == offer
-        assert told is None or done.to_server == told
-        assert done.tls == ([StartTls(policy is ANONYMOUS)] if inside else [])
-        assert not done.to_viewer
+def test_what_is_agreed_on_is_the_same_wherever_the_bytes_are_cut():
+    for name, (policy, plain, inside, told, offer) in GOOD.items():
+        with naming(name):
+            every = range(max(len(plain), len(inside)) + 1)
+            for cuts in ((), *((cut,) for cut in every), tuple(every)):
+                done = drive(negotiate(NAME, policy), *server_says(plain, inside), cuts=cuts)
+                assert done.conversation.is_over
+                assert done.conversation.result == offer
+                assert told is None or done.to_server == told
+                assert done.tls == ([StartTls(policy is ANONYMOUS)] if inside else [])
+                assert not done.to_viewer
 
 
-@pytest.mark.parametrize("name", GOOD)
-def test_what_comes_behind_is_kept(name):
-    policy, plain, inside, _told, _offer = GOOD[name]
-    streams = (plain, inside + b"\x01\x02behind") if inside else (plain + b"\x01\x02behind",)
-    done = drive(negotiate(NAME, policy), *server_says(*streams))
-    assert done.conversation.take_rest(Peer.SERVER) == b"\x01\x02behind"
-    assert done.conversation.take_rest(Peer.SERVER) == b""
+def test_what_comes_behind_is_kept():
+    for name, (policy, plain, inside, _told, _offer) in GOOD.items():
+        with naming(name):
+            streams = (plain, inside + b"\x01\x02behind") if inside else (plain + b"\x01\x02behind",)
+            done = drive(negotiate(NAME, policy), *server_says(*streams))
+            assert done.conversation.take_rest(Peer.SERVER) == b"\x01\x02behind"
+            assert done.conversation.take_rest(Peer.SERVER) == b""
 
 
-@pytest.mark.parametrize("name", GOOD)
-def test_a_server_that_ends_anywhere_leaves_the_talk_unfinished(name):
-    policy, plain, inside, _told, _offer = GOOD[name]
-    for cut in range(len(plain)):
-        assert not drive(negotiate(NAME, policy), *server_says(plain[:cut])).conversation.is_over
-    for cut in range(len(inside)):
-        assert not drive(negotiate(NAME, policy), *server_says(plain, inside[:cut])).conversation.is_over
+def test_a_server_that_ends_anywhere_leaves_the_talk_unfinished():
+    for name, (policy, plain, inside, _told, _offer) in GOOD.items():
+        with naming(name):
+            for cut in range(len(plain)):
+                assert not drive(negotiate(NAME, policy), *server_says(plain[:cut])).conversation.is_over
+            for cut in range(len(inside)):
+                assert not drive(negotiate(NAME, policy), *server_says(plain, inside[:cut])).conversation.is_over
 
 
-@pytest.mark.parametrize(
-    ("greeting", "answer"),
-    [
+def test_the_version_is_the_highest_of_both():
+    cases = [
         (b"RFB 003.003\n", VERSIONS[3]),
         (b"RFB 003.005\n", VERSIONS[3]),
         (b"RFB 003.006\n", VERSIONS[3]),
@@ -127,10 +127,10 @@ def test_a_server_that_ends_anywhere_leaves_the_talk_unfinished(name):
         (b"RFB 003.889\n", V38),
         (b"RFB 004.001\n", V38),
         (b"RFB 005.000\n", V38),
-    ],
-)
-def test_the_version_is_the_highest_of_both(greeting, answer):
-    assert drive(negotiate(NAME, BOTH), *server_says(greeting)).to_server == [answer]
+    ]
+    for greeting, answer in cases:
+        with naming(greeting, answer):
+            assert drive(negotiate(NAME, BOTH), *server_says(greeting)).to_server == [answer]
 
 
 UNSUITABLE = {
@@ -177,17 +177,17 @@ INVALID = {
 }
 
 
-@pytest.mark.parametrize("name", [*UNSUITABLE, *INVALID])
-def test_a_server_that_does_not_do_is_refused_with_the_reason_wherever_the_bytes_are_cut(name):
-    policy, plain, inside, said = {**UNSUITABLE, **INVALID}[name]
-    kind = errors.VncSecurityUnsuitable if name in UNSUITABLE else errors.RfbInvalid
-    every = [] if name.startswith("early") else range(max(len(plain), len(inside)) + 1)
-    for cuts in ((), *((cut,) for cut in every), tuple(every)):
-        with pytest.raises(kind) as caught:
-            drive(negotiate(NAME, policy), *server_says(plain, inside), cuts=cuts)
-        assert said in str(caught.value)
-        assert NAME in str(caught.value)
-        assert str(caught.value).isprintable()
+def test_a_server_that_does_not_do_is_refused_with_the_reason_wherever_the_bytes_are_cut():
+    for name, (policy, plain, inside, said) in {**UNSUITABLE, **INVALID}.items():
+        with naming(name):
+            kind = errors.VncSecurityUnsuitable if name in UNSUITABLE else errors.RfbInvalid
+            every = [] if name.startswith("early") else range(max(len(plain), len(inside)) + 1)
+            for cuts in ((), *((cut,) for cut in every), tuple(every)):
+                with pytest.raises(kind) as caught:
+                    drive(negotiate(NAME, policy), *server_says(plain, inside), cuts=cuts)
+                assert said in str(caught.value)
+                assert NAME in str(caught.value)
+                assert str(caught.value).isprintable()
 
 
 def test_a_reason_of_the_cap_is_read():
@@ -236,10 +236,10 @@ def test_anything_inside_tls_comes_to_the_same(inside, kind, cuts):
     assert outcome(ONLY, plain, inside, cuts) == outcome(ONLY, plain, inside, ())
 
 
-@pytest.mark.parametrize("size", [0, -1, MAX_READ_BYTES + 1, 1 << 32])
-def test_a_talk_that_would_ask_for_more_than_any_message_has_is_stopped(size):
-    def talk():
+def test_a_talk_that_would_ask_for_more_than_any_message_has_is_stopped():
+    def talk(size):
         yield Read(Peer.SERVER, size)
 
-    with pytest.raises(ValueError, match="more, or less"):
-        Conversation(talk()).start()
+    for size in [0, -1, MAX_READ_BYTES + 1, 1 << 32]:
+        with naming(size), pytest.raises(ValueError, match="more, or less"):
+            Conversation(talk(size)).start()

@@ -11,6 +11,7 @@ from porthole_common.rfb.conversation import Conversation, Peer
 from porthole_common.rfb.messages import Version
 from porthole_common.rfb.negotiation import Offer
 from porthole_common.rfb.presentation import present
+from support.cases import naming
 from support.rfb_talks import CHALLENGE, OK, RESPONSE, VERSIONS, drive, failed, reason
 
 V38 = VERSIONS[8]
@@ -32,27 +33,26 @@ BY_VERSION_VNC = {
 }
 
 
-@pytest.mark.parametrize("minor", BY_VERSION_NONE)
-def test_none_is_offered_in_the_viewers_own_version_wherever_its_bytes_are_cut(minor):
-    says, told = BY_VERSION_NONE[minor]
-    for cuts in ((), *((cut,) for cut in range(len(says) + 1)), tuple(range(len(says)))):
-        done = drive(present(NONE), (Peer.VIEWER, says), cuts=cuts)
-        assert done.conversation.is_over
-        assert done.to_viewer == told
-        assert done.to_server == []
+def test_none_is_offered_in_the_viewers_own_version_wherever_its_bytes_are_cut():
+    for minor, (says, told) in BY_VERSION_NONE.items():
+        with naming(minor):
+            for cuts in ((), *((cut,) for cut in range(len(says) + 1)), tuple(range(len(says)))):
+                done = drive(present(NONE), (Peer.VIEWER, says), cuts=cuts)
+                assert done.conversation.is_over
+                assert done.to_viewer == told
+                assert done.to_server == []
 
 
-@pytest.mark.parametrize("server_version", list(Version))
-@pytest.mark.parametrize("minor", BY_VERSION_VNC)
-@pytest.mark.parametrize("is_right", [True, False])
-def test_a_password_goes_through_wherever_the_bytes_are_cut(server_version, minor, is_right):
-    says, told = BY_VERSION_VNC[minor]
-    verdict = OK if is_right else failed(b"Authentication failed") if server_version is Version.V3_8 else ONE
-    for cuts in ((), *((cut,) for cut in range(len(says) + 1)), tuple(range(len(says)))):
-        done = drive(present(VNC[server_version]), (Peer.VIEWER, says), (Peer.SERVER, verdict), cuts=cuts)
-        assert done.conversation.is_over
-        assert done.to_server == [RESPONSE]
-        assert done.to_viewer == [*told, OK if is_right else FAILED[minor]]
+def test_a_password_goes_through_wherever_the_bytes_are_cut():
+    for server_version, minor, is_right in itertools.product(Version, BY_VERSION_VNC, [True, False]):
+        with naming(server_version, minor, is_right):
+            says, told = BY_VERSION_VNC[minor]
+            verdict = OK if is_right else failed(b"Authentication failed") if server_version is Version.V3_8 else ONE
+            for cuts in ((), *((cut,) for cut in range(len(says) + 1)), tuple(range(len(says)))):
+                done = drive(present(VNC[server_version]), (Peer.VIEWER, says), (Peer.SERVER, verdict), cuts=cuts)
+                assert done.conversation.is_over
+                assert done.to_server == [RESPONSE]
+                assert done.to_viewer == [*told, OK if is_right else FAILED[minor]]
 
 
 def test_the_viewer_is_told_nothing_before_the_server_has_judged():
@@ -63,12 +63,13 @@ def test_the_viewer_is_told_nothing_before_the_server_has_judged():
     assert done.conversation.held_bytes(Peer.VIEWER) == 1
 
 
-@pytest.mark.parametrize("cuts", [(), tuple(range(100))])
-def test_what_a_viewer_sends_ahead_is_for_the_server_and_the_other_way_round(cuts):
-    said = ((Peer.VIEWER, V38 + b"\1" + b"\1ahead"), (Peer.SERVER, b"early"))
-    conversation = drive(present(NONE), *said, cuts=cuts).conversation
-    assert conversation.take_rest(Peer.VIEWER) == b"\1ahead"
-    assert conversation.take_rest(Peer.SERVER) == b"early"
+def test_what_a_viewer_sends_ahead_is_for_the_server_and_the_other_way_round():
+    for cuts in [(), tuple(range(100))]:
+        with naming(cuts):
+            said = ((Peer.VIEWER, V38 + b"\1" + b"\1ahead"), (Peer.SERVER, b"early"))
+            conversation = drive(present(NONE), *said, cuts=cuts).conversation
+            assert conversation.take_rest(Peer.VIEWER) == b"\1ahead"
+            assert conversation.take_rest(Peer.SERVER) == b"early"
 
 
 def test_a_server_that_speaks_early_is_not_taken_for_its_verdict():
@@ -84,9 +85,8 @@ def test_long_reasons_are_cut_to_one_short_frame():
     assert drive(present(VNC[Version.V3_8]), *said).to_viewer[-1] == failed(b"x" * 117)
 
 
-@pytest.mark.parametrize(
-    ("offer", "says"),
-    [
+def test_a_viewer_that_breaks_the_protocol_is_named():
+    cases = [
         (NONE, b"GET / HTTP/1.1\r\n"),
         (NONE, b"RFB 003.008\r"),
         (NONE, b"RFB 002.000\n"),
@@ -95,20 +95,22 @@ def test_long_reasons_are_cut_to_one_short_frame():
         (NONE, V38 + b"\x13"),
         (VNC[Version.V3_8], V38 + b"\1"),
         (VNC[Version.V3_8], VERSIONS[7] + b"\1"),
-    ],
-)
-def test_a_viewer_that_breaks_the_protocol_is_named(offer, says):
-    for cuts in ((), tuple(range(len(says)))):
-        with pytest.raises(errors.RfbInvalid) as caught:
-            drive(present(offer), (Peer.VIEWER, says), cuts=cuts)
-        assert caught.value.peer == Peer.VIEWER.value
+    ]
+    for offer, says in cases:
+        with naming(offer, says):
+            for cuts in ((), tuple(range(len(says)))):
+                with pytest.raises(errors.RfbInvalid) as caught:
+                    drive(present(offer), (Peer.VIEWER, says), cuts=cuts)
+                assert caught.value.peer == Peer.VIEWER.value
 
 
-@pytest.mark.parametrize("verdict", [b"\0\0\0\3", b"\xff\xff\xff\xff", ONE + b"\xff\xff\xff\xff", ONE + b"\0\0\4\1"])
-def test_a_server_that_breaks_the_protocol_in_its_verdict_is_named(verdict):
-    with pytest.raises(errors.RfbInvalid) as caught:
-        drive(present(VNC[Version.V3_8]), (Peer.VIEWER, V38 + b"\2" + RESPONSE), (Peer.SERVER, verdict))
-    assert caught.value.peer == Peer.SERVER.value
+def test_a_server_that_breaks_the_protocol_in_its_verdict_is_named():
+    cases = [b"\0\0\0\3", b"\xff\xff\xff\xff", ONE + b"\xff\xff\xff\xff", ONE + b"\0\0\4\1"]
+    for verdict in cases:
+        with naming(verdict):
+            with pytest.raises(errors.RfbInvalid) as caught:
+                drive(present(VNC[Version.V3_8]), (Peer.VIEWER, V38 + b"\2" + RESPONSE), (Peer.SERVER, verdict))
+            assert caught.value.peer == Peer.SERVER.value
 
 
 @settings(deadline=None)
