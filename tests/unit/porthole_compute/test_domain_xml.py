@@ -15,6 +15,7 @@ from porthole_compute.domain_xml import (
     get_proxy_host,
     parse_domain,
 )
+from support.cases import naming
 
 NOVA = """
 <nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1">
@@ -36,9 +37,8 @@ def domain(devices: str = "", metadata: str = "", name: str = "<name>instance-01
     return f"<domain type='kvm' id='7'>{name}<metadata>{metadata}</metadata><devices>{devices}</devices></domain>"
 
 
-@pytest.mark.parametrize(
-    ("graphics", "expected"),
-    [
+def test_the_vnc_address_is_read() -> None:
+    cases = [
         (VNC, VncDisplay("127.0.0.1", 5901)),
         (
             "<graphics type='vnc' port='5901' listen='0.0.0.0'><listen type='address' address='0.0.0.0'/></graphics>",
@@ -64,10 +64,10 @@ def domain(devices: str = "", metadata: str = "", name: str = "<name>instance-01
         ("<graphics type='vnc'><listen type='none'/></graphics>", None),
         ("<graphics type='spice' port='5900'/><!-- two -->" + VNC, VncDisplay("127.0.0.1", 5901)),
         ("<graphics type='vnc' socket='/run/vnc.sock'/>" + VNC, VncDisplay("127.0.0.1", 5901)),
-    ],
-)
-def test_the_vnc_address_is_read(graphics: str, expected: VncDisplay | None) -> None:
-    assert parse_domain(domain(graphics)).vnc == expected
+    ]
+    for graphics, expected in cases:
+        with naming(graphics, expected):
+            assert parse_domain(domain(graphics)).vnc == expected
 
 
 def test_novas_owner_and_name_win() -> None:
@@ -84,24 +84,22 @@ def test_portholes_own_metadata() -> None:
     assert parse_domain(domain(metadata=OWN)) == Domain("db-1", "p1", "u1", None, None)
 
 
-@pytest.mark.parametrize(
-    "metadata",
-    [
+def test_without_an_owner_the_domains_name_and_nobody() -> None:
+    cases = [
         "",
         "<x:instance xmlns:x='urn:somebody:else'><x:owner project='p1' user='u1'/></x:instance>",
         "<nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'/>",
         "<nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'><nova:name> </nova:name>"
         "<nova:owner><nova:project uuid=''/><nova:user/></nova:owner></nova:instance>",
         "<p:instance xmlns:p='urn:porthole:instance:1'><p:owner/></p:instance>",
-    ],
-)
-def test_without_an_owner_the_domains_name_and_nobody(metadata: str) -> None:
-    assert parse_domain(domain(metadata=metadata)) == Domain("instance-01", None, None, None, None)
+    ]
+    for metadata in cases:
+        with naming(metadata):
+            assert parse_domain(domain(metadata=metadata)) == Domain("instance-01", None, None, None, None)
 
 
-@pytest.mark.parametrize(
-    ("xml", "reason"),
-    [
+def test_what_is_no_domain_is_refused() -> None:
+    cases = [
         ("", "does not parse"),
         ("<domain", "does not parse"),
         ("\ud800", "does not parse"),
@@ -116,11 +114,10 @@ def test_without_an_owner_the_domains_name_and_nobody(metadata: str) -> None:
         (domain(metadata=NOVA.replace("2026-03-04", "yesterday")), "creationTime"),
         (" " * MAX_XML_CHARS + "<domain/>", "longer"),
         ("<!DOCTYPE domain><domain><name>n</name></domain>", "document type"),
-    ],
-)
-def test_what_is_no_domain_is_refused(xml: str, reason: str) -> None:
-    with pytest.raises(DomainXmlInvalid, match=reason):
-        parse_domain(xml)
+    ]
+    for xml, reason in cases:
+        with naming(xml, reason), pytest.raises(DomainXmlInvalid, match=reason):
+            parse_domain(xml)
 
 
 def test_an_entity_reads_no_file() -> None:
@@ -168,9 +165,8 @@ def test_any_xml_gives_a_domain_or_the_declared_error(metadata: list[str], devic
     assert vnc is None or vnc.port is None or 0 < vnc.port < 65536
 
 
-@pytest.mark.parametrize(
-    ("listen", "proxyclient_address", "expected"),
-    [
+def test_the_host_that_the_proxy_dials() -> None:
+    cases = [
         (None, "192.0.2.1", "192.0.2.1"),
         ("0.0.0.0", "192.0.2.1", "192.0.2.1"),
         ("::", "192.0.2.1", "192.0.2.1"),
@@ -187,7 +183,7 @@ def test_any_xml_gives_a_domain_or_the_declared_error(metadata: list[str], devic
         ("198.51.100.9", "127.0.0.1", "198.51.100.9"),
         ("2001:db8::9", "192.0.2.1", "2001:db8::9"),
         ("node1.example", "192.0.2.1", "node1.example"),
-    ],
-)
-def test_the_host_that_the_proxy_dials(listen: str | None, proxyclient_address: str, expected: str) -> None:
-    assert get_proxy_host(listen, proxyclient_address) == expected
+    ]
+    for listen, proxyclient_address, expected in cases:
+        with naming(listen, proxyclient_address, expected):
+            assert get_proxy_host(listen, proxyclient_address) == expected

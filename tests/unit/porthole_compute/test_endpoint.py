@@ -13,6 +13,7 @@ from porthole_common.diagnosis import HostDescription
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
 from porthole_compute.endpoint import MAX_DISPLAYS, ComputeEndpoint
 from porthole_compute.rpcapi import TOPIC, ComputeAPI
+from support.cases import naming
 from support.compute_fakes import UUID, FakeDriver, make_conf
 from support.descriptions import make_display
 
@@ -66,6 +67,10 @@ def driver() -> FakeDriver:
 @pytest.fixture
 def wanted() -> Wanted:
     return Wanted()
+
+
+def build_endpoint(driver: FakeDriver) -> ComputeEndpoint:
+    return ComputeEndpoint(make_conf(), driver, Wanted())
 
 
 @pytest.fixture
@@ -153,77 +158,88 @@ def test_each_console_has_a_token_of_its_own(endpoint: ComputeEndpoint) -> None:
     assert len({endpoint.get_vnc_console(CONTEXT, UUID, "novnc")["token"] for _ in range(100)}) == 100
 
 
-@pytest.mark.parametrize("console_type", ["spice-html5", "NOVNC", "", "novnc "])
-def test_an_unknown_console_type(endpoint: ComputeEndpoint, driver: FakeDriver, console_type: str) -> None:
-    error = refusal(endpoint.get_vnc_console, UUID, console_type)
-    assert isinstance(error, errors.ConsoleTypeInvalid)
-    assert driver.asked == []
+def test_an_unknown_console_type() -> None:
+    for console_type in ["spice-html5", "NOVNC", "", "novnc "]:
+        with naming(console_type):
+            driver = FakeDriver()
+            endpoint = build_endpoint(driver)
+            error = refusal(endpoint.get_vnc_console, UUID, console_type)
+            assert isinstance(error, errors.ConsoleTypeInvalid)
+            assert driver.asked == []
 
 
-@pytest.mark.parametrize("instance_uuid", ["", "1", UUID.upper(), UUID + "\n", "../" + UUID])
-def test_what_is_no_uuid_is_no_instance(endpoint: ComputeEndpoint, driver: FakeDriver, instance_uuid: str) -> None:
-    assert isinstance(refusal(endpoint.get_vnc_console, instance_uuid, "novnc"), errors.InstanceNotFound)
-    assert driver.asked == []
+def test_what_is_no_uuid_is_no_instance() -> None:
+    for instance_uuid in ["", "1", UUID.upper(), UUID + "\n", "../" + UUID]:
+        with naming(instance_uuid):
+            driver = FakeDriver()
+            endpoint = build_endpoint(driver)
+            assert isinstance(refusal(endpoint.get_vnc_console, instance_uuid, "novnc"), errors.InstanceNotFound)
+            assert driver.asked == []
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
+def test_the_drivers_errors_cross_the_wire() -> None:
+    cases = [
         errors.InstanceNotFound(UUID),
         errors.InstanceNotReady(UUID, "building"),
         errors.InstanceNotRunning(UUID, "shutoff"),
         errors.ConsoleTypeUnavailable("novnc"),
         errors.HypervisorUnavailable("node1"),
-    ],
-)
-def test_the_drivers_errors_cross_the_wire(
-    endpoint: ComputeEndpoint, driver: FakeDriver, error: errors.PortholeError
-) -> None:
-    driver.target = error
-    assert refusal(endpoint.get_vnc_console, UUID, "novnc") is error
+    ]
+    for error in cases:
+        with naming(error):
+            driver = FakeDriver()
+            endpoint = build_endpoint(driver)
+            driver.target = error
+            assert refusal(endpoint.get_vnc_console, UUID, "novnc") is error
 
 
-@pytest.mark.parametrize("port", [5900, "5900"])
-def test_a_console_that_is_where_it_was(endpoint: ComputeEndpoint, driver: FakeDriver, port: int | str) -> None:
+def test_a_console_that_is_where_it_was() -> None:
     """Its port may come as text (C11)."""
-    assert endpoint.validate_console(CONTEXT, UUID, "192.0.2.1", port, "novnc") == {"host": "192.0.2.1", "port": 5900}
-    assert driver.asked == [(UUID, ConsoleType.NOVNC)]
+    for port in [5900, "5900"]:
+        with naming(port):
+            driver = FakeDriver()
+            endpoint = build_endpoint(driver)
+            assert endpoint.validate_console(CONTEXT, UUID, "192.0.2.1", port, "novnc") == {
+                "host": "192.0.2.1",
+                "port": 5900,
+            }
+            assert driver.asked == [(UUID, ConsoleType.NOVNC)]
 
 
-@pytest.mark.parametrize(
-    ("host", "port"),
-    [
+def test_a_console_that_is_elsewhere_now() -> None:
+    """Host and port are compared (S1, S2)."""
+    cases = [
         ("192.0.2.1", 5901),
         ("192.0.2.2", 5900),
         ("192.0.2.1", "5901"),
         ("192.0.2.1", 0),
         ("192.0.2.1", "x"),
         ("", 5900),
-    ],
-)
-def test_a_console_that_is_elsewhere_now(endpoint: ComputeEndpoint, host: str, port: int | str) -> None:
-    """Host and port are compared (S1, S2)."""
-    error = refusal(endpoint.validate_console, UUID, host, port, "novnc")
-    assert isinstance(error, errors.TokenInvalid)
-    assert error.reason == GONE
+    ]
+    for host, port in cases:
+        with naming(host, port):
+            driver = FakeDriver()
+            endpoint = build_endpoint(driver)
+            error = refusal(endpoint.validate_console, UUID, host, port, "novnc")
+            assert isinstance(error, errors.TokenInvalid)
+            assert error.reason == GONE
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
+def test_a_console_of_an_instance_that_is_gone() -> None:
+    cases = [
         errors.InstanceNotFound(UUID),
         errors.InstanceNotReady(UUID, "migrating"),
         errors.InstanceNotRunning(UUID, "shutoff"),
         errors.ConsoleTypeUnavailable("novnc"),
-    ],
-)
-def test_a_console_of_an_instance_that_is_gone(
-    endpoint: ComputeEndpoint, driver: FakeDriver, error: errors.PortholeError
-) -> None:
-    driver.target = error
-    found = refusal(endpoint.validate_console, UUID, "192.0.2.1", 5900, "novnc")
-    assert isinstance(found, errors.TokenInvalid)
-    assert found.reason == GONE
+    ]
+    for error in cases:
+        with naming(error):
+            driver = FakeDriver()
+            endpoint = build_endpoint(driver)
+            driver.target = error
+            found = refusal(endpoint.validate_console, UUID, "192.0.2.1", 5900, "novnc")
+            assert isinstance(found, errors.TokenInvalid)
+            assert found.reason == GONE
 
 
 def test_a_hypervisor_that_is_silent_is_no_verdict_on_the_token(endpoint: ComputeEndpoint, driver: FakeDriver) -> None:

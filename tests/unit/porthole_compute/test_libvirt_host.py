@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import libvirt
@@ -11,6 +12,7 @@ from porthole_common import errors
 from porthole_common.diagnosis import Display
 from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
 from porthole_compute.drivers.libvirt_host import LibvirtDriver, read_state
+from support.cases import naming
 from support.compute_fakes import (
     OTHER_UUID,
     UUID,
@@ -66,18 +68,25 @@ def make_driver(hypervisor: Hypervisor, **vnc: Any) -> LibvirtDriver:
     return LibvirtDriver(conf, hypervisor.open)
 
 
+@contextmanager
+def running_driver(hypervisor: Hypervisor, events: RecordedEvents, **vnc: Any) -> Iterator[LibvirtDriver]:
+    driver = make_driver(hypervisor, **vnc)
+    driver.start(events)
+    try:
+        events.wait_changed()
+        yield driver
+    finally:
+        driver.stop()
+
+
 @pytest.fixture
 def driver(hypervisor: Hypervisor, events: RecordedEvents) -> Iterator[LibvirtDriver]:
-    driver = make_driver(hypervisor)
-    driver.start(events)
-    events.wait_changed()
-    yield driver
-    driver.stop()
+    with running_driver(hypervisor, events) as driver:
+        yield driver
 
 
-@pytest.mark.parametrize(
-    ("state", "reason", "expected"),
-    [
+def test_the_state_of_a_domain() -> None:
+    cases = [
         (libvirt.VIR_DOMAIN_NOSTATE, 0, InstanceState.BUILDING),
         (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED, InstanceState.RUNNING),
         (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_MIGRATED, InstanceState.RUNNING),
@@ -93,10 +102,10 @@ def driver(hypervisor: Hypervisor, events: RecordedEvents) -> Iterator[LibvirtDr
         (libvirt.VIR_DOMAIN_CRASHED, 0, InstanceState.CRASHED),
         (libvirt.VIR_DOMAIN_PMSUSPENDED, 0, InstanceState.SUSPENDED),
         (99, 0, InstanceState.UNKNOWN),
-    ],
-)
-def test_the_state_of_a_domain(state: int, reason: int, expected: InstanceState) -> None:
-    assert read_state(FakeDomain(UUID, "", (state, reason))) == expected
+    ]
+    for state, reason, expected in cases:
+        with naming(state, reason, expected):
+            assert read_state(FakeDomain(UUID, "", (state, reason))) == expected
 
 
 def test_paused_before_its_first_instruction_is_building() -> None:
@@ -107,40 +116,40 @@ def test_paused_before_its_first_instruction_is_building() -> None:
     assert read_state(domain) == InstanceState.PAUSED
 
 
-@pytest.mark.parametrize(
-    ("operation", "expected"),
-    [
+def test_a_running_domain_with_a_job() -> None:
+    cases = [
         (libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, InstanceState.MIGRATING),
         (libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, InstanceState.MIGRATING),
         (libvirt.VIR_DOMAIN_JOB_OPERATION_SNAPSHOT, InstanceState.RUNNING),
-    ],
-)
-def test_a_running_domain_with_a_job(operation: int, expected: InstanceState) -> None:
-    domain = FakeDomain(UUID, "")
-    domain.job_operation = operation
-    assert read_state(domain) == expected
+    ]
+    for operation, expected in cases:
+        with naming(operation, expected):
+            domain = FakeDomain(UUID, "")
+            domain.job_operation = operation
+            assert read_state(domain) == expected
 
 
-@pytest.mark.parametrize("control", [libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_ERROR])
-def test_a_monitor_that_is_stuck_is_not_waited_for(control: int) -> None:
-    domain = FakeDomain(UUID, "")
-    domain.control = control
-    assert read_state(domain) == InstanceState.RUNNING
+def test_a_monitor_that_is_stuck_is_not_waited_for() -> None:
+    cases = [libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_ERROR]
+    for control in cases:
+        with naming(control):
+            domain = FakeDomain(UUID, "")
+            domain.control = control
+            assert read_state(domain) == InstanceState.RUNNING
 
 
-@pytest.mark.parametrize(
-    ("code", "expected"),
-    [
+def test_a_job_that_libvirt_does_not_tell_of() -> None:
+    cases = [
         (libvirt.VIR_ERR_OPERATION_INVALID, InstanceState.MIGRATING),
         (libvirt.VIR_ERR_OPERATION_UNSUPPORTED, InstanceState.MIGRATING),
         (libvirt.VIR_ERR_OPERATION_TIMEOUT, InstanceState.RUNNING),
         (libvirt.VIR_ERR_NO_SUPPORT, InstanceState.RUNNING),
-    ],
-)
-def test_a_job_that_libvirt_does_not_tell_of(code: int, expected: InstanceState) -> None:
-    domain = FakeDomain(UUID, "")
-    domain.job_error = build_libvirt_error(code)
-    assert read_state(domain) == expected
+    ]
+    for code, expected in cases:
+        with naming(code, expected):
+            domain = FakeDomain(UUID, "")
+            domain.job_error = build_libvirt_error(code)
+            assert read_state(domain) == expected
 
 
 def test_the_target_is_read_anew_each_time(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
@@ -159,9 +168,9 @@ def test_a_wildcard_is_dialled_at_the_proxyclient_address(hypervisor: Hypervisor
         driver.stop()
 
 
-@pytest.mark.parametrize(
-    ("uuid", "change", "expected"),
-    [
+def test_why_there_is_no_target() -> None:
+    """A state, or no port yet: never port -1 (C7)."""
+    cases = [
         (UNKNOWN_UUID, {}, errors.InstanceNotFound(UNKNOWN_UUID)),
         (OTHER_UUID, {}, errors.ConsoleTypeUnavailable("novnc")),
         (UUID, {"xml": build_xml("<graphics type='vnc' port='-1'/>")}, errors.InstanceNotReady(UUID, "running")),
@@ -180,32 +189,25 @@ def test_a_wildcard_is_dialled_at_the_proxyclient_address(hypervisor: Hypervisor
             errors.InstanceNotRunning(UUID, "shutoff"),
         ),
         (UUID, {"error": build_libvirt_error(libvirt.VIR_ERR_RPC)}, errors.HypervisorUnavailable("node1")),
-    ],
-)
-def test_why_there_is_no_target(
-    driver: LibvirtDriver, hypervisor: Hypervisor, uuid: str, change: dict[str, Any], expected: errors.PortholeError
-) -> None:
-    """A state, or no port yet: never port -1 (C7)."""
-    vars(hypervisor.domains.get(uuid) or FakeDomain("", "")).update(change)
-    with pytest.raises(type(expected)) as caught:
-        driver.get_vnc_target(uuid, ConsoleType.NOVNC)
-    assert caught.value.values() == expected.values()
+    ]
+    for uuid, change, expected in cases:
+        hypervisor, events = Hypervisor(), RecordedEvents()
+        with naming(uuid, change, expected), running_driver(hypervisor, events) as driver:
+            vars(hypervisor.domains.get(uuid) or FakeDomain("", "")).update(change)
+            with pytest.raises(type(expected)) as caught:
+                driver.get_vnc_target(uuid, ConsoleType.NOVNC)
+            assert caught.value.values() == expected.values()
 
 
-@pytest.mark.parametrize(
-    ("options", "console_type"),
-    [({"enabled": False}, ConsoleType.NOVNC), ({"xvpvncproxy_enabled": False}, ConsoleType.XVPVNC)],
-)
-def test_a_type_that_the_host_does_not_offer(
-    hypervisor: Hypervisor, events: RecordedEvents, options: dict[str, Any], console_type: ConsoleType
-) -> None:
-    driver = make_driver(hypervisor, **options)
-    driver.start(events)
-    try:
-        with pytest.raises(errors.ConsoleTypeUnavailable):
+def test_a_type_that_the_host_does_not_offer() -> None:
+    cases = [({"enabled": False}, ConsoleType.NOVNC), ({"xvpvncproxy_enabled": False}, ConsoleType.XVPVNC)]
+    for options, console_type in cases:
+        with (
+            naming(options, console_type),
+            running_driver(Hypervisor(), RecordedEvents(), **options) as driver,
+            pytest.raises(errors.ConsoleTypeUnavailable),
+        ):
             driver.get_vnc_target(UUID, console_type)
-    finally:
-        driver.stop()
 
 
 def test_the_inventory(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
@@ -230,15 +232,15 @@ def test_an_inventory_that_breaks_off_is_none(driver: LibvirtDriver, hypervisor:
         driver.list_instances()
 
 
-@pytest.mark.parametrize(
-    "event",
-    [libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED],
-)
-def test_what_ends_consoles(driver: LibvirtDriver, hypervisor: Hypervisor, events: RecordedEvents, event: int) -> None:
-    hypervisor.connection.send_lifecycle(UUID, event)
-    assert events.wait_ended() == UUID
-    assert events.reasons == {UUID: RevocationReason.ENDED}
-    events.wait_changed()
+def test_what_ends_consoles() -> None:
+    cases = [libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED]
+    for event in cases:
+        hypervisor, events = Hypervisor(), RecordedEvents()
+        with naming(event), running_driver(hypervisor, events):
+            hypervisor.connection.send_lifecycle(UUID, event)
+            assert events.wait_ended() == UUID
+            assert events.reasons == {UUID: RevocationReason.ENDED}
+            events.wait_changed()
 
 
 def test_a_guest_that_migrated_away_has_moved(
@@ -254,23 +256,21 @@ def test_a_guest_that_migrated_away_has_moved(
     assert events.reasons[OTHER_UUID] is RevocationReason.ENDED
 
 
-@pytest.mark.parametrize(
-    "event",
-    [
+def test_what_only_changes_the_inventory() -> None:
+    cases = [
         libvirt.VIR_DOMAIN_EVENT_DEFINED,
         libvirt.VIR_DOMAIN_EVENT_STARTED,
         libvirt.VIR_DOMAIN_EVENT_SUSPENDED,
         libvirt.VIR_DOMAIN_EVENT_RESUMED,
         libvirt.VIR_DOMAIN_EVENT_SHUTDOWN,
         libvirt.VIR_DOMAIN_EVENT_PMSUSPENDED,
-    ],
-)
-def test_what_only_changes_the_inventory(
-    driver: LibvirtDriver, hypervisor: Hypervisor, events: RecordedEvents, event: int
-) -> None:
-    hypervisor.connection.send_lifecycle(UUID, event)
-    events.wait_changed()
-    assert events.take_ended() == []
+    ]
+    for event in cases:
+        hypervisor, events = Hypervisor(), RecordedEvents()
+        with naming(event), running_driver(hypervisor, events):
+            hypervisor.connection.send_lifecycle(UUID, event)
+            events.wait_changed()
+            assert events.take_ended() == []
 
 
 def test_a_new_owner_changes_the_inventory(

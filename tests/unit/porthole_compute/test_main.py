@@ -22,6 +22,7 @@ from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import TOPIC as CONSOLEAUTH_TOPIC
 from porthole_consoleauth.rpcapi import VERSION as CONSOLEAUTH_VERSION
 from support.bus import fake_bus
+from support.cases import naming
 from support.compute_fakes import OTHER_UUID, TIMEOUT_S, UUID, FakeDriver, make_conf
 
 CONTEXT = RequestContext(overwrite=False)
@@ -162,20 +163,17 @@ def test_recording_is_refused(bus: Bus) -> None:
             attempt()
 
 
-@pytest.mark.parametrize(
-    ("text", "option"),
-    [
+def test_an_option_that_does_not_do_ends_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = [
         ("[compute]\ndriver = vmware\n", "[compute] driver"),
         ("[compute]\ninventory_interval = 0\n", "[compute] inventory_interval"),
         ("[vnc]\nnovncproxy_base_url = ftp://x/\n", "[vnc] novncproxy_base_url"),
-    ],
-)
-def test_an_option_that_does_not_do_ends_the_start(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, option: str
-) -> None:
-    path = tmp_path / "porthole.conf"
-    path.write_text(text)
-    conf: Any = cfg.ConfigOpts()
-    status = service.main(PROGRAM, build, ["--config-file", str(path)], conf)
-    assert status == service.EXIT_CONFIG
-    assert option in capsys.readouterr().err
+    ]
+    for text, option in cases:
+        with naming(text, option):
+            path = tmp_path / "porthole.conf"
+            path.write_text(text)
+            conf: Any = cfg.ConfigOpts()
+            status = service.main(PROGRAM, build, ["--config-file", str(path)], conf)
+            assert status == service.EXIT_CONFIG
+            assert option in capsys.readouterr().err

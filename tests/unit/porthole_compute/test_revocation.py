@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -11,6 +12,7 @@ from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.model import RevocationReason
 from porthole_compute.revocation import Revoker
+from support.cases import naming
 from support.compute_fakes import OTHER_UUID, TIMEOUT_S, UUID
 
 HOST = "host1"
@@ -49,12 +51,20 @@ def consoleauth() -> Consoleauth:
     return Consoleauth()
 
 
+@contextmanager
+def making_revoker(consoleauth: Consoleauth) -> Iterator[Revoker]:
+    revoker = Revoker(HOST, consoleauth, first_retry_s=0.001, last_retry_s=0.002, max_pending=3)
+    try:
+        yield revoker
+    finally:
+        consoleauth.failing.clear()
+        revoker.stop(TIMEOUT_S)
+
+
 @pytest.fixture
 def revoker(consoleauth: Consoleauth) -> Iterator[Revoker]:
-    revoker = Revoker(HOST, consoleauth, first_retry_s=0.001, last_retry_s=0.002, max_pending=3)
-    yield revoker
-    consoleauth.failing.clear()
-    revoker.stop(TIMEOUT_S)
+    with making_revoker(consoleauth) as revoker:
+        yield revoker
 
 
 def test_each_instance_is_revoked(revoker: Revoker, consoleauth: Consoleauth) -> None:
@@ -90,17 +100,18 @@ def test_what_fails_is_tried_until_it_works_and_logged_once(
     assert caplog.text.count("do not go through") == 1
 
 
-@pytest.mark.parametrize("error", [errors.RpcUnavailable("consoleauth", "x"), errors.RequestInvalid("x"), KeyError()])
-def test_no_error_ends_the_thread_or_holds_up_others(
-    revoker: Revoker, consoleauth: Consoleauth, error: Exception
-) -> None:
-    consoleauth.failing[UUID] = error
-    revoker.start()
-    revoker.revoke(UUID, MOVED)
-    assert consoleauth.next() == UUID
-    revoker.revoke(OTHER_UUID, MOVED)
-    while consoleauth.next() != OTHER_UUID:
-        pass
+def test_no_error_ends_the_thread_or_holds_up_others() -> None:
+    cases = [errors.RpcUnavailable("consoleauth", "x"), errors.RequestInvalid("x"), KeyError()]
+    for error in cases:
+        consoleauth = Consoleauth()
+        with naming(error), making_revoker(consoleauth) as revoker:
+            consoleauth.failing[UUID] = error
+            revoker.start()
+            revoker.revoke(UUID, MOVED)
+            assert consoleauth.next() == UUID
+            revoker.revoke(OTHER_UUID, MOVED)
+            while consoleauth.next() != OTHER_UUID:
+                pass
 
 
 def test_a_new_one_does_not_wait_for_the_next_try_of_those_that_failed(consoleauth: Consoleauth) -> None:

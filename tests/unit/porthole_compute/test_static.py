@@ -7,6 +7,7 @@ import pytest
 from porthole_common import errors
 from porthole_common.model import ConsoleType, Instance, InstanceState, Target
 from porthole_compute.drivers.static import StaticDriver, parse_instances
+from support.cases import naming
 from support.compute_fakes import OTHER_UUID, UUID, RecordedEvents, make_conf
 
 BOTH = (ConsoleType.NOVNC, ConsoleType.XVPVNC)
@@ -66,9 +67,8 @@ def test_consoles_that_the_host_does_not_offer(path: Path, events: RecordedEvent
         driver.get_vnc_target(UUID, ConsoleType.NOVNC)
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
+def test_a_file_that_does_not_do_is_refused_with_the_entry_and_the_key() -> None:
+    cases = [
         ("[", "not YAML"),
         ("\x07", "not YAML"),
         ("[" * 5000, "not YAML"),
@@ -95,13 +95,13 @@ def test_consoles_that_the_host_does_not_offer(path: Path, events: RecordedEvent
         (build_file(build_entry(port="65536")), "entry 1: port must be a number"),
         (build_file(build_entry(port="true")), "entry 1: port must be a number"),
         (build_file(build_entry(), build_entry(UUID.upper())), "entry 2: uuid .* is there twice"),
-    ],
-)
-def test_a_file_that_does_not_do_is_refused_with_the_entry_and_the_key(text: str, reason: str) -> None:
-    with pytest.raises(errors.ConfigInvalid, match=reason) as caught:
-        parse_instances(text, BOTH)
-    assert caught.value.option == "[static] instances_file"
-    assert "\n" not in str(caught.value)
+    ]
+    for text, reason in cases:
+        with naming(text, reason):
+            with pytest.raises(errors.ConfigInvalid, match=reason) as caught:
+                parse_instances(text, BOTH)
+            assert caught.value.option == "[static] instances_file"
+            assert "\n" not in str(caught.value)
 
 
 def test_start_needs_the_file(tmp_path: Path, events: RecordedEvents) -> None:
