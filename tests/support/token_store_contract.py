@@ -15,6 +15,7 @@ import pytest
 from porthole_common import errors
 from porthole_common.model import ConnectInfo, ConsoleType, TokenReason, build_token
 from porthole_consoleauth.token_store import MAX_TOKENS_PER_INSTANCE, StoredConsole, TokenStore
+from support.cases import naming
 
 TTL_S = 300
 JUNK_TOKENS: list[Any] = [
@@ -94,20 +95,22 @@ class TokenStoreContract:
     def test_an_unknown_token(self, store: TokenStore) -> None:
         assert not is_valid(store, new_uuid())
 
-    @pytest.mark.parametrize("token", JUNK_TOKENS)
-    def test_a_junk_token(self, store: TokenStore, token: Any) -> None:
-        with pytest.raises(errors.TokenInvalid) as caught:
-            store.check(token)
-        assert caught.value.reason == TokenReason.MALFORMED
-        with pytest.raises(errors.TokenInvalid):
-            store.authorize(token, build_console(new_uuid()), TTL_S)
+    def test_a_junk_token(self, store: TokenStore) -> None:
+        for token in JUNK_TOKENS:
+            with naming(token):
+                with pytest.raises(errors.TokenInvalid) as caught:
+                    store.check(token)
+                assert caught.value.reason == TokenReason.MALFORMED
+                with pytest.raises(errors.TokenInvalid):
+                    store.authorize(token, build_console(new_uuid()), TTL_S)
 
-    @pytest.mark.parametrize("instance_uuid", JUNK_TOKENS)
-    def test_a_junk_instance(self, store: TokenStore, instance_uuid: Any) -> None:
-        with pytest.raises(errors.RequestInvalid):
-            store.revoke_instance(instance_uuid)
-        with pytest.raises(errors.RequestInvalid):
-            store.authorize(new_uuid(), build_console(instance_uuid), TTL_S)
+    def test_a_junk_instance(self, store: TokenStore) -> None:
+        for instance_uuid in JUNK_TOKENS:
+            with naming(instance_uuid):
+                with pytest.raises(errors.RequestInvalid):
+                    store.revoke_instance(instance_uuid)
+                with pytest.raises(errors.RequestInvalid):
+                    store.authorize(new_uuid(), build_console(instance_uuid), TTL_S)
 
     def test_an_instance_as_token(self, store: TokenStore) -> None:
         instance_uuid = new_uuid()
@@ -181,10 +184,10 @@ class TokenStoreContract:
             store.authorize(token, build_console(instance_uuid), TTL_S)
         assert [is_valid(store, token) for token in tokens] == [False] * 2 + [True] * MAX_TOKENS_PER_INSTANCE
 
-    @pytest.mark.parametrize("url", ["", "no url", "//host/x", "http:///x", "http://host:port/", "http://[::1/"])
-    def test_an_access_url_that_is_none(self, store: TokenStore, url: str) -> None:
-        with pytest.raises(errors.RequestInvalid):
-            store.authorize(new_uuid(), build_console(new_uuid(), access_url=url), TTL_S)
+    def test_an_access_url_that_is_none(self, store: TokenStore) -> None:
+        for url in ["", "no url", "//host/x", "http:///x", "http://host:port/", "http://[::1/"]:
+            with naming(url), pytest.raises(errors.RequestInvalid):
+                store.authorize(new_uuid(), build_console(new_uuid(), access_url=url), TTL_S)
 
     @pytest.mark.parametrize("compute_host", [None, "host1"])
     def test_fifty_at_once_and_a_revocation(self, store: TokenStore, compute_host: str | None) -> None:

@@ -18,6 +18,7 @@ from porthole_consoleauth.endpoint import ConsoleAuthEndpoint
 from porthole_consoleauth.memory_store import MemoryStore
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 from support.bus import expected_error, fake_bus
+from support.cases import naming
 from support.descriptions import make_store, make_vitals
 
 TOKEN = "0f1e2d3c-4b5a-4978-8697-a5b4c3d2e1f0"
@@ -53,9 +54,13 @@ def publisher() -> Publisher:
     return Publisher()
 
 
+def build_endpoint(publisher: Publisher) -> ConsoleAuthEndpoint:
+    return ConsoleAuthEndpoint(MemoryStore(), publisher, TTL_S, lambda: make_vitals("host1"), clock=lambda: NOW)
+
+
 @pytest.fixture
 def endpoint(publisher: Publisher) -> ConsoleAuthEndpoint:
-    return ConsoleAuthEndpoint(MemoryStore(), publisher, TTL_S, lambda: make_vitals("host1"), clock=lambda: NOW)
+    return build_endpoint(publisher)
 
 
 def context() -> RequestContext:
@@ -105,30 +110,32 @@ def test_a_port_as_text_is_stored_as_a_number(endpoint: ConsoleAuthEndpoint) -> 
     assert endpoint.check_token(context(), token=TOKEN)["port"] == 5901
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
+def test_an_argument_that_does_not_parse() -> None:
+    cases = [
         ("port", "x"),
         ("port", 0),
         ("port", None),
         ("console_type", "spice"),
         ("access_url", "nowhere"),
         ("instance_uuid", "x y"),
-    ],
-)
-def test_an_argument_that_does_not_parse(endpoint: ConsoleAuthEndpoint, name: str, value: object) -> None:
-    assert isinstance(refused(endpoint.authorize_console, **arguments(**{name: value})), errors.RequestInvalid)
+    ]
+    for name, value in cases:
+        with naming(name, value):
+            endpoint = build_endpoint(Publisher())
+            assert isinstance(refused(endpoint.authorize_console, **arguments(**{name: value})), errors.RequestInvalid)
 
 
-@pytest.mark.parametrize("token", [None, "", "x y", TOKEN.upper()])
-def test_a_malformed_token(endpoint: ConsoleAuthEndpoint, token: object) -> None:
-    for method, values in (
-        (endpoint.authorize_console, arguments(token=token)),
-        (endpoint.check_token, {"token": token}),
-    ):
-        error = refused(method, **values)
-        assert isinstance(error, errors.TokenInvalid)
-        assert error.reason == TokenReason.MALFORMED
+def test_a_malformed_token() -> None:
+    for token in [None, "", "x y", TOKEN.upper()]:
+        with naming(token):
+            endpoint = build_endpoint(Publisher())
+            for method, values in (
+                (endpoint.authorize_console, arguments(token=token)),
+                (endpoint.check_token, {"token": token}),
+            ):
+                error = refused(method, **values)
+                assert isinstance(error, errors.TokenInvalid)
+                assert error.reason == TokenReason.MALFORMED
 
 
 def test_revocation_is_published(endpoint: ConsoleAuthEndpoint, publisher: Publisher) -> None:

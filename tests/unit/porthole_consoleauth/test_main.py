@@ -10,21 +10,21 @@ from porthole_common.model import ConnectInfo, ConsoleType
 from porthole_consoleauth import main
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 from support.bus import fake_bus, parse_global_conf
+from support.cases import naming
 from support.token_store_contract import new_uuid
 
 
-@pytest.mark.parametrize(
-    ("group", "line"),
-    [("DEFAULT", "transport_url = fake://"), ("memcache", "servers = nonsense"), ("memcache", "servers =")],
-)
-def test_the_daemon_names_the_option_that_does_not_do(tmp_path: Path, group: str, line: str) -> None:
-    path = tmp_path / "porthole.conf"
-    path.write_text(f"[{group}]\n{line}\n", encoding="utf-8")
-    parse_global_conf("--config-file", str(path))
-    with pytest.raises(errors.ConfigInvalid) as caught:
-        main.build(cfg.CONF)
-    assert caught.value.option == f"[{group}] {line.split(maxsplit=1)[0]}"
-    cfg.CONF.reset()
+def test_the_daemon_names_the_option_that_does_not_do(tmp_path: Path) -> None:
+    cases = [("DEFAULT", "transport_url = fake://"), ("memcache", "servers = nonsense"), ("memcache", "servers =")]
+    for group, line in cases:
+        with naming(group, line):
+            path = tmp_path / "porthole.conf"
+            path.write_text(f"[{group}]\n{line}\n", encoding="utf-8")
+            parse_global_conf("--config-file", str(path))
+            with pytest.raises(errors.ConfigInvalid) as caught:
+                main.build(cfg.CONF)
+            assert caught.value.option == f"[{group}] {line.split(maxsplit=1)[0]}"
+            cfg.CONF.reset()
 
 
 def test_the_service_of_standalone_serves_the_topic_and_leaves_the_bus_open() -> None:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import itertools
 import socket
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from oslo_config import cfg
 from porthole_common import conf as porthole_conf
 from porthole_common import errors
 from porthole_consoleauth.memcached_node import MemcachedNode, build_login, build_ring, build_tls_context
+from support.cases import naming
 from support.certificates import make_certificate
 
 
@@ -67,20 +69,19 @@ def test_the_login_is_user_and_password() -> None:
     assert build_login(build_conf()) is None
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
+def test_a_login_that_does_not_do_names_the_options() -> None:
+    cases = [
         {"username": "porthole"},
         {"password": "secret"},
         {"username": "port hole", "password": "secret"},
         {"username": "porthole", "password": "secret\r\nflush_all"},
         {"username": "pörthole", "password": "secret"},
-    ],
-)
-def test_a_login_that_does_not_do_names_the_options(options: dict[str, str]) -> None:
-    with pytest.raises(errors.ConfigInvalid, match=r"\[memcache\] username, password") as caught:
-        MemcachedNode("host", 1, build_conf(**options))
-    assert "secret" not in str(caught.value)
+    ]
+    for options in cases:
+        with naming(options):
+            with pytest.raises(errors.ConfigInvalid, match=r"\[memcache\] username, password") as caught:
+                MemcachedNode("host", 1, build_conf(**options))
+            assert "secret" not in str(caught.value)
 
 
 def test_tls_is_off_unless_it_is_wanted() -> None:
@@ -95,14 +96,15 @@ def test_tls_checks_authority_and_name(tmp_path: Path) -> None:
     assert len(context.get_ca_certs()) == 1
 
 
-@pytest.mark.parametrize("option", ["tls_cafile", "tls_certfile"])
-@pytest.mark.parametrize("content", [None, b"no certificate"])
-def test_a_file_that_does_not_do_names_the_option(tmp_path: Path, option: str, content: bytes | None) -> None:
-    path = tmp_path / "file.pem"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(errors.ConfigInvalid, match=option):
-        build_tls_context(build_conf(tls_enabled=True, **{option: str(path)}))
+def test_a_file_that_does_not_do_names_the_option(tmp_path: Path) -> None:
+    for option, content in itertools.product(["tls_cafile", "tls_certfile"], [None, b"no certificate"]):
+        with naming(option, content):
+            path = tmp_path / "file.pem"
+            path.unlink(missing_ok=True)
+            if content is not None:
+                path.write_bytes(content)
+            with pytest.raises(errors.ConfigInvalid, match=option):
+                build_tls_context(build_conf(tls_enabled=True, **{option: str(path)}))
 
 
 def test_a_key_with_a_passphrase_is_refused_and_nobody_asked(tmp_path: Path) -> None:

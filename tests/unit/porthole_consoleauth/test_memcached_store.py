@@ -9,6 +9,7 @@ from porthole_common import errors
 from porthole_common.model import build_token
 from porthole_consoleauth import memcached_store, token_store
 from porthole_consoleauth.memcached_store import MemcachedStore, build_store, parse_server
+from support.cases import naming
 from support.fake_memcached import FakeNode
 from support.token_store_contract import TTL_S, TokenStoreContract, build_console, is_valid, new_uuid
 
@@ -232,19 +233,21 @@ def test_garbage_instead_of_an_item_is_unknown(store: MemcachedStore, node: Fake
     assert not is_valid(store, token)
 
 
-@pytest.mark.parametrize("command", ["set", "gets", "add", "cas"])
-def test_a_fault_at_any_step_of_authorize_is_said(store: MemcachedStore, node: FakeNode, command: str) -> None:
-    instance_uuid, token = new_uuid(), new_uuid()
-    if command == "cas":
-        store.authorize(new_uuid(), build_console(instance_uuid), TTL_S)
-
+def test_a_fault_at_any_step_of_authorize_is_said() -> None:
     def fail() -> None:
         raise errors.TokenStoreUnavailable("x")
 
-    node.before[command] = fail
-    with pytest.raises(errors.TokenStoreUnavailable):
-        store.authorize(token, build_console(instance_uuid), TTL_S)
-    assert not is_valid(store, token)
+    for command in ["set", "gets", "add", "cas"]:
+        with naming(command):
+            node = FakeNode()
+            store = MemcachedStore({"only:1": node}, pause=no_pause)
+            instance_uuid, token = new_uuid(), new_uuid()
+            if command == "cas":
+                store.authorize(new_uuid(), build_console(instance_uuid), TTL_S)
+            node.before[command] = fail
+            with pytest.raises(errors.TokenStoreUnavailable):
+                store.authorize(token, build_console(instance_uuid), TTL_S)
+            assert not is_valid(store, token)
 
 
 def test_a_store_that_is_down_is_never_an_unknown_token(store: MemcachedStore, node: FakeNode) -> None:
@@ -415,24 +418,22 @@ def test_probe_says_of_each_server_whether_it_answers(three: dict[str, FakeNode]
     assert refusals == {"host0:1": "", "host2:1": ""}
 
 
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
+def test_a_server_is_host_and_port() -> None:
+    cases = [
         ("127.0.0.1:11211", ("127.0.0.1", 11211)),
         ("[::1]:11211", ("::1", 11211)),
         ("Cache.Example.org:1", ("cache.example.org", 1)),
-    ],
-)
-def test_a_server_is_host_and_port(text: str, address: tuple[str, int]) -> None:
-    assert parse_server(text) == address
+    ]
+    for text, address in cases:
+        with naming(text, address):
+            assert parse_server(text) == address
 
 
-@pytest.mark.parametrize(
-    "text", ["", "host", "::1", "[::1]", "host:", ":11211", "host:x", "host:0", "host:65536", "a b:1", "unix:/x", "/x"]
-)
-def test_anything_else_names_the_option(text: str) -> None:
-    with pytest.raises(errors.ConfigInvalid, match=r"\[memcache\] servers"):
-        parse_server(text)
+def test_anything_else_names_the_option() -> None:
+    cases = ["", "host", "::1", "[::1]", "host:", ":11211", "host:x", "host:0", "host:65536", "a b:1", "unix:/x", "/x"]
+    for text in cases:
+        with naming(text), pytest.raises(errors.ConfigInvalid, match=r"\[memcache\] servers"):
+            parse_server(text)
 
 
 def build_conf(**overrides: object) -> cfg.ConfigOpts:
@@ -443,10 +444,10 @@ def build_conf(**overrides: object) -> cfg.ConfigOpts:
     return conf
 
 
-@pytest.mark.parametrize("servers", [[], ["a:1", "a:1"], ["a:1", "A:1"], ["a:1", "b"]])
-def test_a_bad_list_of_servers_names_the_option(servers: list[str]) -> None:
-    with pytest.raises(errors.ConfigInvalid, match=r"\[memcache\] servers"):
-        build_store(build_conf(servers=servers))
+def test_a_bad_list_of_servers_names_the_option() -> None:
+    for servers in [[], ["a:1", "a:1"], ["a:1", "A:1"], ["a:1", "b"]]:
+        with naming(servers), pytest.raises(errors.ConfigInvalid, match=r"\[memcache\] servers"):
+            build_store(build_conf(servers=servers))
 
 
 def test_building_the_store_connects_to_nothing() -> None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import hashlib
 import json
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from porthole_common import errors
 from porthole_common.model import TokenReason
 from porthole_consoleauth import token_store
+from support.cases import naming
 from support.token_store_contract import JUNK_TOKENS, build_console, new_uuid
 
 UUID = "7f3a5c1e-0b1d-4c2e-9f00-aabbccddeeff"
@@ -28,26 +28,26 @@ def test_keys_of_tokens_and_instances_never_meet(value: str) -> None:
     assert token_store.instance_key(value).startswith("porthole:instance:")
 
 
-@pytest.mark.parametrize("junk", JUNK_TOKENS)
-def test_junk_becomes_no_key(junk: Any) -> None:
+def test_junk_becomes_no_key() -> None:
     """Blanks, line ends, 10 KiB, other keys (S19)."""
-    with pytest.raises(errors.TokenInvalid):
-        token_store.hash_token(junk)
-    with pytest.raises(errors.RequestInvalid):
-        token_store.instance_key(junk)
+    for junk in JUNK_TOKENS:
+        with naming(junk):
+            with pytest.raises(errors.TokenInvalid):
+                token_store.hash_token(junk)
+            with pytest.raises(errors.RequestInvalid):
+                token_store.instance_key(junk)
 
 
-@pytest.mark.parametrize(
-    ("url", "kept"),
-    [
+def test_of_the_access_url_only_scheme_and_host_are_kept() -> None:
+    cases = [
         ("http://host:6080/vnc.html?path=%3Ftoken%3Dx", "http://host:6080"),
         ("https://host/console?token=x", "https://host"),
         ("http://[2001:db8::1]:6081/console?token=x", "http://[2001:db8::1]:6081"),
         ("http://user:password@host/x#token=x", "http://host"),
-    ],
-)
-def test_of_the_access_url_only_scheme_and_host_are_kept(url: str, kept: str) -> None:
-    assert token_store.strip_secrets(build_console(UUID, access_url=url).connect_info).access_url == kept
+    ]
+    for url, kept in cases:
+        with naming(url, kept):
+            assert token_store.strip_secrets(build_console(UUID, access_url=url).connect_info).access_url == kept
 
 
 def test_an_item_holds_no_token() -> None:
@@ -67,29 +67,31 @@ def test_an_item_holds_no_token() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
+def test_an_item_with_a_wrong_value_is_unknown() -> None:
+    cases = [
         {"port": "x"},
         {"port": 0},
         {"console_type": "spice"},
         {"instance_uuid": "nonsense"},
         {"instance_uuid": None},
         {"expires_at": 7},
-    ],
-)
-def test_an_item_with_a_wrong_value_is_unknown(change: dict[str, Any]) -> None:
-    item = json.dumps(json.loads(token_store.build_item(build_console(UUID))) | change).encode()
-    with pytest.raises(errors.TokenInvalid):
-        token_store.parse_item(item)
+    ]
+    for change in cases:
+        with naming(change):
+            item = json.dumps(json.loads(token_store.build_item(build_console(UUID))) | change).encode()
+            with pytest.raises(errors.TokenInvalid):
+                token_store.parse_item(item)
 
 
-@pytest.mark.parametrize("item", [b"", b"x", b"\xff\xfe", b"[]", b"7", b'"x"', b"null", b"{}", b"[" * 100_000])
-def test_an_item_of_somebody_else_is_unknown_and_logged(item: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(errors.TokenInvalid) as caught:
-        token_store.parse_item(item)
-    assert caught.value.reason == TokenReason.UNKNOWN
-    assert "not Porthole's" in caplog.text
+def test_an_item_of_somebody_else_is_unknown_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    cases = [b"", b"x", b"\xff\xfe", b"[]", b"7", b'"x"', b"null", b"{}", b"[" * 100_000]
+    for item in cases:
+        with naming(item):
+            caplog.clear()
+            with pytest.raises(errors.TokenInvalid) as caught:
+                token_store.parse_item(item)
+            assert caught.value.reason == TokenReason.UNKNOWN
+            assert "not Porthole's" in caplog.text
 
 
 @given(st.binary())
@@ -99,10 +101,13 @@ def test_no_bytes_break_the_parsers(item: bytes) -> None:
     assert isinstance(token_store.parse_index(item), list)
 
 
-@pytest.mark.parametrize("index", [b"", b"x", b"{}", b"7", b"[7]", b"null", b'["a", null]', b"[" * 100_000])
-def test_an_index_of_somebody_else_is_empty_and_logged(index: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    assert token_store.parse_index(index) == []
-    assert "not Porthole's" in caplog.text
+def test_an_index_of_somebody_else_is_empty_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    cases = [b"", b"x", b"{}", b"7", b"[7]", b"null", b'["a", null]', b"[" * 100_000]
+    for index in cases:
+        with naming(index):
+            caplog.clear()
+            assert token_store.parse_index(index) == []
+            assert "not Porthole's" in caplog.text
 
 
 def test_no_index_is_an_empty_one() -> None:
