@@ -25,6 +25,7 @@ from support.api import (
     build_instance,
     build_uuid,
 )
+from support.cases import naming
 
 MEMBER = RequestContext(project_id="red", user_id="rita", roles=["member", "reader"], is_admin=False, overwrite=False)
 OWN, OTHERS = build_instance(1, project_id="red"), build_instance(2, project_id="blue")
@@ -36,12 +37,12 @@ def build(compute: FakeCompute, consoleauth: FakeConsoleAuth, hypervisor_up: boo
     return ConsoleOpener(directory, compute, consoleauth, Policy(build_conf()))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("fake_and_real", [(FakeCompute, ComputeAPI), (FakeConsoleAuth, ConsoleAuthAPI)])
-def test_the_fakes_have_the_signatures_of_the_ports(fake_and_real: tuple[type, type]) -> None:
-    fake, real = fake_and_real
-    for name, method in inspect.getmembers(fake, inspect.isfunction):
-        if not name.startswith("_"):
-            assert inspect.signature(method) == inspect.signature(getattr(real, name)), name
+def test_the_fakes_have_the_signatures_of_the_ports() -> None:
+    for fake, real in [(FakeCompute, ComputeAPI), (FakeConsoleAuth, ConsoleAuthAPI)]:
+        with naming(fake, real):
+            for name, method in inspect.getmembers(fake, inspect.isfunction):
+                if not name.startswith("_"):
+                    assert inspect.signature(method) == inspect.signature(getattr(real, name)), name
 
 
 def test_the_hosts_console_is_stored_before_its_url_is_given() -> None:
@@ -55,13 +56,11 @@ def test_the_hosts_console_is_stored_before_its_url_is_given() -> None:
     assert (connect_info.expires_at, opened.expires_at) == (None, EXPIRES_AT)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [errors.TokenStoreUnavailable("down"), errors.RpcUnavailable("consoleauth", "authorize_console")],
-)
-def test_without_a_stored_token_there_is_no_url(error: errors.PortholeError) -> None:
-    with pytest.raises(type(error)):
-        build(FakeCompute(), FakeConsoleAuth(error)).open_console(MEMBER, OWN.uuid, "novnc")
+def test_without_a_stored_token_there_is_no_url() -> None:
+    cases = [errors.TokenStoreUnavailable("down"), errors.RpcUnavailable("consoleauth", "authorize_console")]
+    for error in cases:
+        with naming(error), pytest.raises(type(error)):
+            build(FakeCompute(), FakeConsoleAuth(error)).open_console(MEMBER, OWN.uuid, "novnc")
 
 
 def test_when_compute_refuses_nothing_is_stored() -> None:
@@ -112,20 +111,22 @@ def test_an_instance_that_was_left_and_has_not_arrived_is_on_its_way() -> None:
         open_while_it_moves()
 
 
-@pytest.mark.parametrize("uuid", [OTHERS.uuid, build_uuid(9), "vm1"])
-def test_nobody_is_asked_about_what_the_user_does_not_see(uuid: str) -> None:
-    compute = FakeCompute()
-    with pytest.raises(errors.InstanceNotFound):
-        build(compute, FakeConsoleAuth()).open_console(MEMBER, uuid, "novnc")
-    assert compute.calls == []
+def test_nobody_is_asked_about_what_the_user_does_not_see() -> None:
+    for uuid in [OTHERS.uuid, build_uuid(9), "vm1"]:
+        with naming(uuid):
+            compute = FakeCompute()
+            with pytest.raises(errors.InstanceNotFound):
+                build(compute, FakeConsoleAuth()).open_console(MEMBER, uuid, "novnc")
+            assert compute.calls == []
 
 
-@pytest.mark.parametrize("console_type", ["spice-html5", "rdp-html5", "serial", "webmks"])
-def test_a_type_that_porthole_does_not_have_is_unavailable(console_type: str) -> None:
-    compute = FakeCompute()
-    with pytest.raises(errors.ConsoleTypeUnavailable):
-        build(compute, FakeConsoleAuth()).open_console(MEMBER, OWN.uuid, console_type)
-    assert compute.calls == []
+def test_a_type_that_porthole_does_not_have_is_unavailable() -> None:
+    for console_type in ["spice-html5", "rdp-html5", "serial", "webmks"]:
+        with naming(console_type):
+            compute = FakeCompute()
+            with pytest.raises(errors.ConsoleTypeUnavailable):
+                build(compute, FakeConsoleAuth()).open_console(MEMBER, OWN.uuid, console_type)
+            assert compute.calls == []
 
 
 def test_a_host_that_does_not_answer_is_not_asked() -> None:

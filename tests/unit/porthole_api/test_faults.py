@@ -9,6 +9,7 @@ from webob import exc
 
 from porthole_api.faults import build_fault, map_error
 from porthole_common import errors
+from support.cases import naming
 
 UUID = "5a9d4f5e-0000-4000-8000-000000000001"
 EXPECTED = {
@@ -26,14 +27,15 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize(("kind", "expected"), EXPECTED.items(), ids=lambda value: getattr(value, "__name__", ""))
-def test_each_error_has_its_status_and_novas_name(kind: type[errors.PortholeError], expected: tuple[int, str]) -> None:
-    error = kind(*("text" for _ in dataclasses.fields(kind)))
-    response = map_error(error)
-    status, name = expected
-    assert response.status_int == status
-    assert response.json == {name: {"code": status, "message": str(error)}}
-    assert response.content_type == "application/json"
+def test_each_error_has_its_status_and_novas_name() -> None:
+    for kind, expected in EXPECTED.items():
+        with naming(kind, expected):
+            error = kind(*("text" for _ in dataclasses.fields(kind)))
+            response = map_error(error)
+            status, name = expected
+            assert response.status_int == status
+            assert response.json == {name: {"code": status, "message": str(error)}}
+            assert response.content_type == "application/json"
 
 
 def test_every_unavailable_says_when_to_try_again() -> None:
@@ -44,19 +46,18 @@ def test_every_unavailable_says_when_to_try_again() -> None:
         assert (response.status_int, int(response.headers["Retry-After"]) > 0) == (503, True)
 
 
-@pytest.mark.parametrize(
-    ("error", "name"),
-    [
+def test_weobs_errors_take_novas_shape() -> None:
+    cases = [
         (exc.HTTPNotFound(), "itemNotFound"),
         (exc.HTTPForbidden("no"), "forbidden"),
         (exc.HTTPUnauthorized("who"), "unauthorized"),
         (exc.HTTPNotAcceptable("2.999"), "computeFault"),
         (exc.HTTPRequestTimeout("slow"), "computeFault"),
-    ],
-)
-def test_weobs_errors_take_novas_shape(error: exc.HTTPError, name: str) -> None:
-    response = map_error(error)
-    assert response.json == {name: {"code": error.code, "message": error.detail or error.explanation}}
+    ]
+    for error, name in cases:
+        with naming(error, name):
+            response = map_error(error)
+            assert response.json == {name: {"code": error.code, "message": error.detail or error.explanation}}
 
 
 def test_a_wrong_method_names_the_right_ones() -> None:
@@ -64,14 +65,17 @@ def test_a_wrong_method_names_the_right_ones() -> None:
     assert (response.status_int, response.headers["Allow"], list(response.json)) == (405, "GET, HEAD", ["badMethod"])
 
 
-@pytest.mark.parametrize("error", [KeyError("secret"), errors.FrameInvalid(1002, "secret"), RecursionError("secret")])
-def test_what_nobody_foresaw_is_logged_and_shown_to_nobody(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.ERROR):
-        response = map_error(error)
-    assert (response.status_int, list(response.json)) == (500, ["computeFault"])
-    assert "secret" not in response.text
-    assert caplog.records[0].exc_info is not None
-    assert caplog.records[0].exc_info[1] is error
+def test_what_nobody_foresaw_is_logged_and_shown_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    cases = [KeyError("secret"), errors.FrameInvalid(1002, "secret"), RecursionError("secret")]
+    for error in cases:
+        with naming(error):
+            caplog.clear()
+            with caplog.at_level(logging.ERROR):
+                response = map_error(error)
+            assert (response.status_int, list(response.json)) == (500, ["computeFault"])
+            assert "secret" not in response.text
+            assert caplog.records[0].exc_info is not None
+            assert caplog.records[0].exc_info[1] is error
 
 
 def test_a_message_of_any_characters_is_json() -> None:

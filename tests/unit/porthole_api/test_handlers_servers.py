@@ -8,11 +8,11 @@ import pytest
 from porthole_api.handlers.servers import parse_filters
 from porthole_api.servers import MAX_LIMIT, Filters
 from porthole_common import errors
+from support.cases import naming
 
 
-@pytest.mark.parametrize(
-    ("query", "filters"),
-    [
+def test_what_a_query_asks_for() -> None:
+    cases = [
         ("", Filters()),
         ("name=vm&status=active&marker=m&limit=5", Filters("vm", "ACTIVE", marker="m", limit=5)),
         ("host=h&project_id=p", Filters(host="h", project_id="p")),
@@ -28,27 +28,25 @@ from porthole_common import errors
         ("sort_key=uuid", Filters(sort=(("uuid", True),))),
         ("sort_dir=asc", Filters(sort=(("created_at", False),))),
         ("sort_key=uuid&sort_dir=asc&sort_key=host", Filters(sort=(("uuid", False), ("host", True)))),
-    ],
-)
-def test_what_a_query_asks_for(query: str, filters: Filters) -> None:
-    assert parse_filters(parse_qsl(query, keep_blank_values=True)) == filters
+    ]
+    for query, filters in cases:
+        with naming(query, filters):
+            assert parse_filters(parse_qsl(query, keep_blank_values=True)) == filters
 
 
-@pytest.mark.parametrize("limit", ["", "-1", "1.5", "ten", "\u0661", "1" * 5000])
-def test_a_limit_that_is_no_number_is_refused(limit: str) -> None:
-    with pytest.raises(errors.RequestInvalid, match="limit"):
-        parse_filters([("limit", limit)])
+def test_a_limit_that_is_no_number_is_refused() -> None:
+    for limit in ["", "-1", "1.5", "ten", "\u0661", "1" * 5000]:
+        with naming(limit), pytest.raises(errors.RequestInvalid, match="limit"):
+            parse_filters([("limit", limit)])
 
 
-@pytest.mark.parametrize(
-    ("query", "name"),
-    [
+def test_another_value_that_does_not_do_is_refused() -> None:
+    cases = [
         ("all_tenants=maybe", "all_tenants"),
         ("sort_key=secret", "sort_key"),
         ("sort_key=uuid&sort_dir=up", "sort_dir"),
         ("sort_key=uuid&sort_dir=asc&sort_dir=asc", "sort_dir"),
-    ],
-)
-def test_another_value_that_does_not_do_is_refused(query: str, name: str) -> None:
-    with pytest.raises(errors.RequestInvalid, match=f"parameter {name}:"):
-        parse_filters(parse_qsl(query))
+    ]
+    for query, name in cases:
+        with naming(query, name), pytest.raises(errors.RequestInvalid, match=f"parameter {name}:"):
+            parse_filters(parse_qsl(query))

@@ -13,6 +13,7 @@ from porthole_api.request import CONTEXT, MICROVERSION, ROUTE, URL_ARGUMENTS, Re
 from porthole_api.routes import Handler, Route
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from support.cases import naming
 
 VERSION_HEADERS = {"OpenStack-API-Version", "X-OpenStack-Nova-API-Version", "Vary"}
 UUID = "5a9d4f5e-0000-4000-8000-000000000001"
@@ -44,24 +45,27 @@ def test_the_microversion_is_noted_and_answered() -> None:
     assert response.headers["X-OpenStack-Nova-API-Version"] == "2.6"
 
 
-@pytest.mark.parametrize("error", [errors.InstanceNotFound(UUID), KeyError("x")])
-def test_faults_carry_the_headers_too(error: Exception) -> None:
-    response = send(fail_with(error), OpenStack_API_Version="compute 2.6")
-    assert set(response.headers) >= VERSION_HEADERS
-    assert response.headers["OpenStack-API-Version"] == "compute 2.6"
+def test_faults_carry_the_headers_too() -> None:
+    for error in [errors.InstanceNotFound(UUID), KeyError("x")]:
+        with naming(error):
+            response = send(fail_with(error), OpenStack_API_Version="compute 2.6")
+            assert set(response.headers) >= VERSION_HEADERS
+            assert response.headers["OpenStack-API-Version"] == "compute 2.6"
 
 
-@pytest.mark.parametrize(("version", "status"), [("compute x", 400), ("compute 2.999", 406)])
-def test_a_version_that_is_refused_is_answered_in_the_oldest(version: str, status: int) -> None:
-    response = send(fail_with(AssertionError("not to be called")), OpenStack_API_Version=version)
-    assert (response.status_int, response.headers["OpenStack-API-Version"]) == (status, "compute 2.1")
+def test_a_version_that_is_refused_is_answered_in_the_oldest() -> None:
+    for version, status in [("compute x", 400), ("compute 2.999", 406)]:
+        with naming(version, status):
+            response = send(fail_with(AssertionError("not to be called")), OpenStack_API_Version=version)
+            assert (response.status_int, response.headers["OpenStack-API-Version"]) == (status, "compute 2.1")
 
 
-@pytest.mark.parametrize("path", ["/", "/other", "/v2.10/servers"])
-def test_outside_the_versioned_api_there_is_no_microversion(path: str) -> None:
-    response = send(lambda _request: build_json({}), path, OpenStack_API_Version="compute x")
-    assert response.status_int == 200
-    assert not VERSION_HEADERS & set(response.headers)
+def test_outside_the_versioned_api_there_is_no_microversion() -> None:
+    for path in ["/", "/other", "/v2.10/servers"]:
+        with naming(path):
+            response = send(lambda _request: build_json({}), path, OpenStack_API_Version="compute x")
+            assert response.status_int == 200
+            assert not VERSION_HEADERS & set(response.headers)
 
 
 def test_the_threads_context_is_the_requests_and_is_gone_afterwards() -> None:
@@ -93,42 +97,39 @@ def test_the_log_names_the_route_and_never_the_path(caplog: pytest.LogCaptureFix
     assert "s3cret" not in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("project_id", "is_admin", "is_let"),
-    [(None, False, True), ("red", False, True), ("blue", False, False), ("blue", True, True)],
-)
-def test_a_url_of_another_project_is_for_administrators(project_id: str | None, is_admin: bool, is_let: bool) -> None:
-    request = Request.blank("/")
-    request.environ |= {
-        CONTEXT: RequestContext(project_id="red", is_admin=is_admin, overwrite=False),
-        URL_ARGUMENTS: {"project_id": project_id} if project_id else {},
-        ROUTE: Route("GET", "/", lambda _request: build_json({"in": True})),
-    }
-    if is_let:
-        assert run_handler(request).json == {"in": True}
-    else:
-        with pytest.raises(errors.RequestInvalid, match="project_id"):
-            run_handler(request)
+def test_a_url_of_another_project_is_for_administrators() -> None:
+    cases = [(None, False, True), ("red", False, True), ("blue", False, False), ("blue", True, True)]
+    for project_id, is_admin, is_let in cases:
+        with naming(project_id, is_admin, is_let):
+            request = Request.blank("/")
+            request.environ |= {
+                CONTEXT: RequestContext(project_id="red", is_admin=is_admin, overwrite=False),
+                URL_ARGUMENTS: {"project_id": project_id} if project_id else {},
+                ROUTE: Route("GET", "/", lambda _request: build_json({"in": True})),
+            }
+            if is_let:
+                assert run_handler(request).json == {"in": True}
+            else:
+                with pytest.raises(errors.RequestInvalid, match="project_id"):
+                    run_handler(request)
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "words"),
-    [
+def test_the_log_says_why_and_never_in_the_clients_words(caplog: pytest.LogCaptureFixture) -> None:
+    """A path or a body may hold a token, which has the form of a UUID."""
+    cases = [
         (errors.InstanceNotFound(UUID), 404, "error=InstanceNotFound"),
         (errors.RequestInvalid(f"not {UUID}"), 400, "error=RequestInvalid"),
         (errors.HostUnavailable("node1"), 503, 'error=HostUnavailable reason="Host node1 does not answer."'),
-    ],
-)
-def test_the_log_says_why_and_never_in_the_clients_words(
-    error: Exception, status: int, words: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A path or a body may hold a token, which has the form of a UUID."""
-    with caplog.at_level(logging.INFO):
-        send(fail_with(error), f"/v2.1/servers/{UUID}")
-    (line,) = caplog.messages
-    assert f" status={status} " in line
-    assert line.endswith(words)
-    assert UUID not in line
+    ]
+    for error, status, words in cases:
+        with naming(error, status, words):
+            caplog.clear()
+            with caplog.at_level(logging.INFO):
+                send(fail_with(error), f"/v2.1/servers/{UUID}")
+            (line,) = caplog.messages
+            assert f" status={status} " in line
+            assert line.endswith(words)
+            assert UUID not in line
 
 
 def test_the_log_names_the_instance_once_it_is_known(caplog: pytest.LogCaptureFixture) -> None:

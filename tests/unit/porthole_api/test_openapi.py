@@ -18,6 +18,7 @@ from porthole_api.schemas import TYPES_OF_PROTOCOL
 from porthole_common import errors
 from porthole_common.model import InstanceState
 from support.api import TOKEN, Api, build_conf, build_directory, build_instance, build_uuid
+from support.cases import naming
 from support.openapi import assert_conforms, find_response
 
 URL = "https://cloud.example/compute"
@@ -47,13 +48,16 @@ def find_schemas(value: Any, key: str = "schema") -> list[Any]:
     return own + [found for item in value.values() for found in find_schemas(item)]
 
 
-@pytest.mark.parametrize("version", VERSIONS, ids=format_version)
-def test_it_has_the_routes_of_its_microversion_and_no_others(version: Version) -> None:
-    expected = {(route.method, route.path) for route in routes() if route.since <= version} - {("GET", "/v2.1/")}
-    document = build(version)
-    assert {(method.upper(), path) for path, item in document["paths"].items() for method in item} == expected
-    assert document["info"]["version"] == format_version(version)
-    assert document["servers"] == [{"url": URL}]
+def test_it_has_the_routes_of_its_microversion_and_no_others() -> None:
+    for version in VERSIONS:
+        with naming(version):
+            expected = {(route.method, route.path) for route in routes() if route.since <= version} - {
+                ("GET", "/v2.1/")
+            }
+            document = build(version)
+            assert {(method.upper(), path) for path, item in document["paths"].items() for method in item} == expected
+            assert document["info"]["version"] == format_version(version)
+            assert document["servers"] == [{"url": URL}]
 
 
 def test_a_route_that_nothing_is_said_of_is_an_error() -> None:
@@ -62,29 +66,31 @@ def test_a_route_that_nothing_is_said_of_is_an_error() -> None:
         build_document([*routes(), more], MAX_VERSION, URL, "noauth")
 
 
-@pytest.mark.parametrize("version", VERSIONS, ids=format_version)
-def test_its_schemas_are_schemas_and_its_operations_have_names_of_their_own(version: Version) -> None:
-    document = build(version)
-    schemas = find_schemas(document)
-    assert len(schemas) > 100
-    for schema in schemas:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    names = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
-    assert len(set(names)) == len(names)
-    for item in document["paths"].values():
-        for operation in item.values():
-            for link in operation["responses"]["200"].get("links", {}).values():
-                assert link["operationId"] in names
+def test_its_schemas_are_schemas_and_its_operations_have_names_of_their_own() -> None:
+    for version in VERSIONS:
+        with naming(version):
+            document = build(version)
+            schemas = find_schemas(document)
+            assert len(schemas) > 100
+            for schema in schemas:
+                jsonschema.Draft202012Validator.check_schema(schema)
+            names = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
+            assert len(set(names)) == len(names)
+            for item in document["paths"].values():
+                for operation in item.values():
+                    for link in operation["responses"]["200"].get("links", {}).values():
+                        assert link["operationId"] in names
 
 
-@pytest.mark.parametrize("strategy", ["noauth", "http_basic", "keystone"])
-def test_it_says_who_must_prove_who_they_are(strategy: str) -> None:
-    document = build(auth_strategy=strategy)
-    wanted = [] if strategy == "noauth" else [{strategy: []}]
-    assert document["paths"]["/v2.1/servers"]["get"]["security"] == wanted
-    assert document["paths"]["/v2.1"]["get"]["security"] == []
-    assert list(document["components"]["securitySchemes"]) == ([] if strategy == "noauth" else [strategy])
-    assert ("401" in document["paths"]["/v2.1/servers"]["get"]["responses"]) == (strategy != "noauth")
+def test_it_says_who_must_prove_who_they_are() -> None:
+    for strategy in ["noauth", "http_basic", "keystone"]:
+        with naming(strategy):
+            document = build(auth_strategy=strategy)
+            wanted = [] if strategy == "noauth" else [{strategy: []}]
+            assert document["paths"]["/v2.1/servers"]["get"]["security"] == wanted
+            assert document["paths"]["/v2.1"]["get"]["security"] == []
+            assert list(document["components"]["securitySchemes"]) == ([] if strategy == "noauth" else [strategy])
+            assert ("401" in document["paths"]["/v2.1/servers"]["get"]["responses"]) == (strategy != "noauth")
 
 
 def ask(api: Api, version: Version, method: str, path: str, body: Any = None, query: str = "", **names: str) -> int:
@@ -98,55 +104,61 @@ def ask(api: Api, version: Version, method: str, path: str, body: Any = None, qu
     return response.status_int
 
 
-@pytest.mark.parametrize("version", VERSIONS, ids=format_version)
 class TestAnswers:
     """Each route's answers at each microversion are those of the document."""
 
-    def test_what_is_there(self, version: Version) -> None:
-        api = Api([build_instance(number, project_id="red") for number in range(1, 4)])
-        for base in ("/v2.1", "/v2.1/{project_id}"):
-            for path in ("/servers", "/servers/detail", "/servers/{id}"):
-                assert ask(api, version, "GET", base + path) == 200
-            assert ask(api, version, "GET", f"{base}/servers/detail", query="?limit=1") == 200
-            assert ask(api, version, "POST", f"{base}/servers/{{id}}/action", ACTION) == 200
-            if version >= (2, 6):
-                assert ask(api, version, "POST", f"{base}/servers/{{id}}/remote-consoles", REMOTE) == 200
-            if version >= (2, 31):
-                assert ask(api, version, "GET", f"{base}/os-console-auth-tokens/{{token}}") == 200
-        for path in ("/", "/v2.1", "/v2.1/openapi.json"):
-            assert ask(api, version, "GET", path) == 200
+    def test_what_is_there(self) -> None:
+        for version in VERSIONS:
+            with naming(version):
+                api = Api([build_instance(number, project_id="red") for number in range(1, 4)])
+                for base in ("/v2.1", "/v2.1/{project_id}"):
+                    for path in ("/servers", "/servers/detail", "/servers/{id}"):
+                        assert ask(api, version, "GET", base + path) == 200
+                    assert ask(api, version, "GET", f"{base}/servers/detail", query="?limit=1") == 200
+                    assert ask(api, version, "POST", f"{base}/servers/{{id}}/action", ACTION) == 200
+                    if version >= (2, 6):
+                        assert ask(api, version, "POST", f"{base}/servers/{{id}}/remote-consoles", REMOTE) == 200
+                    if version >= (2, 31):
+                        assert ask(api, version, "GET", f"{base}/os-console-auth-tokens/{{token}}") == 200
+                for path in ("/", "/v2.1", "/v2.1/openapi.json"):
+                    assert ask(api, version, "GET", path) == 200
 
-    @pytest.mark.parametrize("state", InstanceState)
-    def test_a_server_of_any_state(self, version: Version, state: InstanceState) -> None:
-        api = Api([build_instance(1, state=state)])
-        assert ask(api, version, "GET", "/v2.1/servers/detail") == 200
-        assert ask(api, version, "GET", SERVER) == 200
+    def test_a_server_of_any_state(self) -> None:
+        for version, state in itertools.product(VERSIONS, InstanceState):
+            with naming(version, state):
+                api = Api([build_instance(1, state=state)])
+                assert ask(api, version, "GET", "/v2.1/servers/detail") == 200
+                assert ask(api, version, "GET", SERVER) == 200
 
-    def test_a_server_of_a_silent_host(self, version: Version) -> None:
-        api = Api([build_instance(1)])
-        api.clock.now_s += SILENT_AFTER_S + 1
-        assert ask(api, version, "GET", "/v2.1/servers/detail") == 200
-        assert ask(api, version, "GET", SERVER) == 200
+    def test_a_server_of_a_silent_host(self) -> None:
+        for version in VERSIONS:
+            with naming(version):
+                api = Api([build_instance(1)])
+                api.clock.now_s += SILENT_AFTER_S + 1
+                assert ask(api, version, "GET", "/v2.1/servers/detail") == 200
+                assert ask(api, version, "GET", SERVER) == 200
 
-    def test_what_is_refused(self, version: Version) -> None:
-        api = Api([build_instance(1)])
-        assert ask(api, version, "GET", "/v2.1/servers", query="?limit=x") == 400
-        assert ask(api, version, "GET", SERVER, id=UNKNOWN_UUID) == 404
-        ways = [("action", ACTION)] + ([("remote-consoles", REMOTE)] if version >= (2, 6) else [])
-        for way, body in ways:
-            path = f"{SERVER}/{way}"
-            api.compute.error = None
-            assert ask(api, version, "POST", path, body, id=UNKNOWN_UUID) == 404
-            assert ask(api, version, "POST", path, {}) == 400
-            for error, status in (
-                (errors.InstanceNotReady(UUID, "building"), 409),
-                (errors.ConsoleTypeUnavailable("novnc"), 400),
-                (errors.HypervisorUnavailable("host-a"), 503),
-            ):
-                api.compute.error = error
-                assert ask(api, version, "POST", path, body) == status
-        if version >= (2, 31):
-            assert ask(api, version, "GET", TOKENS, token=UNKNOWN_UUID) == 404
+    def test_what_is_refused(self) -> None:
+        for version in VERSIONS:
+            with naming(version):
+                api = Api([build_instance(1)])
+                assert ask(api, version, "GET", "/v2.1/servers", query="?limit=x") == 400
+                assert ask(api, version, "GET", SERVER, id=UNKNOWN_UUID) == 404
+                ways = [("action", ACTION)] + ([("remote-consoles", REMOTE)] if version >= (2, 6) else [])
+                for way, body in ways:
+                    path = f"{SERVER}/{way}"
+                    api.compute.error = None
+                    assert ask(api, version, "POST", path, body, id=UNKNOWN_UUID) == 404
+                    assert ask(api, version, "POST", path, {}) == 400
+                    for error, status in (
+                        (errors.InstanceNotReady(UUID, "building"), 409),
+                        (errors.ConsoleTypeUnavailable("novnc"), 400),
+                        (errors.HypervisorUnavailable("host-a"), 503),
+                    ):
+                        api.compute.error = error
+                        assert ask(api, version, "POST", path, body) == status
+                if version >= (2, 31):
+                    assert ask(api, version, "GET", TOKENS, token=UNKNOWN_UUID) == 404
 
 
 def test_a_microversion_that_is_refused_is_a_described_answer() -> None:
@@ -169,14 +181,17 @@ def test_a_body_of_another_microversion_is_refused_by_the_schema() -> None:
             jsonschema.validate(body, schema)
 
 
-@pytest.mark.parametrize("version", [(2, 6), (2, 8), (2, 96)], ids=format_version)
-def test_the_document_takes_the_bodies_that_the_api_takes(version: Version) -> None:
-    operation = build(version)["paths"][f"{SERVER}/remote-consoles"]["post"]
-    validator = jsonschema.Draft202012Validator(operation["requestBody"]["content"]["application/json"]["schema"])
-    api, types = Api([build_instance(1)]), [name for names in TYPES_OF_PROTOCOL.values() for name in names]
-    for protocol, console_type in itertools.product([*TYPES_OF_PROTOCOL, "http"], [*types, "telnet"]):
-        body = {"remote_console": {"protocol": protocol, "type": console_type}}
-        answer = api.post(f"/v2.1/servers/{UUID}/remote-consoles", body, format_version(version))
-        # A type that Porthole has not is a valid request all the same.
-        is_taken = answer.status_int == 200 or "Unavailable console type" in answer.text
-        assert validator.is_valid(body) == is_taken, body
+def test_the_document_takes_the_bodies_that_the_api_takes() -> None:
+    for version in [(2, 6), (2, 8), (2, 96)]:
+        with naming(version):
+            operation = build(version)["paths"][f"{SERVER}/remote-consoles"]["post"]
+            validator = jsonschema.Draft202012Validator(
+                operation["requestBody"]["content"]["application/json"]["schema"]
+            )
+            api, types = Api([build_instance(1)]), [name for names in TYPES_OF_PROTOCOL.values() for name in names]
+            for protocol, console_type in itertools.product([*TYPES_OF_PROTOCOL, "http"], [*types, "telnet"]):
+                body = {"remote_console": {"protocol": protocol, "type": console_type}}
+                answer = api.post(f"/v2.1/servers/{UUID}/remote-consoles", body, format_version(version))
+                # A type that Porthole has not is a valid request all the same.
+                is_taken = answer.status_int == 200 or "Unavailable console type" in answer.text
+                assert validator.is_valid(body) == is_taken, body

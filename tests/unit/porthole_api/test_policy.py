@@ -11,6 +11,7 @@ from porthole_api.policy import OPTION, Policy
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from support.api import build_conf, build_instance
+from support.cases import naming
 
 READ = {servers.INDEX, servers.DETAIL, servers.SHOW}
 OPEN = READ | {remote_consoles.CREATE}
@@ -31,42 +32,29 @@ def build(path: Path | str | None = None) -> Policy:
     return Policy(conf)
 
 
-@pytest.mark.parametrize(
-    ("context", "allowed"),
-    [
-        (build_context("admin", "member", "reader", project_id="ops"), ALL),
-        (build_context("admin", project_id=None), ALL),
-        (build_context("member", "reader"), OPEN),
-        (build_context("reader"), READ),
-        (build_context("member", "reader", project_id="blue"), set()),
-        (build_context("member", "reader", project_id=None), set()),
-        (build_context(), set()),
-        (build_context("Administrator"), set()),
-        (build_context("admin", project_id=None, system_scope="all"), set()),
-        (build_context("admin", project_id=None, domain_id="default"), set()),
-    ],
-    ids=[
-        "admin",
-        "noauth",
-        "member",
-        "reader",
-        "others-member",
-        "unscoped",
-        "no-role",
-        "no-such-role",
-        "system",
-        "domain",
-    ],
-)
-def test_who_may_do_what_to_an_instance_of_the_project(context: RequestContext, allowed: set[str]) -> None:
-    policy = build()
-    assert {rule for rule in ALL if policy.allows(context, rule, OWN)} == allowed
-    for rule in ALL:
-        if rule in allowed:
-            policy.authorize(context, rule, OWN)
-        else:
-            with pytest.raises(errors.PolicyForbidden, match=rule):
-                policy.authorize(context, rule, OWN)
+def test_who_may_do_what_to_an_instance_of_the_project() -> None:
+    cases = [
+        ("admin", build_context("admin", "member", "reader", project_id="ops"), ALL),
+        ("noauth", build_context("admin", project_id=None), ALL),
+        ("member", build_context("member", "reader"), OPEN),
+        ("reader", build_context("reader"), READ),
+        ("others-member", build_context("member", "reader", project_id="blue"), set()),
+        ("unscoped", build_context("member", "reader", project_id=None), set()),
+        ("no-role", build_context(), set()),
+        ("no-such-role", build_context("Administrator"), set()),
+        ("system", build_context("admin", project_id=None, system_scope="all"), set()),
+        ("domain", build_context("admin", project_id=None, domain_id="default"), set()),
+    ]
+    for who, context, allowed in cases:
+        with naming(who):
+            policy = build()
+            assert {rule for rule in ALL if policy.allows(context, rule, OWN)} == allowed
+            for rule in ALL:
+                if rule in allowed:
+                    policy.authorize(context, rule, OWN)
+                else:
+                    with pytest.raises(errors.PolicyForbidden, match=rule):
+                        policy.authorize(context, rule, OWN)
 
 
 def test_without_an_instance_it_is_about_the_users_project() -> None:
@@ -91,15 +79,15 @@ def test_a_file_says_otherwise_for_what_it_names_and_nothing_else(tmp_path: Path
     assert not policy.is_admin(build_context("admin"))
 
 
-@pytest.mark.parametrize(
-    "text", ["[", "- a\n- b\n", "text", '"x": "rule:nowhere"\n', '"x": "rule:y"\n"y": "rule:x"\n', '"a": b: c']
-)
-def test_a_file_that_does_not_do_names_the_option(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "policy.yaml"
-    path.write_text(text)
-    with pytest.raises(errors.ConfigInvalid) as caught:
-        build(path)
-    assert caught.value.option == OPTION
+def test_a_file_that_does_not_do_names_the_option(tmp_path: Path) -> None:
+    cases = ["[", "- a\n- b\n", "text", '"x": "rule:nowhere"\n', '"x": "rule:y"\n"y": "rule:x"\n', '"a": b: c']
+    for text in cases:
+        with naming(text):
+            path = tmp_path / "policy.yaml"
+            path.write_text(text)
+            with pytest.raises(errors.ConfigInvalid) as caught:
+                build(path)
+            assert caught.value.option == OPTION
 
 
 def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:

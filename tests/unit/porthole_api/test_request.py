@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from porthole_api.request import URL_ARGUMENTS, Request
 from porthole_common import errors
+from support.cases import naming
 
 
 def build(query: str = "", **environ: object) -> Request:
@@ -15,24 +16,23 @@ def build(query: str = "", **environ: object) -> Request:
     return request
 
 
-@pytest.mark.parametrize(
-    ("query", "parsed"),
-    [
+def test_the_query_is_parsed() -> None:
+    cases = [
         ("", {}),
         ("name=vm%201&limit=5", {"name": "vm 1", "limit": "5"}),
         ("name=", {"name": ""}),
         ("name=a&name=b", {"name": "b"}),
         ("name=%C3%A9", {"name": "é"}),
-    ],
-)
-def test_the_query_is_parsed(query: str, parsed: dict[str, str]) -> None:
-    assert build(query).parse_query() == parsed
+    ]
+    for query, parsed in cases:
+        with naming(query, parsed):
+            assert build(query).parse_query() == parsed
 
 
-@pytest.mark.parametrize("query", ["name=%ff", "&".join("a=1" for _ in range(101))])
-def test_a_query_that_cannot_be_parsed_is_refused(query: str) -> None:
-    with pytest.raises(errors.RequestInvalid, match="Malformed query"):
-        build(query).parse_query()
+def test_a_query_that_cannot_be_parsed_is_refused() -> None:
+    for query in ["name=%ff", "&".join("a=1" for _ in range(101))]:
+        with naming(query), pytest.raises(errors.RequestInvalid, match="Malformed query"):
+            build(query).parse_query()
 
 
 @given(st.text(st.characters(max_codepoint=255)))
@@ -45,9 +45,8 @@ def test_any_query_is_parsed_or_refused(query: str) -> None:
     assert message == "" or "Malformed query" in message
 
 
-@pytest.mark.parametrize(
-    ("environ", "base", "bookmark"),
-    [
+def test_urls_are_built_as_the_client_sees_them() -> None:
+    cases = [
         ({"HTTP_HOST": "api.example:8774"}, "http://api.example:8774/v2.1", "http://api.example:8774"),
         ({"HTTP_HOST": "[::1]:8774"}, "http://[::1]:8774/v2.1", "http://[::1]:8774"),
         (
@@ -56,8 +55,8 @@ def test_any_query_is_parsed_or_refused(query: str) -> None:
             "https://api.example/compute",
         ),
         ({URL_ARGUMENTS: {"project_id": "p1"}}, "http://localhost/v2.1/p1", "http://localhost/p1"),
-    ],
-)
-def test_urls_are_built_as_the_client_sees_them(environ: dict[str, object], base: str, bookmark: str) -> None:
-    request = build(**environ)
-    assert (request.base_url, request.bookmark_url) == (base, bookmark)
+    ]
+    for environ, base, bookmark in cases:
+        with naming(environ, base, bookmark):
+            request = build(**environ)
+            assert (request.base_url, request.bookmark_url) == (base, bookmark)

@@ -8,6 +8,7 @@ from webob import exc
 from porthole_api.microversions import Version
 from porthole_api.request import MICROVERSION, ROUTE, Request
 from porthole_api.routes import Route, UrlTable
+from support.cases import naming
 
 
 def answer(_request: Request) -> webob.Response:
@@ -28,29 +29,27 @@ def build(method: str, path: str, version: Version = (2, 1)) -> Request:
     return request
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "route", "arguments"),
-    [
+def test_a_route_is_found_and_noted() -> None:
+    cases = [
         ("GET", "/things", THINGS, {}),
         ("HEAD", "/things", THINGS, {}),
         ("GET", "/things/special", SPECIAL, {}),
         ("GET", "/things/a b", THING, {"id": "a b"}),
         ("POST", "/things/x/act.now", ACT, {"id": "x"}),
-    ],
-)
-def test_a_route_is_found_and_noted(method: str, path: str, route: Route, arguments: dict[str, str]) -> None:
-    request = build(method, path)
-    assert TABLE.match(request) is route
-    assert request.environ[ROUTE] is route
-    assert request.url_arguments == arguments
+    ]
+    for method, path, route, arguments in cases:
+        with naming(method, path):
+            request = build(method, path)
+            assert TABLE.match(request) is route
+            assert request.environ[ROUTE] is route
+            assert request.url_arguments == arguments
 
 
-@pytest.mark.parametrize(
-    "path", ["", "/", "/thing", "/things/", "//things", "/things/x/", "/things/x/act-now", "/things/x/y/act.now", "/T"]
-)
-def test_another_path_is_not_found(path: str) -> None:
-    with pytest.raises(exc.HTTPNotFound):
-        TABLE.match(build("GET", path))
+def test_another_path_is_not_found() -> None:
+    cases = ["", "/", "/thing", "/things/", "//things", "/things/x/", "/things/x/act-now", "/things/x/y/act.now", "/T"]
+    for path in cases:
+        with naming(path), pytest.raises(exc.HTTPNotFound):
+            TABLE.match(build("GET", path))
 
 
 def test_a_route_is_there_from_its_microversion_on() -> None:
@@ -59,20 +58,19 @@ def test_a_route_is_there_from_its_microversion_on() -> None:
         TABLE.match(build("POST", "/things/x", (2, 5)))
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "version", "allow"),
-    [
+def test_a_wrong_method_is_told_the_right_ones() -> None:
+    cases = [
         ("POST", "/things", (2, 1), "GET, HEAD"),
         ("DELETE", "/things/x", (2, 6), "GET, HEAD, POST"),
         ("DELETE", "/things/x", (2, 5), "GET, HEAD"),
         ("GET", "/things/x/act.now", (2, 1), "POST"),
         ("get", "/things", (2, 1), "GET, HEAD"),
-    ],
-)
-def test_a_wrong_method_is_told_the_right_ones(method: str, path: str, version: Version, allow: str) -> None:
-    with pytest.raises(exc.HTTPMethodNotAllowed) as caught:
-        TABLE.match(build(method, path, version))
-    assert caught.value.headers["Allow"] == allow
+    ]
+    for method, path, version, allow in cases:
+        with naming(method, path, version, allow):
+            with pytest.raises(exc.HTTPMethodNotAllowed) as caught:
+                TABLE.match(build(method, path, version))
+            assert caught.value.headers["Allow"] == allow
 
 
 def test_a_route_that_is_too_young_and_alone_on_its_path_is_not_found() -> None:

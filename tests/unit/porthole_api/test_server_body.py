@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import jsonschema
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from porthole_api.server_body import View
 from porthole_common import errors
 from porthole_common.model import InstanceState
 from support.api import HOST, NOW, build_instance
+from support.cases import naming
 
 BASE, BOOKMARK = "http://api.example/v2.1", "http://api.example"
 MEMBERS_KEYS = {
@@ -52,21 +52,23 @@ def expected_keys(version: Version) -> set[str]:
     return MEMBERS_KEYS.union(*(keys for since, keys in ADDED if version >= since))
 
 
-@pytest.mark.parametrize("version", VERSIONS, ids=str)
-def test_a_server_has_the_keys_of_its_microversion_and_no_others(version: Version) -> None:
-    detail = build_detail(located(), version)
-    assert set(detail) == expected_keys(version)
-    shown = build_shown(located(), version)
-    assert set(shown) == expected_keys(version) | ({"server_groups"} if version >= (2, 71) else set())
-    assert shown.items() >= detail.items()
+def test_a_server_has_the_keys_of_its_microversion_and_no_others() -> None:
+    for version in VERSIONS:
+        with naming(version):
+            detail = build_detail(located(), version)
+            assert set(detail) == expected_keys(version)
+            shown = build_shown(located(), version)
+            assert set(shown) == expected_keys(version) | ({"server_groups"} if version >= (2, 71) else set())
+            assert shown.items() >= detail.items()
 
 
-@pytest.mark.parametrize("version", VERSIONS, ids=str)
-def test_an_administrator_sees_the_host(version: Version) -> None:
-    detail = build_detail(located(), version, True)
-    added = ADMINS_KEYS | ({"host_status"} if version >= (2, 16) else set())
-    assert set(detail) == expected_keys(version) | added
-    assert detail["OS-EXT-SRV-ATTR:host"] == HOST
+def test_an_administrator_sees_the_host() -> None:
+    for version in VERSIONS:
+        with naming(version):
+            detail = build_detail(located(), version, True)
+            added = ADMINS_KEYS | ({"host_status"} if version >= (2, 16) else set())
+            assert set(detail) == expected_keys(version) | added
+            assert detail["OS-EXT-SRV-ATTR:host"] == HOST
 
 
 def test_the_values() -> None:
@@ -104,9 +106,8 @@ def test_the_values() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("version", "schema"),
-    [
+def test_the_flavor_is_a_link_and_later_embedded() -> None:
+    cases = [
         ((2, 46), {"properties": {"id": {"type": "string"}, "links": {"minItems": 1}}, "required": ["id", "links"]}),
         (
             (2, 47),
@@ -116,12 +117,11 @@ def test_the_values() -> None:
                 "required": ["original_name", "ram", "vcpus", "disk", "ephemeral", "swap"],
             },
         ),
-    ],
-    ids=str,
-)
-def test_the_flavor_is_a_link_and_later_embedded(version: Version, schema: dict[str, Any]) -> None:
-    flavor = build_detail(located(), version)["flavor"]
-    jsonschema.validate(flavor, {"type": "object", "additionalProperties": False, **schema})
+    ]
+    for version, schema in cases:
+        with naming(version, schema):
+            flavor = build_detail(located(), version)["flavor"]
+            jsonschema.validate(flavor, {"type": "object", "additionalProperties": False, **schema})
 
 
 def test_a_line_of_a_list_has_three_keys() -> None:
@@ -149,9 +149,8 @@ def test_an_instance_without_owner_has_empty_strings() -> None:
     assert (detail["tenant_id"], detail["user_id"]) == ("", "")
 
 
-@pytest.mark.parametrize(
-    ("state", "extended"),
-    [
+def test_the_extended_states() -> None:
+    cases = [
         (InstanceState.RUNNING, (None, "active", 1)),
         (InstanceState.PAUSED, (None, "paused", 3)),
         (InstanceState.SUSPENDED, (None, "suspended", 7)),
@@ -160,11 +159,11 @@ def test_an_instance_without_owner_has_empty_strings() -> None:
         (InstanceState.BUILDING, ("spawning", "building", 0)),
         (InstanceState.MIGRATING, ("migrating", "active", 1)),
         (InstanceState.DELETING, ("deleting", "active", 1)),
-    ],
-)
-def test_the_extended_states(state: InstanceState, extended: tuple[str | None, str, int]) -> None:
-    detail = build_detail(located(state), (2, 1))
-    assert tuple(detail[f"OS-EXT-STS:{name}"] for name in ("task_state", "vm_state", "power_state")) == extended
+    ]
+    for state, extended in cases:
+        with naming(state, extended):
+            detail = build_detail(located(state), (2, 1))
+            assert tuple(detail[f"OS-EXT-STS:{name}"] for name in ("task_state", "vm_state", "power_state")) == extended
 
 
 def test_of_a_silent_host_no_state_is_claimed() -> None:
