@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The API's document: every route, no other, and answers that are what it says, at each microversion that matters."""
 
+import functools
 import itertools
+import json
 from typing import Any
 
 import jsonschema
@@ -67,13 +69,17 @@ def test_a_route_that_nothing_is_said_of_is_an_error() -> None:
 
 
 def test_its_schemas_are_schemas_and_its_operations_have_names_of_their_own() -> None:
+    checked: set[str] = set()
     for version in VERSIONS:
         with naming(version):
             document = build(version)
             schemas = find_schemas(document)
             assert len(schemas) > 100
-            for schema in schemas:
-                jsonschema.Draft202012Validator.check_schema(schema)
+            # Most schemas are those of other routes and of earlier microversions.
+            distinct = {json.dumps(schema): schema for schema in schemas}
+            for text in distinct.keys() - checked:
+                jsonschema.Draft202012Validator.check_schema(distinct[text])
+            checked |= distinct.keys()
             names = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
             assert len(set(names)) == len(names)
             for item in document["paths"].values():
@@ -93,10 +99,16 @@ def test_it_says_who_must_prove_who_they_are() -> None:
             assert ("401" in document["paths"]["/v2.1/servers"]["get"]["responses"]) == (strategy != "noauth")
 
 
+@functools.cache
+def get_document(version: Version) -> Any:
+    """Return the document that the API itself serves; its answer depends on the microversion alone."""
+    return Api([build_instance(1)]).get("/v2.1/openapi.json", format_version(version)).json
+
+
 def ask(api: Api, version: Version, method: str, path: str, body: Any = None, query: str = "", **names: str) -> int:
-    """Send a request, hold the answer against the document that the API itself serves, and return its status."""
+    """Send a request, hold the answer against the document that the API serves, and return its status."""
     text = format_version(version)
-    document = api.get("/v2.1/openapi.json", text).json
+    document = get_document(version)
     names = {"id": UUID, "token": TOKEN, "project_id": "red", **names}
     arguments = {} if body is None else {"json_body": body}
     response = api.request(method, path.format(**names) + query, text, **arguments)
