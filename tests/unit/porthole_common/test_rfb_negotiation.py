@@ -91,12 +91,13 @@ def test_what_is_agreed_on_is_the_same_wherever_the_bytes_are_cut():
         with naming(name):
             every = range(max(len(plain), len(inside)) + 1)
             for cuts in ((), *((cut,) for cut in every), tuple(every)):
-                done = drive(negotiate(NAME, policy), *server_says(plain, inside), cuts=cuts)
-                assert done.conversation.is_over
-                assert done.conversation.result == offer
-                assert told is None or done.to_server == told
-                assert done.tls == ([StartTls(policy is ANONYMOUS)] if inside else [])
-                assert not done.to_viewer
+                with naming(cuts):
+                    done = drive(negotiate(NAME, policy), *server_says(plain, inside), cuts=cuts)
+                    assert done.conversation.is_over
+                    assert done.conversation.result == offer
+                    assert told is None or done.to_server == told
+                    assert done.tls == ([StartTls(policy is ANONYMOUS)] if inside else [])
+                    assert not done.to_viewer
 
 
 def test_what_comes_behind_is_kept():
@@ -112,9 +113,11 @@ def test_a_server_that_ends_anywhere_leaves_the_talk_unfinished():
     for name, (policy, plain, inside, _told, _offer) in GOOD.items():
         with naming(name):
             for cut in range(len(plain)):
-                assert not drive(negotiate(NAME, policy), *server_says(plain[:cut])).conversation.is_over
+                with naming(cut):
+                    assert not drive(negotiate(NAME, policy), *server_says(plain[:cut])).conversation.is_over
             for cut in range(len(inside)):
-                assert not drive(negotiate(NAME, policy), *server_says(plain, inside[:cut])).conversation.is_over
+                with naming(cut):
+                    assert not drive(negotiate(NAME, policy), *server_says(plain, inside[:cut])).conversation.is_over
 
 
 def test_the_version_is_the_highest_of_both():
@@ -183,11 +186,12 @@ def test_a_server_that_does_not_do_is_refused_with_the_reason_wherever_the_bytes
             kind = errors.VncSecurityUnsuitable if name in UNSUITABLE else errors.RfbInvalid
             every = [] if name.startswith("early") else range(max(len(plain), len(inside)) + 1)
             for cuts in ((), *((cut,) for cut in every), tuple(every)):
-                with pytest.raises(kind) as caught:
-                    drive(negotiate(NAME, policy), *server_says(plain, inside), cuts=cuts)
-                assert said in str(caught.value)
-                assert NAME in str(caught.value)
-                assert str(caught.value).isprintable()
+                with naming(cuts):
+                    with pytest.raises(kind) as caught:
+                        drive(negotiate(NAME, policy), *server_says(plain, inside), cuts=cuts)
+                    assert said in str(caught.value)
+                    assert NAME in str(caught.value)
+                    assert str(caught.value).isprintable()
 
 
 def test_a_reason_of_the_cap_is_read():

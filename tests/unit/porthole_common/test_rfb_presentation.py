@@ -37,10 +37,11 @@ def test_none_is_offered_in_the_viewers_own_version_wherever_its_bytes_are_cut()
     for minor, (says, told) in BY_VERSION_NONE.items():
         with naming(minor):
             for cuts in ((), *((cut,) for cut in range(len(says) + 1)), tuple(range(len(says)))):
-                done = drive(present(NONE), (Peer.VIEWER, says), cuts=cuts)
-                assert done.conversation.is_over
-                assert done.to_viewer == told
-                assert done.to_server == []
+                with naming(cuts):
+                    done = drive(present(NONE), (Peer.VIEWER, says), cuts=cuts)
+                    assert done.conversation.is_over
+                    assert done.to_viewer == told
+                    assert done.to_server == []
 
 
 def test_a_password_goes_through_wherever_the_bytes_are_cut():
@@ -49,10 +50,11 @@ def test_a_password_goes_through_wherever_the_bytes_are_cut():
             says, told = BY_VERSION_VNC[minor]
             verdict = OK if is_right else failed(b"Authentication failed") if server_version is Version.V3_8 else ONE
             for cuts in ((), *((cut,) for cut in range(len(says) + 1)), tuple(range(len(says)))):
-                done = drive(present(VNC[server_version]), (Peer.VIEWER, says), (Peer.SERVER, verdict), cuts=cuts)
-                assert done.conversation.is_over
-                assert done.to_server == [RESPONSE]
-                assert done.to_viewer == [*told, OK if is_right else FAILED[minor]]
+                with naming(cuts):
+                    done = drive(present(VNC[server_version]), (Peer.VIEWER, says), (Peer.SERVER, verdict), cuts=cuts)
+                    assert done.conversation.is_over
+                    assert done.to_server == [RESPONSE]
+                    assert done.to_viewer == [*told, OK if is_right else FAILED[minor]]
 
 
 def test_the_viewer_is_told_nothing_before_the_server_has_judged():
@@ -99,9 +101,10 @@ def test_a_viewer_that_breaks_the_protocol_is_named():
     for offer, says in cases:
         with naming(offer, says):
             for cuts in ((), tuple(range(len(says)))):
-                with pytest.raises(errors.RfbInvalid) as caught:
-                    drive(present(offer), (Peer.VIEWER, says), cuts=cuts)
-                assert caught.value.peer == Peer.VIEWER.value
+                with naming(cuts):
+                    with pytest.raises(errors.RfbInvalid) as caught:
+                        drive(present(offer), (Peer.VIEWER, says), cuts=cuts)
+                    assert caught.value.peer == Peer.VIEWER.value
 
 
 def test_a_server_that_breaks_the_protocol_in_its_verdict_is_named():
