@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from porthole_common import errors
 from porthole_common.model import ConsoleType
 from porthole_novncproxy import access
+from support.cases import naming
 
 TOKEN = "6f9c7a5e-1b6e-4f0e-9a57-2d6d1f3b8c11"
 OTHER = "00000000-0000-4000-8000-000000000000"
@@ -21,7 +22,7 @@ def request(origins=(), hosts=("good.org:6080",), source="192.0.2.7", forwarded_
     )
 
 
-def test_the_token_of_a_request(case):
+def test_the_token_of_a_request():
     """Query before cookie, and each cookie part for itself (C4)."""
     cases = [
         (f"/?token={TOKEN}", [], TOKEN),
@@ -46,7 +47,7 @@ def test_the_token_of_a_request(case):
         ("/", [f"nottoken={TOKEN}"], None),
     ]
     for path, cookies, token in cases:
-        with case(path, cookies, token):
+        with naming(path, cookies, token):
             assert access.parse_token(path, cookies) == token
 
 
@@ -67,7 +68,7 @@ def test_reading_a_token_never_raises(path, cookies):
     assert token is None or isinstance(token, str)
 
 
-def test_what_is_not_a_uuid_is_no_token(case):
+def test_what_is_not_a_uuid_is_no_token():
     """Nothing else reaches a daemon (S11, S19)."""
     cases = [
         None,
@@ -90,7 +91,7 @@ def test_what_is_not_a_uuid_is_no_token(case):
         "porthole:instance:" + TOKEN,
     ]
     for token in cases:
-        with case(token), pytest.raises(errors.TokenInvalid):
+        with naming(token), pytest.raises(errors.TokenInvalid):
             access.check_token_syntax(token)
 
 
@@ -174,49 +175,49 @@ REFUSED = [
 ]
 
 
-def test_a_page_of_the_same_host_may_open_a_console(case):
+def test_a_page_of_the_same_host_may_open_a_console():
     """However the host is written (S4)."""
     for origin, host in ALLOWED:
-        with case(origin, host):
+        with naming(origin, host):
             access.check_origin(request([origin], [host]), [])
 
 
-def test_a_page_of_another_host_may_not(case):
+def test_a_page_of_another_host_may_not():
     """However much it looks like it (S4)."""
     for origin, host in REFUSED:
-        with case(origin, host), pytest.raises(errors.OriginRefused):
+        with naming(origin, host), pytest.raises(errors.OriginRefused):
             access.check_origin(request([origin], [host]), [])
 
 
-def test_the_same_refusals_hold_for_a_host_of_the_configuration(case):
+def test_the_same_refusals_hold_for_a_host_of_the_configuration():
     for origin, host in REFUSED:
-        with case(origin, host), pytest.raises(errors.OriginRefused):
+        with naming(origin, host), pytest.raises(errors.OriginRefused):
             access.check_origin(request([origin], ["proxy.example"]), [host.partition(":6080")[0]])
 
 
-def test_a_host_of_allowed_origins_may_open_a_console(case):
+def test_a_host_of_allowed_origins_may_open_a_console():
     for name, origin in itertools.product(
         ["portal.example", "PORTAL.example", "portal.example."],
         ["https://portal.example", "https://PORTAL.example.:8443"],
     ):
-        with case(name, origin):
+        with naming(name, origin):
             access.check_origin(request([origin]), ["other.example", name])
 
 
-def test_an_ipv6_address_in_allowed_origins(case):
+def test_an_ipv6_address_in_allowed_origins():
     for name in ("::1", "[::1]"):
-        with case(name):
+        with naming(name):
             access.check_origin(request(["http://[::1]:9000"]), [name])
 
 
-def test_two_origins_are_refused_even_when_one_is_right(case):
+def test_two_origins_are_refused_even_when_one_is_right():
     """Which of them a browser meant, nobody knows (S4)."""
     for origins in (("http://good.org", "http://good.org"), ("http://good.org", "http://evil.org"), ("null", "null")):
-        with case(origins), pytest.raises(errors.OriginRefused):
+        with naming(origins), pytest.raises(errors.OriginRefused):
             access.check_origin(request(origins), [])
 
 
-def test_without_exactly_one_sound_host_a_browser_is_refused(case):
+def test_without_exactly_one_sound_host_a_browser_is_refused():
     """There is nothing to compare its Origin with (S4)."""
     host_lists = [
         (),
@@ -229,7 +230,7 @@ def test_without_exactly_one_sound_host_a_browser_is_refused(case):
         (":80",),
     ]
     for hosts, origins in itertools.product(host_lists, [(), ("http://good.org",)]):
-        with case(hosts, origins):
+        with naming(hosts, origins):
             if not origins and len(hosts) == 1 and hosts[0].strip():
                 # Without Origin the Host decides about nothing.
                 access.check_origin(request(origins, hosts), [])
@@ -273,12 +274,12 @@ def test_two_names_match_exactly_when_they_are_the_same(one, other):
         assert one == other
 
 
-def test_the_scheme_is_the_access_urls_or_what_a_trusted_proxy_says(case):
+def test_the_scheme_is_the_access_urls_or_what_a_trusted_proxy_says():
     """A plain page does not open the console of a TLS page (S4)."""
     for origin_scheme, url_scheme, forwarded, source in itertools.product(
         ["http", "https"], ["http", "https"], [None, "http", "https", " HTTPS ", "wss", ""], ["192.0.2.7", "10.0.0.1"]
     ):
-        with case(origin_scheme, url_scheme, forwarded, source):
+        with naming(origin_scheme, url_scheme, forwarded, source):
             expected = url_scheme
             if forwarded is not None and source == "10.0.0.1":
                 expected = forwarded.strip().lower()
@@ -290,7 +291,7 @@ def test_the_scheme_is_the_access_urls_or_what_a_trusted_proxy_says(case):
                     access.check_origin_scheme(asked, f"{url_scheme}://good.org/console.html", ["10.0.0.1"])
 
 
-def test_the_source_is_the_peer_or_whom_a_trusted_proxy_names(case):
+def test_the_source_is_the_peer_or_whom_a_trusted_proxy_names():
     cases = [
         ("192.0.2.7", (), "192.0.2.7"),
         # Whoever is no trusted proxy can write what they like.
@@ -310,12 +311,12 @@ def test_the_source_is_the_peer_or_whom_a_trusted_proxy_names(case):
         ("10.0.0.1", ("",), "10.0.0.1"),
     ]
     for peer, forwarded_for, source in cases:
-        with case(peer, forwarded_for, source):
+        with naming(peer, forwarded_for, source):
             asked = access.ConsoleRequest(ConsoleType.NOVNC, None, peer, forwarded_for=forwarded_for)
             assert access.find_source(asked, ["10.0.0.1", "10.0.0.2"]) == source
 
 
-def test_each_error_has_its_status_and_words_without_its_fields(case):
+def test_each_error_has_its_status_and_words_without_its_fields():
     cases = [
         (errors.TokenInvalid("unknown"), 401),
         (errors.OriginRefused("x"), 403),
@@ -334,7 +335,7 @@ def test_each_error_has_its_status_and_words_without_its_fields(case):
         (errors.PortholeError(), 503),
     ]
     for error, status in cases:
-        with case(error, status):
+        with naming(error, status):
             answered, reason = access.refusal_for(error)
             assert answered == HTTPStatus(status)
             assert reason.endswith(".")

@@ -17,6 +17,7 @@ from porthole_novncproxy.access import ConsoleRequest, OriginPolicy
 from porthole_novncproxy.admission import Gate, log_refusal
 from porthole_novncproxy.breaker import HostBreaker
 from porthole_novncproxy.limits import Limits, SessionCounter
+from support.cases import naming
 
 TOKEN = "6f9c7a5e-1b6e-4f0e-9a57-2d6d1f3b8c11"
 INFO = ConnectInfo("i-1", ConsoleType.NOVNC, "192.0.2.1", 5900, "http://good.org/", "host-1")
@@ -74,10 +75,10 @@ def test_compute_is_asked_about_what_consoleauth_said():
     assert house.compute.asked == [("host-1", "i-1", Target("192.0.2.1", 5900), ConsoleType.NOVNC)]
 
 
-def test_a_malformed_token_reaches_nobody(case):
+def test_a_malformed_token_reaches_nobody():
     """Its syntax is looked at before anybody is asked (S11, S19)."""
     for token in (None, "", "x", TOKEN.upper(), TOKEN + "\n", "a b", "x" * 10240):
-        with case(token):
+        with naming(token):
             house = House()
             assert isinstance(house.refuse(token=token), errors.TokenInvalid)
             assert house.consoleauth.asked == []
@@ -90,10 +91,10 @@ def test_a_foreign_origin_reaches_nobody():
     assert house.consoleauth.asked == []
 
 
-def test_a_token_opens_only_the_door_it_was_made_for(case):
+def test_a_token_opens_only_the_door_it_was_made_for():
     """Each type at each door (S18)."""
     for door, kind in itertools.product(list(ConsoleType), list(ConsoleType)):
-        with case(door, kind):
+        with naming(door, kind):
             house = House(dataclasses.replace(INFO, console_type=kind))
             error = house.refuse(kind=door, is_browser_door=door is ConsoleType.NOVNC)
             if door is kind:
@@ -109,20 +110,20 @@ def test_a_page_of_the_wrong_scheme_does_not_reach_compute():
     assert house.compute.asked == []
 
 
-def test_an_instance_that_is_not_there_any_more_makes_the_token_invalid(case):
+def test_an_instance_that_is_not_there_any_more_makes_the_token_invalid():
     for error in (
         errors.InstanceNotFound("i-1"),
         errors.InstanceNotRunning("i-1", "shutoff"),
         errors.InstanceNotReady("i-1", "x"),
     ):
-        with case(error):
+        with naming(error):
             refused = House(error=error).refuse()
             assert (type(refused), refused.reason) == (errors.TokenInvalid, TokenReason.INSTANCE_GONE)
 
 
-def test_an_answer_that_did_not_come_is_not_taken_for_no(case):
+def test_an_answer_that_did_not_come_is_not_taken_for_no():
     for error in (errors.HypervisorUnavailable("h"), errors.RpcUnavailable("compute", "validate_console")):
-        with case(error):
+        with naming(error):
             assert House(error=error).refuse() is error
 
 
@@ -195,7 +196,7 @@ def test_other_limits_and_origins_count_from_the_next_request_on():
     assert isinstance(house.refuse(), errors.LimitReached)
 
 
-def test_a_refusal_is_one_line_with_status_and_reason(case, caplog):
+def test_a_refusal_is_one_line_with_status_and_reason(caplog):
     """What an operator can mend stands out; the rest is the day's business."""
     caplog.set_level(logging.INFO)
     cases = [
@@ -206,7 +207,7 @@ def test_a_refusal_is_one_line_with_status_and_reason(case, caplog):
         (errors.VncServerTimeout("192.0.2.1", 5900), 504, logging.WARNING),
     ]
     for error, status, level in cases:
-        with case(error, status, level):
+        with naming(error, status, level):
             caplog.clear()
             with serving(RequestContext(overwrite=False)):
                 assert log_refusal(error, ConsoleType.NOVNC, "192.0.2.7") == status

@@ -1,16 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A silent host is asked by one client now and then; the others are told at once."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-
 import pytest
 
 from porthole_common import errors
 from porthole_novncproxy.breaker import HostBreaker
-
-# The fixture ``case``: a context manager that names the inputs of a case.
-CaseNamer = Callable[..., AbstractContextManager[None]]
+from support.cases import naming
 
 PAUSE_S = 2.0
 
@@ -86,9 +81,9 @@ def test_a_host_that_stays_silent_stays_out(breaker: HostBreaker, clock: Clock) 
         ask(breaker, "a")
 
 
-def test_whatever_a_host_answers_it_is_there(case: CaseNamer) -> None:
+def test_whatever_a_host_answers_it_is_there() -> None:
     for answer in (errors.TokenInvalid("moved"), errors.HypervisorUnavailable("a")):
-        with case(answer):
+        with naming(answer):
             clock = Clock()
             breaker = HostBreaker(clock, PAUSE_S)
             silence(breaker, "a")

@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from porthole_novncproxy.certificate import read_certificate
+from support.cases import naming
 from support.certificates import Authority, make_certificate
-
-# The fixture ``case``: a context manager that names the inputs of a case.
-CaseNamer = Callable[..., AbstractContextManager[None]]
 
 
 def test_dates_and_names(tmp_path: Path) -> None:
@@ -31,15 +27,15 @@ def test_a_certificate_without_names(tmp_path: Path) -> None:
     assert dates.names == ()
 
 
-def test_what_is_no_certificate(case: CaseNamer, tmp_path: Path) -> None:
+def test_what_is_no_certificate(tmp_path: Path) -> None:
     for content in (b"", b"not PEM", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
-        with case(content):
+        with naming(content):
             path = tmp_path / "cert.pem"
             path.write_bytes(content)
             assert read_certificate(str(path)) is None
 
 
-def test_no_file(case: CaseNamer) -> None:
+def test_no_file() -> None:
     for path in (None, "", "/nowhere/cert.pem"):
-        with case(path):
+        with naming(path):
             assert read_certificate(path) is None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from porthole_common import errors
 from porthole_common.model import Target
 from porthole_novncproxy.dial import MAX_REPLY_BYTES, _open_path
+from support.cases import naming
 
 TARGET = Target("192.0.2.1", 5900)
 OK = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -47,12 +48,12 @@ def open_path(chunks, path="/x", target=TARGET):
     return _open_path(sock, target, path, time.monotonic() + 60), sock
 
 
-def test_what_stands_behind_the_blank_line_is_kept_wherever_it_is_cut(case):
+def test_what_stands_behind_the_blank_line_is_kept_wherever_it_is_cut():
     """Cut at every byte (C1)."""
     for reply in (OK, b"HTTP/1.0 200\r\n\r\n", b"HTTP/1.1 200 \xff\r\nServer: x\r\nY:\r\n\r\n"):
         stream = reply + GREETING
         for cut in range(len(stream) + 1):
-            with case(reply, cut):
+            with naming(reply, cut):
                 rest, sock = open_path([stream[:cut], stream[cut:]])
                 assert rest + b"".join(sock.chunks) == GREETING
 
@@ -78,7 +79,7 @@ def test_noise_is_a_server_that_is_not_there(noise):
         open_path([noise.replace(b"200", b"404")])
 
 
-def test_what_is_not_200_is_a_server_that_is_not_there(case):
+def test_what_is_not_200_is_a_server_that_is_not_there():
     cases = [
         b"HTTP/1.1 500 try 200\r\n\r\n",
         b"HTTP/1.1 201 Created\r\n\r\n",
@@ -94,7 +95,7 @@ def test_what_is_not_200_is_a_server_that_is_not_there(case):
         b"",
     ]
     for reply in cases:
-        with case(reply), pytest.raises(errors.VncServerUnavailable):
+        with naming(reply), pytest.raises(errors.VncServerUnavailable):
             open_path([reply])
 
 
@@ -114,20 +115,20 @@ def test_the_deadline_is_one_for_all_reads():
         _open_path(FakeSocket([OK]), TARGET, "/x", time.monotonic() - 1)
 
 
-def test_the_request(case):
+def test_the_request():
     for target, host in (
         (TARGET, b"192.0.2.1:5900"),
         (Target("2001:db8::1", 5901), b"[2001:db8::1]:5901"),
         (Target("h", 1), b"h:1"),
     ):
-        with case(target, host):
+        with naming(target, host):
             _rest, sock = open_path([OK], "/console/1?a=b", target)
             assert sock.sent == b"CONNECT /console/1?a=b HTTP/1.1\r\nHost: " + host + b"\r\n\r\n"
 
 
-def test_a_path_that_is_none_is_never_sent(case):
+def test_a_path_that_is_none_is_never_sent():
     for path in ("", " ", "/a b", "/a\r\nX: y", "/a\n", "/\u00e9", "/a\0", "/a\x7f"):
-        with case(path):
+        with naming(path):
             sock = FakeSocket([OK])
             with pytest.raises(errors.VncServerUnavailable):
                 _open_path(sock, TARGET, path, time.monotonic() + 60)

@@ -14,6 +14,7 @@ import pytest
 
 from porthole_novncproxy.doorway import MAX_ANSWERS, MAX_HEAD_BYTES, Answer, Connection, Doorway
 from porthole_novncproxy.loop import READ, WRITE
+from support.cases import naming
 from support.certificates import make_certificate
 from support.fake_loop import FakeLoop
 from support.processes import wait_until
@@ -126,9 +127,9 @@ def test_a_request_is_handed_on_with_what_came_behind_it(house):
     assert not house.loop.pending_timers
 
 
-def test_a_request_may_be_cut_anywhere(case):
+def test_a_request_may_be_cut_anywhere():
     for cut in range(1, len(HEAD)):
-        with case(cut), contextlib.closing(House()) as house:
+        with naming(cut), contextlib.closing(House()) as house:
             connection, client = house.connect()
             client.send(HEAD[:cut])
             house.turn()
@@ -149,11 +150,11 @@ def test_pipelined_requests_are_handed_on_one_by_one(house):
     assert house.requests == [(connection, HEAD)] * 3
 
 
-def test_the_deadline_is_408_for_half_a_request_and_nothing_for_silence(case, caplog):
+def test_the_deadline_is_408_for_half_a_request_and_nothing_for_silence(caplog):
     """One for the whole request (O7)."""
     for said in (b"", b"G", HEAD[:-1]):
         caplog.clear()
-        with case(said), contextlib.closing(House()) as house:
+        with naming(said), contextlib.closing(House()) as house:
             _connection, client = house.connect()
             if said:
                 client.send(said)
@@ -187,10 +188,10 @@ def test_the_deadline_does_not_move_with_each_byte(house):
     assert heard(client)[0].startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_head_without_end_is_431(case, caplog):
+def test_a_head_without_end_is_431(caplog):
     for limit in (1024, MAX_HEAD_BYTES):
         caplog.clear()
-        with case(limit), contextlib.closing(House(max_head_bytes=limit)) as house:
+        with naming(limit), contextlib.closing(House(max_head_bytes=limit)) as house:
             _connection, client = house.connect()
             client.send(b"G" * (limit - 1))
             house.turn()
@@ -289,9 +290,9 @@ def test_connections_are_accepted_with_nodelay_and_keepalive(house):
         house.doorway.close()
 
 
-def test_without_descriptors_the_queue_waits_a_moment(case):
+def test_without_descriptors_the_queue_waits_a_moment():
     for code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-        with case(errno.errorcode[code]), contextlib.closing(House()) as house:
+        with naming(errno.errorcode[code]), contextlib.closing(House()) as house:
             house.listener.waiting = [OSError(code, "no room")]
             house.loop.callbacks[1000](READ)
             assert 1000 not in house.loop.callbacks
@@ -485,9 +486,9 @@ class Page:
             self.house.loop.run_soon()
 
 
-def test_an_answer_goes_out_as_the_client_takes_it(case):
+def test_an_answer_goes_out_as_the_client_takes_it():
     for is_last in (False, True):
-        with case(is_last), contextlib.closing(House()) as house:
+        with naming(is_last), contextlib.closing(House()) as house:
             page = Page(house, is_last)
             page.send()
             assert page.mask == WRITE, "a client that has read nothing was sent a mebibyte"

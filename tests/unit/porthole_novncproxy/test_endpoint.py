@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import functools
 import inspect
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,10 @@ from porthole_novncproxy.endpoint import DIAL_TIMEOUT_S, MAX_TARGETS, ProxyEndpo
 from porthole_novncproxy.rpcapi import TOPIC, VERSION, NovncProxyAPI
 from porthole_novncproxy.vencrypt import Security
 from support.bus import expected_error, fake_bus
+from support.cases import naming
 from support.certificates import Authority, make_certificate
 from support.compute_fakes import make_conf
 from support.proxy import make_web_root
-
-# The fixture ``case``: a context manager that names the inputs of a case.
-CaseNamer = Callable[..., AbstractContextManager[None]]
 
 CONTEXT = build_daemon_context()
 UP, REFUSING, SILENT = (Target("192.0.2.1", port) for port in (5900, 5901, 5902))
@@ -97,9 +93,9 @@ def test_a_proxy_that_speaks_tls_goes_through_the_handshake(tmp_path: Path) -> N
     assert reach((19,), secure, conf) == Reach(UP, "silent", (19,))
 
 
-def test_what_is_no_target_is_not_dialled(case: CaseNamer) -> None:
+def test_what_is_no_target_is_not_dialled() -> None:
     for targets in ([{}], [{"host": "192.0.2.1", "port": 0}], [{"host": "192.0.2.1", "port": "x"}]):
-        with case(targets):
+        with naming(targets):
             error = expected_error(functools.partial(make_endpoint().dial_targets, CONTEXT, targets))
             assert isinstance(error, errors.RequestInvalid)
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from porthole_common.errors import FrameInvalid
 from porthole_novncproxy import frames
 from porthole_novncproxy.frames import Close, Data, FrameDecoder, Opcode, Ping, Pong
+from support.cases import naming
 
 MASK = b"\x37\xfa\x21\x3d"
 LIMIT = 1 << 20
@@ -101,7 +102,7 @@ def test_a_valid_stream_byte_by_byte(stream):
     assert decode(encoded[index : index + 1] for index in range(len(encoded))) == (data, events)
 
 
-def test_a_stream_of_every_kind_cut_at_every_offset(case):
+def test_a_stream_of_every_kind_cut_at_every_offset():
     encoded = (
         client_frame(Opcode.TEXT, b"a" * 130, final=False)
         + client_frame(Opcode.PING, b"are you there")
@@ -112,7 +113,7 @@ def test_a_stream_of_every_kind_cut_at_every_offset(case):
     whole = decode([encoded])
     assert whole == (b"a" * 130 + b"b" * 5, [(130, Ping(b"are you there")), (135, Close(1000, "bye"))])
     for cut in range(len(encoded) + 1):
-        with case(cut):
+        with naming(cut):
             assert decode([encoded[:cut], encoded[cut:]]) == whole
 
 
@@ -130,11 +131,11 @@ def test_noise_ends_in_events_or_in_a_close_code(noise, cuts):
     assert is_events_or_close_code(outcome([noise]))
 
 
-def test_unmask_against_the_definition(case):
+def test_unmask_against_the_definition():
     for size, offset in itertools.product(
         [0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 125, 126, 254, 255, 256, 257, 263, 264, 4097], range(9)
     ):
-        with case(size, offset):
+        with naming(size, offset):
             payload = bytes((index * 31 + 7) % 256 for index in range(size))
             place = bytearray(payload)
             frames.unmask(memoryview(place), MASK, offset)
@@ -149,9 +150,9 @@ def test_unmask_of_anything_against_the_definition(payload, mask, offset):
     assert place == slow_xor(payload, mask, offset)
 
 
-def test_unmask_touches_its_own_bytes_only_and_need_not_be_aligned(case):
+def test_unmask_touches_its_own_bytes_only_and_need_not_be_aligned():
     for start, size in itertools.product(range(9), [3, 255, 256, 261, 1000]):
-        with case(start, size):
+        with naming(start, size):
             store = bytearray(range(256)) * 5
             before = bytes(store)
             frames.unmask(memoryview(store)[start : start + size], MASK, 1)
@@ -167,7 +168,7 @@ def test_bytes_that_cannot_be_changed_are_left_as_they_are():
     assert fed == before
 
 
-def test_a_breach_of_the_protocol_has_its_close_code(case):
+def test_a_breach_of_the_protocol_has_its_close_code():
     cases = [
         (client_frame(Opcode.BINARY, b"x", reserved=0x40), 1002),
         (client_frame(Opcode.BINARY, b"x", reserved=0x20), 1002),
@@ -191,23 +192,23 @@ def test_a_breach_of_the_protocol_has_its_close_code(case):
     ]
     for stream, code in cases:
         for chunks in ([stream], [stream[index : index + 1] for index in range(len(stream))]):
-            with case(stream, code, f"chunks: {len(chunks)}"):
+            with naming(stream, code, f"chunks: {len(chunks)}"):
                 with pytest.raises(FrameInvalid) as caught:
                     decode(chunks)
                 assert caught.value.code == code
 
 
-def test_a_close_code_that_must_not_be_sent_is_refused(case):
+def test_a_close_code_that_must_not_be_sent_is_refused():
     for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535):
-        with case(code):
+        with naming(code):
             with pytest.raises(FrameInvalid) as caught:
                 decode([client_frame(Opcode.CLOSE, code.to_bytes(2, "big"))])
             assert caught.value.code == 1002
 
 
-def test_a_close_code_that_may_be_sent_is_passed_on(case):
+def test_a_close_code_that_may_be_sent_is_passed_on():
     for code in (1000, 1001, 1002, 1003, 1007, 1014, 3000, 4401, 4999):
-        with case(code):
+        with naming(code):
             assert decode([client_frame(Opcode.CLOSE, code.to_bytes(2, "big"))]) == (b"", [(0, Close(code, ""))])
 
 
@@ -227,7 +228,7 @@ def test_an_announced_giant_frame_holds_no_memory_and_gives_payload_as_it_comes(
     assert [bytes(event.payload) for event in decoder.feed(slow_xor(b"second", MASK, 5))] == [b"second"]
 
 
-def test_headers_to_the_client_are_the_shortest_and_unmasked(case):
+def test_headers_to_the_client_are_the_shortest_and_unmasked():
     cases = [
         (0, "8200"),
         (125, "827d"),
@@ -236,7 +237,7 @@ def test_headers_to_the_client_are_the_shortest_and_unmasked(case):
         (65536, "827f0000000000010000"),
     ]
     for size, header in cases:
-        with case(size, header):
+        with naming(size, header):
             assert frames.build_header(size).hex() == header
 
 

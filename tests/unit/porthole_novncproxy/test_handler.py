@@ -17,6 +17,7 @@ from porthole_novncproxy.admission import Admission
 from porthole_novncproxy.doorway import Connection, Overtaken
 from porthole_novncproxy.handler import ConsoleHandler
 from porthole_novncproxy.pages import PageResponse
+from support.cases import naming
 
 TOKEN = "6f9c7a5e-1b6e-4f0e-9a57-2d6d1f3b8c11"
 INFO = ConnectInfo("i-1", ConsoleType.NOVNC, "192.0.2.1", 5900, "http://good.org/", "host-1")
@@ -107,7 +108,7 @@ def test_an_admitted_upgrade_is_101_and_the_sockets_are_the_relays():
     assert done.desk.released == 0
 
 
-def test_a_refused_upgrade_has_a_status_and_not_a_byte_of_body(case):
+def test_a_refused_upgrade_has_a_status_and_not_a_byte_of_body():
     cases = [
         (errors.TokenInvalid("missing"), 401),
         (errors.OriginRefused("x"), 403),
@@ -118,7 +119,7 @@ def test_a_refused_upgrade_has_a_status_and_not_a_byte_of_body(case):
         (errors.VncServerTimeout("h", 1), 504),
     ]
     for error, status in cases:
-        with case(error, status):
+        with naming(error, status):
             done = Exchange(upgrade(), error)
             assert (done.status, done.body) == (status, b"")
             assert done.headers["content-length"] == "0"
@@ -128,9 +129,9 @@ def test_a_refused_upgrade_has_a_status_and_not_a_byte_of_body(case):
             assert not done.handed_over
 
 
-def test_the_reason_of_a_refusal_as_json_opens_nothing(case):
+def test_the_reason_of_a_refusal_as_json_opens_nothing():
     for error, status in ((None, 200), (errors.TokenInvalid("missing"), 401), (errors.VncServerTimeout("h", 1), 504)):
-        with case(error, status):
+        with naming(error, status):
             done = Exchange(request("Host: good.org", "Accept: application/json", path=f"/?token={TOKEN}"), error)
             assert done.status == status
             body = json.loads(done.body)
@@ -162,9 +163,9 @@ def test_several_cookie_headers_count():
     assert done.desk.requests[0].token == TOKEN
 
 
-def test_a_malformed_upgrade_asks_nobody(case):
+def test_a_malformed_upgrade_asks_nobody():
     for missing in ("Sec-WebSocket-Key", "Sec-WebSocket-Version"):
-        with case(missing):
+        with naming(missing):
             head = "\r\n".join(line for line in upgrade().split("\r\n") if not line.startswith(missing))
             done = Exchange(head)
             assert (done.status, done.body) == (400, b"")
@@ -183,7 +184,7 @@ def test_head_sends_no_body():
     assert done.headers["content-length"] == "4"
 
 
-def test_a_connection_is_kept_as_http_says(case):
+def test_a_connection_is_kept_as_http_says():
     connections = [
         ("HTTP/1.1", None, False),
         ("HTTP/1.1", "keep-alive", False),
@@ -193,12 +194,12 @@ def test_a_connection_is_kept_as_http_says(case):
         ("HTTP/1.0", "keep-alive", False),
     ]
     for (version, connection, closes), accept in itertools.product(connections, ["text/html", "application/json"]):
-        with case(version, connection, closes, accept):
+        with naming(version, connection, closes, accept):
             headers = ["Host: x", f"Accept: {accept}", *([f"Connection: {connection}"] if connection else [])]
             assert Exchange(request(*headers, version=version)).closes is closes
 
 
-def test_a_request_with_a_body_is_refused_and_the_connection_closed(case):
+def test_a_request_with_a_body_is_refused_and_the_connection_closed():
     bodies = [
         ["Content-Length: 5"],
         ["Content-Length: 00005"],
@@ -208,16 +209,16 @@ def test_a_request_with_a_body_is_refused_and_the_connection_closed(case):
         ["Transfer-Encoding: chunked"],
     ]
     for method, headers in itertools.product(["GET", "HEAD"], bodies):
-        with case(method, headers):
+        with naming(method, headers):
             done = Exchange(request("Host: x", *headers, method=method))
             assert done.status == 400
             assert done.closes
             assert done.desk.paths == []
 
 
-def test_other_methods_are_not_offered(case):
+def test_other_methods_are_not_offered():
     for method in ("POST", "PUT", "OPTIONS", "CONNECT", "TRACE"):
-        with case(method):
+        with naming(method):
             done = Exchange(request("Host: x", method=method))
             assert done.status == 501
             assert done.closes
@@ -234,7 +235,7 @@ def test_any_request_is_answered_with_a_status_and_no_token_is_logged(text):
     assert "Traceback" not in log.text
 
 
-def test_no_token_is_logged_wherever_it_stands(case):
+def test_no_token_is_logged_wherever_it_stands():
     paths = [
         f"/?token={TOKEN}",
         f"/token={TOKEN}",
@@ -252,7 +253,7 @@ def test_no_token_is_logged_wherever_it_stands(case):
             request("Host: x", path=path, method="BREW"),
             request("Host: x", path=path, version="HTTP/7"),
         ):
-            with case(head, error):
+            with naming(head, error):
                 with LogOf() as log:
                     Exchange(head, error)
                 assert "192.0.2.7" in log.text
@@ -260,9 +261,9 @@ def test_no_token_is_logged_wherever_it_stands(case):
                 assert "%36%66" not in log.text
 
 
-def test_a_refusal_has_the_id_that_the_log_has(case):
+def test_a_refusal_has_the_id_that_the_log_has():
     for head in (upgrade(), request("Host: x", "Accept: application/json")):
-        with case(head):
+        with naming(head):
             context = RequestContext(overwrite=False)
             with serving(context):
                 done = Exchange(head, errors.TokenInvalid("missing"))
@@ -296,7 +297,7 @@ class LogOf(logging.Handler):
         logging.getLogger().setLevel(self._level)
 
 
-def test_whose_request_has_been_answered_since_it_took_too_long_writes_nothing(case):
+def test_whose_request_has_been_answered_since_it_took_too_long_writes_nothing():
     heads = [
         upgrade(),
         upgrade("Sec-WebSocket-Version: 7"),
@@ -306,7 +307,7 @@ def test_whose_request_has_been_answered_since_it_took_too_long_writes_nothing(c
         request(method="BREW"),
     ]
     for head, error in itertools.product(heads, [None, errors.RpcUnavailable("consoleauth", "check_token")]):
-        with case(head, error):
+        with naming(head, error):
             near, far = socket.socketpair()
             desk, job = Desk(error), Job(lambda: None)
             job.settle()

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from porthole_common import errors
 from porthole_novncproxy.limits import Limits, SessionCounter
+from support.cases import naming
 
 WIDE = {"total": 100, "per_source": 100, "per_token": 100, "per_instance": 100}
 
@@ -18,7 +19,7 @@ def reserve(counted, number, same):
     return counted.reserve(**{"source": f"s{number}", "token": f"t{number}", "instance_uuid": f"i{number}", **same})
 
 
-def test_one_more_than_each_limit_is_refused_and_one_that_ends_makes_room(case):
+def test_one_more_than_each_limit_is_refused_and_one_that_ends_makes_room():
     """In all, per source, per token, per instance (S10)."""
     cases = [
         ("total", "max_sessions", {}),
@@ -27,7 +28,7 @@ def test_one_more_than_each_limit_is_refused_and_one_that_ends_makes_room(case):
         ("per_instance", "max_sessions_per_instance", {"instance_uuid": "i"}),
     ]
     for limit, option, same in cases:
-        with case(limit, option, same):
+        with naming(limit, option, same):
             counted = counter(**{limit: 3})
             releases = [reserve(counted, number, same) for number in range(3)]
             with pytest.raises(errors.LimitReached) as caught:
@@ -38,9 +39,9 @@ def test_one_more_than_each_limit_is_refused_and_one_that_ends_makes_room(case):
             reserve(counted, 4, same)
 
 
-def test_a_limit_counts_only_those_that_share_what_it_is_about(case):
+def test_a_limit_counts_only_those_that_share_what_it_is_about():
     for limit in ("per_source", "per_token", "per_instance"):
-        with case(limit):
+        with naming(limit):
             counted = counter(**{limit: 1})
             for number in range(50):
                 counted.reserve(f"s{number}", f"t{number}", f"i{number}")

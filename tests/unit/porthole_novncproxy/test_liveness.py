@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from porthole_novncproxy.frames import CloseCode
 from porthole_novncproxy.liveness import End, Liveness, LivenessPolicy, Ping
+from support.cases import naming
 
 T0 = 1000.0
 
@@ -33,10 +34,10 @@ def test_a_client_that_answers_no_ping_is_given_up_after_one_more_interval():
     assert code_of(clock.check(T0 + 60)) is CloseCode.INTERNAL_ERROR
 
 
-def test_only_rfb_bytes_put_off_the_idle_limit(case):
+def test_only_rfb_bytes_put_off_the_idle_limit():
     """Those of both directions (O8)."""
     for sign in ("heard", "moved"):
-        with case(sign):
+        with naming(sign):
             clock = Liveness(LivenessPolicy(idle_timeout_s=60), T0, None)
             getattr(clock, sign)(T0 + 50)
             due = clock.check(T0 + 60)
@@ -50,7 +51,7 @@ def test_the_idle_limit_counts_from_the_last_byte():
     assert code_of(clock.check(T0 + 110)) is CloseCode.IDLE
 
 
-def test_a_session_ends_at_the_first_of_its_limits_whatever_it_does(case):
+def test_a_session_ends_at_the_first_of_its_limits_whatever_it_does():
     for limit_s, expires_at, ends_at in (
         (100, None, T0 + 100),
         (0, T0 + 70, T0 + 70),
@@ -58,7 +59,7 @@ def test_a_session_ends_at_the_first_of_its_limits_whatever_it_does(case):
         (50, T0 + 70, T0 + 50),
         (0, T0 - 5, T0),
     ):
-        with case(limit_s, expires_at, ends_at):
+        with naming(limit_s, expires_at, ends_at):
             clock = Liveness(LivenessPolicy(session_limit_s=limit_s), T0, expires_at)
             assert clock.due_in_s(T0) == ends_at - T0
             clock.heard(ends_at)

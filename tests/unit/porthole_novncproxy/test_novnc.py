@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from porthole_novncproxy import novnc
+from support.cases import naming
 from support.proxy import make_web_root
-
-# The fixture ``case``: a context manager that names the inputs of a case.
-CaseNamer = Callable[..., AbstractContextManager[None]]
 
 STATUS = """Package: novnc-doc
 Version: 9.9.9-1
@@ -30,9 +26,9 @@ def root(tmp_path: Path) -> Path:
     return make_web_root(tmp_path)
 
 
-def test_what_the_pages_need(case: CaseNamer, tmp_path: Path) -> None:
+def test_what_the_pages_need(tmp_path: Path) -> None:
     for missing in ("core/rfb.js", "vnc_lite.html"):
-        with case(missing):
+        with naming(missing):
             folder = tmp_path / missing.replace("/", "-")
             folder.mkdir()
             root = make_web_root(folder)
@@ -41,14 +37,14 @@ def test_what_the_pages_need(case: CaseNamer, tmp_path: Path) -> None:
             assert not novnc.is_there(str(root))
 
 
-def test_no_root(case: CaseNamer) -> None:
+def test_no_root() -> None:
     for root in ("", None, "/nowhere"):
-        with case(root):
+        with naming(root):
             assert not novnc.is_there(root)
             assert novnc.find_version(root) is None
 
 
-def test_a_release_says_its_version(case: CaseNamer, root: Path) -> None:
+def test_a_release_says_its_version(root: Path) -> None:
     cases = [
         ('{"name": "@novnc/novnc", "version": "1.5.0"}', "1.5.0"),
         ('{"version": 5}', None),
@@ -57,7 +53,7 @@ def test_a_release_says_its_version(case: CaseNamer, root: Path) -> None:
         ("[" * 100_000, None),
     ]
     for text, version in cases:
-        with case(text, version):
+        with naming(text, version):
             (root / "package.json").write_text(text, encoding="utf-8")
             assert novnc.find_version(str(root)) == version
 

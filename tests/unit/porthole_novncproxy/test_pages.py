@@ -5,8 +5,6 @@ import base64
 import email.utils
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -15,9 +13,7 @@ from hypothesis import strategies as st
 
 from porthole_common import errors
 from porthole_novncproxy.pages import PACKAGE_WEB, PageResponse, Pages, parse_inline_sources
-
-# The fixture ``case``: a context manager that names the inputs of a case.
-CaseNamer = Callable[..., AbstractContextManager[None]]
+from support.cases import naming
 
 SCRIPT = "\n  import RFB from './core/rfb.js';\n"
 LITE = f"<html><title>noVNC</title><style>a{{}}</style><script type='module'>{SCRIPT}</script></html>"
@@ -67,7 +63,7 @@ def get(pages: Pages, path: str, if_modified_since: str | None = None) -> PageRe
     return response
 
 
-def test_files_of_the_web_root(case: CaseNamer, pages: Pages, root: Path) -> None:
+def test_files_of_the_web_root(pages: Pages, root: Path) -> None:
     cases = [
         ("/vnc.html", "vnc.html"),
         ("/vnc.html?autoconnect=1", "vnc.html"),
@@ -78,15 +74,15 @@ def test_files_of_the_web_root(case: CaseNamer, pages: Pages, root: Path) -> Non
         ("/in.html", "vnc.html"),
     ]
     for path, file in cases:
-        with case(path, file):
+        with naming(path, file):
             response = get(pages, path)
             assert (response.status, response.file) == (200, root / file)
             assert header(response, "Content-Length") == str((root / file).stat().st_size)
 
 
-def test_console_page_comes_from_the_package(case: CaseNamer, pages: Pages) -> None:
+def test_console_page_comes_from_the_package(pages: Pages) -> None:
     for path in ("/", "/?token=x", "/console.html", "/console.html?path=%3Ftoken%3Dx"):
-        with case(path):
+        with naming(path):
             response = get(pages, path)
             assert (response.status, response.file) == (200, PACKAGE_WEB / "console.html")
 
@@ -100,11 +96,11 @@ def test_healthcheck(root: Path) -> None:
         assert get(pages, "/healthcheck/x").status == 404
 
 
-def test_every_file_of_the_package_is_served(case: CaseNamer, pages: Pages) -> None:
+def test_every_file_of_the_package_is_served(pages: Pages) -> None:
     names = sorted(file.name for file in PACKAGE_WEB.iterdir())
     assert names
     for name in names:
-        with case(name):
+        with naming(name):
             assert get(pages, f"/{name}").file == PACKAGE_WEB / name
 
 
@@ -127,7 +123,7 @@ def test_alias_falls_back_to_vnc_html(pages: Pages, root: Path) -> None:
     assert get(pages, "/vnc_auto.html").file == root / "vnc.html"
 
 
-def test_malformed_targets_are_400(case: CaseNamer, pages: Pages) -> None:
+def test_malformed_targets_are_400(pages: Pages) -> None:
     """S7: no address that some browser takes for another host, and no redirect for any."""
     cases = [
         "//host/%2F..",
@@ -151,13 +147,13 @@ def test_malformed_targets_are_400(case: CaseNamer, pages: Pages) -> None:
         "",
     ]
     for path in cases:
-        with case(path):
+        with naming(path):
             response = get(pages, path)
             assert (response.status, response.file) == (400, None)
             assert b"host" not in response.body
 
 
-def test_what_is_no_file_in_its_place_is_404(case: CaseNamer, pages: Pages) -> None:
+def test_what_is_no_file_in_its_place_is_404(pages: Pages) -> None:
     """S8: no way up, no listing, no link out."""
     cases = [
         "/../secret",
@@ -192,7 +188,7 @@ def test_what_is_no_file_in_its_place_is_404(case: CaseNamer, pages: Pages) -> N
         "/favicon.ico",
     ]
     for path in cases:
-        with case(path):
+        with naming(path):
             response = get(pages, path)
             assert (response.status, response.file) == (404, None)
             assert b"noVNC" in response.body
@@ -227,7 +223,7 @@ def web_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return web
 
 
-def test_content_types(case: CaseNamer, pages: Pages) -> None:
+def test_content_types(pages: Pages) -> None:
     cases = [
         ("/vnc.html", "text/html; charset=utf-8"),
         ("/console.js", "text/javascript; charset=utf-8"),
@@ -242,11 +238,11 @@ def test_content_types(case: CaseNamer, pages: Pages) -> None:
         ("/app/a.unknown", "application/octet-stream"),
     ]
     for path, content_type in cases:
-        with case(path, content_type):
+        with naming(path, content_type):
             assert header(get(pages, path), "Content-Type") == content_type
 
 
-def test_pages_with_a_token_are_stored_nowhere(case: CaseNamer, pages: Pages) -> None:
+def test_pages_with_a_token_are_stored_nowhere(pages: Pages) -> None:
     """S9: neither a cache nor a validator keeps the page under an address that opens a console."""
     cases = [
         f"token={TOKEN}",
@@ -257,7 +253,7 @@ def test_pages_with_a_token_are_stored_nowhere(case: CaseNamer, pages: Pages) ->
         f"Token={TOKEN}",
     ]
     for query in cases:
-        with case(query):
+        with naming(query):
             response = get(pages, f"/console.html?{query}", email.utils.formatdate(usegmt=True))
             assert response.status == 200
             assert header(response, "Cache-Control") == "no-store"
@@ -268,7 +264,7 @@ def test_code_is_asked_for_again_each_time(pages: Pages, root: Path) -> None:
         assert header(get(pages, path), "Cache-Control") == "no-cache"
 
 
-def test_unmodified_files_are_304(case: CaseNamer, pages: Pages, root: Path) -> None:
+def test_unmodified_files_are_304(pages: Pages, root: Path) -> None:
     cases = [
         ("Sun, 09 Sep 2001 01:46:40 GMT", 304),
         ("Sun, 09 Sep 2001 01:46:41 GMT", 304),
@@ -280,7 +276,7 @@ def test_unmodified_files_are_304(case: CaseNamer, pages: Pages, root: Path) -> 
         (None, 200),
     ]
     for since, status in cases:
-        with case(since, status):
+        with naming(since, status):
             os.utime(root / "core" / "rfb.js", (10**9, 10**9 + 0.7))
             response = get(pages, "/core/rfb.js", since)
             assert (response.status, header(response, "Last-Modified")) == (status, "Sun, 09 Sep 2001 01:46:40 GMT")
@@ -320,7 +316,7 @@ def test_policy_of_a_drawing_runs_no_script(pages: Pages) -> None:
     )
 
 
-def test_parse_inline_sources(case: CaseNamer) -> None:
+def test_parse_inline_sources() -> None:
     cases = [
         ("<script>a</script><script>a</script>", ["a"]),
         ("<script>a\r\nb\rc</script>", ["a\nb\nc"]),
@@ -329,11 +325,11 @@ def test_parse_inline_sources(case: CaseNamer) -> None:
         ("<p>text</p>", []),
     ]
     for page, scripts in cases:
-        with case(page, scripts):
+        with naming(page, scripts):
             assert parse_inline_sources(page) == ("".join(f" {sha256_source(text)}" for text in scripts), "")
 
 
-def test_frame_ancestors(case: CaseNamer, root: Path) -> None:
+def test_frame_ancestors(root: Path) -> None:
     """Who may embed the page is an option (S9)."""
     cases = [
         (["'self'"], "frame-ancestors 'self'", "SAMEORIGIN"),
@@ -348,23 +344,23 @@ def test_frame_ancestors(case: CaseNamer, root: Path) -> None:
     ]
     for ancestors, directive, x_frame_options in cases:
         for path in ("/console.html", "/core/rfb.js", "/nothing", "//host"):
-            with case(ancestors, path):
+            with naming(ancestors, path):
                 response = Pages(str(root), ancestors).respond(path, None)
                 assert (header(response, "Content-Security-Policy") or "").endswith(f"; {directive}")
                 assert header(response, "X-Frame-Options") == x_frame_options
 
 
-def test_bad_frame_ancestors_are_refused(case: CaseNamer, root: Path) -> None:
+def test_bad_frame_ancestors_are_refused(root: Path) -> None:
     for ancestors in (["a; script-src *"], ["a b"], ["a\r\nX: y"], [""], ["'none'", "https://a"], ["é"]):
-        with case(ancestors):
+        with naming(ancestors):
             with pytest.raises(errors.ConfigInvalid) as caught:
                 Pages(str(root), ancestors)
             assert caught.value.option == "[console] frame_ancestors"
 
 
-def test_web_root_without_novnc_is_refused(case: CaseNamer, tmp_path: Path) -> None:
+def test_web_root_without_novnc_is_refused(tmp_path: Path) -> None:
     for number, missing in enumerate((["core/rfb.js"], ["vnc.html", "vnc_lite.html"], ["everything"])):
-        with case(missing):
+        with naming(missing):
             folder = tmp_path / str(number)
             folder.mkdir()
             root = make_root(folder)
@@ -379,8 +375,8 @@ def test_web_root_without_novnc_is_refused(case: CaseNamer, tmp_path: Path) -> N
             assert str(root) in caught.value.reason
 
 
-def test_no_web_root_no_pages(case: CaseNamer) -> None:
+def test_no_web_root_no_pages() -> None:
     for web_root_option in ("", None):
-        with case(web_root_option):
+        with naming(web_root_option):
             pages = Pages(web_root_option, ["'self'"])
             assert [pages.respond(path, None).status for path in ("/", "/console.html", "/vnc.html")] == [404, 404, 404]

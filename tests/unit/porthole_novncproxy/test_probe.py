@@ -2,15 +2,12 @@
 """What a VNC server says before anybody is its viewer, cut at every offset. Real sockets: functional tests."""
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 
 import pytest
 
 from porthole_novncproxy.probe import _read_types
-
-# The fixture ``case``: a context manager that names the inputs of a case.
-CaseNamer = Callable[..., AbstractContextManager[None]]
+from support.cases import naming
 
 
 class FakeSocket:
@@ -51,24 +48,24 @@ SERVERS = [
 ]
 
 
-def test_security_types_wherever_the_stream_is_cut(case: CaseNamer) -> None:
+def test_security_types_wherever_the_stream_is_cut() -> None:
     for stream, types, answer in SERVERS:
         for cut in range(len(stream) + 1):
-            with case(stream, cut):
+            with naming(stream, cut):
                 assert read(stream[:cut], stream[cut:]) == (types, answer)
-        with case(stream, "byte by byte"):
+        with naming(stream, "byte by byte"):
             assert read(*(bytes([byte]) for byte in stream)) == (types, answer)
 
 
-def test_what_is_no_vnc_server(case: CaseNamer) -> None:
+def test_what_is_no_vnc_server() -> None:
     for stream in (b"SSH-2.0-OpenSSH_9.2\r\n", b"RFB 003.008X", b"\0" * 12):
-        with case(stream), pytest.raises(ConnectionError):
+        with naming(stream), pytest.raises(ConnectionError):
             read(stream)
 
 
-def test_a_server_that_hangs_up(case: CaseNamer) -> None:
+def test_a_server_that_hangs_up() -> None:
     for stream in (b"", b"RFB 003", b"RFB 003.008\n", b"RFB 003.008\n\x02\x01", b"RFB 003.003\n\0"):
-        with case(stream), pytest.raises(ConnectionError):
+        with naming(stream), pytest.raises(ConnectionError):
             read(stream)
 
 

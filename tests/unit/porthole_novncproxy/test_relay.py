@@ -16,6 +16,7 @@ from porthole_novncproxy.liveness import LivenessPolicy
 from porthole_novncproxy.loop import READ
 from porthole_novncproxy.relay import Relay
 from porthole_novncproxy.session import CLOSE_TIMEOUT_S, Marks
+from support.cases import naming
 from support.fake_loop import FakeLoop
 
 REQUEST_ID = "req-00000000-0000-4000-8000-000000000001"
@@ -183,10 +184,10 @@ def test_a_move_ends_the_consoles_of_the_host_that_was_left(house):
     assert heard(new) == heard(late_new) == (b"\x82\x03RFB", False)
 
 
-def test_the_end_of_a_vnc_server_waits_for_its_reason(case):
+def test_the_end_of_a_vnc_server_waits_for_its_reason():
     """QEMU of a guest that moves away ends before its host has said so."""
     for reason, code in ((RevocationReason.MOVED, 4401), (RevocationReason.ENDED, 1000), (None, 1000)):
-        with case(reason, code):
+        with naming(reason, code):
             house = House(farewell_s=2.0)
             client, server = house.open()
             heard(client)

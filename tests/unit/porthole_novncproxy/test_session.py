@@ -16,6 +16,7 @@ from porthole_novncproxy.frames import CloseCode, Opcode
 from porthole_novncproxy.liveness import Liveness, LivenessPolicy
 from porthole_novncproxy.loop import READ, WRITE
 from porthole_novncproxy.session import CLOSE_TIMEOUT_S, Marks, Session
+from support.cases import naming
 from support.fake_loop import FakeLeg, FakeLoop, pump
 from support.rfb_talks import CHALLENGE, OK, RESPONSE, failed
 
@@ -162,9 +163,9 @@ def test_what_was_read_before_the_session_goes_first():
     assert console.server.written == b"pipelined!"
 
 
-def test_a_pipelined_frame_may_be_cut_by_the_start(case):
+def test_a_pipelined_frame_may_be_cut_by_the_start():
     for early in range(20):
-        with case(early):
+        with naming(early):
             frame = masked(Opcode.BINARY, b"pipelined")
             console = Console(start=False)
             console.session.start(b"", frame[:early])
@@ -192,9 +193,9 @@ STREAM = (
 )
 
 
-def test_what_a_browser_sends_may_be_cut_anywhere(case):
+def test_what_a_browser_sends_may_be_cut_anywhere():
     for cut in range(len(STREAM) + 1):
-        with case(cut):
+        with naming(cut):
             console = Console()
             console.client_sends(*(part for part in (STREAM[:cut], STREAM[cut:]) if part))
             assert console.server.written == b"a" * 130 + b"bc"
@@ -205,9 +206,9 @@ def test_what_a_browser_sends_may_be_cut_anywhere(case):
             console.assert_ended()
 
 
-def test_a_browser_may_take_what_it_gets_in_any_pieces(case):
+def test_a_browser_may_take_what_it_gets_in_any_pieces():
     for cut in range(1, 40):
-        with case(cut):
+        with naming(cut):
             console = Console(room=(cut, None))
             console.server_sends(b"0123456789" * 3)
             for _ in range(5):
@@ -293,9 +294,9 @@ def over_tls(**options):
     return console
 
 
-def test_the_rest_of_a_tls_record_is_not_left_behind(case):
+def test_the_rest_of_a_tls_record_is_not_left_behind():
     for first, second in itertools.product([1, 99, 100, 101, 399, 400], [1, 100, 350, 401, 1000]):
-        with case(first, second):
+        with naming(first, second):
             stream = masked(Opcode.BINARY, b"x" * 2000)[: first + second]
             console = over_tls(client=[stream[:first], stream[first:]])
             assert console.client.taken_bytes == first + second
@@ -333,11 +334,11 @@ def test_a_resumed_client_is_held_up_again_when_its_vnc_server_is():
     assert console.server.written == payload
 
 
-def test_the_rest_of_a_vnc_servers_tls_record_is_not_left_behind(case):
+def test_the_rest_of_a_vnc_servers_tls_record_is_not_left_behind():
     for sizes, room, client_tls in itertools.product(
         [[1, 99], [100, 101, 300], [5000], [20_000], [1, 5000, 1, 100, 100]], [None, 0, 1, 60, 120], [False, True]
     ):
-        with case(sizes, room, client_tls):
+        with naming(sizes, room, client_tls):
             console = Console(marks=TLS_MARKS, start=False, room=(room, None))
             console.server.tls, console.client.tls = True, client_tls
             records = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
@@ -447,9 +448,9 @@ def test_a_client_that_closes_and_takes_nothing_is_cut_at_the_deadline():
     console.assert_ended()
 
 
-def test_a_client_that_leaves_without_a_word_ends_the_session(case):
+def test_a_client_that_leaves_without_a_word_ends_the_session():
     for end in (b"", ConnectionResetError(), TimeoutError(), ssl.SSLError()):
-        with case(end):
+        with naming(end):
             console = Console(server=[GREETING])
             console.client_sends(end)
             console.assert_ended()
@@ -471,7 +472,7 @@ def test_a_fault_of_the_proxy_ends_the_session_and_is_logged(caplog):
     assert "a bug" in caplog.text
 
 
-def test_a_breach_of_the_protocol_is_told_and_then_nothing_is_heard(case):
+def test_a_breach_of_the_protocol_is_told_and_then_nothing_is_heard():
     cases = [
         (b"\x82\x03abc" + b"\0" * 12, 1002),
         (b"\xff\xff" + b"\xff" * 12, 1002),
@@ -479,7 +480,7 @@ def test_a_breach_of_the_protocol_is_told_and_then_nothing_is_heard(case):
         (b"\x82\xff" + (MAX_MESSAGE_BYTES + 1).to_bytes(8, "big") + MASK, 1009),
     ]
     for stream, code in cases:
-        with case(stream, code):
+        with naming(stream, code):
             console = Console(client=[masked(Opcode.BINARY, b"good"), stream])
             assert console.server.closed
             console.client_sends(masked(Opcode.BINARY, b"ghost"), masked(Opcode.PING, b"ghost"), masked_close(1000))
@@ -498,9 +499,9 @@ def test_a_client_that_breaks_the_protocol_for_ever_is_cut_at_the_deadline():
     console.assert_ended()
 
 
-def test_a_close_of_ours_hangs_up_on_the_vnc_server_at_once_and_tells_the_client(case):
+def test_a_close_of_ours_hangs_up_on_the_vnc_server_at_once_and_tells_the_client():
     for code in (CloseCode.REVOKED, CloseCode.GOING_AWAY):
-        with case(code):
+        with naming(code):
             console = Console(server=[GREETING])
             console.session.close(code, "because")
             assert console.server.closed
@@ -679,10 +680,10 @@ def test_the_end_of_a_vnc_server_is_told_to_a_native_viewer_behind_all_it_said()
     console.assert_open()
 
 
-def test_when_both_sides_have_ended_what_is_held_still_arrives(case):
+def test_when_both_sides_have_ended_what_is_held_still_arrives():
     """Both ends are read while the viewer has not taken the last of the screen."""
     for first in ("client", "server"):
-        with case(first):
+        with naming(first):
             console = Console(RawCodec(), room=(10, None))
             ends = [(console.client, [b""]), (console.server, [b"x" * 200, b""])]
             for leg, chunks in ends if first == "client" else reversed(ends):
@@ -695,9 +696,9 @@ def test_when_both_sides_have_ended_what_is_held_still_arrives(case):
             console.assert_ended()
 
 
-def test_when_both_sides_have_ended_what_is_held_for_the_vnc_server_still_arrives(case):
+def test_when_both_sides_have_ended_what_is_held_for_the_vnc_server_still_arrives():
     for first in ("client", "server"):
-        with case(first):
+        with naming(first):
             console = Console(RawCodec(), room=(None, 10))
             ends = [(console.server, [b""]), (console.client, [b"x" * 200, b""])]
             for leg, chunks in ends if first == "server" else reversed(ends):
@@ -717,10 +718,10 @@ def test_when_both_sides_have_ended_and_the_vnc_server_takes_no_more():
     console.assert_ended()
 
 
-def test_over_tls_a_native_viewer_learns_of_the_end_too(case):
+def test_over_tls_a_native_viewer_learns_of_the_end_too():
     """TLS has no half-close: the end of its session is how a viewer sees that the screen is gone."""
     for room in (None, 10):
-        with case(room):
+        with naming(room):
             console = Console(RawCodec(), room=(room, None), start=False)
             console.client.tls = True
             console.session.start(b"", b"")
@@ -863,9 +864,9 @@ def test_a_browser_that_sends_its_handshake_byte_by_byte():
     assert console.server.written == b"\1keys"
 
 
-def test_a_browser_that_sends_all_of_it_ahead(case):
+def test_a_browser_that_sends_all_of_it_ahead():
     for cut in range(0, 42, 3):
-        with case(cut):
+        with naming(cut):
             ahead = masked(Opcode.BINARY, GREETING + b"\1") + masked(Opcode.BINARY, b"\1keys")
             console = opening(from_client=ahead[:cut])
             console.client_sends(*([ahead[cut:]] if ahead[cut:] else []))
@@ -881,9 +882,9 @@ def test_what_the_vnc_server_says_meanwhile_waits_and_is_not_read():
     assert binary_frames(console.client.written) == [GREETING, b"\1\1", OK, b"Server", b"Init"]
 
 
-def test_a_password_goes_through_and_the_client_waits_for_the_verdict(case):
+def test_a_password_goes_through_and_the_client_waits_for_the_verdict():
     for tls, verdict in itertools.product([False, True], [OK, failed(b"no")]):
-        with case(tls, verdict):
+        with naming(tls, verdict):
             console = opening(PASSWORD, tls=tls)
             console.client_sends(masked(Opcode.BINARY, GREETING), masked(Opcode.BINARY, b"\2"))
             assert console.server.written == b""
@@ -943,9 +944,9 @@ def test_a_native_viewer_that_says_all_at_once_and_ends_is_still_answered():
     console.assert_ended()
 
 
-def test_a_client_that_leaves_during_the_handshake_ends_it(case):
+def test_a_client_that_leaves_during_the_handshake_ends_it():
     for codec in (WebSocketCodec, RawCodec):
-        with case(codec):
+        with naming(codec):
             console = opening(codec=codec())
             console.client_sends(b"")
             console.assert_ended()
@@ -979,9 +980,9 @@ def test_a_client_that_breaks_the_protocol_is_1002():
     assert console.server.written == b""
 
 
-def test_a_vnc_server_that_breaks_the_protocol_is_1011(case):
+def test_a_vnc_server_that_breaks_the_protocol_is_1011():
     for verdict in (b"\xff\xff\xff\xff", b"\0\0\0\1\xff\xff\xff\xff"):
-        with case(verdict):
+        with naming(verdict):
             console = opening(PASSWORD)
             console.client_sends(masked(Opcode.BINARY, GREETING + b"\2" + RESPONSE))
             console.server_sends(verdict + b"x" * 100_000)
@@ -993,9 +994,9 @@ def test_a_vnc_server_that_breaks_the_protocol_is_1011(case):
             console.assert_ended()
 
 
-def test_a_vnc_server_that_ends_instead_of_judging(case):
+def test_a_vnc_server_that_ends_instead_of_judging():
     for codec in (WebSocketCodec, RawCodec):
-        with case(codec):
+        with naming(codec):
             console = opening(PASSWORD, codec=codec())
             wrap = (lambda data: masked(Opcode.BINARY, data)) if codec is WebSocketCodec else bytes
             console.client_sends(wrap(GREETING + b"\2" + RESPONSE))

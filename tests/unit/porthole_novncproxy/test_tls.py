@@ -7,6 +7,7 @@ from oslo_config import cfg
 from porthole_common import conf as porthole_conf
 from porthole_common import errors
 from porthole_novncproxy.tls import build_context
+from support.cases import naming
 from support.certificates import make_certificate
 
 
@@ -54,14 +55,14 @@ def test_the_key_may_stand_in_the_certificates_file(certificate, tmp_path):
     assert build(cert=both) is not None
 
 
-def test_what_does_not_do_is_named(case):
+def test_what_does_not_do_is_named():
     cases = [
         ({"ssl_only": True}, "[DEFAULT] ssl_only"),
         ({"key": "any"}, "[DEFAULT] key"),
         ({"cert": "missing.pem"}, "[DEFAULT] cert"),
     ]
     for options, named in cases:
-        with case(options, named):
+        with naming(options, named):
             with pytest.raises(errors.ConfigInvalid) as caught:
                 build(**options)
             assert caught.value.option == named
@@ -91,9 +92,9 @@ def test_a_key_of_another_certificate_is_refused(certificate, tmp_path):
         build(cert=certificate.cert, key=make_certificate(tmp_path, "other").key)
 
 
-def test_a_file_that_is_no_certificate_is_refused(case, certificate, tmp_path):
+def test_a_file_that_is_no_certificate_is_refused(certificate, tmp_path):
     for content in (b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
-        with case(content):
+        with naming(content):
             broken = tmp_path / "broken.pem"
             broken.write_bytes(content)
             with pytest.raises(errors.ConfigInvalid):

@@ -6,6 +6,7 @@ import ssl
 import pytest
 
 from porthole_novncproxy.transport import Leg
+from support.cases import naming
 from support.certificates import make_certificate
 
 
@@ -103,9 +104,9 @@ def test_a_broken_connection_is_an_error_to_read_and_to_write(pair):
         leg.write((b"x",))
 
 
-def test_parts_go_out_in_order(case):
+def test_parts_go_out_in_order():
     for parts in ((b"hello",), (b"he", b"llo"), (b"he", memoryview(b"l"), b"", memoryview(b"lo"))):
-        with case(parts), connect() as (leg, far):
+        with naming(parts), connect() as (leg, far):
             assert leg.write(parts) == 5
             assert far.recv(100) == b"hello"
 
@@ -201,9 +202,9 @@ def test_over_tls_the_end_is_told_and_reading_goes_on(tls_pair):
     assert peer.recv(100) == b""
 
 
-def test_tls_writes_every_part_once_and_in_order(case, contexts):
+def test_tls_writes_every_part_once_and_in_order(contexts):
     for sizes in ((4, 100_000), (4, 10), (100_000, 4), (2000, 2000, 2000), (0, 5), (70_000,)):
-        with case(sizes), connect_tls(contexts) as (leg, peer):
+        with naming(sizes), connect_tls(contexts) as (leg, peer):
             parts = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
             wanted = b"".join(parts)
             assert leg.write([memoryview(part) for part in parts]) == len(wanted)

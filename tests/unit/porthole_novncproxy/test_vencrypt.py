@@ -10,6 +10,7 @@ from porthole_common import conf as porthole_conf
 from porthole_common import errors
 from porthole_common.rfb.negotiation import Policy
 from porthole_novncproxy.vencrypt import build_security, name_to_check
+from support.cases import naming
 from support.certificates import Authority
 
 
@@ -44,9 +45,9 @@ def test_none_alone_looks_at_no_file():
     assert build("none", ca_certs="/nope", client_key="/nope") is None
 
 
-def test_the_order_of_the_schemes_is_kept(case, authority):
+def test_the_order_of_the_schemes_is_kept(authority):
     for schemes in (("vencrypt",), ("vencrypt", "none"), ("none", "vencrypt")):
-        with case(schemes):
+        with naming(schemes):
             assert build(*schemes, ca_certs=authority.cert).policy == Policy(schemes)
 
 
@@ -77,7 +78,7 @@ def test_a_client_certificate_is_optional_and_its_key_may_stand_with_it(authorit
     assert build("vencrypt", ca_certs=authority.cert, client_cert=both)
 
 
-def test_what_does_not_do_is_named(case, authority, certificate, tmp_path):
+def test_what_does_not_do_is_named(authority, certificate, tmp_path):
     nonsense = tmp_path / "nonsense.pem"
     nonsense.write_text("nonsense", encoding="utf-8")
     good = {"ca_certs": authority.cert}
@@ -104,7 +105,7 @@ def test_what_does_not_do_is_named(case, authority, certificate, tmp_path):
             {**good, "client_cert": certificate.cert, "client_key": authority.issue("other").key},
         ),
     ):
-        with case(option, schemes, options):
+        with naming(option, schemes, options):
             with pytest.raises(errors.ConfigInvalid) as caught:
                 build(*schemes, **options)
             assert caught.value.option == f"[vnc] {option}"
@@ -118,7 +119,7 @@ def test_an_unknown_scheme_is_named():
         conf.set_override("auth_schemes", ["vencript"], group="vnc")
 
 
-def test_the_name_to_check_is_the_host_that_is_dialled(case):
+def test_the_name_to_check_is_the_host_that_is_dialled():
     cases = [
         ("compute-1.example", "compute-1.example"),
         ("compute-1.example.", "compute-1.example"),
@@ -127,5 +128,5 @@ def test_the_name_to_check_is_the_host_that_is_dialled(case):
         ("fe80::1%eth0", "fe80::1"),
     ]
     for host, name in cases:
-        with case(host, name):
+        with naming(host, name):
             assert name_to_check(host) == name

@@ -9,11 +9,12 @@ from porthole_common import errors
 from porthole_common.model import ConsoleType
 from porthole_novncproxy import xvp
 from porthole_novncproxy.doorway import Connection
+from support.cases import naming
 
 TOKEN = "6f9c7a5e-1b6e-4f0e-9a57-2d6d1f3b8c11"
 
 
-def test_a_connect_with_a_token(case):
+def test_a_connect_with_a_token():
     cases = [
         f"CONNECT /console?token={TOKEN} HTTP/1.0\r\n\r\n",
         f"CONNECT /console?token={TOKEN} HTTP/1.1\r\n\r\n",
@@ -21,13 +22,13 @@ def test_a_connect_with_a_token(case):
         f"CONNECT /console?a=b&token={TOKEN} HTTP/1.0\r\n\r\n",
     ]
     for head in cases:
-        with case(head):
+        with naming(head):
             request = xvp.parse_request(head.encode(), "192.0.2.7")
             assert (request.console_type, request.token, request.source) == (ConsoleType.XVPVNC, TOKEN, "192.0.2.7")
             assert not request.is_browser_door
 
 
-def test_what_is_no_connect_with_a_token_is_a_bad_request(case):
+def test_what_is_no_connect_with_a_token_is_a_bad_request():
     cases = [
         "CONNECT /console HTTP/1.0\r\n\r\n",
         "CONNECT /console?token= HTTP/1.0\r\n\r\n",
@@ -42,7 +43,7 @@ def test_what_is_no_connect_with_a_token_is_a_bad_request(case):
         "\r\n\r\n",
     ]
     for head in cases:
-        with case(head), pytest.raises(errors.RequestInvalid):
+        with naming(head), pytest.raises(errors.RequestInvalid):
             xvp.parse_request(head.encode(), "192.0.2.7")
 
 
@@ -54,7 +55,7 @@ def test_any_head_ends_in_a_request_or_a_bad_request(noise):
         return
 
 
-def test_a_refusal_is_a_status_without_a_body(case):
+def test_a_refusal_is_a_status_without_a_body():
     cases = [
         (errors.RequestInvalid("x"), b"HTTP/1.1 400 Bad Request"),
         (errors.TokenInvalid("unknown"), b"HTTP/1.1 401 Unauthorized"),
@@ -64,7 +65,7 @@ def test_a_refusal_is_a_status_without_a_body(case):
         (errors.VncServerTimeout("h", 1), b"HTTP/1.1 504 Gateway Timeout"),
     ]
     for error, line in cases:
-        with case(error, line):
+        with naming(error, line):
             near, far = socket.socketpair()
             with near, far:
                 xvp.refuse(Connection(near, ("192.0.2.7", 1), "xvpvnc", near.fileno()), error)
