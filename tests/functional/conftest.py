@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from support.certificates import Certificate, make_certificate
 from support.daemons import Porthole
@@ -29,17 +30,37 @@ from support.vnc_servers import EchoVnc
 # The files that take minutes begin first, so that no one of them is left over at the end of the run.
 _LONG = (
     "test_install",
+    "test_hosts_path",
     "test_hosts_faults",
     "test_hosts_frozen_others",
     "test_hosts_frozen_controllers",
     "test_hosts_cut",
-    "test_hosts_sessions",
     "test_hosts_doctor_table",
+    "test_hosts_doctor",
+    "test_hosts_sessions",
     "test_console_outages",
     "test_rabbitmq",
     "test_high_availability",
     "test_doctor",
 )
+# The files that use one site, one after the other in one process; each file works on a site that is in order.
+_SHARED = {
+    "test_hosts_path": "site",
+    "test_hosts_faults": "site",
+    "test_hosts_frozen_others": "site",
+    "test_hosts_frozen_controllers": "second site",
+    "test_hosts_cut": "second site",
+    "test_hosts_doctor_table": "doctor's site",
+    "test_hosts_doctor": "doctor's site",
+}
+
+
+class _Scheduling(LoadFileScheduling):  # type: ignore[misc]
+    """Gives a process of pytest-xdist a file at a time, or all files that share something."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path: str = super()._split_scope(nodeid)
+        return _SHARED.get(Path(path).stem, path)
 
 
 def pytest_configure() -> None:
@@ -49,6 +70,11 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling | None:
+    """Keep files that share a site in one process."""
+    return _Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -103,6 +129,23 @@ def own_rabbitmq(rabbitmq_to_break: RabbitMQ) -> Iterator[RabbitMQ]:
 def own_memcached() -> Iterator[Memcached]:
     with Memcached() as store:
         yield store
+
+
+@pytest.fixture(scope="session")
+def site_of_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Two controllers, two computes with a guest each, a memcached that has a host of its own, and a user's host."""
+    with Site(tmp_path_factory.mktemp("site"), guests=1, store_apart=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def doctors_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site with which ``porthole doctor`` finds no fault."""
+    options = {"novncproxy": {"max_sessions": 100}}
+    with Site(tmp_path_factory.mktemp("doctors-site"), screens=1, guests=1, options=options) as running:
+        for node in (*running.controllers, *running.computes):
+            node.porthole.conf_path.chmod(0o640)
+        yield running
 
 
 @pytest.fixture

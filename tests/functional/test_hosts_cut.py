@@ -2,7 +2,7 @@
 """Hosts that lose each other for a while, both ways and without a word, under the same load and the same demands."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -16,9 +16,8 @@ CUT_S = 30.0
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("site"), guests=1, store_apart=True) as running:
-        yield running
+def site(site_of_run: Site) -> Site:
+    return site_of_run
 
 
 def hosts_of(site: Site, what: str) -> tuple[Host, Host]:

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,8 @@ Findings = dict[str, list[dict[str, str]]]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    options = {"novncproxy": {"max_sessions": 100}}
-    with Site(tmp_path_factory.mktemp("doctors-site"), screens=1, guests=1, options=options) as running:
-        for node in (*running.controllers, *running.computes):
-            node.porthole.conf_path.chmod(0o640)
-        yield running
+def site(doctors_site: Site) -> Site:
+    return doctors_site
 
 
 def examine(host: Host, conf_path: Path) -> Findings:

@@ -24,11 +24,8 @@ Plant = Callable[[Site, Path], contextlib.AbstractContextManager[Path | None]]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("site"), screens=1, guests=1) as running:
-        for controller in running.controllers:
-            controller.porthole.conf_path.chmod(0o640)
-        yield running
+def site(doctors_site: Site) -> Site:
+    return doctors_site
 
 
 def examine(site: Site, conf: Path | None = None) -> set[tuple[str, str]]:

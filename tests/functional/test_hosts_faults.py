@@ -6,7 +6,7 @@ What must hold is in ``support/trial.py``. Frozen parts are in test_hosts_frozen
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -24,9 +24,8 @@ DOUBLED = {"api", "consoleauth", "novncproxy"}
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("site"), screens=4, guests=1) as running:
-        yield running
+def site(site_of_run: Site) -> Site:
+    return site_of_run
 
 
 def kill(part: Part) -> None:

@@ -4,7 +4,7 @@
 What must hold is in ``support/trial.py``. In two files, which the test runner works on side by side.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -13,9 +13,8 @@ from support.trial import freeze
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("site"), guests=1) as running:
-        yield running
+def site(site_of_run: Site) -> Site:
+    return site_of_run
 
 
 @pytest.mark.parametrize("kind", ["api", "consoleauth", "novncproxy", "memcached"])

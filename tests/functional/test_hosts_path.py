@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The path of a console between hosts: two controllers, two computes with libvirt and QEMU, and a user elsewhere."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from support.processes import wait_until
@@ -11,9 +9,8 @@ from support.visitors import User
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("site"), screens=1, guests=1) as running:
-        yield running
+def site(site_of_run: Site) -> Site:
+    return site_of_run
 
 
 def test_every_pair_of_controllers_opens_consoles_of_every_compute(site: Site, user: User) -> None:

@@ -16,37 +16,54 @@ from websockets.sync.connection import Connection
 
 from support.console import get_console, is_alive, open_console, read_greeting, refusal, token_of, wait_for_instances
 from support.daemons import Porthole
+from support.memcached import Memcached
 from support.processes import wait_until
+from support.rabbitmq import RabbitMQ
 from support.vnc_servers import EchoVnc
 from support.websocket import exchange
 
-MakePorthole = Callable[..., Porthole]
 Start = Callable[..., tuple[Porthole, str]]
 OpenSome = Callable[..., list[Connection]]
 WORKERS = 2
+SUCCESSOR = "successor"
 CONSOLES = 12
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def vnc() -> Iterator[EchoVnc]:
     with EchoVnc() as server:
         yield server
 
 
+@pytest.fixture(scope="module")
+def others(
+    tmp_path_factory: pytest.TempPathFactory, rabbitmq: RabbitMQ, memcached: Memcached
+) -> Iterator[tuple[Porthole, Path]]:
+    """The daemons beside the proxy, and the file of compute's instances."""
+    directory = tmp_path_factory.mktemp("workers")
+    path = directory / "instances.yaml"
+    path.write_text("instances: []\n", encoding="utf-8")
+    daemons = ("consoleauth", "compute", "api")
+    with Porthole(directory, rabbitmq, memcached, instances_file=path, daemons=daemons) as porthole:
+        yield porthole, path
+
+
 @pytest.fixture
-def start(make_porthole: MakePorthole, vnc: EchoVnc, tmp_path: Path) -> Start:
-    """A maker of daemons whose proxy has two workers; it returns them and a token of their one instance."""
+def start(others: tuple[Porthole, Path], vnc: EchoVnc, request: pytest.FixtureRequest) -> Iterator[Start]:
+    """A maker of a proxy, with two workers; it returns the daemons and a token of a new instance, their only one."""
+    porthole, path = others
 
     def run(
         workers: int = WORKERS, novncproxy: dict[str, object] | None = None, **options: object
     ) -> tuple[Porthole, str]:
-        uuid, path = str(uuidlib.uuid4()), tmp_path / "instances.yaml"
+        uuid = str(uuidlib.uuid4())
         instance = {"uuid": uuid, "name": "echo", "host": "127.0.0.1", "port": vnc.port}
         path.write_text(yaml.safe_dump({"instances": [instance]}), encoding="utf-8")
-        porthole = make_porthole(
-            instances_file=path,
-            daemons=("consoleauth", "compute", "api"),
-            options={
+        porthole.compute.signal(signal.SIGHUP)
+        porthole.novncproxy = porthole.add(
+            "novncproxy",
+            request.node.name,
+            {
                 "DEFAULT": options,
                 "novncproxy": {"workers": workers, "max_sessions_per_token": 50, **(novncproxy or {})},
             },
@@ -56,11 +73,14 @@ def start(make_porthole: MakePorthole, vnc: EchoVnc, tmp_path: Path) -> Start:
             for worker in range(workers):
                 porthole.novncproxy.wait_for_line(f"Worker is ready program=porthole-novncproxy worker={worker}")
         else:
-            porthole.wait_ready("novncproxy")
+            porthole.wait_ready(request.node.name)
         wait_for_instances(porthole, uuid)
         return porthole, token_of(get_console(porthole, uuid))
 
-    return run
+    yield run
+    for name in (request.node.name, SUCCESSOR):
+        if process := porthole.processes.pop(name, None):
+            process.stop()
 
 
 @pytest.fixture
@@ -101,10 +121,10 @@ def test_a_killed_worker_takes_only_its_own_consoles_along(start: Start, open_so
         assert refusal(porthole.novnc_port, token) == 101
 
 
-def test_a_revocation_reaches_every_worker(start: Start, open_some: OpenSome, tmp_path: Path) -> None:
+def test_a_revocation_reaches_every_worker(start: Start, open_some: OpenSome, others: tuple[Porthole, Path]) -> None:
     porthole, token = start()
     connections = open_some(porthole, token)
-    (tmp_path / "instances.yaml").write_text("instances: []\n", encoding="utf-8")
+    others[1].write_text("instances: []\n", encoding="utf-8")
     begun = time.monotonic()
     porthole.compute.signal(signal.SIGHUP)
     assert [close_code(connection) for connection in connections] == [4401] * CONSOLES
@@ -145,7 +165,7 @@ def test_drain(start: Start, open_some: OpenSome, workers: int) -> None:
     """SIGTERM: the port is free at once, open consoles go on for their time, and then end with 1001 (O10)."""
     porthole, token = start(workers, graceful_shutdown_timeout=4)
     connections = open_some(porthole, token, 6)
-    successor = porthole.add("novncproxy", "successor")
+    successor = porthole.add("novncproxy", SUCCESSOR)
     porthole.novncproxy.signal(signal.SIGTERM)
     begun = time.monotonic()
     wait_until(lambda: not listens(porthole), 10, "the doors to close")
@@ -172,11 +192,14 @@ def test_a_second_sigterm_ends_at_once(start: Start, open_some: OpenSome, worker
 
 
 @pytest.mark.parametrize("workers", [1, WORKERS])
-def test_sighup_rereads_limits_and_keeps_consoles(start: Start, open_some: OpenSome, workers: int) -> None:
+def test_sighup_rereads_limits_and_keeps_consoles(
+    start: Start, open_some: OpenSome, workers: int, request: pytest.FixtureRequest
+) -> None:
     porthole, token = start(workers)
     connections = open_some(porthole, token, 4)
-    text = porthole.conf_path.read_text(encoding="utf-8")
-    porthole.conf_path.write_text(text.replace("max_sessions_per_token = 50", "max_sessions_per_token = 1"), "utf-8")
+    conf_path = porthole.directory / f"{request.node.name}.conf"
+    text = conf_path.read_text(encoding="utf-8")
+    conf_path.write_text(text.replace("max_sessions_per_token = 50", "max_sessions_per_token = 1"), "utf-8")
     porthole.novncproxy.signal(signal.SIGHUP)
     wait_for_count(porthole, "certificates are reread", workers)
     # Each worker counts for itself: one that has none of the four takes one more, and no worker takes a second.
@@ -184,7 +207,7 @@ def test_sighup_rereads_limits_and_keeps_consoles(start: Start, open_some: OpenS
     assert len(more) < workers
     # What does not do leaves all as it was.
     for nonsense in ("max_sessions_per_token = 0", "max_sessions_per_token = many"):
-        porthole.conf_path.write_text(text.replace("max_sessions_per_token = 50", nonsense), "utf-8")
+        conf_path.write_text(text.replace("max_sessions_per_token = 50", nonsense), "utf-8")
         wanted = porthole.novncproxy.log().count("stay as they were") + workers
         porthole.novncproxy.signal(signal.SIGHUP)
         wait_for_count(porthole, "stay as they were", wanted)

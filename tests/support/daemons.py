@@ -151,15 +151,21 @@ class Porthole:
         self.processes[name].wait_for_line("serves already, but is not ready", READY_TIMEOUT_S)
 
     def stop(self) -> None:
-        """Stop whatever runs, all at once: each may have to wait for its broker's answer."""
+        """Stop whatever runs, all at once: each may have to wait for its broker's answer.
+
+        :raises AssertionError: when some did not end by SIGTERM; by then they are killed.
+        """
         running = [process for process in self.processes.values() if process.running]
         for process in running:
             process.signal(signal.SIGTERM)
+        late = []
         for process in running:
             try:
                 process.wait(STOP_TIMEOUT_S)
-            finally:
+            except AssertionError as exc:
+                late.append(str(exc))
                 process.kill()
+        assert not late, "\n".join(late)
 
     def logs(self) -> str:
         """Everything every daemon wrote."""

@@ -134,7 +134,9 @@ class Process:
         try:
             return self._popen.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} still runs after {timeout_s} s\n{self.log()[-_TAIL_CHARS:]}") from None
+            state = self.describe_state()
+            log = self.log()[-_TAIL_CHARS:]
+            raise AssertionError(f"{self.name} has not ended after {timeout_s} s ({state})\n{log}") from None
 
     def stop(self, timeout_s: float = 20) -> None:
         """End it: SIGTERM, and SIGKILL when that does not do within ``timeout_s``."""
