@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compute API over a keystoneauth adapter: servers and their consoles.
 
-Why: the commands need three requests of Nova's API; this is the one module that knows their shapes, and where
-keystoneauth's errors become one line for the user. Works against Porthole and against Nova. Called by
+Why: the commands need three requests of Nova's API; this is the one module that knows their shapes. What fails becomes
+one line for the user in :mod:`porthole_cli.failures`. Works against Porthole and against Nova. Called by
 :mod:`porthole_cli.servers` and :mod:`porthole_cli.consoles`.
 """
 
@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 from keystoneauth1 import adapter, discover, exceptions
 
-from porthole_cli.errors import AnswerInvalid, ApiRefused, ApiUnavailable, CloudInvalid, ServerAmbiguous, ServerNotFound
+from porthole_cli.errors import ApiRefused, CloudInvalid, ServerAmbiguous, ServerNotFound
+from porthole_cli.failures import build_answer_invalid, map_failure
 from porthole_common.model import is_uuid
 
 # Nova's API reference, "Server Consoles": remote-consoles came with 2.6 and replaced os-getVNCConsole.
@@ -69,7 +71,7 @@ class ComputeClient:
         query: dict[str, Any] = {"limit": PAGE_SIZE} | ({"name": name} if name is not None else {})
         path = "/servers/detail" if details else "/servers"
         while True:
-            page = self._request("GET", path, params=query)
+            page = self._get_page(path, query)
             servers = self._pick(page, "servers", list)
             yield from servers
             if not servers or not any(link.get("rel") == "next" for link in page.get("servers_links", ())):
@@ -99,7 +101,11 @@ class ComputeClient:
             raise ServerNotFound(name_or_id)
         if len(ids) > 1:
             raise ServerAmbiguous(name_or_id, ids)
-        return self.get_server(ids[0])
+        try:
+            return self.get_server(ids[0])
+        except ApiRefused as exc:
+            # It may have been deleted a moment ago.
+            raise exc.about(ids[0], name_or_id) from exc
 
     def create_console(self, server_id: str, console_type: str) -> Console:
         """Ask for a new console of the server: ``console_type`` is ``novnc`` or ``xvpvnc``."""
@@ -113,7 +119,7 @@ class ComputeClient:
         answer, headers = self._exchange("POST", path, json=body, microversion=microversion)
         console = self._pick(answer, key, dict)
         if not isinstance(console.get("url"), str):
-            raise AnswerInvalid(self._base.url)
+            raise build_answer_invalid(self._base.url)
         expires_at = _parse_time(headers.get(EXPIRES_AT))
         return Console(str(console.get("type", console_type)), console["url"], expires_at)
 
@@ -132,10 +138,10 @@ class ComputeClient:
         try:
             url = self._adapter.get_endpoint()
         except exceptions.ClientException as exc:
-            raise self._map(exc) from exc
+            raise map_failure(exc) from exc
         if not url:
             raise CloudInvalid("The cloud has no compute API: set its URL with --os-endpoint.")
-        if not url.startswith(("http://", "https://")):
+        if not _is_url(url):
             raise CloudInvalid(f"The endpoint '{url}' is not a URL: http://127.0.0.1:8774/v2.1 would be one.")
         try:
             data = self._adapter.get_endpoint_data()
@@ -149,6 +155,15 @@ class ComputeClient:
             return _Base(url.rstrip("/"))
         return _Base(data.url.rstrip("/"), data.min_microversion, data.max_microversion)
 
+    def _get_page(self, path: str, query: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return self._request("GET", path, params=query)
+        except ApiRefused as exc:
+            # Every compute API has a list of servers; behind a marker, 404 may mean that server.
+            if exc.status == 404 and "marker" not in query:
+                raise build_answer_invalid(self._base.url) from exc
+            raise
+
     def _request(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         return self._exchange(method, path, **arguments)[0]
 
@@ -157,39 +172,29 @@ class ComputeClient:
         base = self._base.url
         try:
             response = self._adapter.request(path, method, endpoint_override=base, **arguments)
-            answer = response.json()
         except exceptions.ClientException as exc:
-            raise self._map(exc, base) from exc
+            raise map_failure(exc, base) from exc
+        try:
+            answer = response.json()
         except ValueError as exc:
-            raise AnswerInvalid(base) from exc
+            raise build_answer_invalid(base, response) from exc
         if not isinstance(answer, dict):
-            raise AnswerInvalid(base)
+            raise build_answer_invalid(base, response)
         return answer, response.headers
 
     def _pick(self, answer: dict[str, Any], key: str, kind: type) -> Any:
         if not isinstance(answer.get(key), kind):
-            raise AnswerInvalid(self._base.url)
+            raise build_answer_invalid(self._base.url)
         return answer[key]
 
-    def _map(self, exc: exceptions.ClientException, url: str = "") -> ApiRefused | ApiUnavailable:
-        """Return the error for the user; without ``url`` it was Keystone that failed, and the text says where."""
-        if isinstance(exc, exceptions.HttpError):
-            return ApiRefused(exc.http_status, _read_fault(exc))
-        if url and isinstance(exc, exceptions.ConnectTimeout):
-            return ApiUnavailable(f"The API at {url} does not answer in time.")
-        if url and isinstance(exc, exceptions.ConnectFailure):
-            return ApiUnavailable(f"The API at {url} takes no connections.")
-        return ApiUnavailable(str(exc))
 
-
-def _read_fault(exc: exceptions.HttpError) -> str:
-    """Return the message of a fault in Nova's shape, ``{"<fault>": {"code", "message"}}``, else the exception's."""
+def _is_url(text: str) -> bool:
     try:
-        body = exc.response.json() if exc.response is not None else None
-        message = next(iter(body.values()))["message"] if isinstance(body, dict) else None
-    except (ValueError, StopIteration, TypeError, KeyError):
-        message = None
-    return " ".join(str(message or exc.message).split())
+        parts = urlsplit(text)
+        # A port out of range is an error of its own.
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _parse_time(text: str | None) -> datetime | None:

@@ -2,7 +2,8 @@
 """``porthole get-vnc-console``: the URL of a server's screen.
 
 Why: the name, the arguments and the table are those of ``nova get-vnc-console``, which people have in their
-fingers and scripts. Called by cliff through :mod:`porthole_cli.main`.
+fingers and scripts. The type may be left out here: almost every user wants the page. Called by cliff through
+:mod:`porthole_cli.main`.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from cliff.lister import Lister
 
 from porthole_cli.client import ComputeClient
 from porthole_cli.cloud import open_cloud
+from porthole_cli.errors import ApiRefused
 from porthole_common.model import ConsoleType
 
 
@@ -28,8 +30,10 @@ class GetVncConsole(Lister):
         parser.add_argument(
             "console_type",
             metavar="{novnc,xvpvnc}",
+            nargs="?",
+            default=str(ConsoleType.NOVNC),
             choices=[str(name) for name in ConsoleType],
-            help="novnc: a page for the browser. xvpvnc: an address for a native VNC viewer.",
+            help="novnc: a page for the browser, the default. xvpvnc: an address for a native VNC viewer.",
         )
         return parser
 
@@ -37,7 +41,10 @@ class GetVncConsole(Lister):
         """Return the header and the one console."""
         client = ComputeClient(open_cloud(self.app_args))
         server = client.find_server(parsed_args.server)
-        console = client.create_console(server["id"], parsed_args.console_type)
+        try:
+            console = client.create_console(server["id"], parsed_args.console_type)
+        except ApiRefused as exc:
+            raise exc.about(server["id"], parsed_args.server) from exc
         if console.expires_at is not None and sys.stderr.isatty():
             # For who reads it (O13), and not in the way of who parses stdout or minds stderr.
             sys.stderr.write(f"This URL opens the console until {console.expires_at:%Y-%m-%d %H:%M:%S} UTC.\n")

@@ -2,7 +2,7 @@
 """What the ``porthole`` command can say went wrong: one line each, for a terminal.
 
 Why: cliff prints ``str()`` of whatever a command raises and exits with 1, so the text is made here. Raised by
-:mod:`porthole_cli.cloud` and :mod:`porthole_cli.client`.
+:mod:`porthole_cli.cloud`, :mod:`porthole_cli.client` and :mod:`porthole_cli.failures`.
 """
 
 from dataclasses import dataclass
@@ -40,15 +40,28 @@ class ApiRefused(PortholeError):
     def __str__(self) -> str:
         return f"{self.message} (HTTP {self.status})"
 
+    def about(self, server_id: str, typed: str) -> "ApiRefused":
+        """Return the same refusal in the words of a user who called the server ``typed``."""
+        if server_id in self.message:
+            named = typed if typed.lower() == server_id else f"'{typed}'"
+            return ApiRefused(self.status, self.message.replace(server_id, named))
+        return ApiRefused(self.status, f"{typed}: {self.message}")
+
 
 @dataclass(eq=False)
 class AnswerInvalid(PortholeError):
-    """What answers at ``url`` is not the compute API."""
+    """What answers at ``url`` is not a compute API; ``status`` is the HTTP status when that was an error.
+
+    ``hint`` is a sentence on where the API may be.
+    """
 
     url: str
+    status: int | None
+    hint: str
 
     def __str__(self) -> str:
-        return f"What answers at {self.url} is not a compute API."
+        status = f" (HTTP {self.status})" if self.status else ""
+        return f"There is no compute API at {self.url}{status}. {self.hint}"
 
 
 @dataclass(eq=False)

@@ -5,6 +5,7 @@ Why: a user wants to see the name before asking for the console. Called by cliff
 """
 
 import argparse
+import sys
 from typing import Any
 
 from cliff.lister import Lister
@@ -32,7 +33,10 @@ class ListServers(Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         """Return the header and one row per server."""
-        servers = ComputeClient(open_cloud(self.app_args)).list_servers(details=True)
+        servers = list(ComputeClient(open_cloud(self.app_args)).list_servers(details=True))
+        if not servers:
+            # Not on stdout: a script reads rows there, and an empty table looks like a fault.
+            sys.stderr.write("There are no servers, or none whose console you may open.\n")
         return ("ID", "Name", "Status"), [(s["id"], s["name"], s.get("status", "")) for s in servers]
 
 

@@ -57,7 +57,7 @@ class Announcement:
         lines = [f"The API is at          {endpoint}", f"Browsers open          {vnc.novncproxy_base_url}"]
         if vnc.xvpvncproxy_enabled:
             lines.append(f"Native viewers open    {vnc.xvpvncproxy_base_url}")
-        lines += ["Next, in another terminal:", f"    {command} list", f"    {command} get-vnc-console SERVER novnc"]
+        lines += ["Next, in another terminal:", f"    {command} list", f"    {command} get-vnc-console SERVER"]
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
 

@@ -71,8 +71,11 @@ def test_a_guests_screen_and_what_forbids_it(make_porthole: Callable[..., Portho
     old = run(porthole, "--os-compute-api-version", "2.5", "get-vnc-console", "running", "novnc", "-f", "value")
     assert old.stdout.startswith("novnc http://")
 
-    assert "(HTTP 409)" in fail(porthole, "get-vnc-console", "stopped", "novnc")
-    assert "(HTTP 400)" in fail(porthole, "get-vnc-console", "headless", "novnc")
+    assert run(porthole, "get-vnc-console", "running", "-f", "value").stdout.startswith("novnc http://")
+    said = fail(porthole, "get-vnc-console", "stopped", "novnc")
+    assert said == "Instance 'stopped' is not running: it is shutoff. (HTTP 409)"
+    said = fail(porthole, "get-vnc-console", "headless", "novnc")
+    assert said == "headless: Unavailable console type novnc. (HTTP 400)"
     said = fail(porthole, "get-vnc-console", "nosuch", "novnc")
     assert said == "No server with a name or ID of 'nosuch' exists."
     assert "(HTTP 406)" in fail(porthole, "--os-compute-api-version", "2.999", "get-vnc-console", "running", "novnc")
@@ -96,4 +99,26 @@ def test_more_servers_than_a_page_and_two_of_one_name(make_porthole: Callable[..
 
     porthole.api.stop()
 
-    assert fail(porthole, "list") == f"The API at {porthole.api_url}/v2.1 takes no connections."
+    assert (
+        fail(porthole, "list")
+        == f"The API at {porthole.api_url}/v2.1 takes no connections: start it, or correct the URL."
+    )
+
+
+def test_no_servers_and_the_proxys_port(make_porthole: Callable[..., Porthole], tmp_path: Path) -> None:
+    path = tmp_path / "instances.yaml"
+    path.write_text("instances: []\n", encoding="utf-8")
+    porthole = make_porthole(instances_file=path)
+
+    done = run(porthole, "list", "-f", "json")
+    assert (done.returncode, done.stdout.strip()) == (0, "[]")
+    assert done.stderr == "There are no servers, or none whose console you may open.\n"
+
+    proxy = f"http://127.0.0.1:{porthole.novnc_port}"
+    for arguments in (("list",), ("show", "vm1"), ("get-vnc-console", "vm1")):
+        # The last of two flags counts.
+        said = fail(porthole, "--os-endpoint", proxy, *arguments)
+        assert said == (
+            f"There is no compute API at {proxy} (HTTP 404). {porthole.novnc_port} is the port of Porthole's proxy; "
+            "the API has another one, usually 8774."
+        )

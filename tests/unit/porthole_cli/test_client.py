@@ -6,9 +6,8 @@ import pytest
 from keystoneauth1 import adapter, noauth, session
 
 from porthole_cli.client import ComputeClient
-from porthole_cli.errors import AnswerInvalid, ApiRefused, ApiUnavailable, ServerAmbiguous, ServerNotFound
+from porthole_cli.errors import AnswerInvalid, ApiRefused, ServerAmbiguous, ServerNotFound
 from support.nova_api import CONSOLE_URL, TOKEN, NovaApi
-from support.ports import free_port
 
 UUID = "2a5a0a3e-7c5f-4c8e-9d0a-0c1d2e3f4a5b"
 OTHER = "7b1de0c6-93f0-4a63-b6a8-2f2f0f9f7a10"
@@ -194,13 +193,33 @@ class TestErrors:
     def test_something_that_is_no_compute_api(self, api: NovaApi, body: object) -> None:
         api.answers["GET /v2.1/servers"] = (200, body)
 
-        with pytest.raises(AnswerInvalid, match="not a compute API"):
+        with pytest.raises(AnswerInvalid, match=f"^There is no compute API at {api.url}\\. "):
             list(make_client(api.url).list_servers())
 
-    def test_nobody_there(self) -> None:
-        url = f"http://127.0.0.1:{free_port()}/v2.1"
+    def test_an_api_of_another_kind_has_no_list_of_servers(self, api: NovaApi) -> None:
+        fault = (404, {"itemNotFound": {"code": 404, "message": "The resource could not be found."}})
+        api.answers["GET /v2.1/servers"] = fault
 
-        with pytest.raises(ApiUnavailable) as caught:
-            list(make_client(url).list_servers())
+        with pytest.raises(AnswerInvalid):
+            list(make_client(api.url).list_servers())
+        # The name is looked for in the list, after the ID.
+        with pytest.raises(AnswerInvalid):
+            make_client(api.url).find_server(OTHER)
 
-        assert str(caught.value) == f"The API at {url} takes no connections."
+    def test_a_marker_that_is_gone_is_no_other_api(self, api: NovaApi) -> None:
+        api.page_size = 1
+        api.add_server(OTHER, "next")
+        servers = make_client(api.url).list_servers()
+        assert next(servers)["id"] == UUID
+
+        api.answers["GET /v2.1/servers"] = (404, {"itemNotFound": {"code": 404, "message": "The marker is gone."}})
+
+        with pytest.raises(ApiRefused, match="The marker is gone"):
+            next(servers)
+
+    def test_a_server_that_goes_between_the_list_and_the_question_is_called_as_it_was_typed(self, api: NovaApi) -> None:
+        message = f"Instance {UUID} could not be found."
+        api.answers[f"GET /v2.1/servers/{UUID}"] = (404, {"itemNotFound": {"code": 404, "message": message}})
+
+        with pytest.raises(ApiRefused, match=r"^Instance 'web' could not be found\. \(HTTP 404\)$"):
+            make_client(api.url).find_server("web")

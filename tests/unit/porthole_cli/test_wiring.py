@@ -95,7 +95,7 @@ class TestAnnouncement:
 
         said = capsys.readouterr().out
         assert "http://127.0.0.1:8774/v2.1" in said
-        assert "\n    porthole get-vnc-console SERVER novnc\n" in said
+        assert "\n    porthole get-vnc-console SERVER\n" in said
 
     def test_another_port_is_in_the_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         wiring.Announcement(configure(tmp_path, api_port=1234)).start()

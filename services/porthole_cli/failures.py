@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What went wrong at the API, in the user's words: keystoneauth's exceptions become :mod:`porthole_cli.errors`.
+
+Why apart from the client: keystoneauth puts every failed connection into one class and quotes urllib3's repr. A user
+must read which of these it was: nothing listens, the name is wrong, the port speaks TLS, the server is another one.
+The cause is in the chain of exceptions. Called by :mod:`porthole_cli.client`.
+"""
+
+import http.client
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from keystoneauth1 import exceptions
+
+from porthole_cli.errors import AnswerInvalid, ApiRefused, ApiUnavailable
+
+PROXY_PORTS = frozenset({6080, 6081})
+# The header Server of Porthole's proxy (porthole_novncproxy.handler).
+_PROXY = "Porthole"
+# Statuses that any server in front of an API may answer; the other ones below 500 come from a server that has no API.
+_FROM_THE_FRONT = frozenset({401, 403, 407, 429})
+
+
+def map_failure(exc: exceptions.ClientException, url: str = "") -> ApiRefused | ApiUnavailable | AnswerInvalid:
+    """Return the error for the user. ``url`` is the compute API's; without it Keystone failed."""
+    if isinstance(exc, exceptions.HttpError):
+        return _map_status(exc, url)
+    if not url:
+        return ApiUnavailable(str(exc))
+    if isinstance(exc, exceptions.ConnectTimeout):
+        return ApiUnavailable(f"The API at {url} does not answer in time.")
+    return ApiUnavailable(_explain_connection(exc, url) or str(exc))
+
+
+def build_answer_invalid(url: str, response: Any = None) -> AnswerInvalid:
+    """Return the error for what answers at ``url`` and is no compute API; ``response`` is that answer, if one is known.
+
+    An answer with a status of success adds no status to the text.
+    """
+    status = response.status_code if response is not None and response.status_code >= 400 else None
+    port = urlsplit(url).port
+    if response is not None and response.headers.get("Server") == _PROXY:
+        hint = f"{port} is the port of Porthole's proxy; the API has another one, usually 8774."
+    elif port in PROXY_PORTS:
+        hint = f"{port} is usually the port of Porthole's proxy, and 8774 the API's."
+    elif response is not None and status == 400 and b"HTTPS" in response.content:
+        hint = "The port speaks TLS: write https://."
+    elif urlsplit(url).path.rstrip("/").endswith("/v2.1"):
+        hint = "Correct the host or the port of the URL."
+    else:
+        hint = "The URL of an API is like http://127.0.0.1:8774/v2.1."
+    return AnswerInvalid(url, status, hint)
+
+
+def _map_status(exc: exceptions.HttpError, url: str) -> ApiRefused | AnswerInvalid:
+    message = _read_fault(exc)
+    if message is not None:
+        return ApiRefused(exc.http_status, message)
+    if url and exc.http_status < 500 and exc.http_status not in _FROM_THE_FRONT:
+        return build_answer_invalid(url, exc.response)
+    # keystoneauth has written the status behind its own message.
+    reason = " ".join(str(exc.message).split()).removesuffix(f"(HTTP {exc.http_status})").rstrip(" .")
+    return ApiRefused(exc.http_status, f"{url or exc.url or 'Keystone'} answers: {reason}.")
+
+
+def _read_fault(exc: exceptions.HttpError) -> str | None:
+    """Return the message of a fault in Nova's or Keystone's shape, ``{"<fault>": {"code", "message"}}``, else None."""
+    try:
+        body = exc.response.json() if exc.response is not None else None
+        message = next(iter(body.values()))["message"] if isinstance(body, dict) else None
+    except (ValueError, StopIteration, TypeError, KeyError):
+        return None
+    return " ".join(str(message).split()) if message else None
+
+
+def _explain_connection(exc: exceptions.ClientException, url: str) -> str | None:
+    """Return why no answer came from ``url``; None when the chain of causes holds nothing that is known."""
+    return next(filter(None, (_explain(cause, url) for cause in _list_causes(exc))), None)
+
+
+def _explain(cause: BaseException, url: str) -> str | None:
+    text = None
+    match cause:
+        case ssl.SSLCertVerificationError():
+            reason = cause.verify_message.rstrip(".")
+            text = f"The certificate at {url} is not trusted: {reason}. Give the authority's file by --os-cacert."
+        case ssl.SSLError():
+            text = f"{url} speaks no TLS that is understood here ({cause.reason}). If it is plain HTTP, write http://."
+        case socket.gaierror():
+            text = f"The host name '{urlsplit(url).hostname}' of {url} cannot be resolved."
+        case http.client.RemoteDisconnected() | ConnectionResetError():
+            hint = " If it speaks TLS, write https://." if url.startswith("http://") else ""
+            text = f"{url} closed the connection without an answer.{hint}"
+        case http.client.HTTPException():
+            text = f"What answers at {url} speaks no HTTP, so it is no compute API."
+        case ConnectionRefusedError():
+            text = f"The API at {url} takes no connections: start it, or correct the URL."
+        case OSError() if cause.strerror:
+            text = f"The API at {url} cannot be reached: {cause.strerror}."
+    return text
+
+
+def _list_causes(exc: BaseException) -> Iterator[BaseException]:
+    """Yield the innermost cause first: the outer ones are the libraries' words for the inner ones."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = exc
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    yield from reversed(chain)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user reads when the URL is not a compute API's: real servers on loopback, and the requests that meet them."""
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from keystoneauth1 import adapter, exceptions, noauth, session
+
+from porthole_cli.client import ComputeClient
+from porthole_cli.errors import AnswerInvalid, ApiRefused, ApiUnavailable, CloudInvalid
+from porthole_cli.failures import map_failure
+from support.certificates import Authority
+
+TIMEOUT_S = 10
+
+
+@contextmanager
+def serve(answer: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Yield the port of a server that calls ``answer`` with each connection and closes it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def work() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.settimeout(TIMEOUT_S)
+                    try:
+                        answer(connection)
+                    except OSError:
+                        # A client that does not trust the certificate leaves in the handshake.
+                        continue
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(TIMEOUT_S)
+
+
+def say(text: str) -> Callable[[socket.socket], None]:
+    """Return what answers each request with ``text``."""
+
+    def answer(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(text.encode())
+
+    return answer
+
+
+def http(status: str, body: str = "<html></html>", headers: str = "") -> Callable[[socket.socket], None]:
+    length = f"Content-Length: {len(body)}\r\nConnection: close\r\n"
+    return say(f"HTTP/1.1 {status}\r\n{headers}{length}\r\n{body}")
+
+
+def ask(url: str) -> str:
+    """Return what the client says when it asks ``url`` for its servers; no request succeeds here."""
+    opened = session.Session(auth=noauth.NoAuth(endpoint=url), timeout=TIMEOUT_S)
+    with pytest.raises((AnswerInvalid, ApiRefused, ApiUnavailable, CloudInvalid)) as caught:
+        list(ComputeClient(adapter.Adapter(opened, service_type="compute")).list_servers())
+    return str(caught.value)
+
+
+def test_servers_that_are_no_compute_api_are_named_and_a_status_is_said_once() -> None:
+    plain = "The URL of an API is like http://127.0.0.1:8774/v2.1."
+    for answer, expected in (
+        (http("404 Not Found"), f"There is no compute API at URL (HTTP 404). {plain}"),
+        (http("405 Method Not Allowed"), f"There is no compute API at URL (HTTP 405). {plain}"),
+        (http("200 OK"), f"There is no compute API at URL. {plain}"),
+        (
+            http("404 Not Found", headers="Server: Porthole\r\n"),
+            "There is no compute API at URL (HTTP 404). PORT is the port of Porthole's proxy; the API has another one, "
+            "usually 8774.",
+        ),
+        (
+            http("400 Bad Request", "The plain HTTP request was sent to HTTPS port"),
+            "There is no compute API at URL (HTTP 400). The port speaks TLS: write https://.",
+        ),
+        (http("502 Bad Gateway"), "URL answers: Bad Gateway. (HTTP 502)"),
+        (http("401 Unauthorized"), "URL answers: Unauthorized. (HTTP 401)"),
+        (say("RFB 003.008\n"), "What answers at URL speaks no HTTP, so it is no compute API."),
+        (say(""), "URL closed the connection without an answer. If it speaks TLS, write https://."),
+    ):
+        with serve(answer) as port:
+            url = f"http://127.0.0.1:{port}"
+            assert ask(url) == expected.replace("URL", url, 1).replace("PORT", str(port)), expected
+
+
+def test_a_url_that_ends_as_an_apis_does() -> None:
+    with serve(http("404 Not Found")) as port:
+        assert ask(f"http://127.0.0.1:{port}/v2.1/").endswith(". Correct the host or the port of the URL.")
+
+
+def test_nothing_listens() -> None:
+    # Bound and not listening: nobody else can take it meanwhile.
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}/v2.1"
+        assert ask(url) == f"The API at {url} takes no connections: start it, or correct the URL."
+
+
+def test_an_answer_that_does_not_come() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        opened = session.Session(auth=noauth.NoAuth(endpoint=url), timeout=0.2)
+        with pytest.raises(ApiUnavailable, match=f"^The API at {url} does not answer in time\\.$"):
+            list(ComputeClient(adapter.Adapter(opened, service_type="compute")).list_servers())
+
+
+def test_tls_where_there_is_none_and_tls_of_a_stranger(tmp_path: Path) -> None:
+    with serve(http("400 Bad Request")) as port:
+        said = ask(f"https://127.0.0.1:{port}")
+    assert said.startswith(f"https://127.0.0.1:{port} speaks no TLS that is understood here (")
+    assert said.endswith("If it is plain HTTP, write http://.")
+
+    files = Authority(tmp_path).issue("127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+
+    def shake_hands(connection: socket.socket) -> None:
+        context.wrap_socket(connection, server_side=True).close()
+
+    with serve(shake_hands) as port:
+        said = ask(f"https://127.0.0.1:{port}")
+    assert said.startswith(f"The certificate at https://127.0.0.1:{port} is not trusted: ")
+    assert said.endswith(". Give the authority's file by --os-cacert.")
+
+
+def test_a_name_that_nobody_knows() -> None:
+    url = "http://no-such-host.invalid:8774"
+    failed = exceptions.ConnectFailure("long")
+    failed.__cause__ = socket.gaierror(-2, "Name or service not known")
+    assert str(map_failure(failed, url)) == f"The host name 'no-such-host.invalid' of {url} cannot be resolved."
+
+
+def test_what_is_no_url_is_not_asked() -> None:
+    for text in ("127.0.0.1:8774", "http://127.0.0.1:99999", "http://:8774", "ftp://127.0.0.1/v2.1", "http://[::1"):
+        assert ask(text) == f"The endpoint '{text}' is not a URL: http://127.0.0.1:8774/v2.1 would be one."
+
+
+def test_keystone_is_named_by_its_own_url() -> None:
+    refused = exceptions.NotFound(url="http://keystone.example/v3")
+    assert str(map_failure(refused)) == "http://keystone.example/v3 answers: Not Found. (HTTP 404)"
+    unknown = exceptions.ConnectFailure("Unable to establish connection to http://keystone.example/v3")
+    assert str(map_failure(unknown)) == "Unable to establish connection to http://keystone.example/v3"
+
+
+def test_a_cause_that_is_not_known_is_the_librarys_to_say() -> None:
+    assert str(map_failure(exceptions.ConnectFailure("It failed."), "http://127.0.0.1:8774")) == "It failed."
+    unreachable = exceptions.ConnectFailure("long")
+    unreachable.__cause__ = OSError(113, "No route to host")
+    said = str(map_failure(unreachable, "http://192.0.2.1:8774"))
+    assert said == "The API at http://192.0.2.1:8774 cannot be reached: No route to host."
