@@ -20,6 +20,7 @@ import porthole_consoleauth.main
 import porthole_novncproxy.main
 from porthole_api.consoles import CALLS_PER_REQUEST
 from porthole_cli.cloud import DEFAULT_ENDPOINT
+from porthole_cli.examinee import Examinee
 from porthole_common import errors, service
 from porthole_common.rpc import Rpc
 
@@ -52,7 +53,7 @@ class Announcement:
     def start(self) -> None:
         """Print the addresses and the next command on stdout."""
         vnc = self._conf.vnc
-        endpoint = f"http://{_format_host(self._conf.api.bind_host)}:{self._conf.api.bind_port}/v2.1"
+        endpoint = build_endpoint(self._conf)
         command = "porthole" if endpoint == DEFAULT_ENDPOINT else f"porthole --os-endpoint {endpoint}"
         lines = [f"The API is at          {endpoint}", f"Browsers open          {vnc.novncproxy_base_url}"]
         if vnc.xvpvncproxy_enabled:
@@ -161,8 +162,14 @@ def build_services(conf: cfg.ConfigOpts) -> Sequence[service.Service]:
         porthole_compute.main.build_standalone(conf, rpc),
         porthole_api.main.build_standalone(conf, rpc),
         porthole_novncproxy.main.build_service(conf, rpc),
+        Examinee(conf, rpc, build_endpoint(conf)),
         Announcement(conf),
     ]
+
+
+def build_endpoint(conf: cfg.ConfigOpts) -> str:
+    """Return the URL of the API."""
+    return f"http://{_format_host(conf.api.bind_host)}:{conf.api.bind_port}/v2.1"
 
 
 def _override(conf: cfg.ConfigOpts, group: str, option: str, value: object, flag: str) -> None:

@@ -139,7 +139,19 @@ def test_all_is_well_and_nothing_is_left_behind(doctor: Doctor, porthole: Portho
     )
     assert memcached.stats()["cmd_set"] > 0
     assert memcached.stats()["curr_items"] == before
-    assert "porthole-doctor" in porthole.logs()
+    # Each daemon's lines about its questions, from the first to the last, name the doctor.
+    asked = re.search(r"(request_id=\S+) .* user=porthole-doctor .* Console token authorized", porthole.logs())
+    assert asked, porthole.logs()
+    lines = [line for line in porthole.logs().splitlines() if asked[1] in line]
+    assert [line for line in lines if "user=porthole-doctor" not in line] == []
+    for event in (
+        "VNC servers are dialled",
+        "token accepted",
+        "tokens revoked",
+        "Revocation received",
+        "token refused",
+    ):
+        assert any(event in line for line in lines), event
 
 
 def test_the_words_are_for_a_terminal_and_hold_no_secret(doctor: Doctor) -> None:

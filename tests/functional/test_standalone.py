@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``porthole standalone`` as a user starts it: one process, no broker, no memcached, nothing off loopback."""
 
+import json
 import os
 import re
 import signal
@@ -222,6 +223,79 @@ class TestSurroundings:
             standalone.process.signal(number)
 
             assert standalone.process.wait(TIMEOUT_S) == 0
+
+
+class Doctor:
+    """``porthole doctor`` in an environment that is another than the standalone's."""
+
+    def __init__(self, directory: Path) -> None:
+        home = {
+            "HOME": str(directory),
+            "XDG_RUNTIME_DIR": str(directory / "run"),
+            "XDG_CACHE_HOME": str(directory / "c"),
+        }
+        self._environment = os.environ | home | {"PYTHONWARNINGS": "", "NO_PROXY": "*"}
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "porthole_cli.main", "doctor", *arguments]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=90, check=False, env=self._environment)
+
+    def find(self, pid: int) -> tuple[int, dict[str, dict[str, str]]]:
+        """Return the exit status and the findings by id for the standalone that is process ``pid``."""
+        done = self.run("--standalone", str(pid), "-f", "json")
+        assert done.stderr == ""
+        return done.returncode, {each["id"]: each for each in json.loads(done.stdout)["findings"]}
+
+
+class TestDoctor:
+    def test_all_is_well_and_then_the_hypervisor_is_away(
+        self, start: Callable[..., Standalone], libvirtd: Libvirtd, tmp_path: Path
+    ) -> None:
+        libvirtd.create(guest_xml("alpha"))
+        standalone = start("--libvirt-uri", libvirtd.uri)
+        standalone.wait_for_server("alpha")
+        pid, doctor = standalone.process.pid, Doctor(tmp_path)
+
+        status, found = doctor.find(pid)
+        subjects = ("standalone", "api", "daemons", "libvirt", "vnc", "url", "novnc", "token")
+        assert set(found) - {"descriptors.ok"} == {f"{subject}.ok" for subject in subjects}, found
+        assert status == 0
+        assert f"API at {standalone.endpoint} and" in found["standalone.ok"]["problem"]
+        assert f"http://127.0.0.1:{standalone.novnc_port}/console.html opens" in found["url.ok"]["problem"]
+        assert found["vnc.ok"]["problem"].startswith("1 screen on 1 host; 1 of 1 dialled answer")
+        log = standalone.process.log()
+        asked = re.search(r"(request_id=\S+) .* user=porthole-doctor .* Console token authorized", log)
+        assert asked, log
+        lines = [line for line in log.splitlines() if asked[1] in line]
+        assert [line for line in lines if "user=porthole-doctor" not in line] == []
+        assert any("porthole_novncproxy" in line for line in lines), log
+
+        libvirtd.stop()
+
+        status, found = doctor.find(pid)
+        assert status == 2
+        assert {each for each in found if not each.endswith(".ok")} == {"libvirt.unreachable"}
+        assert "--libvirt-uri" in found["libvirt.unreachable"]["mend"]
+        libvirtd.start()
+
+    def test_it_is_found_without_being_named_and_is_gone_after_a_kill(
+        self, start: Callable[..., Standalone], instances_file: Path, tmp_path: Path
+    ) -> None:
+        standalone = start("--instances-file", str(instances_file))
+        pid, doctor = standalone.process.pid, Doctor(tmp_path)
+
+        # Others may run beside this test.
+        assert re.search(rf"\bprocess .*\b{pid}\b", doctor.run().stdout)
+
+        standalone.process.signal(signal.SIGSTOP)
+        status, found = doctor.find(pid)
+        standalone.process.signal(signal.SIGCONT)
+        assert (status, list(found)) == (2, ["standalone.mute"])
+        assert f"kill -CONT {pid}" in found["standalone.mute"]["mend"]
+
+        standalone.process.kill()
+        status, found = doctor.find(pid)
+        assert (status, list(found)) == (2, ["standalone.none"])
 
 
 class TestRefusals:

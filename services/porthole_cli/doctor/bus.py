@@ -71,10 +71,11 @@ class Bus(Protocol):
 
 
 class RpcBus:
-    """A :class:`Bus` over ``rpc``, which is closed with it."""
+    """A :class:`Bus` over ``rpc``, which is closed with it if ``owns_rpc``."""
 
-    def __init__(self, rpc: Rpc) -> None:
+    def __init__(self, rpc: Rpc, owns_rpc: bool = True) -> None:
         self._rpc = rpc
+        self._owns_rpc = owns_rpc
         self._workers = Workers("doctor-bus", 1)
         self._context = RequestContext(user_id=USER, is_admin=True, overwrite=False)
         self._consoleauth = ConsoleAuthAPI(self._rpc)
@@ -147,7 +148,8 @@ class RpcBus:
         """Leave the bus; a few seconds at most."""
         if self._server is not None:
             self._server.stop()
-        self._rpc.close()
+        if self._owns_rpc:
+            self._rpc.close()
         self._workers.close()
 
     def _take(self, presence: Presence) -> None:

@@ -17,19 +17,30 @@ class Doctor(Command):
     """Examine Porthole from here: configuration, RabbitMQ, every daemon, memcached, libvirt, VNC, TLS, clocks, limits.
 
     Says what is wrong and how to mend it; changes nothing. It reads the configuration of this host and asks the daemons
-    of all hosts over RabbitMQ, so run it as root or as the daemons' user, on any host of Porthole's. It ends within
-    half a minute, whatever is broken. Exit status: 0 all is well, 1 there are warnings, 2 there are errors.
+    of all hosts over RabbitMQ, so run it as root or as the daemons' user, on any host of Porthole's. On a host without
+    a configuration it examines the porthole standalone that runs there. It ends within half a minute, whatever is
+    broken. Exit status: 0 all is well, 1 there are warnings, 2 there are errors.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add the files and the format."""
+        """Add the files, the standalone and the format."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        parser.add_argument(
+        what = parser.add_mutually_exclusive_group()
+        what.add_argument(
             "--config-file",
             metavar="PATH",
             action="append",
             default=[],
             help="Read this porthole.conf; may be given again. Default: what the daemons read, /etc/porthole.",
+        )
+        what.add_argument(
+            "--standalone",
+            metavar="PID",
+            nargs="?",
+            type=int,
+            const=0,
+            help="Examine the porthole standalone on this machine, of several the one with this process id. Default "
+            "where no configuration of the daemons is found and one runs.",
         )
         parser.add_argument(
             "-f",
@@ -42,13 +53,13 @@ class Doctor(Command):
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         """Examine, print, and return the exit status."""
-        from porthole_cli.doctor import examination, report  # noqa: PLC0415
+        from porthole_cli.doctor import choice, report  # noqa: PLC0415
 
         if not self.app.options.debug:
             # What the libraries think of a broker that is away is what the findings say, in better words.
             for handler in logging.getLogger().handlers:
                 handler.setLevel(logging.CRITICAL + 1)
-        found, close = examination.examine_files(parsed_args.config_file)
+        found, close = choice.examine(parsed_args.config_file, parsed_args.standalone)
         stdout = self.app.stdout
         if parsed_args.format == "json":
             stdout.write(report.format_json(found))

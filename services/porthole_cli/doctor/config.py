@@ -43,11 +43,23 @@ def load(conf: cfg.ConfigOpts, files: Sequence[str]) -> Finding | None:
     return None
 
 
+def has_default_files() -> bool:
+    """Say whether this host has a configuration that the daemons would read without ``--config-file``."""
+    program = "porthole doctor"
+    directories = cfg.find_config_dirs("porthole", program)
+    return bool(cfg.find_config_files("porthole", program)) or any(
+        any(Path(directory).glob("*.conf")) for directory in directories
+    )
+
+
 def examine(conf: cfg.ConfigOpts) -> list[Finding]:
     """Return who else may read or write the files that were read, and the certificate's key."""
     paths = list_files(conf)
     if not paths:
-        mend = "Write /etc/porthole/porthole.conf (deploy/config/porthole.conf.sample), or give --config-file."
+        mend = (
+            "Write /etc/porthole/porthole.conf (deploy/config/porthole.conf.sample), or give --config-file. For the "
+            "guests of this host alone no file is needed: porthole standalone."
+        )
         problem = "There is no configuration file; the daemons run on the defaults, with RabbitMQ's guest on this host."
         return [finding.warning(FindingId.CONFIG_MISSING, "", problem, mend)]
     findings = [each for path in paths for each in _judge_mode(path)]

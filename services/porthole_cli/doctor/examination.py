@@ -16,7 +16,19 @@ from typing import Any
 
 from oslo_config import cfg
 
-from porthole_cli.doctor import broker, config, daemons, displays, doors, finding, processes, stores, tokens, web
+from porthole_cli.doctor import (
+    broker,
+    config,
+    daemons,
+    displays,
+    doors,
+    finding,
+    processes,
+    standalone_words,
+    stores,
+    tokens,
+    web,
+)
 from porthole_cli.doctor.bus import CALL_TIMEOUT_S, TOPICS, Bus, build_bus
 from porthole_cli.doctor.facts import Daemons, Dialled, Door, Heard, Mute, TokenTrip
 from porthole_cli.doctor.finding import Finding, FindingId
@@ -63,6 +75,7 @@ class Examination:
     not_examined: list[str] = field(default_factory=list)
     stage: str = "the configuration"
     bus: Bus | None = None
+    is_standalone: bool = False
 
     def run(self, files: Sequence[str]) -> None:
         """Go through the stages; return after the last one that the ones before left possible."""
@@ -81,6 +94,12 @@ class Examination:
             return
         self.bus = self.ports.make_bus(self.conf)
         self._examine_daemons(self.bus, consumers)
+
+    def run_standalone(self) -> None:
+        """Examine the four services of this very process; ``conf`` is theirs, and was parsed."""
+        self.bus = self.ports.make_bus(self.conf)
+        self._examine_daemons(self.bus, dict.fromkeys(TOPICS, 1))
+        self.findings = standalone_words.adapt(self.findings)
 
     def close(self) -> None:
         """Leave the bus, or give that up in time: a consumer of oslo.messaging looks up only once in a while."""
@@ -122,17 +141,22 @@ class Examination:
         dialled, (trip, knocked) = self._go_out(bus, found)
         self.stage = "the conclusions"
         now = self.ports.clock()
-        for judge in (
+        judges: list[Callable[[], list[Finding]]] = [
             functools.partial(daemons.judge_daemons, found),
             functools.partial(stores.judge_hypervisors, found),
-            functools.partial(stores.judge_memcached, found, trip),
             functools.partial(displays.judge_displays, found, dialled),
             functools.partial(web.judge_web, found, knocked, now),
-            functools.partial(self._judge_here, found),
-            functools.partial(processes.judge_clocks, found),
             functools.partial(processes.judge_descriptors, found),
             functools.partial(tokens.judge_trip, trip),
-        ):
+        ]
+        if not self.is_standalone:
+            # A standalone is one process with one clock, and keeps its tokens in memory.
+            judges[2:2] = [functools.partial(stores.judge_memcached, found, trip)]
+            judges[-2:-2] = [
+                functools.partial(self._judge_here, found),
+                functools.partial(processes.judge_clocks, found),
+            ]
+        for judge in judges:
             self.findings += judge()
         self._note_gaps(found)
 
@@ -229,7 +253,7 @@ class Examination:
 
     def _note_gaps(self, found: Daemons) -> None:
         if not found.stores:
-            self.not_examined += ["memcached", "a token's life"]
+            self.not_examined += [*([] if self.is_standalone else ["memcached"]), "a token's life"]
         if not found.computes:
             self.not_examined += ["libvirt", "VNC servers"]
         if not found.proxies:
@@ -257,14 +281,28 @@ def examine_files(files: Sequence[str]) -> tuple[Report, Callable[[], None]]:
     return examine(examination, files), examination.close
 
 
+def build_standalone(conf: cfg.ConfigOpts, bus: Bus) -> Examination:
+    """Return the examination of a ``porthole standalone`` by itself: ``bus`` is within its process."""
+    return Examination(conf, Ports(make_bus=lambda _conf: bus), is_standalone=True)
+
+
+def examine_standalone(examination: Examination, budget_s: float = BUDGET_S) -> Report:
+    """Run an examination of :func:`build_standalone`'s, as :func:`examine` does."""
+    return _examine(examination, examination.run_standalone, budget_s)
+
+
 def examine(examination: Examination, files: Sequence[str], budget_s: float = BUDGET_S) -> Report:
     """Run ``examination`` on ``files`` for ``budget_s`` at most, and return what it has found until then."""
+    return _examine(examination, functools.partial(examination.run, files), budget_s)
+
+
+def _examine(examination: Examination, work: Callable[[], None], budget_s: float) -> Report:
     started = time.monotonic()
     failure: list[BaseException] = []
 
     def run() -> None:
         try:
-            examination.run(files)
+            work()
         except Exception as exc:
             LOG.exception("The examination broke off")
             failure.append(exc)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from porthole_cli.doctor.finding import Finding, Severity
+from porthole_cli.doctor.finding import Finding, FindingId, Severity
 
 # The convention of monitoring plugins: 0 fine, 1 warnings, 2 errors.
 EXIT_STATUS = {Severity.OK: 0, Severity.WARNING: 1, Severity.ERROR: 2}
@@ -53,6 +53,31 @@ def format_json(report: Report) -> str:
         "seconds": round(report.seconds, 1),
     }
     return json.dumps(document, indent=2) + "\n"
+
+
+def parse_json(text: str) -> Report:
+    """Return the report that :func:`format_json` wrote, perhaps in another process; its texts are as :func:`show` says.
+
+    :raises ValueError: when it is none.
+    """
+    try:
+        document = json.loads(text)
+        findings = tuple(
+            Finding(
+                FindingId(each["id"]),
+                Severity(each["severity"]),
+                *(show(each[name]) for name in ("host", "problem", "mend")),
+            )
+            for each in document["findings"]
+        )
+        return Report(findings, tuple(map(show, document["not_examined"])), float(document["seconds"]))
+    except (KeyError, TypeError) as exc:
+        raise ValueError("no report") from exc
+
+
+def show(text: object) -> str:
+    """Return ``text`` for a terminal: what is not printable, such as an escape sequence, becomes a question mark."""
+    return "".join(char if char.isprintable() else "?" for char in str(text))
 
 
 def format_text(report: Report, width: int, colours: bool) -> str:

@@ -13,9 +13,10 @@ from porthole_api.endpoint import ApiEndpoint
 from porthole_cli.doctor import bus as bus_module
 from porthole_cli.doctor.bus import ROLL_CALL_S, TOPICS, RpcBus
 from porthole_common import errors
+from porthole_common.context import RequestContext
 from porthole_common.model import ConnectInfo, ConsoleType
-from porthole_common.presence import PresenceEndpoint
-from porthole_common.rpc import Rpc
+from porthole_common.presence import Presence, PresenceEndpoint
+from porthole_common.rpc import Rpc, Target
 from porthole_consoleauth.endpoint import ConsoleAuthEndpoint
 from porthole_consoleauth.memory_store import MemoryStore
 from support.bus import parse_global_conf
@@ -34,6 +35,19 @@ class Hosts:
 class Publisher:
     def publish(self, *_arguments: Any) -> None:
         return
+
+
+class EndpointThatHears:
+    """A proxy that notes who asks."""
+
+    target = Target(version="1.1")
+
+    def __init__(self) -> None:
+        self.users: list[str | None] = []
+
+    def dial_targets(self, context: RequestContext, targets: Any) -> list[Any]:
+        self.users.append(context.user_id)
+        return []
 
 
 @contextmanager
@@ -90,6 +104,17 @@ def test_each_is_asked_by_the_name_that_it_gave(bus: RpcBus) -> None:
     api, *stores = bus.call_roll({"api": 1, "consoleauth": 2})
     assert bus.describe(api).silent_s == {"compute1": 1.5}
     assert [bus.describe(store).vitals.host for store in stores] == ["a", "b"]
+
+
+def test_the_one_who_asks_is_named(bus: RpcBus) -> None:
+    heard = EndpointThatHears()
+    server = bus._rpc.get_server(TOPICS["novncproxy"], "n", [heard])
+    server.start()
+    try:
+        assert bus.dial(Presence("novncproxy", "n", "n", "n"), []) == []
+    finally:
+        server.stop()
+    assert heard.users == ["porthole-doctor"]
 
 
 def test_a_token_is_checked_and_revoked_where_it_is_said(bus: RpcBus, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``porthole doctor`` examines: the daemons of this host's configuration, or a ``porthole standalone``.
+
+Why the configuration comes first: a host with ``/etc/porthole`` has daemons, and an operator who is woken wants to know
+of them; a standalone that somebody left running there must not hide that they are dead. A host without it has none to
+examine, and a standalone is then what the user means. Called by :mod:`command`.
+"""
+
+from collections.abc import Callable, Sequence
+
+from porthole_cli.doctor import config, examination, standalone
+from porthole_cli.doctor.report import Report
+from porthole_cli.doctor.standalone import Standalone
+
+Close = Callable[[], None]
+
+
+def examine(files: Sequence[str], pid: int | None) -> tuple[Report, Close]:
+    """Return the report, and what is to be called when it was shown.
+
+    ``files`` are those of ``--config-file``. ``pid`` is ``--standalone``'s: None when it was not given, 0 for any.
+    """
+    if files:
+        return examination.examine_files(files)
+    running = standalone.find_standalones()
+    if pid is not None:
+        return _examine_chosen(running, pid), _do_nothing
+    if not running:
+        return examination.examine_files(files)
+    if config.has_default_files():
+        report, close = examination.examine_files(files)
+        findings = (*report.findings, standalone.build_beside(running))
+        return Report(findings, report.not_examined, report.seconds), close
+    # Another user's is named where there is no other.
+    own = [each for each in running if not each.refused]
+    return standalone.examine_standalones(own or running), _do_nothing
+
+
+def _examine_chosen(running: Sequence[Standalone], pid: int) -> Report:
+    chosen = [each for each in running if pid in {0, each.pid}]
+    if not chosen:
+        return Report((standalone.build_none(pid),), (), 0.0)
+    return standalone.examine_standalones(chosen)
+
+
+def _do_nothing() -> None:
+    return

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding a ``porthole standalone`` and asking it: what the kernel lists, and what stands at the other end."""
+
+import json
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from porthole_cli.doctor import finding, standalone
+from porthole_cli.doctor.finding import FindingId
+from porthole_cli.doctor.report import Report, format_json
+from porthole_cli.doctor.standalone import SOCKET_PREFIX, Peer, Standalone
+from support.clouds import ids
+from support.nova_api import NovaApi
+
+TABLE = """\
+Num       RefCount Protocol Flags    Type St Inode Path
+00000000a: 00000002 00000000 00010000 0001 01 100 @porthole-standalone/12-aa
+00000000b: 00000003 00000000 00000000 0001 03 101 @porthole-standalone/12-aa
+00000000c: 00000002 00000000 00010000 0001 01 102 /run/porthole-standalone/13-bb
+00000000d: 00000002 00000000 00010000 0001 01 103 @porthole-standalone/7-cc
+00000000e: 00000003 00000000 00000000 0001 03 104
+00000000f: 00000002 00000000 00010000 0001 01 105 @other with spaces
+"""
+FOUND = Report((finding.ok(FindingId.NOVNC_OK, "noVNC 1.3.0"),), (), 0.1)
+Answer = Callable[[socket.socket], None]
+
+
+def make_name() -> str:
+    return f"{SOCKET_PREFIX}{os.getpid()}-{uuid.uuid4().hex}"
+
+
+@contextmanager
+def listening(answer: Answer) -> Iterator[str]:
+    """Yield the name of a socket whose server calls ``answer`` with each connection."""
+    name = make_name()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{name}")
+        listener.listen()
+
+        def work() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    try:
+                        answer(connection)
+                    except OSError:
+                        continue
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield name
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+
+
+def greet(endpoint: str, report: bytes) -> Answer:
+    """Return what greets as a standalone does, and answers ``report`` when it is asked for one."""
+    greeting = {"pid": os.getpid(), "endpoint": endpoint, "novncproxy_base_url": "http://127.0.0.1:6080/console.html"}
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(json.dumps(greeting).encode() + b"\n")
+        if connection.recv(1):
+            connection.sendall(report)
+
+    return answer
+
+
+def examine(answer: Answer) -> Report:
+    with listening(answer) as name:
+        met = standalone.meet(name)
+        assert met is not None
+        return standalone.examine_standalone(met)
+
+
+@pytest.fixture
+def api() -> Iterator[NovaApi]:
+    with NovaApi() as running:
+        yield running
+
+
+def test_the_kernels_table() -> None:
+    assert standalone.parse_names(TABLE) == ["porthole-standalone/12-aa", "porthole-standalone/7-cc"]
+    assert standalone.parse_names("") == []
+
+
+def test_one_that_listens_is_found_and_one_that_has_ended_is_not(api: NovaApi) -> None:
+    with listening(greet(api.url, b"")) as name:
+        met = next(each for each in standalone.find_standalones() if each.name == name)
+        assert (met.peer.uid, met.pid, met.refused) == (os.geteuid(), os.getpid(), False)
+        assert met.greeting is not None
+        assert met.greeting.endpoint == api.url
+    assert all(each.name != name for each in standalone.find_standalones())
+    assert standalone.meet(name) is None
+
+
+def test_its_report_is_shown_behind_what_is_seen_from_outside(api: NovaApi) -> None:
+    report = examine(greet(api.url, format_json(FOUND).encode()))
+    assert ids(report.findings) == ["standalone.ok", "api.ok", "novnc.ok"]
+    assert report.findings[0].problem == (
+        f"process {os.getpid()}, with the API at {api.url} and the pages at http://127.0.0.1:6080/console.html"
+    )
+    assert report.exit_status == 0
+    assert "/v2.1/" in [request.path for request in api.requests]
+
+
+def test_an_api_that_answers_nobody_else(api: NovaApi) -> None:
+    api.answers["GET /v2.1/"] = (503, {})
+    report = examine(greet(api.url, format_json(FOUND).encode()))
+    assert ids(report.findings) == ["standalone.ok", "api.unreachable", "novnc.ok"]
+    assert "HTTP 503" in report.findings[1].problem
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}/v2.1"
+        report = examine(greet(url, format_json(FOUND).encode()))
+    assert "refused" in report.findings[1].problem
+
+
+def test_what_gives_no_report_is_named_with_its_process(api: NovaApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standalone, "STEP_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(standalone, "REPORT_TIMEOUT_S", 0.3)
+    good = json.loads(format_json(FOUND))
+    for name, answer in (
+        ("silence", lambda connection: connection.recv(1)),
+        ("no JSON", lambda connection: connection.sendall(b"hello\n")),
+        ("another JSON", lambda connection: connection.sendall(b"{}\n")),
+        ("a long line", lambda connection: connection.sendall(b"x" * 5000)),
+        ("no report", greet(api.url, b"")),
+        ("half a report", greet(api.url, format_json(FOUND).encode()[:-9])),
+        ("an id that is not known", greet(api.url, json.dumps({**good, "findings": [{"id": "x"}]}).encode())),
+        ("a report without seconds", greet(api.url, json.dumps({"findings": [], "not_examined": []}).encode())),
+    ):
+        report = examine(answer)
+        assert ids(report.findings)[-1] == "standalone.mute", name
+        assert f"kill -CONT {os.getpid()}" in report.findings[-1].mend
+        assert report.exit_status == 2
+
+
+def test_another_users_is_not_believed(api: NovaApi) -> None:
+    with listening(greet(api.url, format_json(FOUND).encode())) as name:
+        met = standalone.meet(name, own_uid=os.geteuid() + 1)
+        assert met is not None
+        assert met.refused
+        report = standalone.examine_standalone(met)
+        # Root may ask anybody's.
+        root = standalone.meet(name, own_uid=0)
+        assert root is not None
+        assert not root.refused
+    assert ids(report.findings) == ["standalone.other_user"]
+    assert f"sudo -u {met.user} porthole doctor" in report.findings[0].mend
+    assert report.exit_status == 1
+    assert Standalone("x", Peer(0, 4_000_000_000, 0)).user == "4000000000"
+
+
+def test_a_terminal_gets_no_escape_sequences(api: NovaApi) -> None:
+    evil = Report((finding.error(FindingId.NOVNC_MISSING, "\x1b[2J", "a\x1b]0;x\x07", "b\n"),), ("\x1b",), 0.1)
+    report = examine(greet(api.url, format_json(evil).encode()))
+    assert report.findings[-1] == finding.error(FindingId.NOVNC_MISSING, "?[2J", "a?]0;x?", "b?")
+    assert report.not_examined == ("?",)
+
+
+def test_several_are_told_apart(api: NovaApi) -> None:
+    answer = greet(api.url, format_json(FOUND).encode())
+    with listening(answer) as first:
+        met = standalone.meet(first)
+        assert met is not None
+        refused = Standalone("gone", Peer(7, 4_000_000_000, 0), refused=True)
+        report = standalone.examine_standalones([met, refused])
+        alone = standalone.examine_standalones([met])
+    assert [(each.id, each.host) for each in report.findings][-2:] == [
+        ("novnc.ok", f"process {os.getpid()}"),
+        ("standalone.other_user", "process 7"),
+    ]
+    assert report.not_examined == ("everything else of process 7",)
+    assert {each.host for each in alone.findings} == {""}
+
+
+def test_nobody_there() -> None:
+    assert "runs on this machine." in standalone.build_none(0).problem
+    assert "as process 12." in standalone.build_none(12).problem
+
+
+def test_one_beside_the_daemons_is_mentioned() -> None:
+    text = standalone.build_beside([Standalone("x", Peer(7, 0, 0)), Standalone("y", Peer(8, 0, 0))]).problem
+    assert "process 7, 8" in text
+    assert "porthole doctor --standalone" in text

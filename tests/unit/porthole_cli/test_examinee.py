@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The door of a standalone for the doctor, on a bus in memory on which no service answers."""
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+from oslo_config import cfg
+
+from porthole_cli.doctor import bus, standalone
+from porthole_cli.doctor.standalone import Standalone
+from porthole_cli.examinee import Examinee
+from porthole_common.rpc import Rpc
+from support.bus import parse_global_conf
+from support.clouds import ids
+
+ENDPOINT = "http://127.0.0.1:8774/v2.1"
+
+
+@pytest.fixture
+def examinee(monkeypatch: pytest.MonkeyPatch) -> Iterator[Examinee]:
+    # Nobody answers the roll call here.
+    monkeypatch.setattr(bus, "ROLL_CALL_S", 0.2)
+    parse_global_conf()
+    rpc = Rpc(cfg.CONF, 1, transport_url="fake://")
+    examinee = Examinee(cfg.CONF, rpc, ENDPOINT)
+    examinee.start()
+    yield examinee
+    examinee.stop()
+    rpc.close()
+    cfg.CONF.reset()
+
+
+def find() -> Standalone | None:
+    """Return the one of this process, beside which others may run on the machine."""
+    return next((each for each in standalone.find_standalones() if each.pid == os.getpid()), None)
+
+
+def test_it_is_found_greets_and_examines_again_and_again(examinee: Examinee) -> None:
+    met = find()
+    assert met is not None
+    assert met.greeting is not None
+    assert met.greeting.endpoint == ENDPOINT
+    assert met.greeting.novncproxy_base_url == cfg.CONF.vnc.novncproxy_base_url
+    for _ in range(2):
+        report = standalone.examine_standalone(met)
+        assert "daemons.unheard" in ids(report.findings)
+        assert "standalone.mute" not in ids(report.findings)
+
+
+def test_it_is_gone_when_it_was_stopped(examinee: Examinee) -> None:
+    examinee.stop()
+    assert find() is None
+
+
+def test_one_that_never_started_can_be_stopped() -> None:
+    parse_global_conf()
+    rpc = Rpc(cfg.CONF, 1, transport_url="fake://")
+    Examinee(cfg.CONF, rpc, ENDPOINT).stop()
+    rpc.close()
+    cfg.CONF.reset()
+
+
+def test_a_client_that_leaves_or_stays_silent_keeps_nobody_out(examinee: Examinee) -> None:
+    met = find()
+    assert met is not None
+    with socket.socket(socket.AF_UNIX) as silent, socket.socket(socket.AF_UNIX) as gone:
+        for each in (silent, gone):
+            each.connect(f"\0{met.name}")
+        gone.sendall(b"\n")
+        gone.close()
+        assert "daemons.unheard" in ids(standalone.examine_standalone(met).findings)
+
+
+def test_another_user_is_told_nothing(examinee: Examinee) -> None:
+    examinee.stop()
+    rpc = Rpc(cfg.CONF, 1, transport_url="fake://")
+    other = Examinee(cfg.CONF, rpc, ENDPOINT, uids=frozenset({os.geteuid() + 1}))
+    other.start()
+    try:
+        [name] = [each.name for each in standalone.find_standalones() if each.pid == os.getpid()]
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.settimeout(10)
+            stranger.connect(f"\0{name}")
+            assert stranger.recv(1) == b""
+    finally:
+        other.stop()
+        rpc.close()
