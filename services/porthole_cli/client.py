@@ -7,6 +7,7 @@ one line for the user in :mod:`porthole_cli.failures`. Works against Porthole an
 """
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 from keystoneauth1 import adapter, discover, exceptions
 
 from porthole_cli.errors import ApiRefused, CloudInvalid, ServerAmbiguous, ServerNotFound
-from porthole_cli.failures import build_answer_invalid, map_failure
+from porthole_cli.failures import build_answer_invalid, build_timeout, map_failure
 from porthole_common.model import is_uuid
 
 # Nova's API reference, "Server Consoles": remote-consoles came with 2.6 and replaced os-getVNCConsole.
@@ -143,6 +144,7 @@ class ComputeClient:
             raise CloudInvalid("The cloud has no compute API: set its URL with --os-endpoint.")
         if not _is_url(url):
             raise CloudInvalid(f"The endpoint '{url}' is not a URL: http://127.0.0.1:8774/v2.1 would be one.")
+        started = time.monotonic()
         try:
             data = self._adapter.get_endpoint_data()
             data = data and data.get_versioned_data(
@@ -151,6 +153,10 @@ class ComputeClient:
         except exceptions.ClientException:
             # No version document, or nobody there: the request itself tells the user which.
             data = None
+            timeout_s = self._adapter.session.timeout
+            if timeout_s and time.monotonic() - started >= timeout_s:
+                # keystoneauth hides that its question timed out; the next one would wait as long again.
+                raise build_timeout(url) from None
         if data is None or not data.url:
             return _Base(url.rstrip("/"))
         return _Base(data.url.rstrip("/"), data.min_microversion, data.max_microversion)

@@ -31,8 +31,13 @@ def map_failure(exc: exceptions.ClientException, url: str = "") -> ApiRefused | 
     if not url:
         return ApiUnavailable(str(exc))
     if isinstance(exc, exceptions.ConnectTimeout):
-        return ApiUnavailable(f"The API at {url} does not answer in time.")
+        return build_timeout(url)
     return ApiUnavailable(_explain_connection(exc, url) or str(exc))
+
+
+def build_timeout(url: str) -> ApiUnavailable:
+    """Return the error for an API that takes the connection and gives no answer."""
+    return ApiUnavailable(f"The API at {url} does not answer in time.")
 
 
 def build_answer_invalid(url: str, response: Any = None) -> AnswerInvalid:

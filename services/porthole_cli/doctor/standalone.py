@@ -203,7 +203,7 @@ def build_beside(standalones: Sequence[Standalone]) -> Finding:
 def _build_other_user(standalone: Standalone) -> Finding:
     user = standalone.user
     where = f"A porthole standalone of the user {user} runs here (process {standalone.pid})"
-    problem = f"{where}. Only {user} and root may ask it."
+    problem = f"{where}. {'Only root' if user == 'root' else f'Only {user} and root'} may ask it."
     mend = f"Run the doctor as that user: sudo -u {user} porthole doctor"
     return finding.warning(FindingId.STANDALONE_OTHER_USER, "", problem, mend)
 

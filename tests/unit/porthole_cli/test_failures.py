@@ -114,6 +114,11 @@ def test_an_answer_that_does_not_come() -> None:
         opened = session.Session(auth=noauth.NoAuth(endpoint=url), timeout=0.2)
         with pytest.raises(ApiUnavailable, match=f"^The API at {url} does not answer in time\\.$"):
             list(ComputeClient(adapter.Adapter(opened, service_type="compute")).list_servers())
+        # Waiting once is enough: no other question follows the first.
+        silent.accept()[0].close()
+        silent.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            silent.accept()
 
 
 def test_tls_where_there_is_none_and_tls_of_a_stranger(tmp_path: Path) -> None:
