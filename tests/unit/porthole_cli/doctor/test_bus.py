@@ -117,6 +117,24 @@ def test_the_one_who_asks_is_named(bus: RpcBus) -> None:
     assert heard.users == ["porthole-doctor"]
 
 
+class CountingRpc(Rpc):
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+        super().close()
+
+
+def test_a_bus_closes_the_rpc_that_it_owns() -> None:
+    parse_global_conf()
+    rpc = CountingRpc(cfg.CONF, 10, transport_url="fake://")
+    RpcBus(rpc, owns_rpc=False).close()
+    assert rpc.closed == 0
+    RpcBus(rpc).close()
+    assert rpc.closed == 1
+    cfg.CONF.reset()
+
+
 def test_a_token_is_checked_and_revoked_where_it_is_said(bus: RpcBus, caplog: pytest.LogCaptureFixture) -> None:
     bus.authorize(INFO)
     known = []
