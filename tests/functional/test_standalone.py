@@ -278,7 +278,7 @@ class TestDoctor:
         assert "--libvirt-uri" in found["libvirt.unreachable"]["mend"]
         libvirtd.start()
 
-    def test_it_is_found_without_being_named_and_is_gone_after_a_kill(
+    def test_it_is_found_without_being_named_behind_the_daemons_and_gone_after_a_kill(
         self, start: Callable[..., Standalone], instances_file: Path, tmp_path: Path
     ) -> None:
         standalone = start("--instances-file", str(instances_file))
@@ -286,6 +286,20 @@ class TestDoctor:
 
         # Others may run beside this test.
         assert re.search(rf"\bprocess .*\b{pid}\b", doctor.run().stdout)
+
+        # A configuration of the daemons comes first, and the standalone is mentioned beside it.
+        with socket.socket() as held:
+            held.bind(("127.0.0.1", 0))
+            url = f"rabbit://guest:guest@127.0.0.1:{held.getsockname()[1]}/"
+            path = tmp_path / ".porthole" / "porthole.conf"
+            path.parent.mkdir()
+            path.write_text(f"[DEFAULT]\ntransport_url = {url}\n", encoding="utf-8")
+            done = doctor.run("-f", "json")
+        beside = {each["id"]: each for each in json.loads(done.stdout)["findings"]}
+        assert (done.returncode, "broker.address" in beside) == (2, True)
+        assert re.search(rf"beside the daemons \(process .*\b{pid}\b", beside["standalone.ok"]["problem"])
+        status, found = doctor.find(pid)
+        assert "broker.address" not in found
 
         standalone.process.signal(signal.SIGSTOP)
         status, found = doctor.find(pid)

@@ -77,3 +77,17 @@ def test_no_file_at_all() -> None:
     conf = cfg.ConfigOpts()
     conf(args=[], default_config_files=[], default_config_dirs=[])
     assert [str(each.id) for each in config.examine(conf)] == ["config.missing"]
+
+
+def test_what_the_daemons_would_read_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    directory = tmp_path / ".porthole"
+    # What a machine has in /etc is not for a test to take away.
+    without = config.has_default_files()
+    (directory / "porthole.conf.d").mkdir(parents=True)
+    assert config.has_default_files() == without
+    (directory / "porthole.conf.d" / "50-local.conf").touch()
+    assert config.has_default_files()
+    (directory / "porthole.conf.d" / "50-local.conf").unlink()
+    (directory / "porthole.conf").touch()
+    assert config.has_default_files()
