@@ -13,7 +13,7 @@ from keystoneauth1 import adapter, exceptions, noauth, session
 
 from porthole_cli.client import ComputeClient
 from porthole_cli.errors import AnswerInvalid, ApiRefused, ApiUnavailable, CloudInvalid
-from porthole_cli.failures import map_failure
+from porthole_cli.failures import build_answer_invalid, map_failure
 from support.certificates import Authority
 
 TIMEOUT_S = 10
@@ -165,3 +165,22 @@ def test_a_cause_that_is_not_known_is_the_librarys_to_say() -> None:
     unreachable.__cause__ = OSError(113, "No route to host")
     said = str(map_failure(unreachable, "http://192.0.2.1:8774"))
     assert said == "The API at http://192.0.2.1:8774 cannot be reached: No route to host."
+
+
+def test_the_proxys_usual_ports_are_known_without_its_answer() -> None:
+    for port in (6080, 6081):
+        said = str(build_answer_invalid(f"http://127.0.0.1:{port}/v2.1"))
+        assert said == (
+            f"There is no compute API at http://127.0.0.1:{port}/v2.1. {port} is usually the port of Porthole's proxy, "
+            "and 8774 the API's."
+        )
+
+
+def test_a_refusal_calls_the_server_as_the_user_did() -> None:
+    uuid = "2a5a0a3e-7c5f-4c8e-9d0a-0c1d2e3f4a5b"
+    for typed, message, expected in (
+        ("web", f"Instance {uuid} is not running.", "Instance 'web' is not running. (HTTP 409)"),
+        (uuid.upper(), f"Instance {uuid} is not running.", f"Instance {uuid.upper()} is not running. (HTTP 409)"),
+        ("web", "Unavailable console type novnc.", "web: Unavailable console type novnc. (HTTP 409)"),
+    ):
+        assert str(ApiRefused(409, message).about(uuid, typed)) == expected

@@ -131,3 +131,27 @@ class TestDebug:
             text = lines.read()
         assert "RESP BODY" in text
         assert TOKEN not in text
+
+
+class TestServers:
+    def test_an_empty_list_is_said_on_stderr_and_is_a_list_on_stdout(self) -> None:
+        with NovaApi() as api:
+            words, rows, report = (
+                run("list", *format_, OS_ENDPOINT=api.url) for format_ in ((), ("-f", "value"), ("-f", "json"))
+            )
+            api.add_server(UUID, "web")
+            full = run("list", OS_ENDPOINT=api.url)
+
+        assert {done.stderr for done in (words, rows, report)} == {
+            "There are no servers, or none whose console you may open.\n"
+        }
+        assert [words.returncode, rows.stdout.strip(), json.loads(report.stdout)] == [0, "", []]
+        assert full.stderr == ""
+
+    def test_a_console_without_a_type_is_novnc(self) -> None:
+        with NovaApi() as api:
+            api.add_server(UUID, "web")
+            done = run("get-vnc-console", "web", "-f", "value", OS_ENDPOINT=api.url)
+
+            assert api.sent("POST")[0].body == {"remote_console": {"protocol": "vnc", "type": "novnc"}}
+        assert done.stdout.startswith("novnc http://")
