@@ -157,7 +157,10 @@ def examine_standalones(standalones: Sequence[Standalone]) -> Report:
             gaps += found.not_examined
         else:
             where = f"process {standalone.pid}"
-            findings += [replace(each, host=where) for each in found.findings]
+            # Its own findings name the process already.
+            findings += [
+                each if each.id.startswith("standalone.") else replace(each, host=where) for each in found.findings
+            ]
             gaps += [f"{gap} of {where}" for gap in found.not_examined]
     return Report(tuple(findings), tuple(gaps), time.monotonic() - started)
 
@@ -174,7 +177,8 @@ def examine_standalone(standalone: Standalone) -> Report:
     try:
         inner = report.parse_json(_fetch_report(standalone.name))
     except (OSError, ValueError):
-        return Report((*known, build_mute(standalone)), ("everything else",), 0.0)
+        trouble = build_mute(standalone) if meet(standalone.name) else _build_ended(standalone)
+        return Report((*known, trouble), ("everything else",), 0.0)
     return Report((*known, *inner.findings), inner.not_examined, inner.seconds)
 
 
@@ -184,6 +188,12 @@ def build_mute(standalone: Standalone) -> Finding:
     problem = f"porthole standalone (process {pid}) takes a question and gives no answer."
     mend = f"If it was stopped (Ctrl-Z), let it go on: kill -CONT {pid}. Else end it (kill {pid}) and start it again."
     return finding.error(FindingId.STANDALONE_MUTE, "", problem, mend)
+
+
+def _build_ended(standalone: Standalone) -> Finding:
+    problem = f"porthole standalone (process {standalone.pid}) ended in the middle of the examination."
+    mend = "Read what it has written in its terminal, and start it again: porthole standalone"
+    return finding.error(FindingId.STANDALONE_NONE, "", problem, mend)
 
 
 def build_none(pid: int | None) -> Finding:

@@ -146,6 +146,15 @@ def test_what_gives_no_report_is_named_with_its_process(api: NovaApi, monkeypatc
         assert report.exit_status == 2
 
 
+def test_one_that_ends_meanwhile_is_not_called_mute(api: NovaApi) -> None:
+    with listening(greet(api.url, b"")) as name:
+        met = standalone.meet(name)
+        assert met is not None
+    report = standalone.examine_standalone(met)
+    assert ids(report.findings)[-1] == "standalone.none"
+    assert f"process {os.getpid()}) ended in the middle" in report.findings[-1].problem
+
+
 def test_another_users_is_not_believed(api: NovaApi) -> None:
     with listening(greet(api.url, format_json(FOUND).encode())) as name:
         met = standalone.meet(name, own_uid=os.geteuid() + 1)
@@ -179,7 +188,7 @@ def test_several_are_told_apart(api: NovaApi) -> None:
         alone = standalone.examine_standalones([met])
     assert [(each.id, each.host) for each in report.findings][-2:] == [
         ("novnc.ok", f"process {os.getpid()}"),
-        ("standalone.other_user", "process 7"),
+        ("standalone.other_user", ""),
     ]
     assert report.not_examined == ("everything else of process 7",)
     assert {each.host for each in alone.findings} == {""}
