@@ -8,10 +8,7 @@ server is in test_console_outages.py.
 import contextlib
 import http.client
 import json
-import os
-import signal
 import socket
-import threading
 import urllib.parse
 import uuid as uuidlib
 from collections.abc import Callable, Iterator
@@ -40,6 +37,7 @@ from support.console import (
 from support.daemons import Porthole
 from support.libvirtd import Libvirtd, guest_xml
 from support.memcached import Memcached
+from support.migration import HeldMigration
 from support.ports import free_port
 from support.processes import wait_until
 from support.rabbitmq import RabbitMQ
@@ -80,15 +78,6 @@ def vnc_xml(port: int) -> str:
 def read_to_the_end(connection: Connection) -> None:
     while True:
         connection.recv(timeout=20)
-
-
-def free_display_port() -> int:
-    """A port QEMU may use as a display: 5900 or above."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port: int = listener.getsockname()[1]
-        if port >= 5900:
-            return port
 
 
 def test_a_browser_gets_the_screen_of_the_guest(porthole: Porthole, guest: str) -> None:
@@ -219,21 +208,13 @@ def test_a_guest_on_its_way_to_another_host(porthole: Porthole, libvirtd: Libvir
     token = token_of(get_console(porthole, guest))
     assert refusal(porthole.novnc_port, token) == 101
     with Libvirtd() as destination:
-        to = ("--live", "--p2p", "--migrateuri", f"tcp://127.0.0.1:{free_port()}", guest, destination.uri)
-        migration = threading.Thread(target=libvirtd.virsh, args=("migrate", *to))
-        migration.start()
-        wait_until(lambda: destination.has_started("demo"), 60, "the guest's new QEMU")
-        pid = destination.guest_pid("demo")
-        os.kill(pid, signal.SIGSTOP)
-        try:
+        with HeldMigration(libvirtd, destination, guest) as migration:
             wait_until(lambda: ask_console(porthole, guest)[0] == 409, 20, "the migration to be noticed")
             for ask in (ask_console, ask_remote_console):
                 status, body = ask(porthole, guest)
                 assert (status, body["conflictingRequest"]["code"]) == (409, 409)
             assert refusal(porthole.novnc_port, token) == 401
-        finally:
-            os.kill(pid, signal.SIGCONT)
-            migration.join(60)
+            migration.finish()
         wait_until(lambda: ask_console(porthole, guest)[0] == 404, 20, "the guest to have left")
         assert refusal(porthole.novnc_port, token) == 401
 
@@ -242,7 +223,7 @@ def test_a_token_does_not_follow_a_port_to_another_guest(
     porthole: Porthole, libvirtd: Libvirtd, tmp_path: Path
 ) -> None:
     """S1: guest A's port becomes guest B's while compute is blind; the token of A opens nothing of B's."""
-    port = free_display_port()
+    port = free_port()
     first, second = str(uuidlib.uuid4()), str(uuidlib.uuid4())
     libvirtd.create(guest_xml("first", first, vnc=vnc_xml(port)))
     wait_for_instances(porthole, first)
@@ -260,14 +241,14 @@ def test_a_token_does_not_follow_a_port_to_another_guest(
 
 def test_a_moved_guest_leaves_no_way_to_its_old_port(porthole: Porthole, libvirtd: Libvirtd) -> None:
     """S2: a trap listens where the guest's VNC server was; nothing ever connects to it."""
-    uuid, port = str(uuidlib.uuid4()), free_display_port()
+    uuid, port = str(uuidlib.uuid4()), free_port()
     libvirtd.create(guest_xml("mover", uuid, vnc=vnc_xml(port)))
     wait_for_instances(porthole, uuid)
     token = token_of(get_console(porthole, uuid))
     porthole.compute.kill()
     libvirtd.destroy("mover")
     with TrapServer(port) as trap:
-        libvirtd.create(guest_xml("mover", uuid, vnc=vnc_xml(free_display_port())))
+        libvirtd.create(guest_xml("mover", uuid, vnc=vnc_xml(free_port())))
         porthole.start_daemon("compute")
         assert refusal(porthole.novnc_port, token) == 401
         assert trap.accepted == 0

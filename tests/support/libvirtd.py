@@ -8,11 +8,11 @@ through virsh, in processes of their own, so that a test may stop libvirtd, or h
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import uuid as uuidlib
 from collections.abc import Sequence
@@ -21,19 +21,26 @@ from types import TracebackType
 from typing import Self
 from xml.sax.saxutils import escape, quoteattr
 
+from support.ports import reserve_block
 from support.processes import Process, wait_until
 
 NOBODY = 65534
 START_TIMEOUT_S = 30
 GUEST_END_TIMEOUT_S = 15
 VIRSH_TIMEOUT_S = 60
-# Display ports are taken from a range of this daemon's own, below the kernel's range of ephemeral ports: two
-# libvirtd on one machine would otherwise race for 5900.
-DISPLAY_PORTS = range(20000, 32000, 100)
+# A libvirtd that answers at all says its version and lists its guests at once, so that these may be given up sooner.
+PROBE_TIMEOUT_S = 10
+# Each daemon has a range of display ports of its own, which it holds: two libvirtd on one machine would otherwise race
+# for 5900, and a test may put a server of its own on a port that a guest has left.
+DISPLAY_PORT_COUNT = 32
 
 
 class VirshFailed(AssertionError):
     """A virsh command failed; the text is what it printed."""
+
+
+class VirshHung(VirshFailed):
+    """A virsh command had no answer within its deadline, and was ended."""
 
 
 def guest_xml(
@@ -79,6 +86,7 @@ class Libvirtd:
         self._own_directory = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="porthole-libvirtd-"))
         self._settings = [*settings]
+        self._display_ports = reserve_block(DISPLAY_PORT_COUNT)
         self._runtime = self.directory / "run"
         self._socket = self._runtime / "libvirt" / "libvirt-sock"
         self.uri = f"qemu+unix:///session?socket={self._socket}"
@@ -124,11 +132,7 @@ class Libvirtd:
     def close(self) -> None:
         """End the daemon and every guest, and leave no file of its own."""
         self.stop()
-        for path in self._runtime.glob("libvirt/qemu/run/*.pid"):
-            # driver.pid is the daemon's own, left there by a SIGKILL: that number may be somebody else's by now.
-            if path.name != "driver.pid":
-                _kill_guest(int(path.read_text()))
-                path.unlink()
+        self._kill_guests()
         if self._own_directory:
             shutil.rmtree(self.directory)
 
@@ -140,20 +144,24 @@ class Libvirtd:
         """Let a frozen daemon go on."""
         self.process.signal(signal.SIGCONT)
 
-    def virsh(self, *arguments: str, stdin: str | None = None) -> str:
+    def virsh(self, *arguments: str, stdin: str | None = None, timeout_s: float = VIRSH_TIMEOUT_S) -> str:
         """Run one virsh command and return what it printed.
 
         :raises VirshFailed: when it failed.
+        :raises VirshHung: when it had no answer after ``timeout_s``.
         """
-        result = subprocess.run(
-            ["virsh", "--quiet", "--connect", self.uri, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=VIRSH_TIMEOUT_S,
-            env={**os.environ, "LC_ALL": "C"},
-            check=False,
-        )
+        try:
+            result = subprocess.run(
+                ["virsh", "--quiet", "--connect", self.uri, *arguments],
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                env={**os.environ, "LC_ALL": "C"},
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise VirshHung(f"virsh {' '.join(arguments)}: no answer after {timeout_s:g} s") from None
         if result.returncode:
             raise VirshFailed(f"virsh {' '.join(arguments)}: {result.stderr.strip()}")
         return result.stdout
@@ -179,12 +187,6 @@ class Libvirtd:
         display = self.virsh("vncdisplay", guest).strip()
         return 5900 + int(display.rpartition(":")[2])
 
-    def has_started(self, name: str) -> bool:
-        """Say whether a guest's QEMU exists, ready or not."""
-        path = self._find_pid_file(name)
-        # The file is there before the number is in it.
-        return path.exists() and path.stat().st_size > 0
-
     def guest_pid(self, name: str) -> int:
         """Return the process id of a running guest's QEMU."""
         return int(self._find_pid_file(name).read_text())
@@ -201,12 +203,53 @@ class Libvirtd:
         """Press ``keys`` together, by their Linux names (``KEY_A``)."""
         self.virsh("send-key", guest, *keys)
 
-    def remove_guests(self) -> None:
-        """End and forget every guest, so that the next test starts from nothing."""
-        for uuid in self.virsh("list", "--uuid").split():
-            self.destroy(uuid)
-        for uuid in self.virsh("list", "--all", "--uuid").split():
-            self.virsh("undefine", uuid, "--managed-save")
+    def remove_guests(self, timeout_s: float = PROBE_TIMEOUT_S) -> None:
+        """End and forget every guest, so that the next test starts from nothing.
+
+        A libvirtd that leaves a question open for ``timeout_s``, or cannot end a guest, is killed with its guests and
+        started anew.
+        """
+        try:
+            for uuid in self.virsh("list", "--uuid", timeout_s=timeout_s).split():
+                self.virsh("destroy", uuid, timeout_s=timeout_s + GUEST_END_TIMEOUT_S)
+            for uuid in self.virsh("list", "--all", "--uuid", timeout_s=timeout_s).split():
+                self.virsh("undefine", uuid, "--managed-save", timeout_s=timeout_s)
+        except VirshFailed as exc:
+            sys.stderr.write(f"libvirtd is started anew: {exc}\n")
+            self._start_anew()
+
+    def _start_anew(self) -> None:
+        self.kill()
+        self._kill_guests()
+        # The definitions and the saved states of the guests, and what libvirtd noted of the running ones.
+        for pattern in ("config/libvirt/qemu/*.xml", "config/libvirt/qemu/save/*", "run/libvirt/qemu/run/*.xml"):
+            for path in self.directory.glob(pattern):
+                path.unlink()
+        self.start()
+
+    def _kill_guests(self) -> None:
+        """Kill every QEMU of this daemon, also one that libvirtd has not noted yet; the daemon is dead by now."""
+        pids = self._find_guests()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        # They are no children of ours: whoever reaps them may take a while, and until then they are zombies.
+        wait_until(lambda: not any(map(is_running, pids)), GUEST_END_TIMEOUT_S, f"the end of the guests {pids}")
+        for path in self._runtime.glob("libvirt/qemu/run/*.pid"):
+            path.unlink()
+
+    def _find_guests(self) -> list[int]:
+        """Return the process ids of the QEMUs whose monitors lie in this daemon's directory."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                program, *arguments = path.read_bytes().split(b"\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            is_ours = any(os.fsencode(self.directory) in argument for argument in arguments)
+            if is_ours and os.path.basename(program).startswith(b"qemu"):
+                found.append(int(path.parent.name))
+        return found
 
     def _prepare(self) -> None:
         if (self.directory / "config").exists():
@@ -215,9 +258,9 @@ class Libvirtd:
             self.directory.chmod(0o711)
         settings = self.directory / "config" / "libvirt" / "qemu.conf"
         settings.parent.mkdir(parents=True)
-        first = random.choice(DISPLAY_PORTS)
         # "file": libvirtd opens the guests' logs itself and starts no virtlogd that somebody would have to stop.
-        ports = [f"remote_display_port_min = {first}", f"remote_display_port_max = {first + 99}"]
+        first, last = self._display_ports[0], self._display_ports[-1]
+        ports = [f"remote_display_port_min = {first}", f"remote_display_port_max = {last}"]
         settings.write_text("\n".join(['stdio_handler = "file"', *ports, *self._settings, ""]))
         # Two on one machine are two hosts to each other, so that a guest may move between them.
         (settings.parent / "libvirtd.conf").write_text(f'host_uuid = "{uuidlib.uuid4()}"\n')
@@ -229,10 +272,12 @@ class Libvirtd:
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:
+            # The queue of a daemon that takes no connections may be full.
+            probe.settimeout(PROBE_TIMEOUT_S)
             if probe.connect_ex(str(self._socket)) != 0:
                 return False
         try:
-            self.virsh("version")
+            self.virsh("version", timeout_s=PROBE_TIMEOUT_S)
         except VirshFailed:
             return False
         return True
@@ -247,15 +292,8 @@ class Libvirtd:
         self.close()
 
 
-def _kill_guest(pid: int) -> None:
-    """Kill a QEMU that outlived its libvirtd, and wait until it is gone."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    # It is no child of ours: whoever reaps it may take a while, and until then it is a zombie.
-    wait_until(lambda: not _is_alive(pid), GUEST_END_TIMEOUT_S, f"the end of the guest with process id {pid}")
-
-
-def _is_alive(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Say whether a process exists and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
