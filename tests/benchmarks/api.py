@@ -39,6 +39,7 @@ STARTS = 3
 _CLIENTS = 8
 _LATEST = {"OpenStack-API-Version": "compute 2.96"}
 _TIMEOUT_S = 120
+_STORM_TIMEOUT_S = 1800
 # An instance in the middle of the order.
 _WANTED = build_inventory(HOSTS // 2, INSTANCES).instances[0]
 _LISTS = {
@@ -188,7 +189,7 @@ class _Footprint:
 def _storm(port: int, count: int) -> None:
     with ThreadPoolExecutor(_CLIENTS) as pool:
         for share in [pool.submit(_send_many, port, count // _CLIENTS) for _ in range(_CLIENTS)]:
-            share.result()
+            share.result(_STORM_TIMEOUT_S)
 
 
 def _send_many(port: int, count: int) -> None:

@@ -49,7 +49,7 @@ def serve(transport_url: str) -> Iterator[None]:
         yield
     finally:
         server.kill()
-        server.join()
+        server.join(60)
 
 
 def _serve(transport_url: str, ready: Event) -> None:

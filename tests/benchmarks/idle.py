@@ -13,6 +13,7 @@ from benchmarks.cpu import allocated_kib, cpu_seconds, pss_kib, tree
 from benchmarks.latency import alone
 from benchmarks.table import Row, percentile
 from benchmarks.throughput import discard
+from support.deadlines import join_within
 
 CONSOLES = 9500
 # Opened first and not counted: what the first consoles allocate once for all.
@@ -76,8 +77,7 @@ def _open(stack: contextlib.ExitStack, bed: Bed, count: int) -> None:
     threads = [threading.Thread(target=work, args=(share,)) for share in shares]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join_within(600, *threads)
     for sock in socks:
         stack.enter_context(sock)
     assert len(socks) == count, f"{len(socks)} of {count} consoles were opened"

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.queues import Queue
 from pathlib import Path
 
 from support.ports import free_port
@@ -34,20 +34,20 @@ class VncEnd:
     """
 
     def __init__(self) -> None:
-        ours, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_serve_vnc, args=(theirs,), daemon=True)
+        port: Queue[int] = _SPAWN.Queue()
+        self._process = _SPAWN.Process(target=_serve_vnc, args=(port,), daemon=True)
         self._process.start()
-        self.port: int = ours.recv()
+        self.port = port.get(timeout=60)
 
     def stop(self) -> None:
         """End it."""
         self._process.kill()
-        self._process.join()
+        self._process.join(60)
 
 
-def _serve_vnc(ready: Connection) -> None:
+def _serve_vnc(ready: "Queue[int]") -> None:
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    ready.send(listener.getsockname()[1])
+    ready.put(listener.getsockname()[1])
     # A thread only for who gives an order: most just come and go.
     epoll = select.epoll()
     epoll.register(listener.fileno(), select.EPOLLIN)
@@ -194,7 +194,7 @@ class Pongs:
     def stop(self) -> None:
         """End the thread."""
         self._stopping.set()
-        self._thread.join()
+        self._thread.join(60)
         self._epoll.close()
 
     def _run(self) -> None:

@@ -20,6 +20,7 @@ from benchmarks.bed import Bed, make_bed
 from benchmarks.cpu import cpu_seconds, tree
 from benchmarks.table import Row, median
 from support.certificates import make_certificate
+from support.deadlines import join_within
 
 GB = 1e9
 DOWN_BYTES = 2_000_000_000
@@ -142,8 +143,7 @@ def _down(relay: Relay, socks: list[socket.socket], size: int) -> None:
     for sock, thread in zip(socks, threads, strict=True):
         thread.start()
         sock.sendall(peers.frame(order) if relay.frames else order)
-    for thread in threads:
-        thread.join()
+    join_within(600, *threads)
 
 
 def discard(sock: socket.socket, size: int) -> None:

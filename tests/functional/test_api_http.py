@@ -268,6 +268,7 @@ else:
 
 def is_listening(port: int) -> bool:
     with socket.socket() as sock:
+        sock.settimeout(20)
         return sock.connect_ex(("127.0.0.1", port)) == 0
 
 

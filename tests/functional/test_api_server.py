@@ -17,6 +17,7 @@ import pytest
 from porthole_api.http_server import DISCARD_TIMEOUT_S, MAX_HEADER_BYTES, REQUEST_DEADLINE_S, HttpServer
 from porthole_common import errors
 from support.api import Api, build_instance, build_uuid
+from support.deadlines import join_within
 from support.ports import free_port
 from support.processes import wait_until
 
@@ -140,7 +141,7 @@ def test_a_client_that_drips_has_no_more_time_than_another(server: HttpServer, s
             assert time.monotonic() - started_at_s < REQUEST_DEADLINE_S + SLACK_S
         finally:
             stop.set()
-            thread.join()
+            join_within(30, thread)
 
 
 def test_silent_connections_hold_no_thread(server: HttpServer) -> None:

@@ -34,12 +34,12 @@ class Bus:
     def __init__(self, rpc: Rpc, host: str) -> None:
         self._compute, self._consoleauth, self._host = ComputeAPI(rpc), ConsoleAuthAPI(rpc), host
 
-    def get(self, uuid: str = UUID) -> ConnectInfo:
+    def get_console(self, uuid: str = UUID) -> ConnectInfo:
         return self._compute.get_vnc_console(CONTEXT, self._host, uuid, "novnc")
 
     def issue(self, uuid: str = UUID) -> ConnectInfo:
         """Get a console and have it authorized, as the api does."""
-        info = self.get(uuid)
+        info = self.get_console(uuid)
         self._consoleauth.authorize_console(CONTEXT, info)
         assert self.opens(info)
         return info
@@ -84,12 +84,12 @@ def test_sighup_rereads_the_instances(make_porthole: MakePorthole, rpc: Rpc, tmp
     with pytest.raises(errors.TokenInvalid):
         bus.validate(moved)
     assert bus.opens(kept)
-    assert bus.get(UUID).target == Target("127.0.0.1", 5903)
+    assert bus.get_console(UUID).target == Target("127.0.0.1", 5903)
 
     write_instances(path, (UUID, "none"))
     porthole.compute.signal(signal.SIGHUP)
     porthole.compute.wait_for_line("[static] instances_file: entry 1: port", TIMEOUT_S)
-    assert bus.get(UUID).target == Target("127.0.0.1", 5903)
+    assert bus.get_console(UUID).target == Target("127.0.0.1", 5903)
     assert bus.opens(kept)
 
 
@@ -133,13 +133,13 @@ def test_compute_starts_before_libvirtd_and_ends_beside_a_frozen_one(
     porthole.start_waiting("compute")
     bus = Bus(rpc, porthole.host)
     with pytest.raises(errors.HypervisorUnavailable) as caught:
-        bus.get()
+        bus.get_console()
     assert caught.value.host == porthole.host
     assert porthole.compute.log_of_run().count("Peer does not answer; trying again") == 1
     libvirtd.start()
     libvirtd.create(guest_xml("guest", UUID))
     porthole.compute.wait_for_line("Peer connected", TIMEOUT_S)
-    info = bus.get()
+    info = bus.get_console()
     assert bus.validate(info) == info.target
     libvirtd.pause()
     porthole.compute.signal(signal.SIGTERM)

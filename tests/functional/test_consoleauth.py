@@ -241,7 +241,7 @@ def test_fifty_authorizes_and_a_revocation(make_porthole: Callable[..., Porthole
         caller.api.delete_tokens_for_instance(context(), instance_uuid)
         assert not any(caller.is_valid(token) for token in earlier)
     for future in done:
-        future.result()
+        future.result(60)
     assert len(tokens) == 50
     assert not any(caller.is_valid(token) for token in earlier)
     caller.api.delete_tokens_for_instance(context(), instance_uuid)

@@ -17,6 +17,7 @@ from porthole_cli.doctor.broker import examine_broker
 from porthole_cli.doctor.doors import STEP_TIMEOUT_S, knock
 from porthole_common.rpc import Broker
 from support.certificates import Authority, Certificate
+from support.deadlines import join_within
 from support.ports import free_port
 from support.proxy import InProcessProxy, make_web_root
 from support.vnc_servers import EchoVnc, SilentServer
@@ -130,7 +131,7 @@ def tls_port(tmp_path: Path) -> Iterator[int]:
         thread.start()
         yield server.server_address[1]
         server.shutdown()
-        thread.join()
+        join_within(30, thread)
 
 
 class TestBrokers:

@@ -71,6 +71,7 @@ def open_websockets(url: str, port: int, short: bool) -> Iterator[tuple[Callable
     sock = socket.socket()
     if short:
         shorten_buffers(sock, SHORT_BYTES)
+    sock.settimeout(RECEIVE_TIMEOUT_S)
     sock.connect(("127.0.0.1", port))
     with websockets.sync.client.connect(
         url,
@@ -194,4 +195,4 @@ def test_xvp_connect_ends_with_its_console(make: Make, stack: ExitStack) -> None
         proxy.consoleauth.tokens.clear()
         with connect(viewer_port.port) as viewer:
             assert read_to_end(viewer) == b""
-        assert viewer_port.wait() == [0, 0, 1]
+        assert viewer_port.wait_for_scripts() == [0, 0, 1]

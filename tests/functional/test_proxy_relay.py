@@ -15,6 +15,7 @@ from websockets.exceptions import InvalidStatus
 
 from porthole_common.model import ConsoleType
 from porthole_novncproxy.liveness import LivenessPolicy
+from support.deadlines import join_within
 from support.processes import wait_until
 from support.proxy import (
     InProcessProxy,
@@ -66,7 +67,7 @@ def test_what_the_vnc_server_is_sent_comes_back_whole(make, echo, size):
         sender = threading.Thread(target=client.send, args=(payload,))
         sender.start()
         assert client.read_data(size) == payload
-        sender.join()
+        join_within(30, sender)
 
 
 def test_a_real_websocket_peer(make, echo):
@@ -77,15 +78,15 @@ def test_a_real_websocket_peer(make, echo):
         url, subprotocols=["binary"], origin="http://127.0.0.1", max_size=None, compression=None
     ) as client:
         assert client.subprotocol == "binary"
-        assert client.recv() == GREETING
+        assert client.recv(timeout=30) == GREETING
         sender = threading.Thread(
             target=client.send, args=([payload[at : at + 50_000] for at in range(0, 2_000_000, 50_000)],)
         )
         sender.start()
         received = b""
         while len(received) < len(payload):
-            received += client.recv()
-        sender.join()
+            received += client.recv(timeout=30)
+        join_within(30, sender)
         assert received == payload
         assert client.ping().wait(5)
         client.close(1000, "done")

@@ -43,14 +43,14 @@ def test_tls_and_plain_on_one_port(make, echo, server_context, client_context):
 def test_a_real_websocket_peer_over_tls(make, echo, server_context, client_context):
     proxy = make(context=server_context, ssl_only=True)
     with WssClient(proxy.novnc_port, proxy.issue(echo, scheme="https"), client_context) as client:
-        assert client.recv() == GREETING
+        assert client.receive() == GREETING
         client.send(b"x" * 100_000)
         received = b""
         while len(received) < 100_000:
-            received += client.recv()
+            received += client.receive()
         proxy.relay.close_instance(next(iter(proxy.consoleauth.tokens.values())).instance_uuid)
         with pytest.raises(ConnectionClosed) as caught:
-            client.recv()
+            client.receive()
     assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4401, "The console was revoked")
 
 

@@ -69,7 +69,7 @@ def assert_echoes(client: WssClient) -> None:
     client.send(payload)
     received = b""
     while len(received) < len(payload):
-        received += client.recv()
+        received += client.receive()
     assert received == payload
 
 
@@ -78,7 +78,7 @@ def test_a_client_that_knows_the_root_alone_is_sent_the_chain(
 ) -> None:
     proxy = serve(intermediate.issue())
     with WssClient(proxy.novnc_port, proxy.issue(echo, scheme="https"), trusting(root)) as client:
-        assert client.recv() == GREETING
+        assert client.receive() == GREETING
         assert_echoes(client)
 
 
@@ -103,7 +103,7 @@ def test_a_client_refuses_a_wrong_certificate_and_the_proxy_lives_on(
 
     def visit() -> None:
         with WssClient(proxy.novnc_port, token, careless) as client:
-            assert client.recv() == GREETING
+            assert client.receive() == GREETING
             assert_echoes(client)
 
     def at_rest() -> bool:
@@ -128,7 +128,7 @@ def test_websockets_moves_64_mib_over_tls(serve: Serve, stack: ExitStack, root: 
         SummingEcho(lambda sock: shorten_all(sock, proxy.novnc_port, 32768) if short else None)
     )
     with WssClient(proxy.novnc_port, proxy.issue(server, scheme="https"), trusting(root)) as client:
-        sent, received = exchange(client.send, client.recv)
+        sent, received = exchange(client.send, client.receive)
     assert sent == server.heard_sum() == received
 
 
@@ -226,7 +226,7 @@ def test_sighup_takes_another_certificate_and_keeps_the_consoles(
     with ExitStack() as opened:
         clients = [opened.enter_context(WssClient(port, token, context)) for _ in range(6)]
         for client in clients:
-            assert client.recv() == GREETING
+            assert client.receive() == GREETING
         root.issue()
         proxy.signal(signal.SIGHUP)
         wait_until(lambda: len(seen := serials()) == 1 and first not in seen, 20, "the other certificate everywhere")

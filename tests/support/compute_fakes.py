@@ -59,7 +59,7 @@ class RecordedEvents:
         """Return what has come in until now."""
         taken = []
         while not self.ended.empty():
-            taken.append(self.ended.get())
+            taken.append(self.ended.get_nowait())
         return taken
 
 

@@ -22,6 +22,7 @@ from websockets.sync.server import Server, ServerConnection, serve
 from websockets.typing import Subprotocol
 
 from porthole_novncproxy.pages import Pages
+from support.deadlines import join_within
 
 WIDTH, HEIGHT = 320, 200
 COLOUR = (30, 90, 160)
@@ -97,7 +98,7 @@ class ConsoleServer:
         if self._server is None:
             return
         self._server.shutdown()
-        self._thread.join()
+        join_within(WAIT_S, self._thread)
         self._server = None
 
     def stop_listening(self) -> None:

@@ -88,7 +88,7 @@ class Fleet:
         for process in self._processes:
             process.join(20)
             process.kill()
-            process.join()
+            process.join(20)
 
 
 class _Endpoint:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from support.deadlines import join_within
 from support.websocket import build_frame, build_upgrade
 
 NOVNC, XVPVNC, API = "novnc", "xvpvnc", "api"
@@ -234,8 +235,7 @@ def fuzz(targets: Targets, seeds: range, threads: int = 8) -> Outcome:
     workers = [threading.Thread(target=work, name=f"fuzz-{number}") for number in range(threads)]
     for worker in workers:
         worker.start()
-    for worker in workers:
-        worker.join()
+    join_within(len(seeds) * ANSWER_S, *workers)
     return outcome
 
 

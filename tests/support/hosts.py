@@ -29,6 +29,7 @@ _PREFIX = "192.0.2"
 _NOBODYS_MAC = "02:00:00:00:00:00"
 _ESTABLISHED, _LISTEN = "01", "0A"
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_IP_TIMEOUT_S = 60
 _numbers = itertools.count(1)
 
 
@@ -152,7 +153,7 @@ def _remove_left_behind() -> None:
         owner = re.fullmatch(r"porthole-(\d+)-\d+-.+", path.name)
         if owner and not Path("/proc", owner[1]).exists():
             # Another run may be at it too.
-            subprocess.run(["ip", "netns", "del", path.name], check=False, capture_output=True)
+            subprocess.run(["ip", "netns", "del", path.name], check=False, capture_output=True, timeout=_IP_TIMEOUT_S)
 
 
 def _parse_address(text: str) -> tuple[str, int]:
@@ -183,6 +184,11 @@ def _ip(*arguments: str) -> None:
     """
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     result = subprocess.run(
-        ["ip", *arguments], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+        ["ip", *arguments],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_IP_TIMEOUT_S,
     )
     assert result.returncode == 0, f"ip {' '.join(arguments)}: {result.stderr.strip()} (it takes root)"

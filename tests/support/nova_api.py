@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
+from support.deadlines import join_within
+
 TOKEN = "5f3c1a52-6f0e-4c1c-9d2f-3f1f0f0c9a11"
 CONSOLE_URL = f"http://127.0.0.1:6080/console.html?path=%3Ftoken%3D{TOKEN}"
 KEYSTONE_TOKEN = "gAAAAkeystone"
@@ -87,7 +89,7 @@ class NovaApi:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._httpd.shutdown()
-        self._thread.join()
+        join_within(30, self._thread)
         self._httpd.server_close()
 
     @property

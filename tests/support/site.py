@@ -31,6 +31,8 @@ from support.rabbitmq import RabbitMQ
 from support.screens import Screens
 
 CONTROLLER_DAEMONS = ("consoleauth", "api", "novncproxy")
+# RabbitMQ's own deadline for its start is shorter, and says more.
+_BROKER_TIMEOUT_S = 180
 # The same on every host, as an operator would have it.
 API_PORT, NOVNC_PORT, XVP_PORT = 8774, 6080, 6081
 
@@ -125,7 +127,7 @@ class Site:
             self._stores = [self._start_memcached(host) for host in (hosts[0], self.store)]
             self.controllers = [self._add_controller(*pair) for pair in zip(hosts[:2], self._stores, strict=True)]
             self.computes = [self._add_compute(index, host) for index, host in enumerate(hosts[2:4])]
-            broker.result()
+            broker.result(_BROKER_TIMEOUT_S)
         nodes: tuple[Controller | Compute, ...] = (*self.controllers, *self.computes)
         self._stack.callback(self._stop_daemons, nodes)
         for node in nodes:

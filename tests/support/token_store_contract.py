@@ -212,7 +212,7 @@ class TokenStoreContract:
             store.revoke_instance(instance_uuid, compute_host)
             assert not any(is_valid(store, token) for token in earlier)
         for future in futures:
-            future.result()
+            future.result(60)
         assert len(authorized) == 150
         assert not any(is_valid(store, token) for token in earlier)
         store.revoke_instance(instance_uuid)

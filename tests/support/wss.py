@@ -41,13 +41,13 @@ class WssClient:
         """Send one binary message; waits while the other side takes nothing."""
         self._run(self._client.send(payload))
 
-    def recv(self, timeout: float = TIMEOUT_S) -> bytes:
+    def receive(self, timeout_s: float = TIMEOUT_S) -> bytes:
         """Return the next message.
 
-        :raises TimeoutError: when none comes in ``timeout`` seconds.
+        :raises TimeoutError: when none comes within ``timeout_s``.
         :raises websockets.exceptions.ConnectionClosed: when the connection has ended.
         """
-        message = self._run(asyncio.wait_for(self._client.recv(), timeout))
+        message = self._run(asyncio.wait_for(self._client.recv(), timeout_s))
         assert isinstance(message, bytes)
         return message
 

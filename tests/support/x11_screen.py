@@ -58,7 +58,7 @@ class Screen:
     def close(self) -> None:
         """Leave the X server."""
         self._socket.shutdown(socket.SHUT_RDWR)
-        self._listener.join()
+        self._listener.join(SYNC_TIMEOUT_S)
         self._socket.close()
 
     def _change(self, mask: int, value: int) -> None:

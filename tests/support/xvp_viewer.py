@@ -39,7 +39,7 @@ class ViewerPort:
                     )
                 )
 
-    def wait(self) -> list[int]:
+    def wait_for_scripts(self) -> list[int]:
         """Return the exit statuses of the scripts once all have ended.
 
         :raises subprocess.TimeoutExpired: when one does not.
@@ -53,7 +53,7 @@ class ViewerPort:
         self._listener.close()
         for script in self.scripts:
             script.kill()
-            script.wait()
+            script.wait(_TIMEOUT_S)
 
     def __enter__(self) -> Self:
         self._acceptor.start()

@@ -2,6 +2,7 @@
 """The application for WSGI servers: built once in each process, and only when it is needed."""
 
 import os
+import select
 import threading
 from typing import Any
 
@@ -52,8 +53,9 @@ def test_a_forked_process_builds_its_own() -> None:
     if child == 0:
         os.write(writer, str(ask(lazy)).encode())
         os._exit(0)
-    os.waitpid(child, 0)
     os.close(writer)
+    assert select.select([reader], [], [], 30)[0], "the child says nothing"
+    os.waitpid(child, 0)
     with os.fdopen(reader) as answer:
         assert answer.read() == str({"build": 2, "pid": child})
     assert ask(lazy) == parents

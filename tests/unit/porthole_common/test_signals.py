@@ -47,4 +47,4 @@ def test_the_main_thread_sleeps_on_for_no_signal_that_another_thread_was_given(s
     thread.start()
     assert signals.get(4) == signal.SIGUSR1
     assert time.monotonic() - began < 3
-    thread.join()
+    thread.join(10)

@@ -23,7 +23,7 @@ class Server:
         self.release = threading.Event()
 
     def open(self, lost: threading.Event) -> object:
-        answer = self.answers.get()
+        answer = self.answers.get(timeout=TIMEOUT_S)
         if isinstance(answer, Exception):
             self.events.put("refused")
             raise answer

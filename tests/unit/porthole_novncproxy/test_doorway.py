@@ -537,7 +537,7 @@ def test_the_end_waits_until_answers_are_taken(house):
         assert not waiting.done()
         page.client.close()
         page.send()
-        assert waiting.result() is True
+        assert waiting.result(30) is True
 
 
 def test_the_end_waits_for_nothing_where_there_is_no_answer(house):
@@ -545,7 +545,7 @@ def test_the_end_waits_for_nothing_where_there_is_no_answer(house):
         waiting = pool.submit(house.doorway.wait_answered, 20)
         wait_until(lambda: house.loop.soon, 10, "the question")
         house.loop.run_soon()
-        assert waiting.result() is True
+        assert waiting.result(30) is True
 
 
 def test_of_too_many_answers_the_slowest_client_is_given_up(house):
