@@ -83,4 +83,4 @@ def test_novncs_websocket_loses_nothing(browser: Browser) -> None:
         # Closed without a code by noVNC, answered by the proxy.
         assert result["close"][0] in (1000, 1005)
         assert not tab.violations
-        wait_until(lambda: proxy.counter.total == 0 and not server.open_connections, 10, "both sides end")
+        wait_until(lambda: proxy.counter.total == 0 and not server.open_connections, 30, "both sides end")

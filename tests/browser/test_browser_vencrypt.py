@@ -64,7 +64,7 @@ def test_the_password_of_a_guest_behind_vencrypt(open_page: Open, authority: Aut
         tab.page.get_by_role("textbox", name="Password").fill("wrong")
         tab.type_keys("Enter")
         tab.wait_for_text("#panel-title", "The VNC server refused the password")
-        wait_until(lambda: proxy.counter.total == 0, 10, "the console ends")
+        wait_until(lambda: proxy.counter.total == 0, 30, "the console ends")
         tab = open_page(proxy, server)
         tab.page.get_by_role("textbox", name="Password").fill(PASSWORD)
         tab.type_keys("Enter")

@@ -161,8 +161,8 @@ class TestEachWay:
 
 def test_a_console_token_is_not_kept_alive_by_being_looked_at(porthole: Porthole, compute: ToldCompute) -> None:
     compute.error = None
-    token = token_of(json.loads(ask(porthole, "action", ACTION, "2.96").body)["console"]["url"])
     began_at_s, shown = time.monotonic(), 0
+    token = token_of(json.loads(ask(porthole, "action", ACTION, "2.96").body)["console"]["url"])
 
     def is_gone() -> bool:
         nonlocal shown

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from support.daemons import Porthole
+from support.deadlines import MACHINE_SLACK_S
 from support.memcached import Memcached
 from support.ports import free_port
 from support.processes import Process, wait_until
@@ -27,7 +28,7 @@ from support.rabbitmq import RabbitMQ
 UUID, UNKNOWN_UUID = "5a9d4f5e-0000-4000-8000-000000000001", "5a9d4f5e-0000-4000-8000-000000000099"
 RPC_TIMEOUT_S = 4
 # The answer comes within [api] rpc_timeout, and what a loaded machine may add.
-ANSWER_S = RPC_TIMEOUT_S + 1.5
+ANSWER_S = RPC_TIMEOUT_S + MACHINE_SLACK_S
 ACTION = {"os-getVNCConsole": {"type": "novnc"}}
 REMOTE = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
 WAYS = [("action", version) for version in ("2.1", "2.6", "2.96")]

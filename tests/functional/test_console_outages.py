@@ -31,6 +31,7 @@ from support.console import (
     wait_for_instances,
 )
 from support.daemons import Porthole
+from support.deadlines import kept_within, time_call
 from support.libvirtd import Libvirtd, guest_xml
 from support.memcached import Memcached
 from support.processes import wait_until
@@ -40,8 +41,8 @@ from support.websocket import build_upgrade
 
 MakePorthole = Callable[..., Porthole]
 RPC_TIMEOUT_S = 3
-# The deadline of one call, of the second call of the same request, and a breath.
-ANSWER_S = 2 * RPC_TIMEOUT_S + 2
+# The deadline of one call, and of the second call of the same request.
+ANSWER_S = 2 * RPC_TIMEOUT_S
 OPTIONS = {"api": {"rpc_timeout": RPC_TIMEOUT_S}}
 
 
@@ -86,10 +87,9 @@ def assert_alive(connection: Connection) -> None:
 def assert_unavailable(porthole: Porthole, uuid: str) -> None:
     """Both routes say 503 within the deadline."""
     for ask in (ask_console, ask_remote_console):
-        begun = time.monotonic()
-        status, body = ask(porthole, uuid)
+        with kept_within(ANSWER_S, "the answer"):
+            status, body = ask(porthole, uuid)
         assert (status, body["serviceUnavailable"]["code"]) == (503, 503)
-        assert time.monotonic() - begun < ANSWER_S
 
 
 def wait_until_it_works(porthole: Porthole, uuid: str, timeout_s: float = 60) -> str:
@@ -140,9 +140,8 @@ def test_rabbitmq_restarted(make_porthole: MakePorthole, own_rabbitmq: RabbitMQ,
         # As a power cut would: nobody takes leave.
         own_rabbitmq.kill()
         assert_unavailable(porthole, uuid)
-        begun = time.monotonic()
-        assert refusal(porthole.novnc_port, token) == 503
-        assert time.monotonic() - begun < ANSWER_S
+        with kept_within(ANSWER_S, "the refusal"):
+            assert refusal(porthole.novnc_port, token) == 503
         assert_alive(connection)
         own_rabbitmq.start()
         wait_until_it_works(porthole, uuid)
@@ -163,7 +162,7 @@ def test_rabbitmq_back_before_a_proxy_is(
     with ThreadPoolExecutor(1) as pool:
         own_memcached.pause()
         asked = pool.submit(refusal, porthole.novnc_port, token)
-        time.sleep(RPC_TIMEOUT_S / 6)
+        wait_until(lambda: has_unread_bytes(own_memcached.port), 30, "consoleauth's question to memcached")
         own_rabbitmq.kill()
         own_memcached.resume()
         porthole.novncproxy.signal(signal.SIGSTOP)
@@ -174,7 +173,7 @@ def test_rabbitmq_back_before_a_proxy_is(
             porthole.consoleauth.wait_for_line("drop reply")
         finally:
             porthole.novncproxy.signal(signal.SIGCONT)
-        assert asked.result(2 * ANSWER_S) == 503
+        assert asked.result(60) == 503
     wait_until_it_works(porthole, uuid, 20)
 
 
@@ -196,30 +195,34 @@ def test_compute_dead(make_porthole: MakePorthole, instances_file: Path, tmp_pat
     assert refusal(porthole.novnc_port, token_of(get_console(porthole, other_uuid))) == 101
     porthole.start_daemon("compute")
     # A host that did not answer is tried again every two seconds.
-    wait_until(lambda: refusal(porthole.novnc_port, token) == 101, 10, "the token of a living compute to work")
+    wait_until(lambda: refusal(porthole.novnc_port, token) == 101, 30, "the token of a living compute to work")
 
 
 def test_many_clients_of_a_dead_compute(make_porthole: MakePorthole, instances_file: Path, tmp_path: Path) -> None:
     """They hold up neither pages nor the consoles of other hosts (O11)."""
-    options = {"api": {"rpc_timeout": RPC_TIMEOUT_S}, "novncproxy": {"handshake_threads": 4}}
+    # Five rounds of the four threads would take far longer than one round and the allowance.
+    rpc_timeout_s = 2 * RPC_TIMEOUT_S
+    options = {"api": {"rpc_timeout": rpc_timeout_s}, "novncproxy": {"handshake_threads": 4}}
     porthole = make_porthole(instances_file=instances_file, options=options)
     uuid = uuid_in(instances_file)
     wait_for_instances(porthole, uuid)
     token = token_of(get_console(porthole, uuid))
     porthole.compute.kill()
-    with ThreadPoolExecutor(20) as pool:
+    with ThreadPoolExecutor(20) as pool, kept_within(2 * rpc_timeout_s, "twenty refusals"):
         refusals = [pool.submit(refusal, porthole.novnc_port, token) for _ in range(20)]
-        begun = time.monotonic()
         page = urllib.request.urlopen(f"http://127.0.0.1:{porthole.novnc_port}/console.html", timeout=20)
         with page:
             assert page.status == 200
-        assert time.monotonic() - begun < 1
-        assert {answer.result(2 * ANSWER_S) for answer in refusals} == {503}
-    # The first four waited for their deadline; the other sixteen were told at once.
-    assert time.monotonic() - begun < 2 * RPC_TIMEOUT_S + 2
-    begun = time.monotonic()
-    assert refusal(porthole.novnc_port, token) == 503
-    assert time.monotonic() - begun < RPC_TIMEOUT_S
+        # It came while the first four still waited for their deadline.
+        assert not any(answer.done() for answer in refusals)
+        assert {answer.result(60) for answer in refusals} == {503}
+    # The first four waited for their deadline; the other sixteen were told at once, as is the next one.
+
+    def is_refused() -> None:
+        assert refusal(porthole.novnc_port, token) == 503
+
+    # Now and then one is taken to try whether the host is back.
+    assert min(time_call(is_refused) for _ in range(3)) < rpc_timeout_s / 2
 
 
 def test_a_broker_that_stands_still(make_porthole: MakePorthole, own_rabbitmq: RabbitMQ, instances_file: Path) -> None:
@@ -232,12 +235,10 @@ def test_a_broker_that_stands_still(make_porthole: MakePorthole, own_rabbitmq: R
     assert refusal(porthole.novnc_port, token) == 101
     own_rabbitmq.process.signal(signal.SIGSTOP)
     try:
-        begun = time.monotonic()
-        with ThreadPoolExecutor(8) as pool:
+        with kept_within(ANSWER_S, "all answers"), ThreadPoolExecutor(8) as pool:
             answers = [pool.submit(refusal, porthole.novnc_port, token) for _ in range(4)]
             answers += [pool.submit(lambda: ask_console(porthole, uuid)[0]) for _ in range(4)]
-            assert {answer.result(2 * ANSWER_S) for answer in answers} == {503}
-        assert time.monotonic() - begun < ANSWER_S
+            assert {answer.result(60) for answer in answers} == {503}
     finally:
         own_rabbitmq.process.signal(signal.SIGCONT)
     log = porthole.novncproxy.log()
@@ -254,9 +255,8 @@ def test_consoleauth_dead(make_porthole: MakePorthole, instances_file: Path) -> 
     token = token_of(get_console(porthole, uuid))
     porthole.consoleauth.kill()
     assert_unavailable(porthole, uuid)
-    begun = time.monotonic()
-    assert refusal(porthole.novnc_port, token) == 503
-    assert time.monotonic() - begun < ANSWER_S
+    with kept_within(ANSWER_S, "the refusal"):
+        assert refusal(porthole.novnc_port, token) == 503
     porthole.start_daemon("consoleauth")
     assert refusal(porthole.novnc_port, token) == 101
 
@@ -295,9 +295,8 @@ def test_vnc_server_dead_or_silent(make_porthole: MakePorthole, tmp_path: Path) 
         porthole = make_porthole(instances_file=path, options={"novncproxy": {"dial_timeout": 1}})
         wait_for_instances(porthole, dead, silent)
         assert refusal(porthole.novnc_port, token_of(get_console(porthole, dead))) == 502
-        begun = time.monotonic()
-        assert refusal(porthole.novnc_port, token_of(get_console(porthole, silent))) == 504
-        assert time.monotonic() - begun < 5
+        with kept_within(1, "the dial"):
+            assert refusal(porthole.novnc_port, token_of(get_console(porthole, silent))) == 504
 
 
 def test_consoles_make_no_broker_connections(
@@ -322,7 +321,7 @@ def test_consoles_make_no_broker_connections(
         for connection in connections:
             read_greeting(connection)
         # A connection that broke and stands again counts twice for a moment.
-        wait_until(lambda: own_rabbitmq.connection_count() == before, 10, f"{before} connections to the broker")
+        wait_until(lambda: own_rabbitmq.connection_count() == before, 30, f"{before} connections to the broker")
         # Clients that come one after the other need no second handshake thread, but may be quicker than the first.
         assert (count_threads(pid) <= threads + 4, children_of(pid)) == (True, [])
         for _ in range(200):
@@ -332,9 +331,18 @@ def test_consoles_make_no_broker_connections(
             assert send_junk(porthole.novnc_port, number) == b"HTTP/1.1 401"
             with socket.create_connection(("127.0.0.1", porthole.novnc_port), 20) as sock:
                 reset(sock)
-        wait_until(lambda: own_rabbitmq.connection_count() == before, 10, f"{before} connections to the broker")
+        wait_until(lambda: own_rabbitmq.connection_count() == before, 30, f"{before} connections to the broker")
         assert resident_bytes(pid) - memory < 10_000_000
         assert_alive(connections[-1])
+
+
+def has_unread_bytes(port: int) -> bool:
+    """Say whether the kernel holds bytes for a server that does not read (proc_net_tcp)."""
+    lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+    established = (fields for fields in map(str.split, lines) if fields[3] == "01")
+    return any(
+        fields[1].endswith(f":{port:04X}") and int(fields[4].partition(":")[2], 16) > 0 for fields in established
+    )
 
 
 def send_junk(port: int, number: int) -> bytes:

@@ -23,6 +23,7 @@ from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 from porthole_consoleauth.token_store import hash_token, token_key
 from support.bus import parse_global_conf
 from support.daemons import Porthole
+from support.deadlines import MACHINE_SLACK_S
 from support.memcached import Memcached
 from support.processes import wait_until
 from support.rabbitmq import RabbitMQ
@@ -36,9 +37,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
 
-RPC_TIMEOUT_S = 3
-# What a call may take beyond its deadline, on a machine that is busy with other things.
-SLACK_S = 1.5
+RPC_TIMEOUT_S = 4
 OPTIONS = {"api": {"rpc_timeout": RPC_TIMEOUT_S}, "memcache": {"timeout": 0.5, "connect_timeout": 0.5}}
 
 
@@ -146,7 +145,8 @@ def test_the_life_of_a_token(make_porthole: Callable[..., Porthole], caller: Cal
     assert info.token
     before = datetime.now(UTC)
     expires_at = caller.api.authorize_console(context(), info)
-    assert 595 < (expires_at - before).total_seconds() < 605
+    # token_ttl, and at most as long as the call may take.
+    assert 599 < (expires_at - before).total_seconds() < 600 + RPC_TIMEOUT_S
     found = caller.api.check_token(context(), info.token)
     assert (found.target, found.instance_uuid, found.console_type) == (
         info.target,
@@ -177,7 +177,7 @@ def test_a_token_expires(make_porthole: Callable[..., Porthole], caller: Caller)
     start(make_porthole, options={**OPTIONS, "consoleauth": {"token_ttl": 2}})
     token = caller.authorize()
     assert caller.is_valid(token)
-    wait_until(lambda: not caller.is_valid(token), 10, "the token's end")
+    wait_until(lambda: not caller.is_valid(token), 30, "the token's end")
 
 
 def test_a_revocation_reaches_subscribers(
@@ -192,7 +192,7 @@ def test_a_revocation_reaches_subscribers(
     instance_uuid = new_uuid()
     caller.authorize(instance_uuid)
     caller.api.delete_tokens_for_instance(context(), instance_uuid)
-    wait_until(lambda: heard == [published.Revocation(instance_uuid)], 10, "the revocation")
+    wait_until(lambda: heard == [published.Revocation(instance_uuid)], 30, "the revocation")
     server.stop()
 
 
@@ -274,9 +274,9 @@ def assert_store_unavailable(caller: Caller, token: str) -> None:
         lambda: caller.api.check_token(context(), new_uuid()),
         lambda: caller.api.delete_tokens_for_instance(context(), new_uuid()),
     ):
-        seconds, error = timed(call)
+        # Had it not come in time, the error would be RpcUnavailable.
+        error = timed(call)[1]
         assert isinstance(error, errors.TokenStoreUnavailable), error
-        assert seconds < RPC_TIMEOUT_S
 
 
 def test_memcached_stops_and_comes_back(
@@ -338,9 +338,7 @@ def test_memcached_that_is_full(make_porthole: Callable[..., Porthole], caller: 
         start(make_porthole, memcached=store)
         token = caller.authorize()
         store.fill()
-        seconds, error = timed(caller.authorize)
-        assert isinstance(error, errors.TokenStoreUnavailable)
-        assert seconds < RPC_TIMEOUT_S
+        assert isinstance(timed(caller.authorize)[1], errors.TokenStoreUnavailable)
         assert caller.is_valid(token)
         store.command("flush_all")
         assert caller.works()
@@ -426,7 +424,7 @@ def assert_rpc_unavailable(caller: Caller) -> None:
     ):
         seconds, error = timed(call)
         assert isinstance(error, errors.RpcUnavailable), error
-        assert seconds < RPC_TIMEOUT_S + SLACK_S
+        assert seconds < RPC_TIMEOUT_S + MACHINE_SLACK_S
 
 
 @pytest.mark.parametrize("state", ["stopped", "frozen"])
@@ -453,7 +451,8 @@ def test_a_call_ends_at_its_deadline_whatever_the_broker_does(
         with ThreadPoolExecutor(20) as pool:
             ends = list(pool.map(lambda _: timed(caller.authorize), range(20)))
         assert all(
-            isinstance(error, errors.RpcUnavailable) and seconds < RPC_TIMEOUT_S + SLACK_S for seconds, error in ends
+            isinstance(error, errors.RpcUnavailable) and seconds < RPC_TIMEOUT_S + MACHINE_SLACK_S
+            for seconds, error in ends
         )
         assert threading.active_count() <= threads + 20
     finally:
@@ -467,7 +466,7 @@ def test_a_call_ends_at_its_deadline_whatever_the_broker_does(
 def test_a_call_while_nobody_serves(rabbitmq: RabbitMQ, caller: Caller) -> None:
     seconds, error = timed(lambda: caller.api.check_token(context(), new_uuid()))
     assert isinstance(error, errors.RpcUnavailable)
-    assert seconds < RPC_TIMEOUT_S + SLACK_S
+    assert seconds < RPC_TIMEOUT_S + MACHINE_SLACK_S
 
 
 def test_calls_make_no_new_connections(
@@ -483,7 +482,8 @@ def test_calls_make_no_new_connections(
     before = own_rabbitmq.connection_count()
     with ThreadPoolExecutor(20) as pool:
         assert all(pool.map(lambda _: caller.works(), range(200)))
-    assert own_rabbitmq.connection_count() == before
+    # A connection that broke and stands again counts twice for a moment.
+    wait_until(lambda: own_rabbitmq.connection_count() == before, 30, f"{before} connections to the broker")
     # Threads that take turns at the one connection are in order, and no reason to warn.
     assert "Connection pool limit exceeded" not in porthole.logs() + caplog.text
 

@@ -5,7 +5,6 @@ import http.server
 import socket
 import ssl
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -15,9 +14,10 @@ import pytest
 
 from porthole_cli.doctor.broker import examine_broker
 from porthole_cli.doctor.doors import STEP_TIMEOUT_S, knock
+from porthole_cli.doctor.examination import BUDGET_S
 from porthole_common.rpc import Broker
 from support.certificates import Authority, Certificate
-from support.deadlines import join_within
+from support.deadlines import join_within, kept_within
 from support.ports import free_port
 from support.proxy import InProcessProxy, make_web_root
 from support.vnc_servers import EchoVnc, SilentServer
@@ -93,11 +93,10 @@ class TestDoors:
         assert knock(url_of(make_proxy(), "https"), new_token()).problem
 
     def test_one_who_says_nothing(self) -> None:
-        started = time.monotonic()
-        with SilentServer() as server:
+        # It is not asked for a second thing when it has no answer to the first one.
+        with SilentServer() as server, kept_within(STEP_TIMEOUT_S, "the first step"):
             door = knock(f"http://127.0.0.1:{server.port}/", new_token())
         assert door.problem == "no answer in time"
-        assert time.monotonic() - started < 3 * STEP_TIMEOUT_S
 
 
 def broker_at(port: int, tls: bool = False, ca: Path | None = None) -> Broker:
@@ -136,12 +135,11 @@ def tls_port(tmp_path: Path) -> Iterator[int]:
 
 class TestBrokers:
     def test_a_broker_that_hangs(self) -> None:
-        started = time.monotonic()
-        with SilentServer() as server:
+        # Within the command's promise for all that it examines, though it tries several times.
+        with SilentServer() as server, kept_within(BUDGET_S, "the examination"):
             met = examine_broker(broker_at(server.port), {})
         assert met.finding.id == "broker.address"
         assert "did not answer" in met.finding.problem
-        assert time.monotonic() - started < 20
 
     def test_plain_text_where_tls_is_spoken(self, tls_port: int) -> None:
         met = examine_broker(broker_at(tls_port), {})

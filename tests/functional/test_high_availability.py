@@ -17,6 +17,7 @@ import yaml
 from support.console import connect_xvp, token_of
 from support.console_load import ConsoleLoad, NamedVnc, OpenConsole, User
 from support.daemons import Options, Porthole
+from support.deadlines import MACHINE_SLACK_S
 from support.memcached import Memcached
 from support.ports import free_port
 from support.processes import wait_until
@@ -158,7 +159,8 @@ def test_one_of_two_is_killed(cloud: Cloud, daemon: str) -> None:
         # haproxy's, for a request that the api had taken, and whose connection it saw reset.
         defined.add("api 502")
     assert set(load.tally.failures) <= defined
-    assert load.tally.slowest_failure_s < 2 * RPC_TIMEOUT_S + 2
+    # Two calls, of which each may have to wait for its deadline.
+    assert load.tally.slowest_failure_s < 2 * RPC_TIMEOUT_S + MACHINE_SLACK_S
     assert load.tally.percentile(99) < RPC_TIMEOUT_S
     assert lost == doomed
     assert lost or daemon != "novncproxy"

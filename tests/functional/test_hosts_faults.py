@@ -30,13 +30,13 @@ def site(site_of_run: Site) -> Site:
 
 def kill(part: Part) -> None:
     """As a crash or the kernel's memory killer would."""
-    part.process.wait(5)
+    part.process.wait(30)
     time.sleep(BROKER_AWAY_S if part.name.startswith("rabbitmq") else AWAY_S)
 
 
 def restart(part: Part) -> None:
     """As systemctl would."""
-    part.process.wait(20)
+    part.process.wait(30)
 
 
 @pytest.mark.parametrize("end", [kill, restart])

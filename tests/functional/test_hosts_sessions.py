@@ -100,6 +100,6 @@ def test_a_thousand_consoles_outlive_everything_but_their_proxy(site: Site, repo
             sessions.append(session)
         return session is not None
 
-    wait_until(opens_another, 15, "new consoles")
+    wait_until(opens_another, 30, "new consoles")
     for session in sessions:
         session.close()

@@ -25,7 +25,7 @@ from support.console import (
     wait_for_instances,
 )
 from support.daemons import Porthole
-from support.deadlines import MACHINE_SLACK_S, join_within
+from support.deadlines import MACHINE_SLACK_S, REVOCATION_S, join_within
 from support.libvirtd import Libvirtd, guest_xml
 from support.ports import free_port
 from support.processes import wait_until
@@ -35,7 +35,7 @@ MakePorthole = Callable[..., Porthole]
 NAME = "guest"
 # Sessions end and the directory knows within a second of the guest's end here. With the allowance this is still well
 # before the next inventory that is published anyway (30 s).
-MOVED_WITHIN_S = 1 + MACHINE_SLACK_S
+MOVED_WITHIN_S = REVOCATION_S + MACHINE_SLACK_S
 # Between two questions of somebody who asks all the time: the guest has to move meanwhile.
 PAUSE_S = 0.05
 

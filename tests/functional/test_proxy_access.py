@@ -14,6 +14,7 @@ import pytest
 from porthole_common import errors
 from porthole_common.model import ConsoleType, Target
 from porthole_novncproxy.limits import Limits
+from support.deadlines import kept_within
 from support.processes import wait_until
 from support.proxy import InProcessProxy
 from support.vnc_servers import (
@@ -220,7 +221,7 @@ def test_a_host_that_was_once_its_own_origin_is_no_origin_later(make, stack):
     with connect(proxy.novnc_port) as sock:
         sock.sendall(build_upgrade(f"/?token={token}", [FOREIGN], host="evil.example"))
         assert read_reply(sock).status == 101
-    wait_until(lambda: server.open_connections == 0, 5, "the end of the first console")
+    wait_until(lambda: server.open_connections == 0, 30, "the end of the first console")
     assert_same_answer(proxy.novnc_port, f"/?token={token}", 403, [FOREIGN])
     assert server.accepted == 1
 
@@ -302,7 +303,7 @@ def test_one_console_more_than_a_limit_is_429_and_is_let_in_when_one_has_ended(m
         with RawWebSocket(proxy.novnc_port, f"/?token={token}"):
             assert_same_answer(proxy.novnc_port, f"/?token={token}", 429)
             assert server.accepted == 2
-        wait_until(lambda: proxy.counter.total == 1, 5, "the end of one console")
+        wait_until(lambda: proxy.counter.total == 1, 30, "the end of one console")
         with RawWebSocket(proxy.novnc_port, f"/?token={token}") as client:
             assert client.reply.status == 101
 
@@ -325,11 +326,12 @@ def test_a_vnc_server_that_hangs_up_before_it_greets_is_502(make, stack, kind):
 @pytest.mark.parametrize("kind", [SilentServer, BlackHole])
 def test_a_vnc_server_that_does_not_answer_is_504_within_the_deadline(make, stack, kind):
     """Silent, or a black hole (C18)."""
-    proxy = make(dial_timeout_s=0.3)
+    dial_timeout_s = 0.3
+    proxy = make(dial_timeout_s=dial_timeout_s)
     token = proxy.issue(stack.enter_context(kind()))
-    began = time.monotonic()
-    assert_same_answer(proxy.novnc_port, f"/?token={token}", 504)
-    assert time.monotonic() - began < 3
+    # The upgrade dials, and so does the question for the reason.
+    with kept_within(2 * dial_timeout_s, "two answers of 504"):
+        assert_same_answer(proxy.novnc_port, f"/?token={token}", 504)
     assert proxy.counter.total == 0
 
 
@@ -354,7 +356,7 @@ def test_the_reason_of_a_console_that_can_be_opened_spends_nothing(make, stack):
     token = proxy.issue(server)
     for _ in range(3):
         assert get_reason(proxy.novnc_port, f"/?token={token}") == 200
-        wait_until(lambda: server.open_connections == 0, 5, "the proxy hangs up on the VNC server")
+        wait_until(lambda: server.open_connections == 0, 30, "the proxy hangs up on the VNC server")
         assert proxy.counter.total == 0
     with RawWebSocket(proxy.novnc_port, f"/?token={token}") as client:
         assert client.reply.status == 101
@@ -384,7 +386,8 @@ def test_no_peer_is_looked_up_by_name(make, stack):
                 assert client.read_data(len(GREETING)) == GREETING
             exchange(proxy.novnc_port, b"GET /vnc_lite.html HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             rounds_s.append(time.monotonic() - began)
-        assert min(rounds_s) < 1
+        # One look-up would take as long as the stand-in for a resolver does.
+        assert min(rounds_s) < _RESOLVER_S
         assert _resolved == []
         # The hook does hear what it is there for.
         began = time.monotonic()

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """VNC servers behind ``internal_access_path``: the proxy's CONNECT, and every reply to it."""
 
-import time
-
 import pytest
 
+from support.deadlines import kept_within
 from support.processes import wait_until
 from support.proxy import InProcessProxy
 from support.vnc_servers import GREETING, ConnectReplyServer
@@ -77,7 +76,7 @@ def test_a_reply_to_connect_that_is_not_200_is_502(make, stack, reply):
     server = stack.enter_context(ConnectReplyServer([reply + GREETING]))
     proxy = make()
     assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}", 502)
-    wait_until(lambda: server.open_connections == 0, 5, "the proxy hangs up")
+    wait_until(lambda: server.open_connections == 0, 30, "the proxy hangs up")
 
 
 @pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\n", OK])
@@ -93,18 +92,17 @@ def test_a_target_that_falls_silent_is_504(make, stack, segments):
     """Wherever in its reply (C2)."""
     server = stack.enter_context(ConnectReplyServer(segments))
     proxy = make(dial_timeout_s=0.3)
-    began = time.monotonic()
-    assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}", 504)
-    assert time.monotonic() - began < 3
+    with kept_within(0.3, "one dial"):
+        assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}", 504)
 
 
 def test_a_target_that_sends_a_byte_a_second_is_504_within_the_deadline(make, stack):
     """One deadline for all of it (C2)."""
     server = stack.enter_context(ConnectReplyServer([bytes([byte]) for byte in OK + GREETING], pause_s=1))
     proxy = make(dial_timeout_s=1.3)
-    began = time.monotonic()
-    assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}", 504)
-    assert time.monotonic() - began < 2.5
+    # The whole reply would take most of a minute.
+    with kept_within(1.3, "one dial"):
+        assert_refused(proxy.novnc_port, f"/?token={proxy.issue(server, internal_access_path='/x')}", 504)
 
 
 @pytest.mark.parametrize("path", ["/x HTTP/1.1\r\nX: y", "/a b", "/\r\n\r\n", "/\u00e9"])

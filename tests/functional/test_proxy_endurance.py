@@ -20,13 +20,15 @@ from websockets.exceptions import ConnectionClosed
 from porthole_common.model import ConsoleType
 from porthole_novncproxy.limits import Limits
 from porthole_novncproxy.liveness import LivenessPolicy
+from support.deadlines import crowd_limit_s, join_within, kept_within
 from support.processes import wait_until
 from support.proxy import InProcessProxy, count_children, count_descriptors, resident_bytes
 from support.vnc_servers import GREETING, ClosingServer, EchoVnc, FloodingServer, IdleServer, VncServer, reset
-from support.websocket import CLOSE, RawWebSocket, build_upgrade, connect, read_reply, read_to_end
+from support.websocket import CLOSE, TIMEOUT_S, RawWebSocket, build_upgrade, connect, read_reply, read_to_end
 
 DOORS = ["ws", "wss", "xvpvnc"]
 JUNK = "/?token=junk"
+QUIET_ROUNDS = 3
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ class RawViewer:
         self.sock = socket.socket()
         if receive_buffer_bytes is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-        self.sock.settimeout(10)
+        self.sock.settimeout(TIMEOUT_S)
         self.sock.connect(("127.0.0.1", proxy.xvp_port))
         self.sock.sendall(f"CONNECT /console?token={token} HTTP/1.0\r\n\r\n".encode())
         self.reply = read_reply(self.sock)
@@ -124,22 +126,25 @@ class Conversation(VncServer):
 @pytest.mark.parametrize("door", ["ws", "xvpvnc"])
 def test_what_moves_in_one_direction_keeps_a_console_from_being_idle(make, stack, open_console, door, direction):
     """The idle limit counts both (O8)."""
-    idle_s = 1.0
+    idle_s = 2.0
     server = stack.enter_context(Conversation())
     proxy = make(liveness=LivenessPolicy(idle_timeout_s=idle_s, ping_interval_s=0.0))
     with open_console(proxy, door, server) as client:
         until = time.monotonic() + 2 * idle_s
-        while time.monotonic() < until:
+        while (moved_at := time.monotonic()) < until:
+            last_moved_at = moved_at
             if direction == "down":
                 server.sock.sendall(b".")
                 assert client.read_data(1) == b"."
             else:
                 heard = server.heard
                 client.send(b".")
-                wait_until(lambda heard=heard: server.heard > heard, 5, "the VNC server hears it")
-        rested_at = time.monotonic()
-        assert read_end(client, door) in (4409, None)
-        assert idle_s * 0.8 < time.monotonic() - rested_at < 5
+                wait_until(lambda heard=heard: server.heard > heard, 30, "the VNC server hears it")
+            time.sleep(idle_s / 20)
+        with kept_within(idle_s, "the idle limit"):
+            assert read_end(client, door) in (4409, None)
+        # It counts from the last byte, which moved after this moment.
+        assert time.monotonic() - last_moved_at > idle_s * 0.9
 
 
 class MiddleBox(VncServer):
@@ -160,20 +165,21 @@ class MiddleBox(VncServer):
                     peers[source].sendall(data)
 
 
-@pytest.mark.parametrize("ping_interval_s", [0.4, 0.0], ids=["pings", "no pings"])
+@pytest.mark.parametrize("ping_interval_s", [0.5, 0.0], ids=["pings", "no pings"])
 def test_pings_keep_a_silent_console_alive_behind_a_box_that_cuts_silence(make, stack, echo, ping_interval_s):
-    """O8, a hundred times as fast: 45 s between pings, and 60 s that middleboxes are patient."""
+    """O8, much faster: 45 s between pings, and 60 s that middleboxes are patient."""
+    patience_s = 3.0
     proxy = make(liveness=LivenessPolicy(ping_interval_s=ping_interval_s))
-    box = stack.enter_context(MiddleBox(proxy.novnc_port, 1.5))
+    box = stack.enter_context(MiddleBox(proxy.novnc_port, patience_s))
     url = f"ws://127.0.0.1:{box.port}/?token={proxy.issue(echo)}"
     with websockets.sync.client.connect(url, ping_interval=None, proxy=None) as client:
         assert client.recv(timeout=10) == GREETING
         if not ping_interval_s:
             with pytest.raises(ConnectionClosed):
-                client.recv(timeout=10)
+                client.recv(timeout=30)
             return
         with pytest.raises(TimeoutError):
-            client.recv(timeout=4)
+            client.recv(timeout=2 * patience_s)
         client.send(b"still there")
         assert client.recv(timeout=10) == b"still there"
 
@@ -182,7 +188,7 @@ def test_pings_keep_a_silent_console_alive_behind_a_box_that_cuts_silence(make, 
 @pytest.mark.parametrize("door", DOORS)
 def test_a_console_outlives_its_token_unless_that_is_enforced(make, echo, open_console, door, enforced):
     proxy = make(enforce_session_timeout=enforced)
-    expires_at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=1)
+    expires_at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=2)
     kind = ConsoleType.XVPVNC if door == "xvpvnc" else ConsoleType.NOVNC
     token = proxy.issue(echo, kind, expires_at=expires_at)
     with open_console(proxy, door, echo, token) as client:
@@ -191,7 +197,7 @@ def test_a_console_outlives_its_token_unless_that_is_enforced(make, echo, open_c
             assert read_end(client, door) in (4408, None)
             assert datetime.datetime.now(datetime.UTC) >= expires_at
         else:
-            wait_until(lambda: datetime.datetime.now(datetime.UTC) > expires_at, 5, "the token's end")
+            wait_until(lambda: datetime.datetime.now(datetime.UTC) > expires_at, 30, "the token's end")
             for _ in range(50):
                 assert_echoes(client)
 
@@ -220,7 +226,7 @@ def test_a_limit_is_429_at_every_door_and_is_free_again_after_each_end(
         with open_console(proxy, door, echo, token) as client:
             assert status() == 429
             assert_echoes(client)
-        wait_until(lambda: proxy.counter.total == 0, 5, "the console ends")
+        wait_until(lambda: proxy.counter.total == 0, 30, "the console ends")
     assert echo.accepted == 3
 
 
@@ -230,16 +236,16 @@ def test_the_doors_count_together(make, echo, open_console):
         viewer = RawViewer(proxy, proxy.issue(echo, ConsoleType.XVPVNC))
         with viewer:
             assert viewer.reply.status == 429
-    wait_until(lambda: proxy.counter.total == 0, 5, "the console ends")
+    wait_until(lambda: proxy.counter.total == 0, 30, "the console ends")
     open_console(proxy, "xvpvnc", echo).close()
 
 
 def test_500_half_open_clients_are_let_go_and_keep_nobody_out(make, echo, open_console, stack):
     """Part of a TLS handshake, of a request within TLS, of a plain one, or nothing; then their deadline (O7)."""
-    proxy = make(request_timeout_s=3.0, handshake_threads=4)
-    for door in DOORS:
-        open_console(proxy, door, echo).close()
-    wait_until(lambda: proxy.counter.total == 0, 5, "the first consoles end")
+    # A visit that had to wait for one of the crowd would take at least as long as the crowd may.
+    proxy = make(request_timeout_s=6.0, handshake_threads=4)
+    quiet_s = time_visits(proxy, open_console, echo)
+    wait_until(lambda: proxy.counter.total == 0, 30, "the first consoles end")
     # What a handshake thread needs for its first time stays; these are all of them.
     threads = threading.active_count() + 4
     descriptors = count_descriptors()
@@ -253,7 +259,7 @@ def test_500_half_open_clients_are_let_go_and_keep_nobody_out(make, echo, open_c
         crowd.append(sock)
         if number % 50 == 49:
             visits.append(time_visit(partial(open_console, proxy, DOORS[number // 50 % 3], echo)))
-    assert statistics.median(visits) < 1
+    assert statistics.median(visits) < crowd_limit_s(quiet_s)
     for sock in crowd:
         # An alert, a 408, or nothing: and then the end, which is a reset where bytes of the client were not read.
         try:
@@ -262,8 +268,8 @@ def test_500_half_open_clients_are_let_go_and_keep_nobody_out(make, echo, open_c
             continue
         finally:
             sock.close()
-    wait_until(lambda: count_descriptors() <= descriptors, 10, f"descriptors go back to {descriptors}")
-    assert threading.active_count() <= threads
+    wait_until(lambda: count_descriptors() <= descriptors, 30, f"descriptors go back to {descriptors}")
+    wait_until(lambda: threading.active_count() <= threads, 30, f"threads go back to {threads}")
 
 
 def time_visit(visit):
@@ -272,6 +278,11 @@ def time_visit(visit):
     with visit() as client:
         assert_echoes(client)
     return time.monotonic() - began
+
+
+def time_visits(proxy, open_console, server):
+    """Visit each door a few times while nobody else does; return the median of the seconds."""
+    return statistics.median(time_visit(partial(open_console, proxy, door, server)) for door in DOORS * QUIET_ROUNDS)
 
 
 def client_hello():
@@ -283,12 +294,11 @@ def client_hello():
     return outgoing.read()
 
 
-def test_a_good_client_is_in_within_a_second_while_others_reset_and_guess(make, echo, open_console, stack):
+def test_a_good_client_is_let_in_while_others_reset_and_guess(make, echo, open_console, stack):
     """S11."""
     proxy = make(handshake_threads=4)
-    for door in DOORS:
-        open_console(proxy, door, echo).close()
-    wait_until(lambda: proxy.counter.total == 0, 5, "the first consoles end")
+    quiet_s = time_visits(proxy, open_console, echo)
+    wait_until(lambda: proxy.counter.total == 0, 30, "the first consoles end")
     descriptors, memory = count_descriptors(), resident_bytes()
     hello = client_hello()
     rude = [b"", hello[:40], hello, build_upgrade(JUNK), b"GET / HT", f"CONNECT {JUNK} HTTP/1.0\r\n\r\n".encode()]
@@ -312,11 +322,11 @@ def test_a_good_client_is_in_within_a_second_while_others_reset_and_guess(make, 
             visits.append(time_visit(partial(open_console, proxy, DOORS[len(visits) % 3], echo)))
     finally:
         over.set()
-        rioter.join(10)
-    assert statistics.median(visits) < 1
-    assert len(proxy.consoleauth.asked) == len(visits) + 3
-    wait_until(lambda: proxy.counter.total == 0, 10, "all consoles end")
-    wait_until(lambda: count_descriptors() <= descriptors, 10, f"descriptors go back to {descriptors}")
+        join_within(30, rioter)
+    assert statistics.median(visits) < crowd_limit_s(quiet_s)
+    assert len(proxy.consoleauth.asked) == len(visits) + len(DOORS) * QUIET_ROUNDS
+    wait_until(lambda: proxy.counter.total == 0, 30, "all consoles end")
+    wait_until(lambda: count_descriptors() <= descriptors, 30, f"descriptors go back to {descriptors}")
     assert resident_bytes() - memory < 20_000_000
 
 
@@ -332,8 +342,8 @@ def many_descriptors():
 def test_1000_idle_consoles_take_two_descriptors_each_and_nothing_else(make, echo, open_console):
     """No thread, no process, and no time of those who work (O1)."""
     proxy = make(handshake_threads=4)
-    open_console(proxy, "ws", echo).close()
-    wait_until(lambda: proxy.counter.total == 0 and not echo.open_connections, 5, "the first console ends")
+    quiet_s = statistics.median(time_visit(partial(open_console, proxy, "ws", echo)) for _ in range(5))
+    wait_until(lambda: proxy.counter.total == 0 and not echo.open_connections, 30, "the first console ends")
     idle = IdleServer()
     token = proxy.issue(idle)
     before = count_descriptors(), threading.active_count(), count_children()
@@ -347,11 +357,12 @@ def test_1000_idle_consoles_take_two_descriptors_each_and_nothing_else(make, ech
         # Both ends of both legs are this process's.
         assert count_descriptors() - before[0] <= 4 * 1000
         assert (threading.active_count() <= threads, count_children()) == (True, before[2])
-        assert statistics.median(time_visit(partial(open_console, proxy, "ws", echo)) for _ in range(5)) < 1
-    wait_until(lambda: proxy.counter.total == 0, 10, "all consoles end")
+        visits = [time_visit(partial(open_console, proxy, "ws", echo)) for _ in range(5)]
+        assert statistics.median(visits) < crowd_limit_s(quiet_s)
+    wait_until(lambda: proxy.counter.total == 0, 30, "all consoles end")
     # The acceptor of the VNC server that was stopped was one thread and one descriptor of before.
-    wait_until(lambda: count_descriptors() < before[0], 10, f"descriptors go back to {before[0]}")
-    assert threading.active_count() < threads
+    wait_until(lambda: count_descriptors() < before[0], 30, f"descriptors go back to {before[0]}")
+    wait_until(lambda: threading.active_count() < threads, 30, f"fewer threads than {threads}")
 
 
 @pytest.mark.parametrize("door", ["wss", "xvpvnc"])
@@ -433,11 +444,11 @@ def test_200_consoles_leave_nothing_behind(make, stack, open_console, door, way)
 
     for _ in range(5):
         way(open_console(proxy, door, server, token))
-    wait_until(is_quiet, 10, "the first consoles end")
+    wait_until(is_quiet, 30, "the first consoles end")
     before = count_descriptors(), threading.active_count()
     for _ in range(200):
         way(open_console(proxy, door, server, token))
-    wait_until(is_quiet, 10, "all consoles end")
+    wait_until(is_quiet, 30, "all consoles end")
     wait_until(
         lambda: count_descriptors() <= before[0] and threading.active_count() <= before[1], 10, f"back to {before}"
     )

@@ -280,6 +280,7 @@ def test_clients_that_do_not_take_their_page_keep_nobody_from_anything(make, hea
             # A window of 2 KiB takes a small part of the page, whatever a segment of loopback's is.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+            sock.settimeout(30)
             sock.connect(("127.0.0.1", proxy.novnc_port))
             sock.sendall(f"GET /large.js HTTP/1.1\r\nHost: x\r\n{header}\r\n".encode())
         assert get(proxy.novnc_port, "/core/rfb.js").status == 200

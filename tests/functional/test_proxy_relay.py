@@ -7,7 +7,6 @@ Over TLS: test_proxy_relay_tls.py.
 import os
 import socket
 import threading
-import time
 
 import pytest
 import websockets.sync.client
@@ -15,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 
 from porthole_common.model import ConsoleType
 from porthole_novncproxy.liveness import LivenessPolicy
-from support.deadlines import join_within
+from support.deadlines import join_within, kept_within
 from support.processes import wait_until
 from support.proxy import (
     InProcessProxy,
@@ -147,7 +146,7 @@ def test_neither_leg_delays_small_writes_and_both_notice_a_peer_that_vanished(ma
         client.sendall(f"CONNECT /console?token={proxy.issue(echo, ConsoleType.XVPVNC)} HTTP/1.0\r\n\r\n".encode())
         read_reply(client)
     with client:
-        wait_until(lambda: proxy.counter.total == 1, 5, "the console is open")
+        wait_until(lambda: proxy.counter.total == 1, 30, "the console is open")
         for leg in ({"peer": client.getsockname()}, {"peer": (echo.host, echo.port)}):
             with own_socket(**leg) as sock:
                 assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -196,7 +195,7 @@ def test_the_clients_close_is_answered_and_ends_both(make, echo):
         client.send((1000).to_bytes(2, "big") + b"done", CLOSE)
         assert client.read_close() == (1000, "")
         assert read_to_end(client.sock) == b""
-    wait_until(lambda: proxy.counter.total == 0 and not echo.open_connections, 5, "both sides end")
+    wait_until(lambda: proxy.counter.total == 0 and not echo.open_connections, 30, "both sides end")
 
 
 @pytest.mark.parametrize(
@@ -216,8 +215,8 @@ def test_a_breach_of_the_protocol_has_its_code_and_ends_the_vnc_leg(make, echo, 
     with open_console(proxy, echo) as client:
         client.sock.sendall(sent)
         assert client.read_close()[0] == code
-        wait_until(lambda: not echo.open_connections, 5, "the VNC server is hung up on")
-    wait_until(lambda: proxy.counter.total == 0, 5, "the session ends")
+        wait_until(lambda: not echo.open_connections, 30, "the VNC server is hung up on")
+    wait_until(lambda: proxy.counter.total == 0, 30, "the session ends")
 
 
 def test_a_revocation_ends_the_consoles_of_its_instance_and_no_others(make, echo):
@@ -228,12 +227,12 @@ def test_a_revocation_ends_the_consoles_of_its_instance_and_no_others(make, echo
         RawWebSocket(proxy.novnc_port, f"/?token={token}") as second,
         open_console(proxy, echo) as other,
     ):
-        wait_until(lambda: proxy.counter.total == 3, 5, "three consoles are open")
+        wait_until(lambda: proxy.counter.total == 3, 30, "three consoles are open")
         proxy.relay.close_instance(proxy.instance_of(token))
         assert first.read_close() == (4401, "The console was revoked")
         assert second.read_close() == (4401, "The console was revoked")
         assert_echoes(other)
-        wait_until(lambda: echo.open_connections == 1, 5, "the VNC server of the revoked is hung up on")
+        wait_until(lambda: echo.open_connections == 1, 30, "the VNC server of the revoked is hung up on")
 
 
 def test_a_revocation_ends_a_console_that_is_being_opened(make, echo):
@@ -242,7 +241,7 @@ def test_a_revocation_ends_a_console_that_is_being_opened(make, echo):
     proxy.compute.may_answer.clear()
     with connect(proxy.novnc_port) as sock:
         sock.sendall(build_upgrade(f"/?token={token}"))
-        wait_until(lambda: proxy.compute.asked, 5, "compute is asked")
+        wait_until(lambda: proxy.compute.asked, 30, "compute is asked")
         proxy.relay.close_instance(proxy.instance_of(token))
         proxy.compute.may_answer.set()
         reply = read_reply(sock)
@@ -259,14 +258,13 @@ def test_a_proxy_that_stops_tells_its_clients(web_root, echo):
         stopper.start()
         assert client.read_close() == (1001, "The console proxy is stopping")
         client.send((1001).to_bytes(2, "big"), CLOSE)
-        stopper.join(10)
-        assert not stopper.is_alive()
-    wait_until(lambda: not echo.open_connections, 5, "the VNC server is hung up on")
+        join_within(30, stopper)
+    wait_until(lambda: not echo.open_connections, 30, "the VNC server is hung up on")
 
 
 def test_a_client_that_does_not_answer_a_ping_is_given_up(make, echo):
     """After one more interval (O8)."""
-    proxy = make(liveness=LivenessPolicy(ping_interval_s=0.2))
+    proxy = make(liveness=LivenessPolicy(ping_interval_s=1.0))
     with open_console(proxy, echo) as client:
         assert client.read_frame() == (PING, b"")
         client.send(b"", PONG)
@@ -342,7 +340,7 @@ def test_a_vnc_server_that_does_not_read_stops_its_client_and_no_other(make, sta
     assert sent[0] < 40_000_000
     assert_echoes(other)
     reset(client.sock)
-    wait_until(lambda: proxy.counter.total == 1, 5, "the console of the client that is gone ends")
+    wait_until(lambda: proxy.counter.total == 1, 30, "the console of the client that is gone ends")
 
 
 class ClosingDeaf(SilentServer):
@@ -359,10 +357,9 @@ def test_500_clients_that_say_half_a_word_do_not_keep_a_good_one_out(make, stack
     for number in range(500):
         sock = stack.enter_context(connect(proxy.novnc_port if number % 2 else proxy.xvp_port))
         sock.sendall([b"", b"G", b"GET / HTTP/1.1\r\nHost: x\r\n", b"CONNECT /console", b"\x16\x03\x01"][number % 5])
-    began = time.monotonic()
-    with open_console(proxy, echo) as client:
+    # A client that waited for one of them would be held up until the deadline of requests.
+    with kept_within(0, "a console beside the crowd"), open_console(proxy, echo) as client:
         assert_echoes(client)
-    assert time.monotonic() - began < 2
 
 
 def ways_to_end():
@@ -405,13 +402,13 @@ def test_200_consoles_one_after_the_other_leave_nothing(make, stack, way):
 
     for _ in range(5):
         cycle()
-    wait_until(is_quiet, 5, "the first consoles end")
+    wait_until(is_quiet, 30, "the first consoles end")
     before = count_everything()
     for _ in range(200):
         cycle()
-    wait_until(is_quiet, 5, "all consoles end")
+    wait_until(is_quiet, 30, "all consoles end")
     # A connection that was hung up on is held until its client has gone too; the acceptor's thread is the test's own.
-    wait_until(lambda: all(map(int.__le__, count_everything(), before)), 5, f"back to {before}")
+    wait_until(lambda: all(map(int.__le__, count_everything(), before)), 30, f"back to {before}")
 
 
 def count_everything():
@@ -424,7 +421,7 @@ def test_junk_tokens_and_resets_reach_nobody_and_leave_nothing(make, stack):
     with connect(proxy.novnc_port) as warm:
         warm.sendall(build_upgrade("/?token=x"))
         read_reply(warm)
-    wait_until(stands_still(count_descriptors, 5), 5, "the proxy is at rest")
+    wait_until(stands_still(count_descriptors, 5), 30, "the proxy is at rest")
     before = count_descriptors(), threading.active_count()
     memory = resident_bytes()
     for number in range(5000):
@@ -438,8 +435,8 @@ def test_junk_tokens_and_resets_reach_nobody_and_leave_nothing(make, stack):
             sock.sendall(build_upgrade(f"/?token=junk{number}")[: number % 100])
         reset(sock)
     assert proxy.consoleauth.asked == []
-    wait_until(lambda: count_descriptors() <= before[0], 10, f"descriptors go back to {before[0]}")
-    assert threading.active_count() <= before[1] + 3
+    wait_until(lambda: count_descriptors() <= before[0], 30, f"descriptors go back to {before[0]}")
+    wait_until(lambda: threading.active_count() <= before[1] + 3, 30, f"threads go back to {before[1]}")
     assert resident_bytes() - memory < 20_000_000
 
 

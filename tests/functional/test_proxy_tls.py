@@ -110,14 +110,14 @@ def test_a_client_refuses_a_wrong_certificate_and_the_proxy_lives_on(
         return proxy.counter.total == 0 and not echo.open_connections
 
     visit()
-    wait_until(at_rest, 10, "the first visit ends")
+    wait_until(at_rest, 30, "the first visit ends")
     before = count_descriptors()
     for _ in range(20):
         with pytest.raises(ssl.SSLCertVerificationError, match=reason):
             WssClient(proxy.novnc_port, token, trusting(root))
     visit()
-    wait_until(at_rest, 10, "the second visit ends")
-    wait_until(lambda: count_descriptors() <= before, 10, f"descriptors go back to {before}")
+    wait_until(at_rest, 30, "the second visit ends")
+    wait_until(lambda: count_descriptors() <= before, 30, f"descriptors go back to {before}")
     assert any(line.startswith("TLS handshake failed client=127.0.0.1") for line in caplog.messages)
 
 

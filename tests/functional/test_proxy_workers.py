@@ -16,6 +16,7 @@ from websockets.sync.connection import Connection
 
 from support.console import get_console, is_alive, open_console, read_greeting, refusal, token_of, wait_for_instances
 from support.daemons import Porthole
+from support.deadlines import REVOCATION_S, kept_within
 from support.memcached import Memcached
 from support.processes import wait_until
 from support.rabbitmq import RabbitMQ
@@ -125,10 +126,10 @@ def test_a_revocation_reaches_every_worker(start: Start, open_some: OpenSome, ot
     porthole, token = start()
     connections = open_some(porthole, token)
     others[1].write_text("instances: []\n", encoding="utf-8")
-    begun = time.monotonic()
-    porthole.compute.signal(signal.SIGHUP)
-    assert [close_code(connection) for connection in connections] == [4401] * CONSOLES
-    assert time.monotonic() - begun < 5
+    # The next inventory, which would end them too, is up to 30 s away.
+    with kept_within(REVOCATION_S, "the revocation"):
+        porthole.compute.signal(signal.SIGHUP)
+        assert [close_code(connection) for connection in connections] == [4401] * CONSOLES
     assert refusal(porthole.novnc_port, token) == 401
 
 
@@ -163,17 +164,19 @@ def test_options_bound_a_request(start: Start) -> None:
 @pytest.mark.parametrize("workers", [1, WORKERS])
 def test_drain(start: Start, open_some: OpenSome, workers: int) -> None:
     """SIGTERM: the port is free at once, open consoles go on for their time, and then end with 1001 (O10)."""
-    porthole, token = start(workers, graceful_shutdown_timeout=4)
+    # Long enough for a look at open consoles on a busy machine, before they end.
+    graceful_s = 8
+    porthole, token = start(workers, graceful_shutdown_timeout=graceful_s)
     connections = open_some(porthole, token, 6)
     successor = porthole.add("novncproxy", SUCCESSOR)
-    porthole.novncproxy.signal(signal.SIGTERM)
     begun = time.monotonic()
-    wait_until(lambda: not listens(porthole), 10, "the doors to close")
+    porthole.novncproxy.signal(signal.SIGTERM)
+    wait_until(lambda: not listens(porthole), 30, "the doors to close")
     successor.start()
     assert all(is_alive(connection) for connection in connections)
     wait_until(lambda: listens(porthole), 30, "the successor to listen")
     assert [close_code(connection) for connection in connections] == [1001] * 6
-    assert time.monotonic() - begun > 3
+    assert time.monotonic() - begun > graceful_s * 0.9
     assert porthole.novncproxy.wait(30) == 0
     wait_until(lambda: refusal(porthole.novnc_port, token) == 101, 20, "the successor to open consoles")
 
@@ -184,11 +187,11 @@ def test_a_second_sigterm_ends_at_once(start: Start, open_some: OpenSome, worker
     connections = open_some(porthole, token, 2)
     children = porthole.novncproxy.children()
     porthole.novncproxy.signal(signal.SIGTERM)
-    wait_until(lambda: not listens(porthole), 10, "the doors to close")
+    wait_until(lambda: not listens(porthole), 30, "the doors to close")
     os.kill(porthole.novncproxy.pid, signal.SIGTERM)
     assert porthole.novncproxy.wait(10) != 0
     assert [close_code(connection) for connection in connections] == [None, None]
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 10, "the workers to end")
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 30, "the workers to end")
 
 
 @pytest.mark.parametrize("workers", [1, WORKERS])

@@ -181,7 +181,7 @@ def test_a_viewer_that_ends_first_still_hears_the_rest(make, stack):
     with Viewer(proxy, issue(proxy, server), behind=payload) as viewer:
         viewer.sock.shutdown(1)
         assert viewer.read_to_end() == GREETING + payload + b"goodbye"
-    wait_until(lambda: proxy.counter.total == 0, 5, "the session ends")
+    wait_until(lambda: proxy.counter.total == 0, 30, "the session ends")
 
 
 def test_a_vnc_server_that_ends_first_still_hears_the_rest(make, stack):
@@ -193,7 +193,7 @@ def test_a_vnc_server_that_ends_first_still_hears_the_rest(make, stack):
         viewer.sock.shutdown(1)
         assert server.heard_end.wait(10)
         assert server.heard == b"answer" * 10_000
-    wait_until(lambda: proxy.counter.total == 0, 5, "the session ends")
+    wait_until(lambda: proxy.counter.total == 0, 30, "the session ends")
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
@@ -206,7 +206,7 @@ def test_a_viewer_that_goes_frees_both_sides(make, stack, how):
         reset(viewer.sock)
     else:
         viewer.sock.close()
-    wait_until(lambda: proxy.counter.total == 0 and not server.open_connections, 5, "both sides end")
+    wait_until(lambda: proxy.counter.total == 0 and not server.open_connections, 30, "both sides end")
 
 
 def test_a_revoked_viewer_is_cut(make, stack):
@@ -217,8 +217,8 @@ def test_a_revoked_viewer_is_cut(make, stack):
         assert viewer.read(len(GREETING)) == GREETING
         proxy.relay.close_instance(proxy.instance_of(token))
         assert viewer.read_to_end() == b""
-        wait_until(lambda: not server.open_connections, 5, "the VNC server is hung up on")
-    wait_until(lambda: proxy.counter.total == 0, 5, "the session ends")
+        wait_until(lambda: not server.open_connections, 30, "the VNC server is hung up on")
+    wait_until(lambda: proxy.counter.total == 0, 30, "the session ends")
 
 
 def test_a_viewer_over_tls(make, stack, server_context, client_context):
@@ -239,4 +239,4 @@ def test_over_tls_the_end_of_the_vnc_server_ends_the_viewer(make, stack, certifi
     server = stack.enter_context(SpeakingServer(b"last words"))
     with Viewer(proxy, issue(proxy, server), context=client_context) as viewer:
         assert viewer.read_to_end() == GREETING + b"last words"
-    wait_until(lambda: proxy.counter.total == 0, 5, "the session ends")
+    wait_until(lambda: proxy.counter.total == 0, 30, "the session ends")

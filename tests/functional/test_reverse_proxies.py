@@ -14,6 +14,7 @@ import pytest
 from porthole_novncproxy.limits import Limits
 from porthole_novncproxy.liveness import LivenessPolicy
 from support.console_load import NamedVnc, OpenConsole, Refused
+from support.deadlines import kept_within
 from support.ports import free_port
 from support.processes import wait_until
 from support.proxy import InProcessProxy, make_web_root
@@ -22,7 +23,7 @@ from support.websocket import PING, PONG, RawWebSocket
 
 ReverseProxy = Haproxy | Nginx
 # In place of the sample's 120 s and of the proxy's 45 s, in about the same proportion.
-CUT_S, PING_S = 2, 0.5
+CUT_S, PING_S = 3, 0.5
 MANY = Limits(100, 100, 100, 100)
 
 
@@ -104,7 +105,8 @@ def test_a_silent_guest_outlasts_the_time_out(make_front: Callable[..., Front]) 
             assert opcode == PING
             console.socket.send(payload, PONG)
             pings += 1
-        assert pings >= 3 * CUT_S
+        # One at least in each time that a silent console would have.
+        assert pings >= 3
         assert console.is_alive()
 
 
@@ -113,9 +115,9 @@ def test_without_pings_it_would_be_cut(make_front: Callable[..., Front]) -> None
     front = make_front(CUT_S)
     begun = time.monotonic()
     with front.open() as console:
-        with pytest.raises(ConnectionError):
+        with kept_within(CUT_S, "the cut"), pytest.raises(ConnectionError):
             console.socket.read_frame()
-        assert CUT_S - 0.5 < time.monotonic() - begun < 8
+        assert time.monotonic() - begun > CUT_S * 0.75
 
 
 def test_limits_count_the_client_and_not_the_reverse_proxy(make_front: Callable[..., Front]) -> None:
@@ -142,6 +144,6 @@ def test_no_token_in_the_log(make_front: Callable[..., Front]) -> None:
     assert front.get(f"/v2.1/os-console-auth-tokens/{token}?token={token}")[0] in {502, 503}
     # It writes a request's line once the answer is on its way, and none when it is ended before.
     for line in ("GET /console/", "GET /v2.1/os-console-auth-tokens/***"):
-        wait_until(lambda line=line: line in front.reverse.logs(), 5, line, front.reverse.logs)
+        wait_until(lambda line=line: line in front.reverse.logs(), 30, line, front.reverse.logs)
     front.reverse.process.stop()
     assert token not in front.reverse.logs()

@@ -157,7 +157,7 @@ def test_qemus_password_is_between_the_viewer_and_qemu(
         wrong = vncdo(xvp_url(proxy, server), "-p", "wrong", "capture", str(tmp_path / "none.png"))
         assert wrong.returncode != 0
         assert not (tmp_path / "none.png").exists()
-        wait_until(lambda: proxy.counter.total == 0, 10, "the consoles end")
+        wait_until(lambda: proxy.counter.total == 0, 30, "the consoles end")
 
 
 def test_tigervnc(make: Make, authority: Authority, tmp_path: Path) -> None:

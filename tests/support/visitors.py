@@ -20,6 +20,7 @@ from typing import Any
 from support.balancer import CONSOLE_PATH, NAMES, SERVED_BY
 from support.balancer import PORT as BALANCER_PORT
 from support.console import token_of
+from support.deadlines import MACHINE_SLACK_S, REVOCATION_S
 from support.processes import POLL_S
 from support.screens import GREETING, NAME_BYTES, Screens
 from support.site import API_PORT, NOVNC_PORT, Instance, Site
@@ -153,8 +154,8 @@ class Session:
         return self._socket.read_close()[0]
 
     def is_over(self) -> bool:
-        """Say whether the proxy ends it within a few seconds."""
-        self._socket.sock.settimeout(5)
+        """Say whether the proxy ends it in time."""
+        self._socket.sock.settimeout(REVOCATION_S + MACHINE_SLACK_S)
         try:
             self._read(1 << 20)
         except TimeoutError:
