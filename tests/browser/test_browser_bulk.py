@@ -10,11 +10,16 @@ from support.proxy import InProcessProxy
 
 WEB_ROOT = Path("/usr/share/novnc")
 GREETING_BYTES = 12
+DEADLINE_MS = 90_000
 # Less than the proxy reads at once, so that neither side takes all of it.
 SHORT_BYTES = 32768
 # noVNC 1.3 has a queue of 10 KiB for what it sends, and lengths and sends in other words than later ones.
 EXCHANGE = """
-async ([path, totalBytes, greetingBytes]) => {
+async ([path, totalBytes, greetingBytes, timeoutMs]) => {
+    // page.evaluate() has no deadline of its own.
+    const inTime = (promise, what) => Promise.race([promise, new Promise((_resolve, reject) => {
+        setTimeout(() => reject(new Error(`no ${what} within ${timeoutMs} ms`)), timeoutMs);
+    })]);
     const { default: Websock } = await import(location.origin + '/core/websock.js');
     const sock = new Websock();
     const sent = new Uint8Array(totalBytes);
@@ -39,7 +44,7 @@ async ([path, totalBytes, greetingBytes]) => {
     const closed = new Promise((resolve) => {
         sock.on('close', (event) => resolve([event.code, event.reason]));
     });
-    await new Promise((resolve, reject) => {
+    await inTime(new Promise((resolve, reject) => {
         sock.on('error', () => reject(new Error('the WebSocket failed')));
         sock.on('message', () => {
             const size = sock.rQlen ?? sock._rQlen();
@@ -52,7 +57,7 @@ async ([path, totalBytes, greetingBytes]) => {
             }
         });
         sock.open('ws://' + location.host + path, ['binary']);
-    });
+    }), 'echo of everything');
     const sum = async (bytes) => {
         const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
         return Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('');
@@ -63,7 +68,7 @@ async ([path, totalBytes, greetingBytes]) => {
         greeting,
         sent: await sum(sent),
         received: await sum(received.subarray(greetingBytes)),
-        close: await closed,
+        close: await inTime(closed, 'close'),
     };
 }
 """
@@ -76,7 +81,9 @@ def test_novncs_websocket_loses_nothing(browser: Browser) -> None:
         SummingEcho(lambda sock: shorten_all(sock, proxy.novnc_port, SHORT_BYTES)) as server,
     ):
         tab = browser.open(f"http://127.0.0.1:{proxy.novnc_port}/console.html")
-        result = tab.page.evaluate(EXCHANGE, [f"/?token={proxy.issue(server)}", BULK_BYTES, GREETING_BYTES])
+        result = tab.page.evaluate(
+            EXCHANGE, [f"/?token={proxy.issue(server)}", BULK_BYTES, GREETING_BYTES, DEADLINE_MS]
+        )
         assert result["greeting"] == "RFB 003.008\n"
         assert server.heard_bytes == BULK_BYTES
         assert result["sent"] == server.heard_sum() == result["received"]
