@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import itertools
 import os
-import re
 import socket
 import struct
 import subprocess
@@ -20,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from support import leftovers
 
 _CLONE_NEWNET = 0x40000000
 _NAMESPACES = Path("/run/netns")
@@ -102,7 +103,7 @@ class Network:
 
     def __init__(self) -> None:
         """Make the bridge."""
-        _remove_left_behind()
+        leftovers.remove_namespaces()
         self._prefix = f"porthole-{os.getpid()}-{next(_numbers)}-"
         self._bridge = f"{self._prefix}bridge"
         self.hosts: dict[str, Host] = {}
@@ -145,15 +146,6 @@ class Network:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _remove_left_behind() -> None:
-    """Remove the namespaces of a run that was killed before it could."""
-    for path in _NAMESPACES.glob("porthole-*"):
-        owner = re.fullmatch(r"porthole-(\d+)-\d+-.+", path.name)
-        if owner and not Path("/proc", owner[1]).exists():
-            # Another run may be at it too.
-            subprocess.run(["ip", "netns", "del", path.name], check=False, capture_output=True, timeout=_IP_TIMEOUT_S)
 
 
 def _parse_address(text: str) -> tuple[str, int]:

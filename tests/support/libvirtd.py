@@ -84,7 +84,7 @@ class Libvirtd:
     def __init__(self, directory: Path | None = None, settings: Sequence[str] = ()) -> None:
         """``settings`` are further lines of qemu.conf; files they name lie in ``directory`` when it starts."""
         self._own_directory = directory is None
-        self.directory = directory or Path(tempfile.mkdtemp(prefix="porthole-libvirtd-"))
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="lv"))
         self._settings = [*settings]
         self._display_ports = reserve_block(DISPLAY_PORT_COUNT)
         self._runtime = self.directory / "run"

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -103,10 +103,16 @@ class Trial:
         """
         damage()
         self._broke_at = time.monotonic()
-        yield
-        for session in self._sessions:
-            if not self._runs_through(session):
-                session.check()
+        try:
+            yield
+            for session in self._sessions:
+                if not self._runs_through(session):
+                    session.check()
+        except BaseException:
+            # The next trial finds a site that is whole; what is wrong here is told already.
+            with suppress(AssertionError, OSError):
+                mend()
+            raise
         mend()
         mended_at = time.monotonic()
         self._recovery_s = self._wait_until_all_works() - mended_at

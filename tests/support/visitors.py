@@ -276,7 +276,7 @@ class User:
 class Crowd:
     """Users who open consoles of ``instances`` all the time, through haproxy, until :meth:`stop`."""
 
-    def __init__(self, site: Site, ledger: Ledger, instances: Sequence[Instance], size: int = 6) -> None:
+    def __init__(self, site: Site, ledger: Ledger, instances: Sequence[Instance], size: int = 3) -> None:
         self._site, self._instances = site, instances
         self._user = User(site, ledger, balanced=True)
         self._over = threading.Event()
