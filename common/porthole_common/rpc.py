@@ -28,7 +28,6 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar, cast
 
 import amqp  # type: ignore[import-untyped]
@@ -42,6 +41,8 @@ from oslo_messaging.rpc.dispatcher import DefaultRPCAccessPolicy
 from oslo_utils import strutils
 
 from porthole_common import errors
+from porthole_common.broker import Broker
+from porthole_common.broker_watch import BrokerWatch
 from porthole_common.conf import upgrade_levels
 from porthole_common.context import RequestContext, serving
 from porthole_common.deadline import DeadlinePassed
@@ -80,6 +81,9 @@ CLOSE_TIMEOUT_S = 2.0
 HEARTBEAT_S = 10
 # How soon after a message oslo.messaging looks up again, when no other comes; then after twice as long, and so on.
 LOOK_UP_S = 0.1
+# Until a server that could not join the bus tries again, unless a broker is found to be usable sooner.
+RETRY_MIN_S = 3.0
+RETRY_MAX_S = 60.0
 
 
 def expected_exceptions(
@@ -125,8 +129,12 @@ class ContextSerializer(oslo_messaging.NoOpSerializer):  # type: ignore[misc]
 class RpcClient:
     """Calls the methods of one topic. Thread-safe; makes no connection of its own."""
 
-    def __init__(self, client: Any, topic: str, workers: Workers, timeout_s: float) -> None:
+    def __init__(
+        self, client: Any, topic: str, workers: Workers, timeout_s: float, watch: BrokerWatch | None = None
+    ) -> None:
+        """``watch`` is told of each call that found no broker."""
         self._client = client
+        self._watch = watch
         self._topic = topic
         self._workers = workers
         self._timeout_s = timeout_s
@@ -181,6 +189,8 @@ class RpcClient:
         if isinstance(exc, oslo_messaging.RemoteError | oslo_messaging.RPCDispatcherError):
             self._log_failure(getattr(exc, "exc_type", type(exc).__name__), context, method)
             return errors.RemoteFailure(self._topic, method)
+        if self._watch is not None and not isinstance(exc, oslo_messaging.MessagingTimeout | DeadlinePassed):
+            self._watch.report(exc)
         return log_unanswered(context, self._topic, method, exc)
 
     def _log_failure(self, error: str, context: RequestContext, method: str) -> None:
@@ -197,16 +207,37 @@ class RpcClient:
 class RpcServer:
     """Serves the endpoints of one topic from oslo.messaging's thread pool."""
 
-    def __init__(self, server: Any, workers: Workers, threads: int | None = None) -> None:
-        self._server = server
+    def __init__(
+        self, make_server: Callable[[], Any], workers: Workers, watch: BrokerWatch, threads: int | None = None
+    ) -> None:
+        """``make_server`` returns a new server of oslo.messaging: one whose start has failed is not started again."""
+        self._make_server = make_server
+        self._server: Any = None
         self._workers = workers
+        self._watch = watch
         self._threads = threads
         self._started = False
 
     def start(self) -> None:
-        """Consume; returns once the queues stand, so not before there is a broker."""
-        self._server.start(override_pool_size=self._threads)
-        self._started = True
+        """Consume; returns once the queues stand, so not before there is a broker that lets this process in.
+
+        :raises RpcUnavailable: when the process leaves the bus before that.
+        """
+        pause_s = RETRY_MIN_S
+        while True:
+            self._server = self._make_server()
+            recoveries = self._watch.recoveries
+            try:
+                self._server.start(override_pool_size=self._threads)
+            except BROKER_ERRORS as exc:
+                # A password that is refused may be taken tomorrow: the operator is told, and it is tried again.
+                self._watch.report(exc)
+                if self._watch.wait_for_recovery(recoveries, pause_s):
+                    raise errors.RpcUnavailable("the message bus", "subscribe") from exc
+                pause_s = min(2 * pause_s, RETRY_MAX_S)
+            else:
+                self._started = True
+                return
 
     def stop(self) -> None:
         """Take no further message, and wait for those under way; a few seconds at most."""
@@ -247,6 +278,7 @@ class Rpc:
             raise errors.ConfigInvalid("[DEFAULT] transport_url", type(exc).__name__) from None
         if transport_url is None and (conf.transport_url or "").startswith("fake:"):
             raise errors.ConfigInvalid("[DEFAULT] transport_url", "fake:// reaches no other process")
+        self._watch = BrokerWatch(_find_watched(conf) if transport_url is None else [], BROKER_ERRORS)
         # A conf that is not a daemon's may know oslo.messaging's options alone.
         upgrade_levels.register_opts(conf)
         self._levels = conf.upgrade_levels
@@ -267,7 +299,7 @@ class Rpc:
                     retry=SEND_RETRIES,
                     serializer=self._serializer,
                 )
-                self._clients[topic, version] = RpcClient(client, topic, self._workers, self._timeout_s)
+                self._clients[topic, version] = RpcClient(client, topic, self._workers, self._timeout_s, self._watch)
             return self._clients[topic, version]
 
     def run(self, context: RequestContext, work: Callable[[], Result], calls: int) -> Result:
@@ -304,20 +336,19 @@ class Rpc:
         ``threads`` handle its messages, one of them in the order in which they arrive; None is as many as ``[DEFAULT]
         executor_thread_pool_size``, of which each message starts another until there are so many.
         """
-        return RpcServer(
-            oslo_messaging.get_rpc_server(
-                self._transport,
-                Target(topic=topic, server=server),
-                list(endpoints),
-                serializer=self._serializer,
-                access_policy=DefaultRPCAccessPolicy,
-            ),
-            self._workers,
-            threads,
+        make_server = functools.partial(
+            oslo_messaging.get_rpc_server,
+            self._transport,
+            Target(topic=topic, server=server),
+            list(endpoints),
+            serializer=self._serializer,
+            access_policy=DefaultRPCAccessPolicy,
         )
+        return RpcServer(make_server, self._workers, self._watch, threads)
 
     def close(self) -> None:
         """Close the transport and its connections; a few seconds at most."""
+        self._watch.close()
         _stop_in_time(self._workers, self._transport.cleanup, "transport", CLOSE_TIMEOUT_S)
         self._workers.close()
         self._sequences.close()
@@ -383,27 +414,24 @@ def _offer_each_reply() -> None:
         cache.TTL = 0
 
 
-@dataclass(frozen=True)
-class Broker:
-    """One broker as ``transport_url`` and [oslo_messaging_rabbit] describe it.
-
-    ``tls`` is None without TLS, else OpenSSL's files: ``{ca, cert, key}``, each a path or None.
-    """
-
-    host: str
-    port: int
-    user: str
-    password: str = field(repr=False)
-    virtual_host: str
-    tls: dict[str, str | None] | None
-
-
 def list_brokers(conf: cfg.ConfigOpts) -> list[Broker]:
     """Return the brokers that the processes of this configuration connect to, in its order.
 
     :raises ConfigInvalid: when the transport URL is none, or not RabbitMQ's.
     """
     _set_defaults(conf, 1)
+    return _parse_brokers(conf)
+
+
+def _find_watched(conf: cfg.ConfigOpts) -> list[Broker]:
+    try:
+        return _parse_brokers(conf)
+    except errors.ConfigInvalid:
+        # Another transport of oslo.messaging's, whose lines are left alone.
+        return []
+
+
+def _parse_brokers(conf: cfg.ConfigOpts) -> list[Broker]:
     try:
         url = oslo_messaging.TransportURL.parse(conf)
     except (oslo_messaging.InvalidTransportURL, ValueError) as exc:

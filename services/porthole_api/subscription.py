@@ -74,9 +74,10 @@ class Subscription:
                     self._server = server
                 self._ask()
             except errors.Unavailable as error:
-                LOG.warning("Computes could not be asked for their inventory; trying again", reason=error)
+                if not self._stopping.is_set():
+                    LOG.warning("Computes could not be asked for their inventory; trying again", reason=error)
             except Exception:
-                # A broker that refuses the password may take it tomorrow.
+                # A broker that cannot be used is not among these: the start of a server waits for it.
                 LOG.exception("Bus could not be joined; trying again")
             else:
                 self._joined.set()

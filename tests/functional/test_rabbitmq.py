@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RabbitMQ as a site has it: over TLS, whose certificate is looked at, and as a cluster with quorum queues."""
+"""RabbitMQ as a site has it: over TLS, as a cluster with quorum queues, and as a broker that refuses."""
 
+import contextlib
+import socket
+import threading
 import uuid as uuidlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +15,10 @@ import yaml
 
 from support.certificates import Authority
 from support.console import ask_console, get_console, open_console, read_greeting, refusal, token_of, wait_for_instances
-from support.daemons import Porthole
-from support.processes import wait_until
-from support.rabbitmq import RabbitMQ
+from support.daemons import DAEMONS, Porthole
+from support.ports import free_port
+from support.processes import Process, wait_until
+from support.rabbitmq import LOOPBACK, RabbitMQ
 from support.vnc_servers import EchoVnc
 
 MakePorthole = Callable[..., Porthole]
@@ -66,7 +70,7 @@ def test_tls(make_porthole: MakePorthole, tmp_path: Path, instances_file: Path) 
         }
         for what, options in wrong.items():
             porthole.add("consoleauth", what, options).start()
-        for what, said in (("name", "certificate is not valid for"), ("authority", "CERTIFICATE_VERIFY_FAILED")):
+        for what, said in (("name", "certificate is not valid for"), ("authority", "error=tls")):
             process = porthole.processes[what]
             process.wait_for_line(said)
             assert "is ready" not in process.log()
@@ -123,3 +127,73 @@ def test_a_cluster_with_quorum_queues_loses_a_node(
         wait_until(opens_another, 30, "another console", porthole.logs)
         connection.send(b"still there")
         assert connection.recv(timeout=20) == b"still there"
+
+
+class NotABroker:
+    """Answers each connection as a web server would."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server((LOOPBACK, 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self._listener.accept()
+                with contextlib.suppress(OSError), sock:
+                    sock.settimeout(5)
+                    sock.recv(100)
+                    sock.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+
+    def close(self) -> None:
+        # A thread in accept(2) would keep a socket that is only closed.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def lines_of_trouble(process: Process) -> list[str]:
+    """Return what it wrote of a connection, and of anything that went wrong; other threads' lines are left out."""
+    words = ("ERROR", "CRITICAL", "Traceback", "Connection", "connection", "AMQP")
+    return [line for line in process.log().splitlines() if any(word in line for word in words)]
+
+
+def check_trouble(process: Process, cause: str, address: str, words: str) -> None:
+    process.wait_for_line("Message broker cannot be used")
+    (line,) = lines_of_trouble(process)
+    assert f" address={address} login=guest error={cause} reason=" in line
+    assert words in line
+    assert ":guest@" not in process.log()
+
+
+def test_a_broker_that_refuses_is_named_in_one_line_and_so_is_its_return(
+    make_porthole: MakePorthole, tmp_path: Path, instances_file: Path
+) -> None:
+    """An address, a virtual host and a password that are wrong, and a port of something else; each daemon says so."""
+    with RabbitMQ(tmp_path / "broker") as broker, contextlib.closing(NotABroker()) as other:
+        where, nobody = f"{LOOPBACK}:{broker.port}", free_port()
+        quiet = {"DEFAULT": {"debug": False}, "api": {"rpc_timeout": RPC_TIMEOUT_S}}
+        porthole = make_porthole(rabbitmq=broker, instances_file=instances_file, options=quiet, daemons=[])
+        wrong = {
+            "vhost": (f"rabbit://guest:guest@{where}/nowhere", where, 'the virtual host \\"nowhere\\"'),
+            "address": (f"rabbit://guest:guest@{LOOPBACK}:{nobody}/", f"{LOOPBACK}:{nobody}", "Connection refused"),
+            "protocol": (f"rabbit://guest:guest@{LOOPBACK}:{other.port}/", f"{LOOPBACK}:{other.port}", "not a broker"),
+        }
+        for cause, (url, _, _) in wrong.items():
+            porthole.add("consoleauth", cause, {"DEFAULT": {"transport_url": url}}).start()
+        for cause, (_, address, words) in wrong.items():
+            check_trouble(porthole.processes[cause], cause, address, words)
+            porthole.processes[cause].stop()
+        broker.change_password("changed-meanwhile")
+        for name in DAEMONS:
+            porthole.processes[name].start()
+        for name in DAEMONS:
+            check_trouble(porthole.processes[name], "credentials", where, 'user \\"guest\\"')
+        # It has been tried meanwhile, by several threads.
+        broker.change_password("guest")
+        for name in DAEMONS:
+            process = porthole.processes[name]
+            process.wait_for_line(f"Message broker can be used again address={where}")
+            process.wait_for_line("Daemon is ready")
+            assert len(lines_of_trouble(process)) == 1
+        wait_for_instances(porthole, uuid_in(instances_file))

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -160,6 +161,16 @@ class RabbitMQ:
         self.stop()
         self._epmd.stop()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def change_password(self, password: str) -> None:
+        """Have the user log in with ``password`` from now on; open connections stay, and so does transport_url."""
+        self._control("change_password", self._user, password)
+
+    def _control(self, *command: str) -> None:
+        script = _find_server().with_name("rabbitmqctl")
+        environment = {**os.environ, **self._env}
+        argv = [str(script), "--node", self.node_name, *command]
+        subprocess.run(argv, env=environment, check=True, timeout=60, capture_output=True)
 
     def connection_count(self) -> int:
         """Return how many TCP connections to the AMQP port are established."""

@@ -3,13 +3,12 @@
 
 import socket
 import ssl
+from dataclasses import replace
 
 import amqp.exceptions
 import pytest
 
-from porthole_cli.doctor.broker import Speech, judge_address, judge_amqp, judge_tls
-from porthole_cli.doctor.finding import Severity
-from porthole_common.rpc import Broker
+from porthole_common.broker import Broker, Speech, judge_address, judge_amqp, judge_tls
 
 BROKER = Broker("192.0.2.10", 5672, "porthole", "secret-password", "/vhost", None)
 TLS = Broker("192.0.2.10", 5671, "porthole", "secret-password", "/vhost", {"ca": None, "cert": None, "key": None})
@@ -38,7 +37,7 @@ def untrusted() -> ssl.SSLCertVerificationError:
 )
 def test_an_address(error: OSError, words: str) -> None:
     found = judge_address(BROKER, error)
-    assert (found.id, found.severity, found.host) == ("broker.address", Severity.ERROR, "192.0.2.10:5672")
+    assert found.cause == "address"
     assert words in found.problem
 
 
@@ -53,7 +52,7 @@ def test_an_address(error: OSError, words: str) -> None:
 )
 def test_tls(error: Exception, words: str) -> None:
     found = judge_tls(TLS, error)
-    assert found.id == "broker.tls"
+    assert found.cause == "tls"
     assert words in found.problem
 
 
@@ -63,30 +62,34 @@ def test_tls(error: Exception, words: str) -> None:
         (
             amqp.exceptions.AccessRefused("ACCESS_REFUSED - Login was refused using PLAIN"),
             Speech.NONE,
-            "broker.credentials",
+            "credentials",
         ),
         (
             amqp.exceptions.AccessRefused("ACCESS_REFUSED - configure access to queue"),
             Speech.NONE,
-            "broker.permissions",
+            "permissions",
         ),
-        (amqp.exceptions.NotAllowed("NOT_ALLOWED - vhost /vhost not found"), Speech.NONE, "broker.vhost"),
-        (ConnectionResetError(104, "Connection reset by peer"), Speech.TLS, "broker.tls"),
-        (ConnectionResetError(104, "Connection reset by peer"), Speech.NONE, "broker.protocol"),
-        (TimeoutError("timed out"), Speech.NONE, "broker.address"),
-        (TimeoutError("timed out"), Speech.OTHER, "broker.protocol"),
-        (TimeoutError("timed out"), Speech.TLS, "broker.tls"),
-        (amqp.exceptions.UnexpectedFrame("Received 0x47"), Speech.NONE, "broker.protocol"),
+        (amqp.exceptions.NotAllowed("NOT_ALLOWED - vhost /vhost not found"), Speech.NONE, "vhost"),
+        (ConnectionResetError(104, "Connection reset by peer"), Speech.TLS, "tls"),
+        (ConnectionResetError(104, "Connection reset by peer"), Speech.NONE, "protocol"),
+        (TimeoutError("timed out"), Speech.NONE, "address"),
+        (TimeoutError("timed out"), Speech.OTHER, "protocol"),
+        (TimeoutError("timed out"), Speech.TLS, "tls"),
+        (amqp.exceptions.UnexpectedFrame("Received 0x47"), Speech.NONE, "protocol"),
     ],
 )
 def test_amqp(error: Exception, speech: Speech, expected: str) -> None:
-    assert judge_amqp(BROKER, error, lambda: speech).id == expected
+    assert judge_amqp(BROKER, error, lambda: speech).cause == expected
 
 
-def test_no_finding_and_no_repr_holds_the_password() -> None:
+def test_no_trouble_and_no_repr_holds_the_password() -> None:
     refused = amqp.exceptions.AccessRefused("a login")
-    findings = [judge_address(BROKER, TimeoutError()), judge_tls(TLS, ssl_error("X"))]
-    findings += [
+    troubles = [judge_address(BROKER, TimeoutError()), judge_tls(TLS, ssl_error("X"))]
+    troubles += [
         judge_amqp(BROKER, error, lambda: Speech.OTHER) for error in (TimeoutError(), ConnectionResetError(), refused)
     ]
-    assert "secret-password" not in repr([BROKER, findings])
+    assert "secret-password" not in repr([BROKER, troubles])
+
+
+def test_a_broker_is_named_as_an_operator_writes_it() -> None:
+    assert (str(BROKER), str(replace(BROKER, host="2001:db8::1"))) == ("192.0.2.10:5672", "[2001:db8::1]:5672")

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The port to the brokers: one connection to each, step by step, so that the step that fails names the cause.
+
+Why not through oslo.messaging: it tries for ever and says "connection failed" to an address, a password, a virtual host
+and a certificate alike. A broker is reached in this order: its name resolves, its port takes a connection, TLS stands
+where it is asked for, the user is let in, the virtual host is open to the user, a queue may be declared.
+
+:mod:`porthole_common.broker_watch` asks here when a daemon's connection fails, and ``porthole doctor`` in any case: so
+a log line and a finding have the same words. The one module that imports kombu for a connection of its own.
+"""
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Any
+
+import amqp.exceptions  # type: ignore[import-untyped]
+import kombu.exceptions
+from kombu.connection import Connection
+
+STEP_TIMEOUT_S = 3.0
+# What a broker that is asked for TLS, or for plain text, and speaks the other, makes of the handshake.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING", "HTTP_REQUEST")
+# AMQP 0-9-1 section 4.2.2: what a client says first, and a broker answers with a frame.
+_AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
+OPTION = "[DEFAULT] transport_url"
+_ADMIN = "on the broker's host"
+
+
+class Speech(Enum):
+    """What a port was found to speak: nothing within the time, TLS, or what is neither."""
+
+    NONE = 0
+    TLS = 1
+    OTHER = 2
+
+
+class Cause(StrEnum):
+    """Which step fails."""
+
+    ADDRESS = "address"
+    TLS = "tls"
+    PROTOCOL = "protocol"
+    CREDENTIALS = "credentials"
+    VHOST = "vhost"
+    PERMISSIONS = "permissions"
+
+
+@dataclass(frozen=True)
+class Broker:
+    """One broker as ``transport_url`` and [oslo_messaging_rabbit] describe it.
+
+    ``tls`` is None without TLS, else OpenSSL's files: ``{ca, cert, key}``, each a path or None.
+    """
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    virtual_host: str
+    tls: dict[str, str | None] | None = field(hash=False)
+
+    def __str__(self) -> str:
+        """Return host:port as an operator writes it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a broker cannot be used: ``problem`` says what is wrong, and ``mend`` what to do. Neither has a password."""
+
+    cause: Cause
+    problem: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class Met:
+    """What was met at one broker: ``trouble`` is None when the daemons can work with it.
+
+    ``consumers``: how many processes consume from a queue, by the queue's name.
+    """
+
+    trouble: Trouble | None = None
+    consumers: Mapping[str, int] = field(default_factory=dict)
+
+
+def examine_broker(broker: Broker, queues: Mapping[str, str]) -> Met:
+    """Connect to ``broker`` as the daemons do, and count the consumers of ``queues`` (name: key of the count)."""
+    try:
+        with socket.create_connection((broker.host, broker.port), STEP_TIMEOUT_S) as sock:
+            if broker.tls is not None:
+                _shake_hands(sock, broker)
+    except (ssl.SSLError, ssl.CertificateError, FileNotFoundError, PermissionError) as exc:
+        return Met(judge_tls(broker, exc))
+    except OSError as exc:
+        return Met(judge_address(broker, exc))
+    connection: Any = Connection(  # type: ignore[no-untyped-call, unused-ignore]
+        hostname=broker.host,
+        port=broker.port,
+        userid=broker.user,
+        password=broker.password,
+        virtual_host=broker.virtual_host,
+        ssl=_kombu_tls(broker),
+        transport="pyamqp",
+        connect_timeout=STEP_TIMEOUT_S,
+    )
+    try:
+        connection.connect()
+        _declare(connection)
+        counts = _count_consumers(connection, queues)
+    except (amqp.exceptions.AMQPError, kombu.exceptions.KombuError, OSError) as exc:
+        return Met(judge_amqp(broker, exc, lambda: _find_speech(broker)))
+    finally:
+        # One that broke has nothing to take leave of.
+        with contextlib.suppress(amqp.exceptions.AMQPError, kombu.exceptions.KombuError, OSError):
+            connection.release()
+    return Met(consumers=counts)
+
+
+def judge_address(broker: Broker, exc: OSError) -> Trouble:
+    """Return what it means that no connection could be made, or that it stayed silent."""
+    if isinstance(exc, socket.gaierror):
+        problem = f'The broker\'s name "{broker.host}" does not resolve here.'
+        mend = f"Correct the host in {OPTION}, or add the name to DNS or /etc/hosts of every host of Porthole's."
+    elif isinstance(exc, TimeoutError):
+        problem = f"The broker at {broker} did not answer within {STEP_TIMEOUT_S:g} s."
+        mend = (
+            f"See whether its host is up and lets port {broker.port} through from here (a firewall drops silently), "
+            "and "
+            "whether RabbitMQ hangs: rabbitmqctl status."
+        )
+    else:
+        problem = f"Nothing takes connections at {broker}: {exc.strerror or type(exc).__name__}."
+        mend = (
+            f"Start RabbitMQ {_ADMIN} (systemctl start rabbitmq-server), or correct host and port in {OPTION}. A "
+            "RabbitMQ "
+            "that listens on loopback alone answers its own host only: rabbitmq-diagnostics listeners."
+        )
+    return Trouble(Cause.ADDRESS, problem, mend)
+
+
+def judge_tls(broker: Broker, exc: Exception) -> Trouble:
+    """Return what it means that TLS, which the configuration asks for, does not stand."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        problem = f"The certificate of the broker at {broker} is not accepted: {exc.verify_message}."
+        mend = (
+            "Put the authority that signed it into [oslo_messaging_rabbit] ssl_ca_file, and name the broker in "
+            f"{OPTION} as its certificate does."
+        )
+    elif isinstance(exc, FileNotFoundError | PermissionError):
+        problem = f"A file for TLS to the broker cannot be read: {exc.filename or broker.tls}: {exc.strerror}."
+        mend = "Correct ssl_ca_file, ssl_cert_file and ssl_key_file in [oslo_messaging_rabbit], or their permissions."
+    elif isinstance(exc, ssl.SSLError) and exc.reason in _NO_TLS:
+        problem = f"TLS is configured, and the broker at {broker} does not speak it at this port."
+        mend = (
+            f"Give {OPTION} the port of RabbitMQ's TLS listener (5671, as a rule), or leave [oslo_messaging_rabbit] "
+            "ssl "
+            "out where the way to the broker is safe."
+        )
+    else:
+        reason = getattr(exc, "reason", None) or type(exc).__name__
+        problem = f"TLS with the broker at {broker} does not come about: {reason}."
+        mend = (
+            "Compare the TLS versions and certificates of both sides; a broker that wants a client certificate gets it "
+            "from ssl_cert_file and ssl_key_file in [oslo_messaging_rabbit]."
+        )
+    return Trouble(Cause.TLS, problem, mend)
+
+
+def judge_amqp(broker: Broker, exc: Exception, find_speech: Callable[[], Speech]) -> Trouble:
+    """Return what it means that the broker is there and does not take the user, the virtual host or the queue.
+
+    ``find_speech`` is asked what the port speaks, where that may be why.
+    """
+    if isinstance(exc, amqp.exceptions.NotAllowed):
+        problem = f'The broker at {broker} does not give user "{broker.user}" the virtual host "{broker.virtual_host}".'
+        mend = (
+            f"Correct the path of {OPTION}, or {_ADMIN}: rabbitmqctl list_vhosts; rabbitmqctl add_vhost "
+            f"{broker.virtual_host}; rabbitmqctl set_permissions -p {broker.virtual_host} {broker.user} '.*' '.*' '.*'"
+        )
+        return Trouble(Cause.VHOST, problem, mend)
+    if isinstance(exc, amqp.exceptions.AccessRefused):
+        if _is_about_login(exc):
+            problem = (
+                f'The broker at {broker} does not take user "{broker.user}" with the password of the configuration.'
+            )
+            mend = (
+                f"Correct {OPTION} on this host, or {_ADMIN}: rabbitmqctl list_users; rabbitmqctl change_password "
+                f"{broker.user} PASSWORD. The user guest may log in on the broker's own host only."
+            )
+            return Trouble(Cause.CREDENTIALS, problem, mend)
+        problem = f'User "{broker.user}" may not declare queues in virtual host "{broker.virtual_host}" at {broker}.'
+        mend = (
+            f"{_ADMIN.capitalize()}: rabbitmqctl set_permissions -p {broker.virtual_host} {broker.user} '.*' '.*' '.*'"
+        )
+        return Trouble(Cause.PERMISSIONS, problem, mend)
+    speech = find_speech()
+    if speech is Speech.TLS:
+        problem = f"The broker at {broker} speaks TLS at this port, and the configuration does not."
+        mend = (
+            "Set [oslo_messaging_rabbit] ssl = true and ssl_ca_file, or give the port of the listener without TLS "
+            f"(5672, as a rule) in {OPTION}."
+        )
+        return Trouble(Cause.TLS, problem, mend)
+    if isinstance(exc, TimeoutError) and speech is Speech.NONE:
+        return judge_address(broker, exc)
+    problem = f"What answers at {broker} is not a broker that Porthole understands: {type(exc).__name__}."
+    mend = f"Give the address of RabbitMQ's AMQP listener in {OPTION}; rabbitmq-diagnostics listeners names it."
+    return Trouble(Cause.PROTOCOL, problem, mend)
+
+
+def _is_about_login(exc: Exception) -> bool:
+    # RabbitMQ says 403 to a login on the connection, and to a permission on a channel.
+    return "login" in str(exc).lower()
+
+
+def _shake_hands(sock: socket.socket, broker: Broker) -> None:
+    files = broker.tls or {}
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if files["ca"]:
+        context.load_verify_locations(files["ca"])
+    else:
+        # As oslo.messaging does without an authority.
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if files["cert"]:
+        context.load_cert_chain(files["cert"], files["key"])
+    with context.wrap_socket(sock, server_hostname=broker.host):
+        return
+
+
+def _kombu_tls(broker: Broker) -> Any:
+    if broker.tls is None:
+        return False
+    names = {"ca": "ca_certs", "cert": "certfile", "key": "keyfile"}
+    parameters: dict[str, Any] = {names[name]: path for name, path in broker.tls.items() if path}
+    if broker.tls["ca"]:
+        return parameters | {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": broker.host}
+    return parameters | {"cert_reqs": ssl.CERT_NONE}
+
+
+def _find_speech(broker: Broker) -> Speech:
+    """Return what a port speaks that is no broker as it was asked for: it is tried in plain, and in TLS."""
+    if broker.tls is not None:
+        return Speech.OTHER
+    if _speaks_tls(broker):
+        return Speech.TLS
+    try:
+        with socket.create_connection((broker.host, broker.port), STEP_TIMEOUT_S) as sock:
+            sock.sendall(_AMQP_HEADER)
+            return Speech.OTHER if sock.recv(1) else Speech.NONE
+    except OSError:
+        return Speech.NONE
+
+
+def _speaks_tls(broker: Broker) -> bool:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((broker.host, broker.port), STEP_TIMEOUT_S) as sock,
+            context.wrap_socket(sock, server_hostname=broker.host),
+        ):
+            return True
+    except ssl.SSLError as exc:
+        # A server that asks for a client certificate speaks TLS all the same.
+        return "ALERT" in (exc.reason or "")
+    except OSError:
+        return False
+
+
+def _declare(connection: Any) -> None:
+    """Declare and forget a queue of the broker's naming, which needs the permissions that the daemons need."""
+    with connection.channel() as channel:
+        name = channel.queue_declare(exclusive=True, auto_delete=True).queue
+        channel.queue_delete(name)
+
+
+def _count_consumers(connection: Any, queues: Mapping[str, str]) -> dict[str, int]:
+    """Return how many consumers each queue has, 0 for one that nobody ever declared (AMQP 0-9-1, queue.declare)."""
+    counts = dict.fromkeys(queues.values(), 0)
+    for name, key in queues.items():
+        channel = connection.channel()
+        try:
+            counts[key] = channel.queue_declare(queue=name, passive=True).consumer_count
+            channel.close()
+        except amqp.exceptions.NotFound:
+            # The broker has closed the channel with that answer.
+            continue
+    return counts

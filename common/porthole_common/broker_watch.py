@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the log says of a broker that cannot be used: one line with address, user, cause and remedy, and one at its end.
+
+Why: oslo.messaging tries a connection every few seconds, each thread by itself. It writes a line or a traceback each
+time, and most of them name neither the broker nor the cause. So those lines are taken out of the log. Each of them, and
+each error that a call or a server met, makes :class:`BrokerWatch` examine the brokers step by step
+(:mod:`porthole_common.broker`) until all of them are usable. Made by :mod:`porthole_common.rpc`, one for each process.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from porthole_common.broker import Broker, Trouble, examine_broker
+from porthole_common.log import get_logger
+
+LOG = get_logger(__name__)
+# How often a broker in trouble is examined: the line that it is usable again comes so long after it is, at the latest.
+LOOK_S = 3.0
+# How often a trouble that lasts is logged: often enough for whoever looks at the log's last page.
+REPEAT_S = 300.0
+# How often at most a failure is logged whose broker is found to be usable.
+PASSING_REPEAT_S = 30.0
+# oslo.log names the loggers of oslo_x "oslo.x". The second one writes the tracebacks of threads that try for ever.
+_LOGGERS = ("oslo.messaging._drivers.impl_rabbit", "oslo_utils.excutils")
+# What oslo.messaging and oslo.utils write, each thread by itself, of a connection that cannot be made or was lost.
+_LINES = (
+    "Connection failed: ",
+    "AMQP server on ",
+    "Failed to consume message from queue: ",
+    "Failed to declare consumer for topic ",
+    "Failed to publish message to topic ",
+    "Unexpected error during heartbeat thread processing",
+    "Unexpected exception occurred ",
+)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What was logged last of a broker, and at which monotonic second."""
+
+    text: str
+    at_s: float
+
+
+class BrokerWatch:
+    """Tells the log what is wrong with the brokers of this process. Thread-safe; without brokers it does nothing."""
+
+    def __init__(
+        self,
+        brokers: Sequence[Broker],
+        kinds: tuple[type[BaseException], ...] = (),
+        examine: Callable[[Broker], Trouble | None] = lambda broker: examine_broker(broker, {}).trouble,
+        look_s: float = LOOK_S,
+        repeat_s: float = REPEAT_S,
+    ) -> None:
+        """Prepare, and take oslo.messaging's own lines out of the log until :meth:`close`.
+
+        ``kinds``: the errors that a connection may fail with; a line with the trace of another one stays in the log.
+        ``examine`` returns why a broker cannot be used. It is called every ``look_s`` seconds while one cannot.
+        """
+        self._brokers = brokers
+        self._examine = examine
+        self._look_s = look_s
+        self._repeat_s = repeat_s
+        self._changed = threading.Condition()
+        self._reason = ""
+        self._is_watching = False
+        self._is_closed = False
+        self._recoveries = 0
+        self._said: dict[Broker | None, _Said] = {}
+        self._filter = _ConnectionLines(self.report, kinds)
+        if brokers:
+            for name in _LOGGERS:
+                logging.getLogger(name).addFilter(self._filter)
+
+    @property
+    def recoveries(self) -> int:
+        """How many times a broker in trouble was found to be usable again."""
+        with self._changed:
+            return self._recoveries
+
+    def report(self, reason: object) -> None:
+        """Say that a connection has failed, with ``reason`` in words; returns at once."""
+        with self._changed:
+            if not self._brokers or self._is_closed:
+                return
+            self._reason = str(reason) or type(reason).__name__
+            if not self._is_watching:
+                self._is_watching = True
+                threading.Thread(target=self._run, name="broker-watch", daemon=True).start()
+
+    def wait_for_recovery(self, recoveries: int, timeout_s: float) -> bool:
+        """Return at the next recovery after the first ``recoveries``, or after ``timeout_s``; True when closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed or self._recoveries > recoveries, timeout_s)
+            return self._is_closed
+
+    def close(self) -> None:
+        """Examine no more; returns at once, whatever an examination waits for."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        for name in _LOGGERS:
+            logging.getLogger(name).removeFilter(self._filter)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                reason, self._reason = self._reason, ""
+            try:
+                is_usable = self._look(reason)
+            except Exception:
+                # Without this thread nobody would hear of a broker in trouble.
+                LOG.exception("Message brokers could not be examined")
+                is_usable = False
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closed, self._look_s)
+                if self._is_closed or (is_usable and not self._reason):
+                    self._is_watching = False
+                    return
+
+    def _look(self, reason: str) -> bool:
+        """Examine each broker and log what is new; return whether all are usable."""
+        had_trouble = any(broker is not None for broker in self._said)
+        troubles = {broker: self._examine(broker) for broker in self._brokers}
+        with self._changed:
+            if self._is_closed:
+                return True
+        for broker, trouble in troubles.items():
+            if trouble is not None:
+                self._tell(broker, trouble)
+            elif self._said.pop(broker, None):
+                LOG.info("Message broker can be used again", address=broker)
+                with self._changed:
+                    self._recoveries += 1
+                    self._changed.notify_all()
+        is_usable = not any(troubles.values())
+        if is_usable and not had_trouble and reason and self._is_due(None, "", PASSING_REPEAT_S):
+            # Lost for a moment; or by a fault that no step of the examination meets, and then it is said again.
+            addresses = ",".join(map(str, self._brokers))
+            LOG.warning("Connection to a message broker failed", address=addresses, reason=reason)
+        return is_usable
+
+    def _tell(self, broker: Broker, trouble: Trouble) -> None:
+        if self._is_due(broker, trouble.problem, self._repeat_s):
+            LOG.error(
+                "Message broker cannot be used",
+                address=broker,
+                login=broker.user,
+                error=trouble.cause,
+                reason=trouble.problem,
+                mend=trouble.mend,
+            )
+
+    def _is_due(self, broker: Broker | None, text: str, repeat_s: float) -> bool:
+        """Say whether ``text`` is new, or was said long ago; then it counts as said."""
+        said, now_s = self._said.get(broker), time.monotonic()
+        if said is not None and said.text == text and now_s - said.at_s < repeat_s:
+            return False
+        self._said[broker] = _Said(text, now_s)
+        return True
+
+
+class _ConnectionLines(logging.Filter):
+    """Takes the lines of a failed connection out of the log, and reports each."""
+
+    def __init__(self, report: Callable[[object], None], kinds: tuple[type[BaseException], ...]) -> None:
+        super().__init__()
+        self._report = report
+        self._kinds = kinds
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return False for such a line."""
+        if record.levelno < logging.WARNING:
+            return True
+        text = record.getMessage()
+        if not any(line in text for line in _LINES):
+            return True
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and not isinstance(error, self._kinds):
+            return True
+        self._report(error or text)
+        return False
