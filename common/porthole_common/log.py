@@ -16,11 +16,14 @@ third: oslo.log's formatters write exceptions themselves, past any filter.
 
 import json
 import logging
+import sys
 from collections.abc import Mapping, MutableMapping
 from datetime import datetime
 from typing import Any
 
 from oslo_config import cfg
+from oslo_log import _options as oslo_log_opts
+from oslo_log import formatters as oslo_log_formatters
 from oslo_log import log as oslo_log
 
 from porthole_common.redaction import RedactingFilter, redact
@@ -72,11 +75,11 @@ class RedactingFormatter(logging.Formatter):
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
-        self._inner = inner
+        self.inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the other formatter's text, redacted and in one line; a traceback keeps its own behind it."""
-        text = self._inner.format(record)
+        text = self.inner.format(record)
         line, traceback = text, ""
         if record.exc_text and text.endswith(record.exc_text):
             traceback = "\n" + record.exc_text
@@ -85,7 +88,7 @@ class RedactingFormatter(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 (logging's name)
         """Return the other formatter's traceback, redacted: the systemd journal's handler asks for it alone."""
-        return redact(self._inner.formatException(ei))
+        return redact(self.inner.formatException(ei))
 
 
 def get_logger(name: str) -> EventLogger:
@@ -103,6 +106,31 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     oslo_log.register_options(conf)
     oslo_log.set_defaults(_CONTEXT_FORMAT, [*oslo_log.get_default_log_levels(), *_QUIET])
     conf.set_default("logging_user_identity_format", _IDENTITY)
+
+
+def list_opts(conf: cfg.ConfigOpts) -> list[cfg.Opt]:
+    """Return those of oslo.log's options that are registered on ``conf``; they are all in [DEFAULT]."""
+    return [opt for _, opts in oslo_log_opts.list_opts() for opt in opts if opt.dest in conf]
+
+
+def is_plain_console() -> bool:
+    """Whether the log is text on standard output or error, and nowhere else; so it is before :func:`setup`."""
+    return all(_is_console(handler) and not _is_json(handler) for handler in logging.getLogger().handlers)
+
+
+def is_json_console() -> bool:
+    """Whether standard output or error is to hold nothing but JSON."""
+    return any(_is_console(handler) and _is_json(handler) for handler in logging.getLogger().handlers)
+
+
+def _is_console(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr)
+
+
+def _is_json(handler: logging.Handler) -> bool:
+    formatter = handler.formatter
+    inner = formatter.inner if isinstance(formatter, RedactingFormatter) else formatter
+    return isinstance(inner, oslo_log_formatters.JSONFormatter)
 
 
 def setup(conf: cfg.ConfigOpts, program: str) -> None:

@@ -40,6 +40,7 @@ from oslo_messaging._drivers import amqpdriver
 from oslo_messaging.rpc.dispatcher import DefaultRPCAccessPolicy
 from oslo_utils import strutils
 
+from porthole_common import conf as porthole_conf
 from porthole_common import errors
 from porthole_common.broker import Broker
 from porthole_common.broker_watch import BrokerWatch
@@ -55,6 +56,10 @@ LOG = get_logger(__name__)
 # One connection to send with is meant so; oslo.messaging warns each time a thread waits for it. oslo.log names the
 # loggers of oslo_x "oslo.x".
 logging.getLogger("oslo.messaging._drivers.pool").setLevel(logging.ERROR)
+# It warns of a transport that is not known, which ends the start with an error of its own.
+logging.getLogger("stevedore.named").setLevel(logging.ERROR)
+_URL_FORM = "rabbit://USER:PASSWORD@HOST:5672/VHOST"
+_NO_URL = f"it is no transport URL; write {_URL_FORM}"
 # What a broker in trouble raises through oslo.messaging: some of it unmapped.
 BROKER_ERRORS = (
     oslo_messaging.MessagingException,
@@ -273,9 +278,12 @@ class Rpc:
             self._transport = oslo_messaging.get_rpc_transport(
                 conf, url=transport_url, allowed_remote_exmods=[errors.__name__]
             )
-        except (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure, ValueError) as exc:
+        except oslo_messaging.DriverLoadFailure as exc:
+            words = f'the transport "{exc.driver}" is not known; write {_URL_FORM}'
+            raise errors.ConfigInvalid("[DEFAULT] transport_url", words) from None
+        except (oslo_messaging.InvalidTransportURL, ValueError):
             # Its text would show the URL, and with it the broker's password.
-            raise errors.ConfigInvalid("[DEFAULT] transport_url", type(exc).__name__) from None
+            raise errors.ConfigInvalid("[DEFAULT] transport_url", _NO_URL) from None
         if transport_url is None and (conf.transport_url or "").startswith("fake:"):
             raise errors.ConfigInvalid("[DEFAULT] transport_url", "fake:// reaches no other process")
         self._watch = BrokerWatch(_find_watched(conf) if transport_url is None else [], BROKER_ERRORS)
@@ -434,9 +442,9 @@ def _find_watched(conf: cfg.ConfigOpts) -> list[Broker]:
 def _parse_brokers(conf: cfg.ConfigOpts) -> list[Broker]:
     try:
         url = oslo_messaging.TransportURL.parse(conf)
-    except (oslo_messaging.InvalidTransportURL, ValueError) as exc:
+    except (oslo_messaging.InvalidTransportURL, ValueError):
         # Its text would show the URL, and with it the broker's password.
-        raise errors.ConfigInvalid("[DEFAULT] transport_url", type(exc).__name__) from None
+        raise errors.ConfigInvalid("[DEFAULT] transport_url", _NO_URL) from None
     if url.transport not in {"rabbit", "kombu", "rabbitmq"}:
         raise errors.ConfigInvalid("[DEFAULT] transport_url", f"{url.transport}:// is not RabbitMQ's")
     options = conf.oslo_messaging_rabbit
@@ -474,6 +482,7 @@ def _set_defaults(conf: cfg.ConfigOpts, timeout_s: float) -> None:
     for group, options in oslo_messaging_opts.list_opts():
         if group == rabbit:
             conf.register_opts(options, group=group)
+            porthole_conf.check_options(conf, group, options)
     # Two connections per console were what made Nova's slow to open: one, shared, is never a new one.
     conf.set_default("rpc_conn_pool_size", 1, group=rabbit)
     conf.set_default("conn_pool_min_size", 1, group=rabbit)

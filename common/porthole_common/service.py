@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
-from porthole_common import errors, log
+from porthole_common import config_faults, errors, log
 from porthole_common.log import get_logger
 from porthole_common.notify import Notifier
 from porthole_common.signals import Signals
@@ -118,12 +118,14 @@ def _launch(
     try:
         porthole_conf.parse(conf, program, argv, **parse_overrides)
         log.setup(conf, program)
-    except (cfg.Error, errors.ConfigInvalid) as exc:
-        return _refuse(program, exc)
-    try:
-        return serve(conf)
-    except errors.ConfigInvalid as exc:
-        return _refuse(program, exc)
+    except (cfg.Error, errors.ConfigInvalid, OSError) as exc:
+        refused: Exception = exc
+    else:
+        try:
+            return serve(conf)
+        except (cfg.Error, errors.ConfigInvalid) as exc:
+            refused = exc
+    return _refuse(program, refused)
 
 
 def run(program: str, services: Sequence[Service]) -> int:
@@ -150,7 +152,7 @@ def run(program: str, services: Sequence[Service]) -> int:
             _serve(program, services, events, notifier)
     except _StartInterrupted:
         LOG.info("Daemon was told to end before it was ready", program=program)
-    except errors.ConfigInvalid as exc:
+    except (cfg.Error, errors.ConfigInvalid) as exc:
         status = _refuse(program, exc)
     except errors.PortholeError as exc:
         LOG.error("Daemon cannot start", program=program, reason=exc)
@@ -216,6 +218,10 @@ def _reload(program: str, services: Sequence[Service]) -> None:
 
 
 def _refuse(program: str, exc: Exception) -> int:
-    LOG.error("Daemon cannot start with its configuration", program=program, reason=exc)
-    sys.stderr.write(f"{program}: {exc}\n")
+    """Say once what is wrong: on standard error, and in the log where that is elsewhere or JSON."""
+    reason = config_faults.explain(exc)
+    if not log.is_plain_console():
+        LOG.error("Daemon cannot start with its configuration", program=program, reason=reason)
+    if not log.is_json_console():
+        sys.stderr.write(f"{program}: {reason}\n")
     return EXIT_CONFIG

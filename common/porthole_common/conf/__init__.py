@@ -6,12 +6,17 @@ Why: one place registers all groups, so that one ``porthole.conf`` serves all da
 :mod:`porthole_common.service`, by tests, and by oslo-config-generator through ``list_opts``.
 """
 
-from collections.abc import Sequence
+import argparse
+import contextlib
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from oslo_config import cfg
 
-from porthole_common import errors, log
+from porthole_common import config_faults, errors, log
 from porthole_common.conf import (
     api,
     compute,
@@ -51,7 +56,21 @@ def parse(conf: cfg.ConfigOpts, program: str, argv: Sequence[str] | None = None,
     :raises ConfigInvalid: when an option's value does not do.
     """
     register_opts(conf)
-    conf(args=None if argv is None else list(argv), project="porthole", prog=program, **overrides)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            conf(args=None if argv is None else list(argv), project="porthole", prog=program, **overrides)
+    except SystemExit:
+        # Also of a value in a file, where the option may stand on the command line too: it would not name the file.
+        arguments = sys.argv[1:] if argv is None else argv
+        fault = config_faults.build_argument_error(_list_files(conf, arguments), log.list_opts(conf), said.getvalue())
+        if fault is not None:
+            raise fault from None
+        sys.stderr.write(said.getvalue())
+        raise
+    except UnicodeDecodeError as exc:
+        raise _find_undecodable(_list_files(conf, sys.argv[1:] if argv is None else argv), exc) from exc
+    sys.stderr.write(said.getvalue())
     check_values(conf)
 
 
@@ -60,14 +79,40 @@ def check_values(conf: cfg.ConfigOpts) -> None:
 
     :raises ConfigInvalid: when an option's value does not do.
     """
-    for group, opts in list_opts():
-        for opt in opts:
-            _check_value(conf if group == "DEFAULT" else conf[group], group, opt)
+    for group, opts in [*list_opts(), ("DEFAULT", log.list_opts(conf))]:
+        check_options(conf, group, opts)
 
 
-def _check_value(values: Any, group: str, opt: cfg.Opt) -> None:
-    # oslo.config looks at a value when it is first asked for, which may be days after the start.
-    try:
-        values[opt.dest]
-    except (cfg.Error, ValueError) as exc:
-        raise errors.ConfigInvalid(f"[{group}] {opt.name}", str(exc)) from exc
+def check_options(conf: cfg.ConfigOpts, group: str, opts: Iterable[cfg.Opt]) -> None:
+    """Read each of ``opts``, which are registered in ``group``.
+
+    oslo.config looks at a value when it is first asked for, which may be days after the start.
+
+    :raises ConfigInvalid: when an option's value does not do; it names file and line, and says what is allowed.
+    """
+    values = conf if group == "DEFAULT" else conf[group]
+    for opt in opts:
+        try:
+            values[opt.dest]
+        except (cfg.Error, ValueError) as exc:
+            raise config_faults.build_value_error(_list_files(conf), group, opt, exc) from exc
+
+
+def _find_undecodable(files: Sequence[Path], exc: UnicodeDecodeError) -> errors.ConfigInvalid:
+    """Return the error that names the file, which ``exc`` does not."""
+    named = [str(path) for path in files if path.is_file() and exc.object in path.read_bytes()]
+    return errors.ConfigInvalid(", ".join(named) or "a configuration file", "it is not UTF-8 text")
+
+
+def _list_files(conf: cfg.ConfigOpts, arguments: Sequence[str] | None = None) -> list[Path]:
+    """Return the files that are read, in that order; from the ``arguments`` where parsing has failed."""
+    if arguments is None:
+        files, directories = list(conf.config_file or ()), list(conf.config_dir or ())
+    else:
+        parser = argparse.ArgumentParser(add_help=False)
+        parser.add_argument("--config-file", action="append")
+        parser.add_argument("--config-dir", action="append")
+        given, _ = parser.parse_known_args(arguments)
+        files = given.config_file or conf.default_config_files
+        directories = given.config_dir or conf.default_config_dirs
+    return [*map(Path, files), *(path for each in directories for path in sorted(Path(each).glob("*.conf")))]

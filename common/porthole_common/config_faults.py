@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong with a configuration, in one sentence: which file and line, which option, and what is allowed.
+
+Why: oslo.config's own messages show its internals (``LocationInfo(location=<Locations.user: (4, True)>, ...)``) and a
+line that does not parse, which may be the line with a password. Called by :mod:`porthole_common.conf`, and by
+:mod:`porthole_common.service` for the errors that end a start.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from oslo_config import cfg, types
+
+from porthole_common import errors
+
+_GROUP = re.compile(r"\[(.+)\]\s*")
+_OPTION = re.compile(r"([^\s#;\[=:][^=:]*?)\s*[=:]\s*(.*)")
+# oslo.config's words for a line that does not parse, and those for the operator.
+_LINES = {
+    "Section must be started before assignment": "an option stands before the first [GROUP]",
+    "Invalid section (must end with ])": "the name of a group must end with ]",
+    "Empty section name": "a group has no name",
+    "Unexpected continuation line": "a line that begins with a space continues the line before, and there is none",
+    "Key cannot be empty": "an option has no name",
+    "No ':' or '=' found in assignment": "the line is no option; write NAME = VALUE",
+}
+_PARSE_ERROR = re.compile(r"at (?P<file>.+):(?P<line>\d+), (?P<words>.*?): ", re.DOTALL)
+_ARGUMENT = re.compile(r"argument --(?P<name>\S+): Invalid ")
+_BAD_VALUE = re.compile(r"Value for option (?P<name>\S+) .*is not valid: (?P<words>.*)", re.DOTALL)
+# A value that is longer is not shown whole.
+_MAX_VALUE_CHARS = 80
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an option is set: ``where`` in words, and what it is set to."""
+
+    where: str
+    value: str
+
+
+def build_value_error(files: Iterable[Path], group: str, opt: cfg.Opt, exc: Exception) -> errors.ConfigInvalid:
+    """Return the error for an option that ``exc`` says holds a bad value; ``files`` in the order they were read."""
+    option = f"[{group}] {opt.dest}"
+    place = _find_place(files, group, opt)
+    allowed = _describe(opt.type)
+    if place is None or not allowed:
+        bad = _BAD_VALUE.search(str(exc))
+        words = bad["words"] if bad else str(exc)
+        return errors.ConfigInvalid(option, f"{words} ({place.where})" if place else words)
+    shown = place.value if len(place.value) <= _MAX_VALUE_CHARS else place.value[:_MAX_VALUE_CHARS] + "..."
+    value = "the value" if opt.secret else f'"{shown}"'
+    return errors.ConfigInvalid(option, f"{value} in {place.where} is not {allowed}")
+
+
+def build_argument_error(files: Iterable[Path], opts: Iterable[cfg.Opt], text: str) -> errors.ConfigInvalid | None:
+    """Return the error for what oslo.config wrote of an option that may stand on the command line, or in a file.
+
+    None when ``text`` is of something else.
+    """
+    named = _ARGUMENT.search(text)
+    for opt in opts:
+        if named and opt.dest == named["name"]:
+            return build_value_error(files, "DEFAULT", opt, ValueError(text.strip()))
+    return None
+
+
+def explain(exc: Exception) -> str:
+    """Return in one line why no configuration could be read, or used; no line of a file is shown."""
+    if isinstance(exc, cfg.ConfigFilesNotFoundError):
+        return f"{', '.join(exc.config_files)}: there is no such file"
+    if isinstance(exc, cfg.ConfigFilesPermissionDeniedError):
+        return f"{', '.join(exc.config_files)}: the file may not be read: permission denied"
+    if isinstance(exc, cfg.ConfigDirNotFoundError):
+        return f"{exc.config_dir}: there is no such folder"
+    if isinstance(exc, cfg.ConfigFileParseError):
+        return _explain_line(exc)
+    if isinstance(exc, OSError):
+        return f"{exc.filename}: {exc.strerror}"
+    bad = _BAD_VALUE.search(str(exc))
+    text = f"{bad['name']}: {bad['words']}" if bad else str(exc)
+    return " ".join(text.split())
+
+
+def _explain_line(exc: cfg.ConfigFileParseError) -> str:
+    found = _PARSE_ERROR.search(str(exc))
+    if found is None:
+        return f"{exc.config_file}: a line is no option"
+    return f"{found['file']}, line {found['line']}: {_LINES.get(found['words'], 'the line is no option')}"
+
+
+def _find_place(files: Iterable[Path], group: str, opt: cfg.Opt) -> _Place | None:
+    """Return where ``opt`` gets its value: the environment wins over the files, and a later line over an earlier."""
+    variable = f"OS_{group.upper()}__{opt.dest.upper()}"
+    if variable in os.environ:
+        return _Place(f"the environment variable {variable}", os.environ[variable])
+    names = {(group.lower(), _normalize(name)) for name in (opt.name, opt.dest)}
+    names |= {((old.group or group).lower(), _normalize(old.name or opt.name)) for old in opt.deprecated_opts}
+    place = None
+    for path in files:
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        current = ""
+        for number, line in enumerate(lines, 1):
+            if header := _GROUP.fullmatch(line):
+                current = header[1].lower()
+            elif (found := _OPTION.fullmatch(line)) and (current, _normalize(found[1])) in names:
+                place = _Place(f"{path}, line {number},", found[2].strip())
+    return place
+
+
+def _normalize(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _describe(kind: object) -> str:
+    """Return what a value of ``kind`` is; "" when oslo.config's own words say more."""
+    choices = getattr(kind, "choices", None)
+    if choices:
+        return f"one of {', '.join(map(str, choices))}"
+    if isinstance(kind, types.Boolean):
+        return "a boolean: true or false"
+    if isinstance(kind, types.Number):
+        return _describe_number(kind)
+    if isinstance(kind, types.URI):
+        schemes = kind.schemes or []
+        return "a URL" + (f" that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}" if schemes else "")
+    if isinstance(kind, types.HostAddress):
+        return "an IP address or a host name"
+    return ""
+
+
+def _describe_number(kind: types.Number) -> str:
+    name = "a TCP port" if isinstance(kind, types.Port) else "a number"
+    if isinstance(kind, types.Integer) and not isinstance(kind, types.Port):
+        name = "an integer"
+    if kind.min is not None and kind.max is not None:
+        return f"{name} from {kind.min} to {kind.max}"
+    if kind.min is not None:
+        return f"{name} of at least {kind.min}"
+    return f"{name} of at most {kind.max}" if kind.max is not None else name
