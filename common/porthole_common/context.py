@@ -37,6 +37,19 @@ def build_daemon_context() -> RequestContext:
     return RequestContext(is_admin=True, overwrite=False)
 
 
+def build_request_context(**fields: Any) -> RequestContext:
+    """Return a context with ``fields`` that is not this thread's.
+
+    oslo.context makes the first one of a thread the thread's own. A thread that makes contexts for others would write
+    all its lines, for ever, in the name of the first user.
+    """
+    before = oslo_context.get_current()
+    context = RequestContext(**fields, overwrite=False)
+    if before is None:
+        _forget_current()
+    return context
+
+
 def get_current() -> RequestContext:
     """Return the context of the request that this thread serves, or a daemon's own where it serves none."""
     current = oslo_context.get_current()
@@ -54,4 +67,8 @@ def serving(context: RequestContext) -> Iterator[None]:
         yield
     finally:
         # Another one may have taken its place meanwhile: who asks is known later than that somebody does.
-        vars(oslo_context._request_store).pop("context", None)
+        _forget_current()
+
+
+def _forget_current() -> None:
+    vars(oslo_context._request_store).pop("context", None)

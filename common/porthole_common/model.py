@@ -154,12 +154,16 @@ class Instance:
         return value
 
 
+# Only consoleauth's answers have these keys.
+_ISSUED_TO = frozenset({"user_id", "project_id"})
+
+
 @dataclass(frozen=True)
 class ConnectInfo:
     """What compute answers to ``get_vnc_console``, and what the proxy needs to open the console.
 
     ``token`` is a UUID in clear and stays out of every log and store; it is left out of ``repr``.
-    ``expires_at`` is set by consoleauth, and by nobody else.
+    consoleauth alone sets ``expires_at``, and ``user_id`` and ``project_id``, for whom the token was issued.
     """
 
     instance_uuid: str
@@ -171,6 +175,8 @@ class ConnectInfo:
     internal_access_path: str | None = None
     token: str | None = None
     expires_at: datetime | None = None
+    user_id: str | None = None
+    project_id: str | None = None
 
     def __repr__(self) -> str:
         return f"ConnectInfo({self.console_type} of {self.instance_uuid} at {self.host}:{self.port})"
@@ -199,11 +205,16 @@ class ConnectInfo:
             internal_access_path=value.get("internal_access_path"),
             token=value.get("token"),
             expires_at=datetime.fromisoformat(expires_at).astimezone(UTC) if expires_at else None,
+            user_id=value.get("user_id"),
+            project_id=value.get("project_id"),
         )
 
     def to_primitive(self) -> dict[str, Any]:
-        """Return the fields as a dictionary of primitives; ``expires_at`` is ISO 8601 with offset, or None."""
-        value = dict(vars(self))
+        """Return the fields as a dictionary of primitives; ``expires_at`` is ISO 8601 with offset, or None.
+
+        ``user_id`` and ``project_id`` are left out while they are None.
+        """
+        value = {name: item for name, item in vars(self).items() if item is not None or name not in _ISSUED_TO}
         value["console_type"] = str(self.console_type)
         value["expires_at"] = self.expires_at.isoformat() if self.expires_at else None
         return value

@@ -104,7 +104,7 @@ class ConsoleAuthEndpoint:
 
     @expected_exceptions(errors.PortholeError)
     def check_token(self, context: RequestContext, token: str) -> dict[str, Any]:
-        """Return connect_info with ``expires_at``, without the token.
+        """Return connect_info without the token, with ``expires_at``, and with the user and project it was issued for.
 
         :raises TokenInvalid: when it is malformed, unknown, expired or revoked.
         :raises TokenStoreUnavailable: when the store does not answer.
@@ -123,7 +123,7 @@ class ConsoleAuthEndpoint:
             issued_to_user=console.user_id,
             issued_to_project=console.project_id,
         )
-        return info.to_primitive()
+        return replace(info, user_id=console.user_id, project_id=console.project_id).to_primitive()
 
     @expected_exceptions(errors.PortholeError)
     def delete_tokens_for_instance(

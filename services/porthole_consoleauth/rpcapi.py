@@ -38,12 +38,16 @@ class ConsoleAuthAPI:
         :raises TokenStoreUnavailable: when the store did not take it for certain: no URL may be given out.
         """
         arguments = connect_info.to_primitive()
-        del arguments["expires_at"]
+        # What consoleauth sets itself: the user and the project are the context's.
+        for name in ("expires_at", "user_id", "project_id"):
+            arguments.pop(name, None)
         value: dict[str, Any] = self._client.call(context, "authorize_console", **arguments)
         return datetime.fromisoformat(value["expires_at"])
 
     def check_token(self, context: RequestContext, token: str, server: str | None = None) -> ConnectInfo:
-        """Return what ``token`` opens, with ``expires_at`` set and ``token`` left out.
+        """Return what ``token`` opens, without ``token``; ``expires_at`` is set, and for whom it was issued.
+
+        A consoleauth that is older than this names neither user nor project.
 
         :raises TokenInvalid: when it is malformed, unknown, expired or revoked.
         :raises TokenStoreUnavailable: when the store does not answer.

@@ -146,7 +146,7 @@ def parse_item(item: bytes) -> StoredConsole:
     """
     try:
         value = json.loads(item)
-        connect_info = ConnectInfo.from_primitive({**value, "token": None})
+        connect_info = ConnectInfo.from_primitive({**value, "token": None, "user_id": None, "project_id": None})
         instance_key(connect_info.instance_uuid)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, errors.RequestInvalid) as exc:
         LOG.error("Token item in the store is not Porthole's", error=type(exc).__name__)

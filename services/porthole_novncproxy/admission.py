@@ -112,18 +112,14 @@ class Gate:
         origins = self._origins
         access.check_origin(request, origins.allowed_origins)
         token = access.check_token_syntax(request.token)
+        source = access.find_source(request, origins.trusted_proxies)
+        LOG.info("Console requested", console_type=request.console_type, client=source)
         info = self._consoleauth.check_token(context, token)
         if info.console_type is not request.console_type:
             raise errors.TokenInvalid(TokenReason.CONSOLE_TYPE)
+        # Whose console it is, for the lines that follow, the compute's too.
         context.resource_uuid = info.instance_uuid
-        source = access.find_source(request, origins.trusted_proxies)
-        LOG.info(
-            "Console requested",
-            instance=info.instance_uuid,
-            console_type=info.console_type,
-            client=source,
-            compute=info.compute_host,
-        )
+        context.user_id, context.project_id = info.user_id, info.project_id
         access.check_origin_scheme(request, info.access_url, origins.trusted_proxies)
         release = self._counter.reserve(source, token, info.instance_uuid)
         try:

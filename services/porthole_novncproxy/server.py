@@ -17,7 +17,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from porthole_common import errors
-from porthole_common.context import RequestContext, serving
+from porthole_common.context import RequestContext, build_request_context, serving
 from porthole_common.deadline import DeadlinePassed
 from porthole_common.log import get_logger
 from porthole_common.model import ConsoleType
@@ -134,7 +134,7 @@ class ProxyServer:
 
     def _on_request(self, connection: Connection, head: bytes) -> None:
         """Give a request to a thread; turn it away when too many wait already."""
-        context = RequestContext(overwrite=False)
+        context = build_request_context()
         if connection.door == XVPVNC or _ASKS_FOR_CONSOLE.search(head):
             has_place = self._handshakes.begin(connection, context, lambda: self._answer(connection, context, head))
         else:

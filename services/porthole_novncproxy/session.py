@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from porthole_common.context import RequestContext
+from porthole_common.context import RequestContext, build_request_context
 from porthole_common.errors import FrameInvalid, RfbInvalid
 from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo
@@ -142,8 +142,12 @@ class Session:
 
     @property
     def context(self) -> RequestContext:
-        """The request it came by, for the log; made when it is asked for, since it is far larger than its id."""
-        return RequestContext(request_id=self._request_id, overwrite=False)
+        """The request it came by, and for whom its token was issued, for the log.
+
+        Made when it is asked for, since it is far larger than what it is made of.
+        """
+        info = self.connect_info
+        return build_request_context(request_id=self._request_id, user_id=info.user_id, project_id=info.project_id)
 
     @property
     def server_has_ended(self) -> bool:

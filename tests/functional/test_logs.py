@@ -98,9 +98,10 @@ class Site:
             if self.use_json:
                 entry = json.loads(line)
                 if entry["extra"].get("event") == event:
-                    yield {**entry["context"], **entry["extra"]}
+                    at = f"{entry['asctime']}.{int(entry['msecs']):03}"
+                    yield {**entry["context"], **entry["extra"], "at": at}
             elif f"] {event} " in line:
-                yield dict(re.findall(r"(\w+)=([^\s\"\]]+)", line))
+                yield {**dict(re.findall(r"(\w+)=([^\s\"\]]+)", line)), "at": line[:23]}
 
 
 @pytest.fixture(scope="module", params=["text", "json"])
@@ -205,6 +206,7 @@ def test_an_operator_can_follow_a_console_through_all_daemons(site: Site) -> Non
     wait_until(lambda: site.events("novncproxy", "Console closed"), TIMEOUT_S, "the end", porthole.novncproxy.log)
     (closed,) = site.events("novncproxy", "Console closed")
     assert closed["request_id"] not in (None, "-", request_id)
+    lines: list[dict[str, Any]] = []
     for daemon, event in (
         ("novncproxy", "Console requested"),
         ("consoleauth", "Console token accepted"),
@@ -213,7 +215,15 @@ def test_an_operator_can_follow_a_console_through_all_daemons(site: Site) -> Non
         ("novncproxy", "Console closed"),
     ):
         (found,) = site.events(daemon, event, closed["request_id"])
-        assert found["instance"] == site.good
+        lines.append(found)
+    requested, accepted, *later = lines
+    assert accepted["instance"] == site.good
+    # Before anybody has looked at the token nobody knows whose console it is.
+    assert (requested.get("instance"), requested["client"]) == (None, "127.0.0.1")
+    assert requested["at"] <= accepted["at"]
+    assert accepted["issued_to_user"] not in (None, "-")
+    for found in later:
+        assert (found["instance"], found["user"]) == (site.good, accepted["issued_to_user"])
     assert (closed["client"], str(closed["code"]), str(closed["bytes_to_client"])) == ("127.0.0.1", "1000", "12")
     assert float(closed["seconds"]) < TIMEOUT_S
 

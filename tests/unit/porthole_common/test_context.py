@@ -4,7 +4,7 @@ import json
 import pytest
 from oslo_context import context as oslo_context
 
-from porthole_common.context import RequestContext, build_daemon_context, get_current, serving
+from porthole_common.context import RequestContext, build_daemon_context, build_request_context, get_current, serving
 
 
 def test_credentials_stay_behind() -> None:
@@ -37,6 +37,18 @@ def test_a_daemon_is_an_administrator_with_a_request_id_of_its_own() -> None:
     first, second = build_daemon_context(), build_daemon_context()
     assert first.is_admin
     assert first.request_id != second.request_id
+
+
+def test_a_context_that_is_made_for_another_thread_is_not_this_ones() -> None:
+    with serving(build_daemon_context()):
+        pass
+    made = build_request_context(user_id="u", request_id="req-1")
+    assert (made.user_id, made.request_id) == ("u", "req-1")
+    assert oslo_context.get_current() is None
+    with serving(build_daemon_context()):
+        mine = get_current()
+        build_request_context(user_id="u")
+        assert get_current() is mine
 
 
 def test_a_thread_serves_one_request_and_then_nobody() -> None:

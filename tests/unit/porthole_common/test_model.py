@@ -83,6 +83,13 @@ def test_connect_info_round_trip_through_json() -> None:
     assert ConnectInfo.from_primitive(json.loads(json.dumps(INFO.to_primitive()))) == INFO
 
 
+def test_connect_info_says_for_whom_it_was_issued_where_that_is_known() -> None:
+    """No other daemon's messages have keys that an older one would not expect among its arguments."""
+    assert {"user_id", "project_id"}.isdisjoint(INFO.to_primitive())
+    issued = replace(INFO, user_id="u", project_id="p")
+    assert ConnectInfo.from_primitive(json.loads(json.dumps(issued.to_primitive()))) == issued
+
+
 def test_connect_info_without_the_optional_fields() -> None:
     value = replace(INFO, internal_access_path=None, token=None, expires_at=None).to_primitive()
     for name in ("internal_access_path", "token", "expires_at"):

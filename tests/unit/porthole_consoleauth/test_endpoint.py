@@ -101,6 +101,8 @@ def test_check_returns_connect_info_without_the_token(endpoint: ConsoleAuthEndpo
     answer = endpoint.check_token(context(), token=TOKEN)
     assert TOKEN not in repr(answer)
     expected = replace(INFO, token=None, access_url="http://proxy:6080", expires_at=NOW + timedelta(seconds=TTL_S))
+    expected = replace(expected, user_id=context().user_id, project_id=context().project_id)
+    assert expected.user_id
     assert ConnectInfo.from_primitive(answer) == expected
 
 

@@ -11,7 +11,7 @@ import tracemalloc
 import pytest
 
 from porthole_common import errors
-from porthole_common.context import RequestContext, serving
+from porthole_common.context import RequestContext, get_current, serving
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
 from porthole_novncproxy.access import ConsoleRequest, OriginPolicy
 from porthole_novncproxy.admission import Gate, log_refusal
@@ -22,6 +22,13 @@ from support.cases import naming
 TOKEN = "6f9c7a5e-1b6e-4f0e-9a57-2d6d1f3b8c11"
 INFO = ConnectInfo("i-1", ConsoleType.NOVNC, "192.0.2.1", 5900, "http://good.org/", "host-1")
 EVIL = "http://evil.example"
+
+
+@pytest.fixture(autouse=True)
+def request_of_its_own():
+    """Each handshake thread serves one."""
+    with serving(RequestContext(overwrite=False)):
+        yield
 
 
 class Consoleauth:
@@ -223,14 +230,19 @@ def test_a_refusal_is_one_line_with_status_and_reason(caplog):
             }
 
 
-def test_a_request_is_logged_with_its_instance_once_that_is_known(caplog):
+def test_a_request_is_logged_before_its_token_is_looked_at_and_with_instance_and_user_after_that(caplog):
     caplog.set_level(logging.INFO)
+    house = House(dataclasses.replace(INFO, user_id="u", project_id="p"))
+    seen, check = [], house.consoleauth.check_token
+    house.consoleauth.check_token = lambda *asked: seen.extend(caplog.messages) or check(*asked)
     with serving(RequestContext(overwrite=False)):
-        error = House().refuse()
+        error = house.refuse()
         log_refusal(error, ConsoleType.NOVNC, "192.0.2.7")
+        current = get_current()
     asked, refused = caplog.messages
-    assert asked == "Console requested instance=i-1 console_type=novnc client=192.0.2.7 compute=host-1"
+    assert seen == [asked] == ["Console requested console_type=novnc client=192.0.2.7"]
     assert refused.startswith("Console refused instance=i-1 ")
+    assert (current.user_id, current.project_id) == ("u", "p")
 
 
 def test_compute_and_consoleauth_are_asked_under_the_id_of_the_request():

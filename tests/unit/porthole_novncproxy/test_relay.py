@@ -19,6 +19,7 @@ from porthole_novncproxy.session import CLOSE_TIMEOUT_S, Marks
 from support.cases import naming
 from support.fake_loop import FakeLoop
 
+USER = ("rita", "red")
 REQUEST_ID = "req-00000000-0000-4000-8000-000000000001"
 
 
@@ -48,7 +49,17 @@ class House:
         self.sockets += [client, far_client, server, far_server]
         for sock in (far_client, far_server):
             sock.setblocking(False)
-        info = ConnectInfo(instance, ConsoleType.NOVNC, "192.0.2.1", 5900, "http://x/", host, expires_at=expires_at)
+        info = ConnectInfo(
+            instance,
+            ConsoleType.NOVNC,
+            "192.0.2.1",
+            5900,
+            "http://x/",
+            host,
+            expires_at=expires_at,
+            user_id=USER[0],
+            project_id=USER[1],
+        )
         admission = Admission(
             connect_info=info,
             sock=server,
@@ -294,6 +305,8 @@ def test_a_consoles_lines_bear_its_request_and_a_revocations_line_its_own(house,
         "Console closed": REQUEST_ID,
     }
     assert found["Revocation received"][1]["sessions"] == 1
+    users = {record.extra["event"]: (record.context.user_id, record.context.project_id) for record in caplog.records}
+    assert users == {"Console opened": USER, "Revocation received": (None, None), "Console closed": USER}
     closed = found["Console closed"][1]
     assert (closed["code"], closed["client"], closed["instance"]) == (4401, "192.0.2.7", "i-1")
     assert (closed["bytes_to_client"], closed["bytes_from_client"]) == (0, 0)
