@@ -82,9 +82,8 @@ install() {
 }
 
 stage install install
-# tox.ini's stages share one environment through a tox of their own, which they find here.
-PATH=$tools/bin:$PATH
-export PATH
+# Not by a name on the PATH: tox.ini hands commands on by the same interpreter.
+tox=("$tools/bin/python" -m tox)
 # setuptools packs whatever an earlier build left here, and a module that was deleted since would still be found.
 rm -rf build
 count=${#chosen[@]}
@@ -92,11 +91,11 @@ count=${#chosen[@]}
 if [ "${chosen[*]}" = "${stages[*]}" ] && [ $# -eq 0 ]; then
     names=$(IFS=, && printf '%s' "${apart[*]}")
     # And what the functional tests need of OpenStack is installed meanwhile.
-    stage "$names" tox run-parallel --parallel-no-spinner --parallel all -e "$names,openstack"
+    stage "$names" "${tox[@]}" run-parallel --parallel-no-spinner --parallel all -e "$names,openstack"
     chosen=("${chosen[@]:${#apart[@]}}")
 fi
 for name in "${chosen[@]}"; do
-    stage "$name" tox run -e "$name" "$@"
+    stage "$name" "${tox[@]}" run -e "$name" "$@"
 done
 report
 say "passed: $count of ${#stages[@]} stages in $SECONDS s"
