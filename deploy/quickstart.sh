@@ -8,13 +8,14 @@
 #
 # It installs what is missing (apt-get, as root or through sudo), makes a virtual environment in the checkout,
 # starts a small guest on this machine's libvirt, starts "porthole standalone", prints the console's URL, and
-# waits. Ctrl-C ends it and removes the guest; outside the checkout no file is left, only the packages.
+# waits. Ctrl-C ends it and removes the guest; outside the checkout no file is left, only the packages. When the
+# script was killed by SIGKILL, the next start with the same TMPDIR removes what the killed one left.
 #
 # A libvirtd that answers at qemu:///system is used, and left as it was. Where none does (no systemd, say), a
 # private one is started, as an unprivileged user, and stopped at the end. KVM is not needed.
 #
-# The guest is GRUB's rescue image: it shows a prompt, answers to keys, and boots nothing. GRUB asks for keys in
-# a loop, so it takes one processor core, at the lowest priority, for as long as it runs.
+# The guest is a small Linux with a shell: see deploy/demo-guest.sh. Idle it needs next to no processor time, and
+# less than 256 MiB of memory.
 #
 #   PORTHOLE_VENV   a virtual environment that has Porthole and bindep already: used as it is
 
@@ -38,7 +39,8 @@ case ${1:-} in
         ;;
 esac
 
-IMAGE=/usr/lib/grub-rescue/grub-rescue-cdrom.iso
+DEMO_GUEST=$PORTHOLE_CHECKOUT/deploy/demo-guest.sh
+DEMO_GUEST_FILES=$PORTHOLE_CHECKOUT/.cache/demo-guest
 READY_TIMEOUT_S=60
 STOP_TIMEOUT_S=20
 
@@ -66,21 +68,27 @@ stop_process() {
     wait "$1" 2>/dev/null
 }
 
+# A session of its own for virsh: with a terminal it starts polkit's agent, which complains where no polkit runs.
 virsh_() {
-    timeout "$STOP_TIMEOUT_S" virsh --quiet --connect "$uri" "$@"
+    setsid --wait timeout "$STOP_TIMEOUT_S" virsh --quiet --connect "$uri" "$@"
 }
 
-# remove_guest: the guest, and the log that the machine's own libvirtd keeps of it.
+# remove_guest WORK: the guest that WORK/guest names, and the log that the machine's own libvirtd keeps of it.
 remove_guest() {
-    local log=/var/log/libvirt/qemu/$guest.log
+    local work=$1 uri uuid name log pid_file pid
+    [ -e "$work/guest" ] || return 0
+    read -r uri uuid name <"$work/guest"
     # It may be gone already: the guest's own doing, or somebody's at this machine.
-    virsh_ destroy "$guest" >/dev/null 2>&1
+    virsh_ destroy "$uuid" >/dev/null 2>&1
     if [ "$uri" != qemu:///system ]; then
-        # A guest outlives a libvirtd that died.
-        local pid_file=$work/libvirt/run/libvirt/qemu/run/$guest.pid
-        [ ! -e "$pid_file" ] || kill -KILL "$(cat "$pid_file")" 2>/dev/null
+        # A guest outlives a libvirtd that died. The number in the file may be another process's by now.
+        pid_file=$work/libvirt/run/libvirt/qemu/run/$name.pid
+        if pid=$(cat -- "$pid_file" 2>/dev/null) && grep -qaF -- "$work/" "/proc/$pid/cmdline" 2>/dev/null; then
+            kill -KILL "$pid" 2>/dev/null
+        fi
         return 0
     fi
+    log=/var/log/libvirt/qemu/$name.log
     if [ "$(id -u)" -eq 0 ]; then
         rm -f -- "$log"
     elif ! sudo --non-interactive rm -f -- "$log" 2>/dev/null; then
@@ -88,12 +96,48 @@ remove_guest() {
     fi
 }
 
+# find_processes WORK: what the run with that folder has started, by the mark in the environment.
+find_processes() {
+    grep -lzxF -- "PORTHOLE_QUICKSTART=$1" /proc/[0-9]*/environ 2>/dev/null | cut -d / -f 3
+}
+
+# stop_processes WORK: SIGTERM, and SIGKILL when they take too long. For processes of a run that was killed.
+stop_processes() {
+    local deadline=$((SECONDS + STOP_TIMEOUT_S)) found signal=TERM
+    while mapfile -t found < <(find_processes "$1") && [ "${#found[@]}" -gt 0 ]; do
+        [ "$SECONDS" -lt "$deadline" ] || signal=KILL
+        [ -z "$signal" ] || kill -"$signal" "${found[@]}" 2>/dev/null
+        [ "$SECONDS" -lt $((deadline + STOP_TIMEOUT_S)) ] || return 1
+        signal=
+        sleep 0.2
+    done
+}
+
+# remove_leftovers: what runs of this user left that were killed: guest, libvirtd, Porthole, folder.
+remove_leftovers() {
+    local left pid
+    for left in "${TMPDIR:-/tmp}"/porthole.[0-9]*.??????; do
+        # The folder for temporary files is open to everybody; a folder of somebody else's proves nothing.
+        if [ ! -d "$left" ] || [ -L "$left" ] || [ ! -O "$left" ]; then
+            continue
+        fi
+        pid=${left##*/porthole.}
+        pid=${pid%.*}
+        # Another quickstart may be running beside this one.
+        ! grep -qaF -- "${0##*/}" "/proc/$pid/cmdline" 2>/dev/null || continue
+        say "removing what a killed quickstart has left: $left"
+        remove_guest "$left"
+        stop_processes "$left" || say "some processes of it do not end: $(find_processes "$left" | paste -sd ' ')"
+        rm -rf -- "$left"
+    done
+}
+
 clean_up() {
     local status=$?
     # A second Ctrl-C must not leave half of it behind.
     trap '' INT TERM HUP
     [ -z "$porthole_pid" ] || stop_process "$porthole_pid"
-    [ -z "$guest" ] || remove_guest
+    [ -z "$work" ] || remove_guest "$work"
     [ -z "$libvirtd_pid" ] || stop_process "$libvirtd_pid"
     [ -z "$work" ] || rm -rf -- "$work"
     exit "$status"
@@ -129,7 +173,7 @@ install_everything() {
     [ -n "${PORTHOLE_VENV:-}" ] || export PIP_CACHE_DIR="${PIP_CACHE_DIR:-$venv/pip-cache}"
     install_packages "$venv" quickstart || exit 1
     [ -n "${PORTHOLE_VENV:-}" ] || install_project
-    [ -r "$IMAGE" ] || fail "the guest's image is not there: $IMAGE"
+    "$DEMO_GUEST" build "$DEMO_GUEST_FILES" || exit 1
 }
 
 # start_libvirtd: a private one in session mode, which root cannot have: root starts it as the user nobody.
@@ -139,7 +183,6 @@ start_libvirtd() {
     # "file": libvirtd opens the guest's log itself, and starts no virtlogd that somebody would have to stop.
     printf 'stdio_handler = "file"\n' >"$home/config/libvirt/qemu.conf"
     if [ "$(id -u)" -eq 0 ]; then
-        chmod 711 "$work"
         chown -R nobody:nogroup "$home"
         as_user=(setpriv --reuid=nobody --regid=nogroup --clear-groups)
         "${as_user[@]}" test -x "$home" || fail "the user nobody cannot reach $work; set TMPDIR to where it can"
@@ -148,7 +191,7 @@ start_libvirtd() {
     [ "${#work}" -le 45 ] || fail "$work is too long a path for libvirt's sockets; set TMPDIR to a shorter one"
     # A session of its own: the terminal's Ctrl-C must not end it before the guest is removed through it.
     env HOME="$home" XDG_RUNTIME_DIR="$home/run" XDG_CONFIG_HOME="$home/config" XDG_CACHE_HOME="$home/cache" \
-        XDG_DATA_HOME="$home/data" setsid nice -n 19 "${as_user[@]}" libvirtd --timeout 0 \
+        XDG_DATA_HOME="$home/data" setsid "${as_user[@]}" libvirtd --timeout 0 \
         >"$work/libvirtd.log" 2>&1 &
     libvirtd_pid=$!
     uri="qemu+unix:///session?socket=$home/run/libvirt/libvirt-sock"
@@ -174,41 +217,22 @@ find_hypervisor() {
     fi
 }
 
-guest_xml() {
-    cat <<XML
-<domain type='qemu'>
-  <name>$1</name>
-  <memory unit='MiB'>64</memory>
-  <vcpu>1</vcpu>
-  <os><type arch='x86_64' machine='pc'>hvm</type><boot dev='cdrom'/></os>
-  <features><acpi/></features>
-  <devices>
-    <disk type='file' device='cdrom'>
-      <driver name='qemu' type='raw'/><source file='$IMAGE'/><target dev='hda' bus='ide'/><readonly/>
-    </disk>
-    <input type='tablet' bus='usb'/>
-    <graphics type='vnc' autoport='yes' listen='127.0.0.1' sharePolicy='ignore'/>
-    <video><model type='vga'/></video>
-    <memballoon model='none'/>
-  </devices>
-</domain>
-XML
-}
-
 start_guest() {
-    local name
+    local name uuid
     # Whatever bears the name already is somebody's.
     for name in demo porthole-demo "porthole-demo-$$"; do
         virsh_ domstate "$name" >/dev/null 2>&1 || break
     done
-    guest_xml "$name" >"$work/guest.xml"
-    # Set first, so that a Ctrl-C while it starts removes it too.
+    uuid=$(cat /proc/sys/kernel/random/uuid)
+    # QEMU runs as a user who may not read below a home directory.
+    mkdir -p "$work/boot"
+    cp -- "$DEMO_GUEST_FILES/kernel" "$DEMO_GUEST_FILES/initramfs" "$work/boot" || fail "there is no room in $work"
+    chmod 755 "$work/boot"
+    "$DEMO_GUEST" xml "$name" "$uuid" "$work/boot" >"$work/guest.xml"
     guest=$name
+    # Written first, so that a Ctrl-C while it starts removes it too, and so does the start after a SIGKILL.
+    printf '%s %s %s\n' "$uri" "$uuid" "$name" >"$work/guest"
     virsh_ create "$work/guest.xml" >/dev/null || fail "libvirt could not start the guest"
-    if [ "$uri" = qemu:///system ] && [ -r "/run/libvirt/qemu/$name.pid" ]; then
-        # An ordinary user may not; then it runs like any other guest.
-        renice -n 19 -p "$(cat "/run/libvirt/qemu/$name.pid")" >/dev/null 2>&1
-    fi
 }
 
 # choose_ports: the usual three, or free ones where somebody listens already.
@@ -271,7 +295,8 @@ The screen of the guest "$guest":
 
     $url
 
-Open it in a browser on this machine, and type: GRUB answers. From another machine, open a way in first:
+Open it in a browser on this machine: a Linux greets you, and its shell takes your keys. From another machine,
+open a way in first:
 
     ssh -L ${ports[1]}:127.0.0.1:${ports[1]} THIS-MACHINE
 
@@ -289,7 +314,12 @@ trap 'exit 143' TERM
 trap 'exit 129' HUP
 
 install_everything
-work=$(mktemp -d "${TMPDIR:-/tmp}/porthole.XXXXXX") || exit 1
+remove_leftovers
+# The number is how the next start finds out whether this one still runs.
+work=$(mktemp -d "${TMPDIR:-/tmp}/porthole.$$.XXXXXX") || exit 1
+chmod 711 "$work"
+# How the next start finds this one's processes.
+export PORTHOLE_QUICKSTART=$work
 # stevedore's cache of entry points, and what else Python's libraries would leave in the home directory.
 export XDG_CACHE_HOME=$work/cache
 find_hypervisor

@@ -5,7 +5,9 @@ The environment of the tests stands in for the one it would make (PORTHOLE_VENV)
 home are the test's own, so that whatever is left can be found.
 """
 
+import contextlib
 import os
+import pty
 import re
 import shutil
 import signal
@@ -13,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +24,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from websockets.sync.client import connect
 
-from support.processes import Process
+from support.processes import Process, wait_until
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "quickstart.sh"
 URL = re.compile(r"http://127\.0\.0\.1:(\d+)/console\.html\?path=%3Ftoken%3D[0-9a-f-]{36}")
+# The first start in a checkout downloads the guest's kernel.
 TIMEOUT_S = 120
+CTRL_C = b"\x03"
 
 
 class Quickstart:
@@ -45,18 +50,19 @@ class Quickstart:
             "PYTHONWARNINGS": "",
             "PYTHONUNBUFFERED": "1",
         }
-        self.process: Process | None = None
+        self.started: list[Process] = []
 
     def start(self) -> Process:
-        # A process group of its own: what a terminal sends Ctrl-C to.
-        log = self.directory / "log"
-        self.process = Process(["bash", str(SCRIPT)], log, self.environment, name="quickstart", new_session=True)
-        self.process.start()
-        return self.process
+        """Start the script in a process group of its own, as a shell does."""
+        log = self.directory / f"log{len(self.started)}"
+        process = Process(["bash", str(SCRIPT)], log, self.environment, name="quickstart", new_session=True)
+        self.started.append(process)
+        process.start()
+        return process
 
-    def processes(self) -> list[str]:
+    def processes(self) -> dict[int, str]:
         """The command lines of the processes that have the temporary directory in theirs or in their environment."""
-        found = []
+        found = {}
         for entry in Path("/proc").iterdir():
             if not entry.name.isdecimal() or int(entry.name) == os.getpid():
                 continue
@@ -66,17 +72,21 @@ class Quickstart:
                 # Ended meanwhile, or somebody else's.
                 continue
             if str(self.temporary).encode() in command + environment:
-                found.append(command.replace(b"\0", b" ").decode(errors="replace"))
+                found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")
         return found
 
     def assert_nothing_left(self) -> None:
-        assert self.processes() == []
+        assert self.processes() == {}
         assert list(self.temporary.iterdir()) == []
         assert list(self.home.iterdir()) == []
 
     def close(self) -> None:
-        if self.process is not None:
-            self.process.stop(timeout_s=60)
+        for process in self.started:
+            process.stop(timeout_s=60)
+        # Only a test that fails has any.
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.directory)
 
 
@@ -108,6 +118,43 @@ def guests_of_this_machine() -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout
 
 
+class Terminal:
+    """A terminal that a command has as its own: what it shows, and the keys that somebody presses there."""
+
+    def __init__(self, argv: list[str], environment: dict[str, str]) -> None:
+        self._shown = bytearray()
+        self._master, terminal = pty.openpty()
+        self.popen = subprocess.Popen(
+            ["setsid", "--ctty", *argv],
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            env={**os.environ, **environment},
+        )
+        os.close(terminal)
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        # EIO: the last process has closed it.
+        with contextlib.suppress(OSError):
+            while data := os.read(self._master, 4096):
+                self._shown += data
+
+    def shown(self) -> str:
+        return self._shown.decode(errors="replace")
+
+    def press(self, keys: bytes) -> None:
+        os.write(self._master, keys)
+
+    def close(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.terminate()
+            self.popen.wait(60)
+        self._thread.join(10)
+        os.close(self._master)
+
+
 def test_a_url_that_opens_the_screen_and_ctrl_c_that_leaves_nothing(
     quickstart: Quickstart, api_port_taken: None
 ) -> None:
@@ -126,7 +173,49 @@ def test_a_url_that_opens_the_screen_and_ctrl_c_that_leaves_nothing(
     assert "port 8774 is taken; using" in process.log()
     assert "--os-endpoint http://127.0.0.1:" in process.log()
     token = found[0][-36:]
-    assert not any(token in line for line in quickstart.processes())
+    assert not any(token in line for line in quickstart.processes().values())
+
+    process.signal(signal.SIGINT)
+
+    assert process.wait(60) == 130
+    quickstart.assert_nothing_left()
+    assert guests_of_this_machine() == guests
+
+
+def test_a_terminal_shows_nothing_of_polkit_and_its_ctrl_c_leaves_nothing(quickstart: Quickstart) -> None:
+    """With a terminal of its own virsh starts polkit's agent, which complains where no polkit runs."""
+    terminal = Terminal(["bash", str(SCRIPT)], quickstart.environment)
+    try:
+        wait_until(lambda: "Ctrl-C ends" in terminal.shown(), TIMEOUT_S, "the URL", terminal.shown)
+
+        terminal.press(CTRL_C)
+
+        assert terminal.popen.wait(60) == 130
+    finally:
+        terminal.close()
+    assert "polkit" not in terminal.shown()
+    quickstart.assert_nothing_left()
+
+
+def test_the_next_start_removes_what_a_killed_one_left(quickstart: Quickstart) -> None:
+    guests = guests_of_this_machine()
+    killed = quickstart.start()
+    killed.wait_for(lambda: "Ctrl-C ends" in killed.log(), TIMEOUT_S, "the URL")
+    (folder,) = quickstart.temporary.iterdir()
+
+    # The script alone: what it started goes on.
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait(10)
+    left = [*quickstart.processes().values()]
+    assert any("standalone" in line for line in left), left
+    assert guests_of_this_machine() != guests or any("qemu-system" in line for line in left), left
+
+    process = quickstart.start()
+    process.wait_for(lambda: "Ctrl-C ends" in process.log(), TIMEOUT_S, "the URL")
+    assert f"removing what a killed quickstart has left: {folder}" in process.log()
+    assert not folder.exists()
+    assert not any(str(folder) in line for line in quickstart.processes().values())
+    assert len([line for line in quickstart.processes().values() if "standalone" in line]) == 1
 
     process.signal(signal.SIGINT)
 
