@@ -83,8 +83,9 @@ pack() {
     rm -rf -- "$root"
     mkdir -p -- "$root"/{bin,dev,etc,proc,root,sys,tmp} || return 1
     install -m 755 -- "$busybox" "$root/bin/busybox" || return 1
-    install -m 755 -- "$SOURCE/init" "$root/init" || return 1
-    install -m 644 -- "$SOURCE/profile" "$SOURCE/greeting" "$root/etc" || return 1
+    ln -s /bin/busybox "$root/init" || return 1
+    install -m 755 -- "$SOURCE/start" "$root/etc" || return 1
+    install -m 644 -- "$SOURCE"/{inittab,profile,greeting} "$root/etc" || return 1
     # The host may have no cpio, and this busybox has one.
     (set -o pipefail && cd -- "$root" && find . | sort | "$busybox" cpio -o -H newc -R 0:0 | gzip -n -9) \
         >"$1/initramfs.new" 2>/dev/null || {
