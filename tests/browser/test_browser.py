@@ -148,7 +148,7 @@ def type_and_compare(tab: Tab, guest: Guest, text: str) -> None:
 
 
 def test_a_user_opens_the_guests_screen_and_types(
-    porthole: Porthole, guest: Guest, browser: Browser, tmp_path: Path, request: pytest.FixtureRequest
+    porthole: Porthole, guest: Guest, browser: Browser, tmp_path: Path
 ) -> None:
     url = url_from_command(porthole, tmp_path)
     tab = browser.open(url, width=860, height=570)
@@ -159,9 +159,6 @@ def test_a_user_opens_the_guests_screen_and_types(
     wait_for_same_screen(tab, guest)
     assert tab.text("#name") == GUEST
     assert (tab.messages, tab.errors) == ([], [])
-    picture = request.config.getoption("--save-screenshot", None)
-    if picture:
-        picture.write_bytes(tab.screenshot())
 
 
 @pytest.mark.parametrize("page", PAGES)
