@@ -57,7 +57,7 @@ fetch() {
     say "downloading the demo guest's kernel and busybox"
     # A fresh machine has no list of packages, and an old list names packages that the archive has replaced.
     if ! download "$work" 2>"$work/log"; then
-        as_root apt-get -q -o DPkg::Lock::Timeout=120 update >"$work/log" 2>&1
+        as_root timeout "$DOWNLOAD_TIMEOUT_S" apt-get -q -o DPkg::Lock::Timeout=120 update >"$work/log" 2>&1
         download "$work" 2>>"$work/log" || {
             cat -- "$work/log" >&2
             say "apt-get could not download the packages of the demo guest: one of" \

@@ -88,6 +88,8 @@ remove_guest() {
         fi
         return 0
     fi
+    # Long after a kill another guest may have the name.
+    ! virsh_ domstate "$name" >/dev/null 2>&1 || return 0
     log=/var/log/libvirt/qemu/$name.log
     if [ "$(id -u)" -eq 0 ]; then
         rm -f -- "$log"

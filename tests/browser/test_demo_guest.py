@@ -24,6 +24,8 @@ TIMEOUT_S = 60
 SENTENCE = "echo The quick brown Fox jumps over 13 lazy Dogs, all of it."
 KEY_MS = 30
 TIMES = 5
+# The prompt is there 10 s after the start, where nothing else runs: so much processor time may it take.
+MAX_BOOT_S = 10
 # What the quickstart's header promises of an idle guest.
 MAX_MEMORY_MIB = 256
 MAX_IDLE_SHARE = 0.02
@@ -132,9 +134,10 @@ def test_both_shells_have_job_control(tab: Tab, guest: DemoGuest) -> None:
     guest.run("kill %1")
 
 
-def test_it_costs_next_to_nothing_idle(tab: Tab, guest: DemoGuest) -> None:
-    """Seen by a viewer, too."""
+def test_it_starts_quickly_and_costs_next_to_nothing_idle(tab: Tab, guest: DemoGuest) -> None:
+    """With a viewer who looks at it."""
     before = processor_time_s(guest.pid)
+    assert before < MAX_BOOT_S
     started = time.monotonic()
     tab.page.wait_for_timeout(IDLE_S * 1000)
     share = (processor_time_s(guest.pid) - before) / (time.monotonic() - started)
