@@ -131,15 +131,13 @@ def judge_address(broker: Broker, exc: OSError) -> Trouble:
         problem = f"The broker at {broker} did not answer within {STEP_TIMEOUT_S:g} s."
         mend = (
             f"See whether its host is up and lets port {broker.port} through from here (a firewall drops silently), "
-            "and "
-            "whether RabbitMQ hangs: rabbitmqctl status."
+            "and whether RabbitMQ hangs: rabbitmqctl status."
         )
     else:
         problem = f"Nothing takes connections at {broker}: {exc.strerror or type(exc).__name__}."
         mend = (
             f"Start RabbitMQ {_ADMIN} (systemctl start rabbitmq-server), or correct host and port in {OPTION}. A "
-            "RabbitMQ "
-            "that listens on loopback alone answers its own host only: rabbitmq-diagnostics listeners."
+            "RabbitMQ that listens on loopback alone answers its own host only: rabbitmq-diagnostics listeners."
         )
     return Trouble(Cause.ADDRESS, problem, mend)
 
@@ -159,8 +157,7 @@ def judge_tls(broker: Broker, exc: Exception) -> Trouble:
         problem = f"TLS is configured, and the broker at {broker} does not speak it at this port."
         mend = (
             f"Give {OPTION} the port of RabbitMQ's TLS listener (5671, as a rule), or leave [oslo_messaging_rabbit] "
-            "ssl "
-            "out where the way to the broker is safe."
+            "ssl out where the way to the broker is safe."
         )
     else:
         reason = getattr(exc, "reason", None) or type(exc).__name__
