@@ -82,7 +82,7 @@ remove_guest() {
     virsh_ destroy "$uuid" >/dev/null 2>&1
     if [ "$uri" != qemu:///system ]; then
         # A guest outlives a libvirtd that died. The number in the file may be another process's by now.
-        pid_file=$work/libvirt/run/libvirt/qemu/run/$name.pid
+        pid_file=$work/v/run/libvirt/qemu/run/$name.pid
         if pid=$(cat -- "$pid_file" 2>/dev/null) && grep -qaF -- "$work/" "/proc/$pid/cmdline" 2>/dev/null; then
             kill -KILL "$pid" 2>/dev/null
         fi
@@ -180,19 +180,19 @@ install_everything() {
 
 # start_libvirtd: a private one in session mode, which root cannot have: root starts it as the user nobody.
 start_libvirtd() {
-    local home=$work/libvirt as_user=()
-    mkdir -p "$home/run" "$home/config/libvirt" "$home/cache" "$home/data"
+    local home=$work/v as_user=()
+    mkdir -p "$home/run" "$home/c/libvirt" "$home/cache" "$home/data"
     # "file": libvirtd opens the guest's log itself, and starts no virtlogd that somebody would have to stop.
-    printf 'stdio_handler = "file"\n' >"$home/config/libvirt/qemu.conf"
+    printf 'stdio_handler = "file"\n' >"$home/c/libvirt/qemu.conf"
     if [ "$(id -u)" -eq 0 ]; then
         chown -R nobody:nogroup "$home"
         as_user=(setpriv --reuid=nobody --regid=nogroup --clear-groups)
         "${as_user[@]}" test -x "$home" || fail "the user nobody cannot reach $work; set TMPDIR to where it can"
     fi
-    # A UNIX socket's path ends at 107 bytes, and libvirt's for the guest adds 62 to this one.
-    [ "${#work}" -le 45 ] || fail "$work is too long a path for libvirt's sockets; set TMPDIR to a shorter one"
+    # A UNIX socket's path ends at 107 bytes, and libvirt's for the guest adds 51 to this one: hence the short names.
+    [ "${#work}" -le 56 ] || fail "$work is too long a path for libvirt's sockets; set TMPDIR to a shorter one"
     # A session of its own: the terminal's Ctrl-C must not end it before the guest is removed through it.
-    env HOME="$home" XDG_RUNTIME_DIR="$home/run" XDG_CONFIG_HOME="$home/config" XDG_CACHE_HOME="$home/cache" \
+    env HOME="$home" XDG_RUNTIME_DIR="$home/run" XDG_CONFIG_HOME="$home/c" XDG_CACHE_HOME="$home/cache" \
         XDG_DATA_HOME="$home/data" setsid "${as_user[@]}" libvirtd --timeout 0 \
         >"$work/libvirtd.log" 2>&1 &
     libvirtd_pid=$!
