@@ -132,6 +132,22 @@ def test_a_failure_is_run_once_more_and_no_other_test_is(project: Project) -> No
     assert output.splitlines()[-2:] == ["2 ran, 1 failed, 0 flaky", "1 passed, 1 failed"]
 
 
+def test_a_failure_that_is_skipped_when_it_is_run_again_is_a_failure(project: Project) -> None:
+    project.write(
+        """
+        def test_bad(project):
+            mark = project / "ran"
+            if mark.exists():
+                pytest.skip("not today")
+            mark.touch()
+            assert False
+        """
+    )
+    status, output = project.run()
+    assert status == 1
+    assert output.splitlines()[-2:] == ["1 ran, 1 failed, 0 flaky", "0 passed, 1 failed"]
+
+
 def test_many_failures_end_the_run_and_none_is_run_again(project: Project) -> None:
     project.write("@pytest.mark.parametrize('number', range(40))\ndef test_bad(number): assert False")
     status, output = project.run()
@@ -210,6 +226,18 @@ def test_ctrl_c_ends_everything(project: Project) -> None:
     process.wait_for(project.has_server, TIMEOUT_S, "the test's server")
     process.signal(signal.SIGINT)
     assert process.wait(TIMEOUT_S) == 130, process.log()
+    assert find_processes(project.temporary) == {}
+    assert list(project.temporary.iterdir()) == []
+
+
+def test_sigterm_to_the_suite_alone_ends_everything(project: Project) -> None:
+    project.write("def test_waits(project):\n    start_server(project)\n    time.sleep(600)")
+    (project.directory / "pytest.ini").write_text("[pytest]\ntimeout = 600\n", encoding="ascii")
+    process = project.process()
+    process.start()
+    process.wait_for(project.has_server, TIMEOUT_S, "the test's server")
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(TIMEOUT_S) != 0
     assert find_processes(project.temporary) == {}
     assert list(project.temporary.iterdir()) == []
 

@@ -149,7 +149,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Write the report of a test, or of its failed setup or teardown, to the file of outcomes."""
     path = os.environ.get(OUTCOMES)
     # pytest-xdist's processes leave that to the one that has started them.
-    if not path or "PYTEST_XDIST_WORKER" in os.environ or not (report.failed or report.when == "call"):
+    if not path or "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    if not report.failed and not (report.when == "call" and report.passed):
         return
     sections = "".join(f"\n--- {title} ---\n{text}" for title, text in report.sections)
     output = f"{report.longreprtext}\n{sections}" if report.failed else ""

@@ -18,9 +18,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from support import leftovers
 from support.evidence import FOLDER, OUTCOMES
@@ -32,6 +33,10 @@ MAX_FAILURES = 10
 STAGE_TIMEOUT_S = 40 * 60
 TEST_TIMEOUT_S = 12 * 60
 _INTERRUPTED = 130
+# pytest's exit statuses for a run that came to its end: all passed, some failed.
+_COMPLETE = {0, 1}
+# No status of pytest's.
+_ENDED = 99
 _PREFIX = "ph"
 
 
@@ -86,13 +91,14 @@ class Suite:
     def run(self, arguments: Sequence[str], flaky_before: int) -> Verdict:
         """Run pytest, and its failures once more."""
         status, ran, failures = self._run_pytest([*arguments, f"--maxfail={MAX_FAILURES}"], STAGE_TIMEOUT_S)
-        if len(failures) >= MAX_FAILURES:
+        if len(failures) >= MAX_FAILURES or status not in _COMPLETE:
             return Verdict(ran, [failure.nodeid for failure in failures], [], flaky_before, status)
         failed, flaky = [], []
         for failure in failures:
             print(f"\nOnce more, by itself: {failure.nodeid}", flush=True)
-            again, _, _ = self._run_pytest(["-p", "no:cacheprovider", failure.nodeid], TEST_TIMEOUT_S)
-            if again == 0:
+            again, passed, _ = self._run_pytest(["-p", "no:cacheprovider", failure.nodeid], TEST_TIMEOUT_S)
+            # A test that is skipped or not found has not passed.
+            if (again, passed) == (0, 1):
                 flaky.append(failure)
             else:
                 failed.append(failure.nodeid)
@@ -119,19 +125,28 @@ def make_folder(path: Path) -> None:
 
 
 def run_to_end(argv: Sequence[str], environment: Mapping[str, str], timeout_s: float) -> int:
-    """Run a program; return its exit status, or 1 when it was ended at ``timeout_s``."""
+    """Run a program; return its exit status, or :data:`_ENDED` when it was ended at ``timeout_s``."""
     process = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL)
+    # Ctrl-C reaches pytest from the terminal. These signals reach this process alone, and pytest ends by SIGINT.
+    _handle_ends(lambda *_: process.send_signal(signal.SIGINT))
     try:
         return process.wait(timeout_s)
     except subprocess.TimeoutExpired:
-        print(f"pytest still ran after {timeout_s} s, and was ended.", flush=True)
+        print(f"pytest has not ended after {timeout_s} s, and is ended.", flush=True)
         process.kill()
         process.wait(TEST_TIMEOUT_S)
-        return 1
+        return _ENDED
     except KeyboardInterrupt:
-        # The terminal has told pytest too, which now stops what it has started.
+        # pytest now stops what it has started.
         process.wait(TEST_TIMEOUT_S)
         raise
+    finally:
+        _handle_ends(signal.default_int_handler)
+
+
+def _handle_ends(handler: Callable[[int, FrameType | None], object]) -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, handler)
 
 
 def read_outcomes(text: str) -> tuple[int, list[Failure]]:
@@ -158,7 +173,9 @@ def end_dead_runs() -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the stage; return the exit status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell in the background starts its children with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _handle_ends(signal.default_int_handler)
     end_dead_runs()
     flaky_file = os.environ.get(FLAKY_FILE)
     before = Path(flaky_file).read_text(encoding="utf-8").splitlines() if flaky_file else []
