@@ -22,7 +22,9 @@ def start_with(tmp_path: Path, daemon: str, options: Options) -> subprocess.Comp
     path = tmp_path / "porthole.conf"
     path.write_text(format_conf(options), encoding="utf-8")
     argv = [sys.executable, "-m", f"porthole_{daemon}.main", "--config-file", str(path)]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=dict(os.environ))
+    # As an operator starts it: what Python warns of is for developers.
+    env = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=env)
 
 
 @pytest.mark.parametrize(
