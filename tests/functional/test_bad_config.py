@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,11 @@ def start_with(tmp_path: Path, daemon: str, options: Options) -> subprocess.Comp
     path = tmp_path / "porthole.conf"
     path.write_text(format_conf(options), encoding="utf-8")
     argv = [sys.executable, "-m", f"porthole_{daemon}.main", "--config-file", str(path)]
-    # As an operator starts it: what Python warns of is for developers.
+    return run(argv)
+
+
+def run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a program as an operator does, without what Python tells developers, until it ends by itself."""
     env = {**os.environ, "PYTHONWARNINGS": "ignore"}
     return subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=env)
 
@@ -100,7 +105,7 @@ def test_a_file_that_cannot_be_used_is_one_line_without_what_stands_in_it(tmp_pa
         path.write_text(text, encoding="utf-8")
         for program, arguments in commands.items():
             argv = [sys.executable, "-m", *arguments, "--config-file", str(path)]
-            ended = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+            ended = run(argv)
             said = f"{program}: {expected.format(path)}\n"
             assert (ended.returncode, ended.stdout + ended.stderr) == (EX_CONFIG, said)
             assert secret not in ended.stdout + ended.stderr
