@@ -22,16 +22,16 @@ import kombu.exceptions
 from kombu.connection import Connection
 
 STEP_TIMEOUT_S = 3.0
-# What a broker that is asked for TLS, or for plain text, and speaks the other, makes of the handshake.
+# OpenSSL's reasons when one side speaks TLS and the other one plain text.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING", "HTTP_REQUEST")
-# AMQP 0-9-1 section 4.2.2: what a client says first, and a broker answers with a frame.
+# AMQP 0-9-1 section 4.2.2: the first bytes of a client, which a broker answers with a frame.
 _AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
 OPTION = "[DEFAULT] transport_url"
 _ADMIN = "on the broker's host"
 
 
 class Speech(Enum):
-    """What a port was found to speak: nothing within the time, TLS, or what is neither."""
+    """What a port speaks: nothing within the deadline, TLS, or another protocol."""
 
     NONE = 0
     TLS = 1
@@ -71,7 +71,7 @@ class Broker:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a broker cannot be used: ``problem`` says what is wrong, and ``mend`` what to do. Neither has a password."""
+    """Why a broker cannot be used. ``problem`` names the fault, ``mend`` the remedy; neither contains a password."""
 
     cause: Cause
     problem: str
@@ -80,7 +80,7 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Met:
-    """What was met at one broker: ``trouble`` is None when the daemons can work with it.
+    """The result of one examination: ``trouble`` is None when the daemons can use the broker.
 
     ``consumers``: how many processes consume from a queue, by the queue's name.
     """
@@ -116,14 +116,14 @@ def examine_broker(broker: Broker, queues: Mapping[str, str]) -> Met:
     except (amqp.exceptions.AMQPError, kombu.exceptions.KombuError, OSError) as exc:
         return Met(judge_amqp(broker, exc, lambda: _find_speech(broker)))
     finally:
-        # One that broke has nothing to take leave of.
+        # A connection that broke cannot be closed in order.
         with contextlib.suppress(amqp.exceptions.AMQPError, kombu.exceptions.KombuError, OSError):
             connection.release()
     return Met(consumers=counts)
 
 
 def judge_address(broker: Broker, exc: OSError) -> Trouble:
-    """Return what it means that no connection could be made, or that it stayed silent."""
+    """Return the trouble behind a connection that failed or stayed silent."""
     if isinstance(exc, socket.gaierror):
         problem = f'The broker\'s name "{broker.host}" does not resolve here.'
         mend = f"Correct the host in {OPTION}, or add the name to DNS or /etc/hosts of every host of Porthole's."
@@ -143,7 +143,7 @@ def judge_address(broker: Broker, exc: OSError) -> Trouble:
 
 
 def judge_tls(broker: Broker, exc: Exception) -> Trouble:
-    """Return what it means that TLS, which the configuration asks for, does not stand."""
+    """Return the trouble behind a TLS handshake that failed."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         problem = f"The certificate of the broker at {broker} is not accepted: {exc.verify_message}."
         mend = (
@@ -170,7 +170,7 @@ def judge_tls(broker: Broker, exc: Exception) -> Trouble:
 
 
 def judge_amqp(broker: Broker, exc: Exception, find_speech: Callable[[], Speech]) -> Trouble:
-    """Return what it means that the broker is there and does not take the user, the virtual host or the queue.
+    """Return the trouble behind a broker that answers and refuses the user, the virtual host or the queue.
 
     ``find_speech`` is asked what the port speaks, where that may be why.
     """
@@ -278,7 +278,7 @@ def _declare(connection: Any) -> None:
 
 
 def _count_consumers(connection: Any, queues: Mapping[str, str]) -> dict[str, int]:
-    """Return how many consumers each queue has, 0 for one that nobody ever declared (AMQP 0-9-1, queue.declare)."""
+    """Return how many consumers each queue has; 0 for a queue that was never declared (AMQP 0-9-1, queue.declare)."""
     counts = dict.fromkeys(queues.values(), 0)
     for name, key in queues.items():
         channel = connection.channel()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the log says of a broker that cannot be used: one line with address, user, cause and remedy, and one at its end.
+"""One log line for a broker that cannot be used, with address, user, cause and remedy, and one when it can be again.
 
 Why: oslo.messaging tries a connection every few seconds, each thread by itself. It writes a line or a traceback each
 time, and most of them name neither the broker nor the cause. So those lines are taken out of the log. Each of them, and
@@ -17,11 +17,11 @@ from porthole_common.broker import Broker, Trouble, examine_broker
 from porthole_common.log import get_logger
 
 LOG = get_logger(__name__)
-# How often a broker in trouble is examined: the line that it is usable again comes so long after it is, at the latest.
+# How often a broker in trouble is examined. Its recovery is logged after this time at the latest.
 LOOK_S = 3.0
-# How often a trouble that lasts is logged: often enough for whoever looks at the log's last page.
+# How often a trouble that lasts is logged: often enough to stand on the last page of the log.
 REPEAT_S = 300.0
-# How often at most a failure is logged whose broker is found to be usable.
+# The shortest time between two lines about failures for which the examination finds no cause.
 PASSING_REPEAT_S = 30.0
 # oslo.log names the loggers of oslo_x "oslo.x". The second one writes the tracebacks of threads that try for ever.
 _LOGGERS = ("oslo.messaging._drivers.impl_rabbit", "oslo_utils.excutils")
@@ -39,14 +39,14 @@ _LINES = (
 
 @dataclass(frozen=True)
 class _Said:
-    """What was logged last of a broker, and at which monotonic second."""
+    """The last line about a broker, and the monotonic second at which it was logged."""
 
     text: str
     at_s: float
 
 
 class BrokerWatch:
-    """Tells the log what is wrong with the brokers of this process. Thread-safe; without brokers it does nothing."""
+    """Logs the troubles of this process's brokers. Thread-safe; without brokers it does nothing."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class BrokerWatch:
             try:
                 is_usable = self._look(reason)
             except Exception:
-                # Without this thread nobody would hear of a broker in trouble.
+                # This thread must live on: no other one reports a broker in trouble.
                 LOG.exception("Message brokers could not be examined")
                 is_usable = False
             with self._changed:
