@@ -42,7 +42,16 @@ summary=()
 PORTHOLE_FLAKY_FILE=$(mktemp) || exit 1
 export PORTHOLE_FLAKY_FILE
 trap 'rm -f -- "$PORTHOLE_FLAKY_FILE"' EXIT
-trap 'say "interrupted"; exit 130' INT TERM
+child=
+trap 'interrupt' INT TERM HUP
+
+# interrupt: end the stage as a terminal's Ctrl-C does, and wait until it has stopped its servers.
+interrupt() {
+    trap '' INT TERM HUP
+    say "interrupted; the stage stops what it has started"
+    [ -z "$child" ] || { kill -INT -- "-$child"; wait "$child"; } 2>/dev/null
+    exit 130
+}
 
 report() {
     printf '\n'
@@ -60,8 +69,15 @@ stage() {
     local name=$1 started=$SECONDS status
     shift
     printf '\n===== %s =====\n' "$name"
-    "$@"
+    # In the background, since a trap waits for a command in the foreground; and in a process group of its own, for one
+    # in this shell's would ignore Ctrl-C.
+    set -m
+    "$@" &
+    child=$!
+    set +m
+    wait "$child"
     status=$?
+    child=
     if [ "$status" -ne 0 ]; then
         record "$name" FAILED $((SECONDS - started))
         report

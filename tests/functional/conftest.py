@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadFileScheduling
 
 from support.certificates import Certificate, make_certificate
 from support.daemons import Porthole
@@ -23,6 +22,7 @@ from support.libvirtd import Libvirtd
 from support.memcached import Memcached
 from support.proxy import make_web_root
 from support.rabbitmq import RabbitMQ
+from support.scheduling import FileScheduling
 from support.site import Site
 from support.visitors import Ledger, User
 from support.vnc_servers import EchoVnc
@@ -55,14 +55,6 @@ _SHARED = {
 }
 
 
-class _Scheduling(LoadFileScheduling):  # type: ignore[misc]
-    """Gives a process of pytest-xdist a file at a time, or all files that share something."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        path: str = super()._split_scope(nodeid)
-        return _SHARED.get(Path(path).stem, path)
-
-
 def pytest_configure() -> None:
     """Let Ctrl-C reach what the tests start, also in a run that a shell has put into the background.
 
@@ -72,9 +64,9 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling | None:
     """Keep files that share a site in one process."""
-    return _Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
+    return FileScheduling(config, log, _SHARED) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support.cases import naming
 from support.evidence import FOLDER, OUTCOMES
 from support.leftovers import find_processes
 from support.processes import Process
@@ -61,10 +62,10 @@ class Project:
         text = "\n".join(textwrap.dedent(source) for source in (HELPERS, *sources))
         (self.directory / "test_it.py").write_text(text, encoding="ascii")
 
-    def process(self, **environment: str) -> Process:
+    def process(self, *arguments: str, **environment: str) -> Process:
         """Return the suite on two processes, not started."""
         argv = ["env", "-C", str(self.directory), sys.executable, "-m", "support.suite"]
-        argv += ["-n", "2", "-p", "no:cacheprovider", "test_it.py"]
+        argv += ["-n", "2", "-p", "no:cacheprovider", *arguments, "test_it.py"]
         process = Process(argv, self.directory / "suite.out", environment, name="suite", new_session=True)
         for name in (FOLDER, OUTCOMES, FLAKY_FILE, *(name for name in os.environ if name.startswith("PYTEST_"))):
             process.env.pop(name, None)
@@ -77,9 +78,9 @@ class Project:
         log = self.directory / "server.log"
         return log.exists() and "the server speaks" in log.read_text(encoding="ascii")
 
-    def run(self, **environment: str) -> tuple[int, str]:
+    def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
         """Run the suite to its end; return exit status and output. Nothing is left."""
-        process = self.process(**environment)
+        process = self.process(*arguments, **environment)
         process.start()
         status = process.wait(TIMEOUT_S)
         assert find_processes(self.temporary) == {}
@@ -218,6 +219,68 @@ def test_a_test_that_never_comes_back_from_c_is_ended_with_its_process(project: 
     assert "2 ran, 1 failed, 0 flaky" in output
 
 
+def test_a_test_that_kills_its_process_is_not_repeated_there_and_the_others_run(project: Project) -> None:
+    """A crash in company that passes alone is FLAKY, and what fails behind it fails."""
+    project.write(
+        """
+        def test_kills(project):
+            with (project / "kills").open("a") as log:
+                log.write("x")
+            if "PYTEST_XDIST_WORKER" in os.environ:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_after(number):
+            assert number != 2
+        """
+    )
+    status, output = project.run("--dist", "loadfile")
+    assert status == 1, output
+    assert "FLAKY test_it.py::test_kills" in output.splitlines()
+    assert "FAILED test_it.py::test_after[2]" in output.splitlines()
+    assert output.splitlines()[-2] == "5 ran, 1 failed, 1 flaky"
+    # Once in company, once alone.
+    assert (project.directory / "kills").read_text(encoding="ascii") == "xx"
+
+
+def test_what_breaks_outside_the_tests_is_red_and_says_so(project: Project) -> None:
+    """With a flaky test beside it, whose failure would explain pytest's status."""
+    breaks = {
+        "def pytest_unconfigure(config):\n    if not hasattr(config, 'workerinput'): raise RuntimeError": "last step",
+        "def pytest_sessionfinish(session):\n    if hasattr(session.config, 'workerinput'):\n"
+        "        import os, signal; os.kill(os.getpid(), signal.SIGKILL)": "died outside a test",
+    }
+    for hook, expected in breaks.items():
+        with naming(expected):
+            (project.directory / "ran-a").unlink(missing_ok=True)
+            (project.directory / "suite.out").unlink(missing_ok=True)
+            project.write("def test_good(): pass", FLAKY.format(name="a"))
+            (project.directory / "conftest.py").write_text(
+                f'pytest_plugins = ["support.evidence"]\n{hook}\n', encoding="ascii"
+            )
+            status, output = project.run()
+            assert status == 1, output
+            assert expected in output, output
+
+
+def test_tests_that_did_not_run_make_the_run_red(project: Project) -> None:
+    project.write("def test_good(): pass", "def test_ends_the_run(): pytest.exit('enough', 0)")
+    status, output = project.run("-n", "0")
+    assert status == 1, output
+    assert "1 of 2 tests did not run." in output
+
+
+def test_a_file_that_takes_too_long_to_collect_is_ended_with_a_stack(project: Project) -> None:
+    project.write("time.sleep(600)", "def test_good(): pass")
+    (project.directory / "conftest.py").write_text(
+        'import support.evidence\nsupport.evidence._PHASE_TIMEOUT_S = 3\npytest_plugins = ["support.evidence"]\n',
+        encoding="ascii",
+    )
+    status, output = project.run("-n", "0")
+    assert status == 1, output
+    assert "test_it.py" in output
+
+
 def test_ctrl_c_ends_everything(project: Project) -> None:
     project.write("def test_waits(project):\n    start_server(project)\n    time.sleep(600)")
     (project.directory / "pytest.ini").write_text("[pytest]\ntimeout = 600\n", encoding="ascii")
@@ -230,16 +293,19 @@ def test_ctrl_c_ends_everything(project: Project) -> None:
     assert list(project.temporary.iterdir()) == []
 
 
-def test_sigterm_to_the_suite_alone_ends_everything(project: Project) -> None:
-    project.write("def test_waits(project):\n    start_server(project)\n    time.sleep(600)")
+def test_a_signal_to_the_suite_alone_ends_everything(project: Project) -> None:
     (project.directory / "pytest.ini").write_text("[pytest]\ntimeout = 600\n", encoding="ascii")
-    process = project.process()
-    process.start()
-    process.wait_for(project.has_server, TIMEOUT_S, "the test's server")
-    os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(TIMEOUT_S) != 0
-    assert find_processes(project.temporary) == {}
-    assert list(project.temporary.iterdir()) == []
+    project.write("def test_waits(project):\n    start_server(project)\n    time.sleep(600)")
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        with naming(number.name):
+            (project.directory / "server.log").unlink(missing_ok=True)
+            process = project.process()
+            process.start()
+            process.wait_for(project.has_server, TIMEOUT_S, "the test's server")
+            os.kill(process.pid, number)
+            assert process.wait(TIMEOUT_S) == 1, process.log()
+            assert find_processes(project.temporary) == {}
+            assert list(project.temporary.iterdir()) == []
 
 
 def test_what_a_killed_run_left_is_ended_by_the_next(project: Project) -> None:

@@ -8,7 +8,8 @@
   pytest-xdist then reports the test as failed and starts another process; this plugin adds the stacks and the logs to
   the report, and ends what the dead process had started.
 - Each process of a run keeps its temporary files in a folder of its own, by which its leftovers are found.
-- Each report is a line of JSON in the file that :data:`OUTCOMES` names, for ``suite.py``.
+- What came of each test, and whether the run came to its end, goes to the file that :data:`OUTCOMES` names, for
+  ``suite.py``.
 
 Loaded by ``tests/conftest.py``.
 """
@@ -23,7 +24,7 @@ import threading
 import time
 import traceback
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -31,12 +32,15 @@ from typing import Any, TextIO
 import pytest
 
 from support import leftovers, processes
+from support.scheduling import FileScheduling
 
 FOLDER = "PORTHOLE_SUITE_FOLDER"
 OUTCOMES = "PORTHOLE_SUITE_OUTCOMES"
 STACKS = "stacks.txt"
 # From a test's deadline to the end of its process: time for the teardown of a test that was interrupted.
 GRACE_S = "60"
+# For the work outside tests: to collect them, and to end a session.
+_PHASE_TIMEOUT_S = 240
 # Of all logs together, in one report.
 _LOGS_CHARS = 60_000
 _LOG_MIN_CHARS = 2_000
@@ -52,6 +56,9 @@ class Run:
     is_owner: bool
     # Where faulthandler writes when it ends the process.
     stacks: TextIO
+    # The processes of pytest-xdist that died, with the error, and those of them that died of a test.
+    ended: dict[str, str] = field(default_factory=dict)
+    crashed: set[str] = field(default_factory=set)
 
 
 _RUN = pytest.StashKey[Run]()
@@ -69,27 +76,72 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     is_owner = FOLDER not in os.environ
     if is_owner:
-        os.environ[FOLDER] = tempfile.mkdtemp(prefix="pt")
-    root = Path(os.environ[FOLDER])
-    folder = root / (worker or "main")
+        os.environ[FOLDER] = str(leftovers.make_folder())
+    folder = Path(os.environ[FOLDER], worker or "main")
     folder.mkdir(exist_ok=True)
     # A libvirtd that root starts is another user, and has to get through.
-    for path in (root, folder):
-        path.chmod(0o711)
+    folder.chmod(0o711)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     config.option.basetemp = folder / "t"
     config.stash[_RUN] = Run(folder, is_owner, (folder / STACKS).open("a", encoding="utf-8"))
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End what is left of the run, where no ``suite.py`` does."""
+    """Note that the run has come to its end, and end what is left of it where no ``suite.py`` does."""
     run = config.stash.get(_RUN, None)
     if run is None:
         return
+    faulthandler.cancel_dump_traceback_later()
     run.stacks.close()
+    _write(broken=sorted(set(run.ended) - set(run.crashed)), has_ended=True)
     if run.is_owner:
         del os.environ[FOLDER]
         leftovers.end_run(run.folder.parent)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Bound the time in which the tests are collected."""
+    _bound_phase(session.config)
+    result = yield
+    faulthandler.cancel_dump_traceback_later()
+    return result
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note how many tests there are, where this process runs them itself."""
+    _write(collected=len(session.items))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(ids: list[str]) -> None:
+    """Note how many tests there are; each process of pytest-xdist finds the same."""
+    _write(collected=len(ids))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Bound the time in which a process of pytest-xdist ends; the one that started them waits for all."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        _bound_phase(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Note a process of pytest-xdist that died."""
+    if error:
+        node.config.stash[_RUN].ended[node.gateway.id] = str(error)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling | None:
+    """Give a test that has killed its process to no other one."""
+    return FileScheduling(config, log, {}) if config.getoption("dist") == "loadfile" else None
+
+
+def _bound_phase(config: pytest.Config) -> None:
+    faulthandler.dump_traceback_later(_PHASE_TIMEOUT_S, exit=True, file=config.stash[_RUN].stacks)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -140,23 +192,27 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_handlecrashitem(report: pytest.TestReport) -> None:
     """Add what a dead process of pytest-xdist has left to the report of its last test, and end its leftovers."""
+    report.node.config.stash[_RUN].crashed.add(report.node.gateway.id)
     folder = Path(os.environ[FOLDER], report.node.gateway.id)
     report.sections += collect_remains(folder)
     leftovers.end_processes(folder)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Write the report of a test, or of its failed setup or teardown, to the file of outcomes."""
-    path = os.environ.get(OUTCOMES)
-    # pytest-xdist's processes leave that to the one that has started them.
-    if not path or "PYTEST_XDIST_WORKER" in os.environ:
-        return
-    if not report.failed and not (report.when == "call" and report.passed):
+    """Note what came of a test: of its call, or of a setup or teardown that did not pass."""
+    if report.when != "call" and report.passed:
         return
     sections = "".join(f"\n--- {title} ---\n{text}" for title, text in report.sections)
     output = f"{report.longreprtext}\n{sections}" if report.failed else ""
-    with Path(path).open("a", encoding="utf-8") as outcomes:
-        outcomes.write(json.dumps({"nodeid": report.nodeid, "failed": report.failed, "output": output}) + "\n")
+    _write(nodeid=report.nodeid, outcome=report.outcome, output=output)
+
+
+def _write(**values: object) -> None:
+    """Add a line to the file of outcomes; the processes of pytest-xdist leave that to the one that started them."""
+    path = os.environ.get(OUTCOMES)
+    if path and "PYTEST_XDIST_WORKER" not in os.environ:
+        with Path(path).open("a", encoding="utf-8") as outcomes:
+            outcomes.write(json.dumps(values) + "\n")
 
 
 def format_stacks() -> str:

@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,6 +19,34 @@ _END_TIMEOUT_S = 20
 _POLL_S = 0.05
 _IP_TIMEOUT_S = 30
 _NAMESPACES = Path("/run/netns")
+_PREFIX = "ph"
+
+
+def make_folder() -> Path:
+    """Make the folder of a run; its name has this process's id, so that the next run knows when it is left over.
+
+    It is short: a UNIX socket's path has 107 bytes, and libvirt adds 62 to that of a guest. Other users may traverse
+    it, since root starts a libvirtd as one of them.
+
+    :raises OSError: when it cannot be made, or is another user's.
+    """
+    folder = Path(tempfile.gettempdir(), f"{_PREFIX}{os.getpid()}")
+    folder.mkdir(exist_ok=True)
+    if folder.lstat().st_uid != os.geteuid() or folder.is_symlink():
+        raise PermissionError(f"{folder} belongs to another user")
+    # mkdir(2) leaves out what the umask does.
+    folder.chmod(0o711)
+    return folder
+
+
+def end_dead_runs() -> list[str]:
+    """End what is left of runs that were killed themselves; return the command lines and namespaces."""
+    ended = []
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        owner = re.fullmatch(rf"{_PREFIX}(\d+)", path.name)
+        if owner and path.lstat().st_uid == os.geteuid() and not Path("/proc", owner[1]).exists():
+            ended += end_run(path)
+    return ended
 
 
 def find_processes(folder: Path) -> dict[int, str]:
