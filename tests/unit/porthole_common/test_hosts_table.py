@@ -48,7 +48,7 @@ def test_the_samples_of_reverse_proxies_put_each_option_where_it_is_read() -> No
     rows = read_rows()
     for sample in ("haproxy.cfg", "nginx.conf"):
         text = (_ROOT / "deploy" / "proxy" / sample).read_text(encoding="utf-8")
-        computes, controllers = re.split(r"so porthole\.conf on both controllers", text.split("\nglobal")[0])
+        computes, controllers = re.split(r"In porthole\.conf on both controllers", text.split("\nglobal")[0])
         assert "porthole.conf on every compute node" in computes
         for part, hosts in ((computes, "compute nodes"), (controllers, "controllers")):
             group = ""
