@@ -154,14 +154,14 @@ def judge_tls(broker: Broker, exc: Exception) -> Trouble:
         problem = f"A file for TLS to the broker cannot be read: {exc.filename or broker.tls}: {exc.strerror}."
         mend = "Correct ssl_ca_file, ssl_cert_file and ssl_key_file in [oslo_messaging_rabbit], or their permissions."
     elif isinstance(exc, ssl.SSLError) and exc.reason in _NO_TLS:
-        problem = f"TLS is configured, and the broker at {broker} does not speak it at this port."
+        problem = f"TLS is configured, but the broker at {broker} does not speak TLS at this port."
         mend = (
             f"Give {OPTION} the port of RabbitMQ's TLS listener (5671, as a rule), or leave [oslo_messaging_rabbit] "
             "ssl out where the way to the broker is safe."
         )
     else:
         reason = getattr(exc, "reason", None) or type(exc).__name__
-        problem = f"TLS with the broker at {broker} does not come about: {reason}."
+        problem = f"The TLS handshake with the broker at {broker} fails: {reason}."
         mend = (
             "Compare the TLS versions and certificates of both sides; a broker that wants a client certificate gets it "
             "from ssl_cert_file and ssl_key_file in [oslo_messaging_rabbit]."

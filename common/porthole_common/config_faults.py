@@ -25,7 +25,7 @@ _LINES = {
     "Empty section name": "a group has no name",
     "Unexpected continuation line": "a line that begins with a space continues the line before, and there is none",
     "Key cannot be empty": "an option has no name",
-    "No ':' or '=' found in assignment": "the line is no option; write NAME = VALUE",
+    "No ':' or '=' found in assignment": "the line is not an option; write NAME = VALUE",
 }
 _PARSE_ERROR = re.compile(r"at (?P<file>.+):(?P<line>\d+), (?P<words>.*?): ", re.DOTALL)
 _ARGUMENT = re.compile(r"argument --(?P<name>\S+): Invalid ")
@@ -88,8 +88,8 @@ def explain(exc: Exception) -> str:
 def _explain_line(exc: cfg.ConfigFileParseError) -> str:
     found = _PARSE_ERROR.search(str(exc))
     if found is None:
-        return f"{exc.config_file}: a line is no option"
-    return f"{found['file']}, line {found['line']}: {_LINES.get(found['words'], 'the line is no option')}"
+        return f"{exc.config_file}: a line is not an option"
+    return f"{found['file']}, line {found['line']}: {_LINES.get(found['words'], 'the line is not an option')}"
 
 
 def _find_place(files: Iterable[Path], group: str, opt: cfg.Opt) -> _Place | None:

@@ -93,7 +93,7 @@ def _explain(cause: BaseException, url: str) -> str | None:
             reason = cause.verify_message.rstrip(".")
             text = f"The certificate at {url} is not trusted: {reason}. Give the authority's file by --os-cacert."
         case ssl.SSLError():
-            text = f"{url} speaks no TLS that is understood here ({cause.reason}). If it is plain HTTP, write http://."
+            text = f"The TLS handshake with {url} failed ({cause.reason}). If it is plain HTTP, write http://."
         case socket.gaierror():
             text = f"The host name '{urlsplit(url).hostname}' of {url} cannot be resolved."
         case http.client.RemoteDisconnected() | ConnectionResetError():
@@ -102,7 +102,7 @@ def _explain(cause: BaseException, url: str) -> str | None:
         case http.client.HTTPException():
             text = f"What answers at {url} speaks no HTTP, so it is no compute API."
         case ConnectionRefusedError():
-            text = f"The API at {url} takes no connections: start it, or correct the URL."
+            text = f"Nothing listens at {url}: start the API, or correct the URL."
         case OSError() if cause.strerror:
             text = f"The API at {url} cannot be reached: {cause.strerror}."
     return text

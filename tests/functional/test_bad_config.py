@@ -96,7 +96,7 @@ def test_a_file_that_cannot_be_used_is_one_line_without_what_stands_in_it(tmp_pa
     bad = {
         "[api]\nworkers = abc\n": '[api] workers: "abc" in {}, line 2, is not an integer from 1 to 1000',
         "[DEFAULT]\ndebug = perhaps\n": '[DEFAULT] debug: "perhaps" in {}, line 2, is not a boolean: true or false',
-        f"[DEFAULT]\n{secret}\n": "{}, line 2: the line is no option; write NAME = VALUE",
+        f"[DEFAULT]\n{secret}\n": "{}, line 2: the line is not an option; write NAME = VALUE",
     }
     path = tmp_path / "porthole.conf"
     commands = {f"porthole-{daemon}": [f"porthole_{daemon}.main"] for daemon in DAEMONS}

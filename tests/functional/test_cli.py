@@ -99,10 +99,7 @@ def test_more_servers_than_a_page_and_two_of_one_name(make_porthole: Callable[..
 
     porthole.api.stop()
 
-    assert (
-        fail(porthole, "list")
-        == f"The API at {porthole.api_url}/v2.1 takes no connections: start it, or correct the URL."
-    )
+    assert fail(porthole, "list") == f"Nothing listens at {porthole.api_url}/v2.1: start the API, or correct the URL."
 
 
 def test_no_servers_and_the_proxys_port(make_porthole: Callable[..., Porthole], tmp_path: Path) -> None:

@@ -152,10 +152,7 @@ class TestErrors:
     def test_no_api_there(self, shell: Shell) -> None:
         url = f"http://127.0.0.1:{free_port()}/v2.1"
 
-        assert (
-            shell.fail("list", OS_ENDPOINT=url)
-            == f"The API at {url} takes no connections: start it, or correct the URL."
-        )
+        assert shell.fail("list", OS_ENDPOINT=url) == f"Nothing listens at {url}: start the API, or correct the URL."
 
     def test_no_host_of_that_name(self, shell: Shell) -> None:
         url = "http://no-such-host.invalid:8774/v2.1"

@@ -39,8 +39,8 @@ class Doctor(Command):
             nargs="?",
             type=int,
             const=0,
-            help="Examine the porthole standalone on this machine, of several the one with this process id. Default "
-            "where no configuration of the daemons is found and one runs.",
+            help="Examine the porthole standalone on this machine. With PID: only that one. This is the default if a "
+            "standalone runs and no daemon configuration exists.",
         )
         parser.add_argument(
             "-f",

@@ -34,9 +34,8 @@ def load(conf: cfg.ConfigOpts, files: Sequence[str]) -> Finding | None:
         # Its text has the line, which may be the one with the password.
         found = _WHERE.search(str(exc))
         where = found[1] if found else exc.config_file
-        return finding.error(
-            FindingId.CONFIG_INVALID, "", f"{where}: this line is no option.", "Write it as NAME = VALUE in a [GROUP]."
-        )
+        problem = f"{where}: this line is not an option."
+        return finding.error(FindingId.CONFIG_INVALID, "", problem, "Write it as NAME = VALUE in a [GROUP].")
     except (cfg.Error, errors.ConfigInvalid) as exc:
         mend = "Correct the option; deploy/config/porthole.conf.sample says what it takes."
         return finding.error(FindingId.CONFIG_INVALID, "", str(exc), mend)

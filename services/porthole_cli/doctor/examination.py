@@ -88,9 +88,7 @@ class Examination:
         self.stage = "the brokers"
         consumers = self._examine_brokers()
         if consumers is None:
-            self.not_examined.append(
-                "the daemons and whatever is asked of them (memcached, libvirt, VNC, TLS, clocks, limits)"
-            )
+            self.not_examined.append("the daemons, and what they report (memcached, libvirt, VNC, TLS, clocks, limits)")
             return
         self.bus = self.ports.make_bus(self.conf)
         self._examine_daemons(self.bus, consumers)

@@ -183,15 +183,15 @@ def examine_standalone(standalone: Standalone) -> Report:
 
 
 def build_mute(standalone: Standalone) -> Finding:
-    """Return the finding of one that takes a question and gives no answer."""
+    """Return the finding of a standalone that does not answer."""
     pid = standalone.pid
-    problem = f"porthole standalone (process {pid}) takes a question and gives no answer."
+    problem = f"porthole standalone (process {pid}) does not answer the doctor."
     mend = f"If it was stopped (Ctrl-Z), let it go on: kill -CONT {pid}. Else end it (kill {pid}) and start it again."
     return finding.error(FindingId.STANDALONE_MUTE, "", problem, mend)
 
 
 def _build_ended(standalone: Standalone) -> Finding:
-    problem = f"porthole standalone (process {standalone.pid}) ended in the middle of the examination."
+    problem = f"porthole standalone (process {standalone.pid}) ended during the examination."
     mend = "Read what it has written in its terminal, and start it again: porthole standalone"
     return finding.error(FindingId.STANDALONE_NONE, "", problem, mend)
 

@@ -105,7 +105,7 @@ def test_nothing_listens() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{held.getsockname()[1]}/v2.1"
-        assert ask(url) == f"The API at {url} takes no connections: start it, or correct the URL."
+        assert ask(url) == f"Nothing listens at {url}: start the API, or correct the URL."
 
 
 def test_an_answer_that_does_not_come() -> None:
@@ -124,7 +124,7 @@ def test_an_answer_that_does_not_come() -> None:
 def test_tls_where_there_is_none_and_tls_of_a_stranger(tmp_path: Path) -> None:
     with serve(http("400 Bad Request")) as port:
         said = ask(f"https://127.0.0.1:{port}")
-    assert said.startswith(f"https://127.0.0.1:{port} speaks no TLS that is understood here (")
+    assert said.startswith(f"The TLS handshake with https://127.0.0.1:{port} failed (")
     assert said.endswith("If it is plain HTTP, write http://.")
 
     files = Authority(tmp_path).issue("127.0.0.1")

@@ -45,7 +45,7 @@ def test_an_address(error: OSError, words: str) -> None:
     ("error", "words"),
     [
         (untrusted(), "self-signed certificate"),
-        (ssl_error("WRONG_VERSION_NUMBER"), "does not speak it"),
+        (ssl_error("WRONG_VERSION_NUMBER"), "does not speak TLS at this port"),
         (ssl_error("TLSV13_ALERT_CERTIFICATE_REQUIRED"), "TLSV13_ALERT_CERTIFICATE_REQUIRED"),
         (FileNotFoundError(2, "No such file or directory", "/etc/ca.pem"), "/etc/ca.pem"),
     ],

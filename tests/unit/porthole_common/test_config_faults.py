@@ -56,7 +56,7 @@ def test_the_value_that_counts_is_the_one_named(tmp_path: Path, monkeypatch: pyt
 def test_a_line_that_does_not_parse_is_named_and_not_shown(tmp_path: Path) -> None:
     path = tmp_path / "porthole.conf"
     for text, number, words in (
-        ("[DEFAULT]\nsecret-password\n", 2, "the line is no option; write NAME = VALUE"),
+        ("[DEFAULT]\nsecret-password\n", 2, "the line is not an option; write NAME = VALUE"),
         ("transport_url = secret-password\n", 1, "an option stands before the first [GROUP]"),
         ("[api\n", 1, "the name of a group must end with ]"),
         ("[]\n", 1, "a group has no name"),

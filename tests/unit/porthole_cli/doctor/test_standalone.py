@@ -152,7 +152,7 @@ def test_one_that_ends_meanwhile_is_not_called_mute(api: NovaApi) -> None:
         assert met is not None
     report = standalone.examine_standalone(met)
     assert ids(report.findings)[-1] == "standalone.none"
-    assert f"process {os.getpid()}) ended in the middle" in report.findings[-1].problem
+    assert f"process {os.getpid()}) ended during the examination" in report.findings[-1].problem
 
 
 def test_another_users_is_not_believed(api: NovaApi) -> None:
