@@ -55,7 +55,7 @@ def test_a_site_in_order_looks_so_from_every_host(site: Site) -> None:
         assert troubles(found) == set(), node.host.name
         assert found["daemons.ok"][0]["problem"].startswith("2 api, 4 compute, 2 consoleauth, 2 novncproxy on 6 hosts")
         # Two stand-ins and two guests, each dialled by two proxies.
-        assert found["vnc.ok"][0]["problem"] == "4 screens on 4 hosts; 8 of 8 dialled answer"
+        assert found["vnc.ok"][0]["problem"] == "4 screens on 4 hosts; all 8 dials were answered"
 
 
 def test_a_guest_on_loopback_of_another_host(site: Site) -> None:

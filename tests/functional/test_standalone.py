@@ -262,7 +262,7 @@ class TestDoctor:
         assert status == 0
         assert f"API at {standalone.endpoint} and" in found["standalone.ok"]["problem"]
         assert f"http://127.0.0.1:{standalone.novnc_port}/console.html opens" in found["url.ok"]["problem"]
-        assert found["vnc.ok"]["problem"].startswith("1 screen on 1 host; 1 of 1 dialled answer")
+        assert found["vnc.ok"]["problem"].startswith("1 screen on 1 host; 1 dial was answered")
         log = standalone.process.log()
         asked = re.search(r"(request_id=\S+) .* user=porthole-doctor .* Console token authorized", log)
         assert asked, log

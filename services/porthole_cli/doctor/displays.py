@@ -42,11 +42,8 @@ def judge_displays(daemons: Daemons, dialled: Sequence[Dialled]) -> list[Finding
         return findings
     displays = sum(len(compute.description.displays) for compute in daemons.computes)
     reached = sum(len(each.reaches or ()) for each in dialled)
-    text = (
-        f"{_count(displays, 'screen')} on {_count(len(daemons.computes), 'host')}; {reached} of {reached} dialled "
-        "answer"
-    )
-    return [finding.ok(FindingId.VNC_OK, text)]
+    text = f"{_count(displays, 'screen')} on {_count(len(daemons.computes), 'host')}"
+    return [finding.ok(FindingId.VNC_OK, f"{text}; {_describe_dials(reached)}" if displays else text)]
 
 
 def is_loopback(host: str) -> bool:
@@ -202,7 +199,18 @@ def _name(displays: Sequence[Display]) -> str:
 
 
 def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+    return f"{number} {word}" if number == 1 else f"{number or 'no'} {word}s"
+
+
+def _describe_dials(answered: int) -> str:
+    """Return the words for ``answered`` dials that were all answered; a screen may be dialled by several proxies."""
+    match answered:
+        case 0:
+            return "none was dialled"
+        case 1:
+            return "1 dial was answered"
+        case _:
+            return f"all {answered} dials were answered"
 
 
 def _parse(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

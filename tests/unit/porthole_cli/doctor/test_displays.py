@@ -22,7 +22,14 @@ def host_of(*displays: Any, **changes: Any) -> Any:
 def test_a_screen_in_order() -> None:
     findings = judge_displays(make_daemons(), [reached()])
     assert ids(findings) == ["vnc.ok"]
-    assert findings[0].problem == "1 screen on 1 host; 1 of 1 dialled answer"
+    assert findings[0].problem == "1 screen on 1 host; 1 dial was answered"
+
+
+def test_a_number_is_said_once() -> None:
+    found = make_daemons()
+    assert judge_displays(found, [reached()] * 2)[0].problem == "1 screen on 1 host; all 2 dials were answered"
+    assert judge_displays(found, [])[0].problem == "1 screen on 1 host; none was dialled"
+    assert judge_displays(make_daemons(computes=[host_of()]), [])[0].problem == "no screens on 1 host"
 
 
 def test_nothing_is_said_of_what_nobody_saw() -> None:
