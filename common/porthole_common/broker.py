@@ -241,7 +241,10 @@ def _kombu_tls(broker: Broker) -> Any:
 
 
 def _find_speech(broker: Broker) -> Speech:
-    """Return what a port speaks that is no broker as it was asked for: it is tried in plain, and in TLS."""
+    """Return the protocol of a port that is not the expected broker.
+
+    With TLS configured the answer is OTHER. Otherwise the port is tried with TLS, and then with plain AMQP.
+    """
     if broker.tls is not None:
         return Speech.OTHER
     if _speaks_tls(broker):

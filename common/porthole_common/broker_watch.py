@@ -139,7 +139,7 @@ class BrokerWatch:
                     self._changed.notify_all()
         is_usable = not any(troubles.values())
         if is_usable and not had_trouble and reason and self._is_due(None, "", PASSING_REPEAT_S):
-            # Lost for a moment; or by a fault that no step of the examination meets, and then it is said again.
+            # Either a short outage, or a fault that the examination cannot see; then the line is repeated.
             addresses = ",".join(map(str, self._brokers))
             LOG.warning("Connection to a message broker failed", address=addresses, reason=reason)
         return is_usable

@@ -163,7 +163,7 @@ class ConnectInfo:
     """What compute answers to ``get_vnc_console``, and what the proxy needs to open the console.
 
     ``token`` is a UUID in clear and stays out of every log and store; it is left out of ``repr``.
-    consoleauth alone sets ``expires_at``, and ``user_id`` and ``project_id``, for whom the token was issued.
+    consoleauth alone sets ``expires_at``, ``user_id`` and ``project_id``: the token was issued to that user.
     """
 
     instance_uuid: str

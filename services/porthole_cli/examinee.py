@@ -32,7 +32,7 @@ STOP_TIMEOUT_S = 2.0
 
 
 class Examinee:
-    """A service of ``porthole standalone``: takes the doctor's connections, and examines one time after the other.
+    """A service of ``porthole standalone``: takes the doctor's connections, and runs one examination at a time.
 
     ``endpoint`` is the API's URL. ``rpc`` is the standalone's own and stays open. ``uids`` are the users that get an
     answer: root and the process's own, unless given.

@@ -142,9 +142,9 @@ class Session:
 
     @property
     def context(self) -> RequestContext:
-        """The request it came by, and for whom its token was issued, for the log.
+        """The request that opened the session, and the user and project of its token, for the log.
 
-        Made when it is asked for, since it is far larger than what it is made of.
+        Built on demand: it is much larger than its inputs.
         """
         info = self.connect_info
         return build_request_context(request_id=self._request_id, user_id=info.user_id, project_id=info.project_id)

@@ -143,7 +143,7 @@ def test_silent_connections_hold_no_thread(server: HttpServer) -> None:
     silent = [Client(server) for _ in range(20 * THREADS)]
     try:
         for _ in range(3):
-            # Were there a thread for each, the deadlines of twenty in a row would come first.
+            # If each silent connection held a thread, this request would wait for twenty deadlines in a row.
             with Client(server) as client, kept_within(0, "the answer"):
                 client.send(GET)
                 assert client.read_answer()[0] == 200

@@ -167,7 +167,7 @@ class MiddleBox(VncServer):
 
 @pytest.mark.parametrize("ping_interval_s", [0.5, 0.0], ids=["pings", "no pings"])
 def test_pings_keep_a_silent_console_alive_behind_a_box_that_cuts_silence(make, stack, echo, ping_interval_s):
-    """O8, much faster: 45 s between pings, and 60 s that middleboxes are patient."""
+    """O8, speeded up (real values: ping 45 s, middlebox timeout 60 s)."""
     patience_s = 3.0
     proxy = make(liveness=LivenessPolicy(ping_interval_s=ping_interval_s))
     box = stack.enter_context(MiddleBox(proxy.novnc_port, patience_s))

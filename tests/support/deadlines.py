@@ -18,7 +18,7 @@ T = TypeVar("T")
 MACHINE_SLACK_S = 8.0
 # Consoles end, and the directory knows, within a second of the event (doc/source/operating.rst, "Live migration").
 REVOCATION_S = 1.0
-# Beside a crowd a console may take so many times as long as alone, and this long in any case.
+# Under load a console may take so many times as long as alone. The limit is never below the floor.
 _CROWD_FACTOR = 20
 _CROWD_FLOOR_S = 2.0
 
@@ -76,7 +76,7 @@ def kept_within(promise_s: float, what: str, clock: Callable[[], float] = time.m
 
 
 def crowd_limit_s(quiet_s: float) -> float:
-    """Return what may take at most, beside a crowd, what took ``quiet_s`` alone in the same test."""
+    """Return the limit under load for a call that took ``quiet_s`` alone in the same test."""
     return max(_CROWD_FACTOR * quiet_s, _CROWD_FLOOR_S)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``porthole doctor``: what is wrong, and how to mend it.
 
-Why: an operator who is woken wants one command that looks at everything between a user's browser and a screen, names
+Why: an operator on call wants one command that looks at everything between a user's browser and a screen, names
 what is broken, and says what to type. The parts, in the order of an examination:
 
 * :mod:`command` is cliff's command; it alone is imported by the ``porthole`` program, the rest when it runs.

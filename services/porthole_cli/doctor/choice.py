@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ``porthole doctor`` examines: the daemons of this host's configuration, or a ``porthole standalone``.
 
-Why the configuration comes first: a host with ``/etc/porthole`` has daemons, and an operator who is woken wants to know
-of them; a standalone that somebody left running there must not hide that they are dead. A host without it has none to
-examine, and a standalone is then what the user means. Called by :mod:`command`.
+Why the configuration comes first: a host with ``/etc/porthole`` has daemons, and an operator on call wants to know
+about them. A forgotten standalone must not hide that they are down. A host without a configuration has no daemons to
+examine, so the user means a standalone. Called by :mod:`command`.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ Close = Callable[[], None]
 
 
 def examine(files: Sequence[str], pid: int | None) -> tuple[Report, Close]:
-    """Return the report, and what is to be called when it was shown.
+    """Return the report, and the function to call after the report is shown.
 
     ``files`` are those of ``--config-file``. ``pid`` is ``--standalone``'s: None when it was not given, 0 for any.
     """

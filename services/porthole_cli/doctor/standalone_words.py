@@ -2,8 +2,7 @@
 """What to do about a finding where all four services are ``porthole standalone``.
 
 Why: the judges advise to restart a unit or to edit an option on compute nodes, and beside a standalone there is no unit
-and no other node. Their problems hold; only some of those, and most of what to do, are said in other words here. Pure;
-called by :mod:`examination`.
+and no other node. Some problems and most remedies are reworded here. Pure; called by :mod:`examination`.
 """
 
 from collections.abc import Iterable
