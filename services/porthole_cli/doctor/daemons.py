@@ -61,9 +61,9 @@ def _judge_silence(daemons: Daemons) -> list[Finding]:
         hosts = sorted({each.host for each in daemons.presences if each.daemon == daemon})
         others = f"; those on {', '.join(hosts)} do" if hosts else ""
         problem = (
-            f"{missing} of {number} porthole-{daemon} on the bus {'does' if missing == 1 else 'do'} not "
-            f"answer{others}. "
-            "It hangs, or its host was cut off a moment ago; until it ends it gets its share of the requests."
+            f"{missing} of {number} porthole-{daemon} on the bus "
+            f"{'does' if missing == 1 else 'do'} not answer{others}. It hangs, or its host "
+            "was cut off a moment ago; until it ends it gets its share of the requests."
         )
         mend = (
             f"On {'the other hosts' if hosts else 'its host'}: systemctl restart porthole-{daemon}. One of a version "
@@ -88,14 +88,12 @@ def _judge_lost_computes(daemons: Daemons) -> list[Finding]:
     findings = []
     for host, silent_s in sorted(_find_lost(daemons).items()):
         problem = (
-            f"porthole-compute on {host} is stopped, or hangs; it was last heard of {silent_s:.0f} s ago. No console "
-            "of its "
-            "instances opens."
+            f"porthole-compute on {host} is stopped, or hangs; it was last "
+            f"heard of {silent_s:.0f} s ago. No console of its instances opens."
         )
         mend = (
-            f"On {host}: systemctl restart porthole-compute. If the host was taken away for good, restart "
-            "porthole-api, "
-            "which then forgets it."
+            f"On {host}: systemctl restart porthole-compute. If the host was "
+            "taken away for good, restart porthole-api, which then forgets it."
         )
         findings.append(finding.error(FindingId.COMPUTE_LOST, host, problem, mend))
     return findings

@@ -69,14 +69,13 @@ def _judge_loopback(compute: Heard[HostDescription], proxies: Sequence[ProxyDesc
     makes = finding.error if dialled or not host.displays else finding.warning
     whose = f"{_name(dialled)} and every" if dialled else "a"
     problem = (
-        f"[vnc] server_proxyclient_address of {compute.presence.host} is {host.proxyclient_address}, and a proxy "
-        "runs on "
-        f"{', '.join(remote)}: for {whose} guest that listens on loopback or on every address the proxy dials itself."
+        f"[vnc] server_proxyclient_address of {compute.presence.host} is "
+        f"{host.proxyclient_address}, and a proxy runs on {', '.join(remote)}: for {whose} "
+        "guest that listens on loopback or on every address the proxy dials itself."
     )
     mend = (
-        f"On {compute.presence.host}, set [vnc] server_proxyclient_address to its address in the network that it "
-        "shares "
-        "with the proxies, have the guests listen there, and restart porthole-compute."
+        f"On {compute.presence.host}, set [vnc] server_proxyclient_address to its address in the network "
+        "that it shares with the proxies, have the guests listen there, and restart porthole-compute."
     )
     return [makes(FindingId.VNC_PROXYCLIENT_LOOPBACK, compute.presence.host, problem, mend)]
 
@@ -97,14 +96,13 @@ def _judge_wildcard(compute: Heard[HostDescription], dialled: Sequence[Dialled])
     if not open_to_all:
         return []
     problem = (
-        f"The VNC server of {_name(open_to_all)} on {compute.presence.host} listens on every address, without TLS: "
-        "whoever "
-        "reaches the host gets past the proxy and its tokens."
+        f"The VNC server of {_name(open_to_all)} on {compute.presence.host} listens on every "
+        "address, without TLS: whoever reaches the host gets past the proxy and its tokens."
     )
     mend = (
-        "In the domain's XML (or nova.conf's [vnc] server_listen) have it listen on the address of the internal "
-        "network "
-        "alone, or on 127.0.0.1 with the proxy on the same host; or shut the ports 5900 to 6900 to all but the proxies."
+        "In the domain's XML (or nova.conf's [vnc] server_listen) have it listen on "
+        "the address of the internal network alone, or on 127.0.0.1 with the proxy "
+        "on the same host; or shut the ports 5900 to 6900 to all but the proxies."
     )
     return [finding.warning(FindingId.VNC_WILDCARD, compute.presence.host, problem, mend)]
 
@@ -115,9 +113,8 @@ def _judge_sharing(compute: Heard[HostDescription]) -> list[Finding]:
     if not exclusive:
         return []
     problem = (
-        f"{_name(exclusive)} on {compute.presence.host}: sharePolicy is {EXCLUSIVE}, so a viewer that asks for the "
-        "screen "
-        "alone ends everybody else's console."
+        f"{_name(exclusive)} on {compute.presence.host}: sharePolicy is {EXCLUSIVE}, "
+        "so a viewer that asks for the screen alone ends everybody else's console."
     )
     mend = "Set sharePolicy='force-shared' on <graphics> in the domain's XML, and restart the guest."
     return [finding.warning(FindingId.VNC_EXCLUSIVE, compute.presence.host, problem, mend)]
@@ -145,32 +142,28 @@ def _judge_reach(compute: Heard[HostDescription], dialled: Sequence[Dialled]) ->
         if other:
             problem = f"The proxy on {each.proxy_host} is refused by the VNC server of {_name(other)} on {host}."
             mend = (
-                f"On {host}, see what listens there (ss -ltnp) and virsh vncdisplay; have the guest listen on an "
-                "address "
-                "that the proxy reaches. A firewall may also refuse."
+                f"On {host}, see what listens there (ss -ltnp) and virsh vncdisplay; have the "
+                "guest listen on an address that the proxy reaches. A firewall may also refuse."
             )
             yield finding.error(FindingId.VNC_UNREACHABLE, host, problem, mend)
         if silent:
             problem = f"The proxy on {each.proxy_host} gets no answer from the VNC server of {_name(silent)} on {host}."
             mend = (
-                f"Let the proxy's host through to {host} (routes, firewall, ports 5900 to 6900); if it gets through, "
-                "the "
-                "guest's QEMU hangs: virsh domstate."
+                f"Let the proxy's host through to {host} (routes, firewall, ports 5900 "
+                "to 6900); if it gets through, the guest's QEMU hangs: virsh domstate."
             )
             yield finding.error(FindingId.VNC_UNREACHABLE, host, problem, mend)
 
 
 def _judge_security(host: str, proxy_host: str, reason: str, displays: Sequence[Display]) -> Finding:
     problem = (
-        f"The proxy on {proxy_host} and the VNC server of {_name(displays)} on {host} do not agree on security: "
-        f"{reason}. "
-        "No console of it opens."
+        f"The proxy on {proxy_host} and the VNC server of {_name(displays)} on "
+        f"{host} do not agree on security: {reason}. No console of it opens."
     )
     mend = (
-        "Compare [vnc] auth_schemes, vencrypt_ca_certs and vencrypt_client_cert on the proxy's host with vnc_tls, "
-        f"vnc_tls_x509_verify and the certificate in /etc/pki/libvirt-vnc on {host}, which must be for the address "
-        "that "
-        "is dialled."
+        "Compare [vnc] auth_schemes, vencrypt_ca_certs and vencrypt_client_cert on the "
+        "proxy's host with vnc_tls, vnc_tls_x509_verify and the certificate in "
+        f"/etc/pki/libvirt-vnc on {host}, which must be for the address that is dialled."
     )
     return finding.error(FindingId.VNC_SECURITY, host, problem, mend)
 
@@ -179,8 +172,7 @@ def _judge_hidden(host: str, proxy_host: str, displays: Sequence[Display]) -> Fi
     address = displays[0].target.host
     problem = (
         f"The VNC server of {_name(displays)} on {host} listens on {displays[0].listen}, and the proxy on "
-        f"{proxy_host} dials "
-        f"{address}, [vnc] server_proxyclient_address: nobody takes the connection there."
+        f"{proxy_host} dials {address}, [vnc] server_proxyclient_address: nobody takes the connection there."
     )
     mend = f"Have the guest listen on {address} (domain's XML, or nova.conf's [vnc] server_listen), and start it anew."
     return finding.error(FindingId.VNC_LISTENS_ON_LOOPBACK, host, problem, mend)

@@ -85,8 +85,8 @@ def _build_skew(host: str, skew_s: float) -> Finding:
     where = "the host of the doctor" if host == DOCTOR else host
     direction = "ahead of" if skew_s > 0 else "behind"
     problem = (
-        f"The clock of {where} is {abs(skew_s):.0f} s {direction} most others': what expires there does so at "
-        "another time."
+        f"The clock of {where} is {abs(skew_s):.0f} s {direction} "
+        "most others': what expires there does so at another time."
     )
     mend = f"On {where}: timedatectl, and systemctl restart systemd-timesyncd or chronyd."
     severity = Severity.ERROR if abs(skew_s) >= SKEW_ERROR_S else Severity.WARNING

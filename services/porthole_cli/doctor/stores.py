@@ -11,9 +11,8 @@ from porthole_cli.doctor.facts import Daemons, TokenTrip
 from porthole_cli.doctor.finding import Finding, FindingId
 
 _SAME = (
-    "Give every consoleauth the same [memcache] servers, in addresses that mean the same everywhere (not 127.0.0.1 "
-    "with "
-    "consoleauths on several hosts), and restart them."
+    "Give every consoleauth the same [memcache] servers, in addresses that mean the same "
+    "everywhere (not 127.0.0.1 with consoleauths on several hosts), and restart them."
 )
 
 
@@ -38,9 +37,8 @@ def judge_server(server: str, refusal: str, host: str) -> Finding:
     """Return the finding of one memcached that does not answer ``host``; ``refusal`` is why."""
     problem = f"memcached at {server} does not answer from {host}: {refusal}. Tokens that belong there cannot be had."
     mend = (
-        "On its host: systemctl start memcached, and see that it listens there (-l in /etc/memcached.conf) and that "
-        f"{host} "
-        "gets through to it; or correct [memcache] servers."
+        "On its host: systemctl start memcached, and see that it listens there (-l in "
+        f"/etc/memcached.conf) and that {host} gets through to it; or correct [memcache] servers."
     )
     return finding.error(FindingId.MEMCACHED_UNREACHABLE, host, problem, mend)
 
@@ -54,9 +52,9 @@ def judge_hypervisors(daemons: Daemons) -> list[Finding]:
             continue
         problem = f"compute on {host} does not reach {description.hypervisor}: {description.refusal.rstrip('.')}."
         mend = (
-            f"On {host}: systemctl status libvirtd (or virtqemud), and as the daemon's user: virsh -r -c "
-            f"'{description.hypervisor}' list. The user needs the read-only socket; the URI is [libvirt] "
-            "connection_uri."
+            f"On {host}: systemctl status libvirtd (or virtqemud), and as the "
+            f"daemon's user: virsh -r -c '{description.hypervisor}' list. The "
+            "user needs the read-only socket; the URI is [libvirt] connection_uri."
         )
         findings.append(finding.error(FindingId.LIBVIRT_UNREACHABLE, host, problem, mend))
     if findings or not daemons.computes:

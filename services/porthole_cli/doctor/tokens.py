@@ -64,8 +64,8 @@ def judge_trip(trip: TokenTrip) -> list[Finding]:
     """
     if trip.refusal:
         mend = (
-            "Mend what is wrong with memcached and consoleauth first; journalctl -u porthole-consoleauth -n 50 says "
-            "more."
+            "Mend what is wrong with memcached and consoleauth first; "
+            "journalctl -u porthole-consoleauth -n 50 says more."
         )
         problem = f"No token can be authorized: {trip.refusal.rstrip('.')}. Users get 503."
         return [finding.error(FindingId.TOKEN_FAILED, "", problem, mend)]
@@ -81,8 +81,8 @@ def judge_trip(trip: TokenTrip) -> list[Finding]:
         why = "it is still valid" if known is True else known.rstrip(".")
         problem = f"A token was not revoked for certain at consoleauth on {host}: {why}."
         mend = (
-            f"On {host}: journalctl -u porthole-consoleauth -n 50. Until it works, stopping a guest does not end its "
-            "consoles."
+            f"On {host}: journalctl -u porthole-consoleauth -n 50. "
+            "Until it works, stopping a guest does not end its consoles."
         )
         findings.append(finding.error(FindingId.TOKEN_NOT_REVOKED, host, problem, mend))
     if findings or not trip.before:

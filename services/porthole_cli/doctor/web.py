@@ -55,12 +55,12 @@ def judge_novnc(daemons: Daemons) -> list[Finding]:
         versions.add(description.novnc_version or "of a version that it does not say")
         if _is_old(description.novnc_version):
             problem = (
-                f"noVNC {description.novnc_version} in {description.web} is older than 1.3; the console page needs "
-                "that."
+                f"noVNC {description.novnc_version} in {description.web} "
+                "is older than 1.3; the console page needs that."
             )
             mend = (
-                "Install a newer one (apt-get install novnc, or a release of noVNC's) and name its folder in "
-                "[DEFAULT] web."
+                "Install a newer one (apt-get install novnc, or a release "
+                "of noVNC's) and name its folder in [DEFAULT] web."
             )
             findings.append(finding.warning(FindingId.NOVNC_OLD, proxy.presence.host, problem, mend))
     if findings or not versions:
@@ -71,12 +71,12 @@ def judge_novnc(daemons: Daemons) -> list[Finding]:
 def build_novnc_missing(host: str, web: str) -> Finding:
     """Return the finding of a web root without noVNC."""
     problem = (
-        f"There is no noVNC in [DEFAULT] web ({web or 'empty'}): the console page stays blank, or the proxy does not "
-        "start."
+        f"There is no noVNC in [DEFAULT] web ({web or 'empty'}): "
+        "the console page stays blank, or the proxy does not start."
     )
     mend = (
-        "apt-get install novnc, or name the folder with noVNC's core/rfb.js in [DEFAULT] web; then restart "
-        "porthole-novncproxy."
+        "apt-get install novnc, or name the folder with noVNC's "
+        "core/rfb.js in [DEFAULT] web; then restart porthole-novncproxy."
     )
     return finding.error(FindingId.NOVNC_MISSING, host, problem, mend)
 
@@ -93,8 +93,8 @@ def judge_certificate(certificate: CertificateDates, url: str | None, host: str,
         findings.append(finding.warning(FindingId.CERTIFICATE_EXPIRES_SOON, host, problem, renew))
     if certificate.not_before > now:
         problem = (
-            f"The certificate is valid from {certificate.not_before:%Y-%m-%d %H:%M} UTC on; browsers refuse it until "
-            "then."
+            f"The certificate is valid from {certificate.not_before:%Y-%m-%d %H:%M} "
+            "UTC on; browsers refuse it until then."
         )
         mend = f"Wait, or have it issued anew; compare this host's clock (timedatectl). {renew}"
         findings.append(finding.error(FindingId.CERTIFICATE_NOT_YET_VALID, host, problem, mend))
@@ -138,9 +138,8 @@ def _judge_certificates(daemons: Daemons, doors: Sequence[Door], now: datetime) 
         if door.mistrust and not served:
             problem = f"The certificate at {door.url} is not trusted on this host: {door.mistrust}."
             mend = (
-                "If the browsers of your users know the authority, nothing; else have the certificate issued by one "
-                "they "
-                "know, and put the whole chain into [DEFAULT] cert."
+                "If the browsers of your users know the authority, nothing; else have the "
+                "certificate issued by one they know, and put the whole chain into [DEFAULT] cert."
             )
             findings.append(finding.warning(FindingId.CERTIFICATE_UNTRUSTED, host, problem, mend))
     return list(dict.fromkeys(findings))
@@ -154,8 +153,7 @@ def _judge_scheme(daemons: Daemons, door: Door) -> Iterable[Finding]:
         if helpless:
             problem = (
                 f"{_OPTION} is {door.url}, and the proxy on {_hosts(helpless)} has no certificate and trusts no "
-                "reverse "
-                "proxy: it cannot be what speaks TLS there, and refuses the Origin of every browser (403)."
+                "reverse proxy: it cannot be what speaks TLS there, and refuses the Origin of every browser (403)."
             )
             mend = (
                 "Give the proxy [DEFAULT] cert and key; or, with a reverse proxy in front, its address in [console] "
@@ -196,17 +194,15 @@ def _judge_door(door: Door) -> Iterable[Finding]:
             f"A page at {door.url} may not open a console there: its Origin is refused (403), so every browser is."
         )
         mend = (
-            "A reverse proxy must pass the Host header on (or its name stand in [console] allowed_origins), be "
-            "named in "
-            "[console] trusted_proxies and send X-Forwarded-Proto; and the scheme of the URL must be the browser's."
+            "A reverse proxy must pass the Host header on (or its name stand in [console] allowed_origins), be named "
+            "in [console] trusted_proxies and send X-Forwarded-Proto; and the scheme of the URL must be the browser's."
         )
         yield finding.error(FindingId.URL_ORIGIN, host, problem, mend)
     elif door.upgrade_status not in {401, None}:
         problem = f"A WebSocket at {door.url} with a console's token was answered HTTP {door.upgrade_status}."
         mend = (
             "404 and 400: the reverse proxy does not pass WebSockets on (Upgrade and Connection headers), or not "
-            "this path. "
-            "429: limits of [novncproxy]. 503: the daemons behind the proxy; see the other findings."
+            "this path. 429: limits of [novncproxy]. 503: the daemons behind the proxy; see the other findings."
         )
         yield finding.error(FindingId.URL_UPGRADE, host, problem, mend)
 
