@@ -18,6 +18,7 @@ from support.processes import Process
 from support.suite import FLAKY_FILE
 
 TIMEOUT_S = 90
+TWO = ("-n", "2")
 SUPPORT = Path(__file__).parents[1]
 # Fails the first time it runs, in whatever process.
 FLAKY = """
@@ -63,9 +64,9 @@ class Project:
         (self.directory / "test_it.py").write_text(text, encoding="ascii")
 
     def process(self, *arguments: str, **environment: str) -> Process:
-        """Return the suite on two processes, not started."""
+        """Return the suite, not started; with ``*TWO`` it gives the tests to two processes."""
         argv = ["env", "-C", str(self.directory), sys.executable, "-m", "support.suite"]
-        argv += ["-n", "2", "-p", "no:cacheprovider", *arguments, "test_it.py"]
+        argv += ["-p", "no:cacheprovider", *arguments, "test_it.py"]
         process = Process(argv, self.directory / "suite.out", environment, name="suite", new_session=True)
         for name in (FOLDER, OUTCOMES, FLAKY_FILE, *(name for name in os.environ if name.startswith("PYTEST_"))):
             process.env.pop(name, None)
@@ -95,7 +96,7 @@ def project(tmp_path: Path) -> Project:
 
 def test_two_flaky_tests_leave_the_run_green_and_are_named_with_their_first_failure(project: Project) -> None:
     project.write("def test_good(): pass", *(FLAKY.format(name=name) for name in "ab"))
-    status, output = project.run()
+    status, output = project.run(*TWO)
     assert status == 0, output
     for name in "ab":
         assert f"FLAKY test_it.py::test_flaky_{name}" in output.splitlines()
@@ -151,7 +152,7 @@ def test_a_failure_that_is_skipped_when_it_is_run_again_is_a_failure(project: Pr
 
 def test_many_failures_end_the_run_and_none_is_run_again(project: Project) -> None:
     project.write("@pytest.mark.parametrize('number', range(40))\ndef test_bad(number): assert False")
-    status, output = project.run()
+    status, output = project.run(*TWO)
     assert status != 0
     assert "Once more" not in output
     ran, failed = map(int, re.findall(r"^(\d+) ran, (\d+) failed, 0 flaky$", output, re.MULTILINE)[0])
@@ -212,7 +213,7 @@ def test_a_test_that_never_comes_back_from_c_is_ended_with_its_process(project: 
         def test_good(): pass
         """
     )
-    status, output = project.run()
+    status, output = project.run(*TWO)
     assert status == 1, output
     assert "in test_deadlock" in output
     assert "the server speaks" in output
@@ -234,7 +235,7 @@ def test_a_test_that_kills_its_process_is_not_repeated_there_and_the_others_run(
             assert number != 2
         """
     )
-    status, output = project.run("--dist", "loadfile")
+    status, output = project.run(*TWO, "--dist", "loadfile")
     assert status == 1, output
     assert "FLAKY test_it.py::test_kills" in output.splitlines()
     assert "FAILED test_it.py::test_after[2]" in output.splitlines()
@@ -258,14 +259,14 @@ def test_what_breaks_outside_the_tests_is_red_and_says_so(project: Project) -> N
             (project.directory / "conftest.py").write_text(
                 f'pytest_plugins = ["support.evidence"]\n{hook}\n', encoding="ascii"
             )
-            status, output = project.run()
+            status, output = project.run(*TWO)
             assert status == 1, output
             assert expected in output, output
 
 
 def test_tests_that_did_not_run_make_the_run_red(project: Project) -> None:
     project.write("def test_good(): pass", "def test_ends_the_run(): pytest.exit('enough', 0)")
-    status, output = project.run("-n", "0")
+    status, output = project.run()
     assert status == 1, output
     assert "1 of 2 tests did not run." in output
 
@@ -276,7 +277,7 @@ def test_a_file_that_takes_too_long_to_collect_is_ended_with_a_stack(project: Pr
         'import support.evidence\nsupport.evidence._PHASE_TIMEOUT_S = 3\npytest_plugins = ["support.evidence"]\n',
         encoding="ascii",
     )
-    status, output = project.run("-n", "0")
+    status, output = project.run()
     assert status == 1, output
     assert "test_it.py" in output
 
@@ -284,7 +285,7 @@ def test_a_file_that_takes_too_long_to_collect_is_ended_with_a_stack(project: Pr
 def test_ctrl_c_ends_everything(project: Project) -> None:
     project.write("def test_waits(project):\n    start_server(project)\n    time.sleep(600)")
     (project.directory / "pytest.ini").write_text("[pytest]\ntimeout = 600\n", encoding="ascii")
-    process = project.process()
+    process = project.process(*TWO)
     process.start()
     process.wait_for(project.has_server, TIMEOUT_S, "the test's server")
     process.signal(signal.SIGINT)
@@ -311,13 +312,13 @@ def test_a_signal_to_the_suite_alone_ends_everything(project: Project) -> None:
 def test_what_a_killed_run_left_is_ended_by_the_next(project: Project) -> None:
     project.write("def test_waits(project):\n    start_server(project)\n    time.sleep(600)")
     (project.directory / "pytest.ini").write_text("[pytest]\ntimeout = 600\n", encoding="ascii")
-    process = project.process()
+    process = project.process(*TWO)
     process.start()
     process.wait_for(project.has_server, TIMEOUT_S, "the test's server")
     process.kill()
     assert find_processes(project.temporary) != {}
     project.write("def test_good(): pass")
-    status, output = project.run()
+    status, output = project.run(*TWO)
     assert status == 0, output
     assert "Left behind by an earlier run, and ended" in output
 
