@@ -9,8 +9,16 @@ import argparse
 import logging
 import os
 import shutil
+from typing import TYPE_CHECKING
 
 from cliff.command import Command
+
+if TYPE_CHECKING:
+    from porthole_cli.doctor.report import Report
+
+LOG = logging.getLogger(__name__)
+# The monitoring plugins' status for "unknown". The report itself has 0, 1 and 2.
+EXIT_FAILED = 3
 
 
 class Doctor(Command):
@@ -19,7 +27,7 @@ class Doctor(Command):
     Says what is wrong and how to mend it; changes nothing. It reads the configuration of this host and asks the daemons
     of all hosts over RabbitMQ, so run it as root or as the daemons' user, on any host of Porthole's. On a host without
     a configuration it examines the porthole standalone that runs there. It ends within half a minute, whatever is
-    broken. Exit status: 0 all is well, 1 there are warnings, 2 there are errors.
+    broken. Exit status: 0 all is well, 1 there are warnings, 2 there are errors, 3 the doctor itself failed.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -53,19 +61,38 @@ class Doctor(Command):
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         """Examine, print, and return the exit status."""
-        from porthole_cli.doctor import choice, report  # noqa: PLC0415
+        from porthole_cli.doctor import choice  # noqa: PLC0415
 
         if not self.app.options.debug:
             # What the libraries think of a broker that is away is what the findings say, in better words.
             for handler in logging.getLogger().handlers:
                 handler.setLevel(logging.CRITICAL + 1)
-        found, close = choice.examine(parsed_args.config_file, parsed_args.standalone)
+        try:
+            found, close = choice.examine(parsed_args.config_file, parsed_args.standalone)
+            self._print(found, parsed_args.format)
+            close()
+        except BrokenPipeError:
+            raise
+        except Exception as exc:
+            LOG.debug("The doctor failed", exc_info=True)
+            self.app.stderr.write(f"porthole doctor failed: {_explain(exc)}\n")
+            return EXIT_FAILED
+        return found.exit_status
+
+    def _print(self, found: "Report", output_format: str) -> None:
+        from porthole_cli.doctor import report  # noqa: PLC0415
+
         stdout = self.app.stdout
-        if parsed_args.format == "json":
+        if output_format == "json":
             stdout.write(report.format_json(found))
         else:
             colours = stdout.isatty() and "NO_COLOR" not in os.environ
             stdout.write(report.format_text(found, shutil.get_terminal_size().columns, colours))
         stdout.flush()
-        close()
-        return found.exit_status
+
+
+def _explain(exc: Exception) -> str:
+    """Return one line. The text of an exception may hold a password, or what another user wrote; it is not shown."""
+    if isinstance(exc, OSError) and exc.strerror:
+        return f"{exc.strerror}."
+    return f"{type(exc).__name__}. porthole --debug doctor shows where; please report that."

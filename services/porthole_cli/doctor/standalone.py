@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import pwd
+import re
 import socket
 import struct
 import time
@@ -35,6 +36,13 @@ MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _SOCKETS = Path("/proc/net/unix")
 # A listening socket: __SO_ACCEPTCON of linux/net.h.
 _LISTENS = 0x10000
+# A row of a standalone's socket: address, count of references, protocol, flags, type, state, inode, name. The kernel
+# writes "@" for the NUL that begins an abstract name.
+_ROW = re.compile(
+    r"[0-9a-f]+: [0-9A-F]{8} 0{8} (?P<flags>[0-9A-F]{8}) [0-9A-F]{4} [0-9A-F]{2} +(?P<inode>[0-9]{1,20}) "
+    rf"@(?P<name>{SOCKET_PREFIX}[0-9]{{1,10}}-[0-9a-f]{{1,32}})",
+    re.ASCII,
+)
 
 
 class Peer(NamedTuple):
@@ -100,13 +108,9 @@ def read_peer(connection: socket.socket) -> Peer:
 
 def parse_names(table: str) -> list[str]:
     """Return the names of the standalones' listening sockets in ``table``, the text of /proc/net/unix. Pure."""
-    names = []
-    for line in table.splitlines()[1:]:
-        fields = line.split(maxsplit=7)
-        # The kernel writes "@" for the NUL that begins an abstract name.
-        if len(fields) == 8 and int(fields[3], 16) & _LISTENS and fields[7].startswith(f"@{SOCKET_PREFIX}"):
-            names.append(fields[7].removeprefix("@"))
-    return sorted(set(names))
+    # A name may hold any byte, also a newline, so a row may be anything that a user of this machine has written.
+    rows = filter(None, map(_ROW.fullmatch, table.split("\n")))
+    return sorted({row["name"] for row in rows if int(row["flags"], 16) & _LISTENS})
 
 
 def find_standalones() -> list[Standalone]:

@@ -21,7 +21,7 @@ from support.nova_api import NovaApi
 TABLE = """\
 Num       RefCount Protocol Flags    Type St Inode Path
 00000000a: 00000002 00000000 00010000 0001 01 100 @porthole-standalone/12-aa
-00000000b: 00000003 00000000 00000000 0001 03 101 @porthole-standalone/11-zz
+00000000b: 00000003 00000000 00000000 0001 03 101 @porthole-standalone/11-bb
 00000000c: 00000002 00000000 00010000 0001 01 102 /run/porthole-standalone/13-bb
 00000000d: 00000002 00000000 00010000 0001 01 103 @porthole-standalone/7-cc
 00000000e: 00000003 00000000 00000000 0001 03 104
@@ -92,6 +92,31 @@ def api() -> Iterator[NovaApi]:
 def test_the_kernels_table() -> None:
     assert standalone.parse_names(TABLE) == ["porthole-standalone/12-aa", "porthole-standalone/7-cc"]
     assert standalone.parse_names("") == []
+
+
+def test_a_row_that_somebody_made_up_is_passed_over() -> None:
+    """Every user of the machine can put anything behind a newline in the name of a socket."""
+    good = TABLE.splitlines()[1]
+    for row in (
+        "A B C nexto E F G @porthole-standalone/1-aa",
+        good.replace("00010000", "0001000g"),
+        good.replace("12-aa", "12"),
+        good.replace("12-aa", f"{'1' * 5000}-aa"),
+        good.replace("12-aa", "12-aa\x1b[2J"),
+        good.replace("12-aa", "12-aa b"),
+        good.replace("12-aa", "\u0661-aa"),
+        good.replace("12-aa", "../12-aa"),
+        "",
+        "@",
+    ):
+        assert standalone.parse_names(f"{TABLE}{row}\n") == standalone.parse_names(TABLE), row
+
+
+def test_a_socket_with_a_newline_in_its_name_hides_no_standalone(api: NovaApi) -> None:
+    with socket.socket(socket.AF_UNIX) as hostile, listening(greet(api.url, b"")) as name:
+        hostile.bind(f"\0x{uuid.uuid4().hex}\nA B C nexto E F G @{SOCKET_PREFIX}1")
+        hostile.listen()
+        assert name in [each.name for each in standalone.find_standalones()]
 
 
 def test_one_that_listens_is_found_and_one_that_has_ended_is_not(api: NovaApi) -> None:
