@@ -6,6 +6,7 @@ about them. A forgotten standalone must not hide that they are down. A host with
 examine, so the user means a standalone. Called by :mod:`command`.
 """
 
+import os
 from collections.abc import Callable, Sequence
 
 from porthole_cli.doctor import config, examination, standalone
@@ -22,7 +23,8 @@ def examine(files: Sequence[str], pid: int | None) -> tuple[Report, Close]:
     """
     if files:
         return examination.examine_files(files)
-    running = standalone.find_standalones()
+    # Another user's standalone answers root alone.
+    running = standalone.find_standalones(pid if pid and os.geteuid() == 0 else 0)
     if pid is not None:
         return _examine_chosen(running, pid), _do_nothing
     if not running:

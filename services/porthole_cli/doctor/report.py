@@ -6,8 +6,9 @@ first, the worst first; what is in order is one line each at the end. Pure; call
 """
 
 import json
+import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +17,10 @@ from porthole_cli.doctor.finding import Finding, FindingId, Severity
 # The convention of monitoring plugins: 0 fine, 1 warnings, 2 errors.
 EXIT_STATUS = {Severity.OK: 0, Severity.WARNING: 1, Severity.ERROR: 2}
 MAX_WIDTH = 110
+# What a report of another process may hold; a standalone's own is far below.
+MAX_FINDINGS = 500
+MAX_TEXT_CHARS = 2000
+MAX_HOST_CHARS = 255
 _INDENT = " " * 9
 _COLOURS = {Severity.ERROR: "\x1b[1;31m", Severity.WARNING: "\x1b[1;33m"}
 _PLAIN = "\x1b[0m"
@@ -62,22 +67,34 @@ def parse_json(text: str) -> Report:
     """
     try:
         document = json.loads(text)
-        findings = tuple(
-            Finding(
-                FindingId(each["id"]),
-                Severity(each["severity"]),
-                *(show(each[name]) for name in ("host", "problem", "mend")),
-            )
-            for each in document["findings"]
-        )
-        return Report(findings, tuple(map(show, document["not_examined"])), float(document["seconds"]))
-    except (KeyError, TypeError) as exc:
+        findings, gaps, seconds = document["findings"], document["not_examined"], float(document["seconds"])
+        if not (isinstance(findings, list) and isinstance(gaps, list) and len(findings) + len(gaps) <= MAX_FINDINGS):
+            raise ValueError("no report, or too many findings")
+        if not math.isfinite(seconds):
+            raise ValueError("no time")
+        return Report(tuple(map(_parse_finding, findings)), tuple(map(show, gaps)), seconds)
+    except (KeyError, TypeError, OverflowError, RecursionError) as exc:
         raise ValueError("no report") from exc
 
 
-def show(text: object) -> str:
-    """Return ``text`` for a terminal: what is not printable, such as an escape sequence, becomes a question mark."""
-    return "".join(char if char.isprintable() else "?" for char in str(text))
+def _parse_finding(value: Mapping[str, Any]) -> Finding:
+    return Finding(
+        FindingId(value["id"]),
+        Severity(value["severity"]),
+        show(value["host"], MAX_HOST_CHARS),
+        show(value["problem"]),
+        show(value["mend"]),
+    )
+
+
+def show(text: object, max_chars: int = MAX_TEXT_CHARS) -> str:
+    """Return at most ``max_chars`` of ``text``, and "..." where it was longer, for a terminal.
+
+    What is not printable, such as an escape sequence, becomes a question mark.
+    """
+    shown = str(text)
+    shown = shown if len(shown) <= max_chars else shown[:max_chars] + "..."
+    return "".join(char if char.isprintable() else "?" for char in shown)
 
 
 def format_text(report: Report, width: int, colours: bool) -> str:

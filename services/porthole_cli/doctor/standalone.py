@@ -8,6 +8,7 @@ asks the API over HTTP: only that shows that other processes get an answer there
 
 import functools
 import http.client
+import ipaddress
 import json
 import os
 import pwd
@@ -19,7 +20,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Self
-from urllib.parse import urlsplit
 
 from porthole_cli.doctor import finding, report
 from porthole_cli.doctor.finding import Finding, FindingId
@@ -33,6 +33,11 @@ STEP_TIMEOUT_S = 5.0
 # The examination's own budget (porthole_cli.doctor.examination), and a moment for the answer.
 REPORT_TIMEOUT_S = 28.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
+MAX_URL_CHARS = 400
+# PID_MAX_LIMIT of linux/threads.h.
+_MAX_PID = 4 * 1024 * 1024
+# As porthole_cli.wiring writes it. The doctor connects to loopback alone, whatever the other side asks for.
+_ENDPOINT = re.compile(r"http://(?P<host>localhost|[0-9.]{7,15}|\[[0-9a-f:.]{2,45}\]):(?P<port>[0-9]{1,5})/v2\.1")
 _SOCKETS = Path("/proc/net/unix")
 # A listening socket: __SO_ACCEPTCON of linux/net.h.
 _LISTENS = 0x10000
@@ -69,22 +74,28 @@ class Greeting:
         """
         try:
             value = json.loads(line)
-            return cls(int(value["pid"]), report.show(value["endpoint"]), report.show(value["novncproxy_base_url"]))
-        except (KeyError, TypeError) as exc:
+            pid, endpoint, pages = value["pid"], value["endpoint"], value["novncproxy_base_url"]
+        except (KeyError, TypeError, RecursionError) as exc:
             raise ValueError("no greeting") from exc
+        if not (isinstance(pid, int) and 0 < pid <= _MAX_PID and isinstance(endpoint, str) and isinstance(pages, str)):
+            raise ValueError("no greeting")
+        parse_endpoint(endpoint)
+        return cls(pid, endpoint, report.show(pages, MAX_URL_CHARS))
 
 
 @dataclass(frozen=True)
 class Standalone:
     """One that runs. ``name`` is its socket's; ``greeting`` is None when it gave none in time.
 
-    ``refused`` is True when it belongs to another user: it answers that one and root.
+    ``refused`` is True when it belongs to another user: it answers that one and root. Root asks it only when the
+    command line names its process; ``foreign`` is then True.
     """
 
     name: str
     peer: Peer
     greeting: Greeting | None = None
     refused: bool = False
+    foreign: bool = False
 
     @property
     def pid(self) -> int:
@@ -113,18 +124,36 @@ def parse_names(table: str) -> list[str]:
     return sorted({row["name"] for row in rows if int(row["flags"], 16) & _LISTENS})
 
 
-def find_standalones() -> list[Standalone]:
-    """Return the standalones of this machine's network namespace, whoever runs them."""
+def parse_endpoint(url: str) -> tuple[str, int]:
+    """Return host and port of the URL of a standalone's API. Pure.
+
+    :raises ValueError: when it has another form, or is not on loopback.
+    """
+    found = _ENDPOINT.fullmatch(url)
+    if found is None:
+        raise ValueError("no URL of a standalone's API")
+    host, port = found["host"].strip("[]"), int(found["port"])
+    if not 0 < port < 65536 or (host != "localhost" and not ipaddress.ip_address(host).is_loopback):
+        raise ValueError("no URL on loopback")
+    return host, port
+
+
+def find_standalones(named_pid: int = 0) -> list[Standalone]:
+    """Return all standalones of this machine's network namespace; ``named_pid`` is that of :func:`meet`."""
     try:
         names = parse_names(_SOCKETS.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return []
-    met = gather([functools.partial(meet, name) for name in names], STEP_TIMEOUT_S * 2)
+    met = gather([functools.partial(meet, name, named_pid=named_pid) for name in names], STEP_TIMEOUT_S * 2)
     return [each for each in met if isinstance(each, Standalone)]
 
 
-def meet(name: str, own_uid: int | None = None) -> Standalone | None:
-    """Return who listens under ``name``; None when that one has ended. ``own_uid`` is this process's, unless given."""
+def meet(name: str, own_uid: int | None = None, named_pid: int = 0) -> Standalone | None:
+    """Return who listens under ``name``; None when that one has ended. ``own_uid`` is this process's, unless given.
+
+    Every user can bind such a name and send any words. Another user's words are therefore read, also by root, only from
+    the process ``named_pid``.
+    """
     own_uid = os.geteuid() if own_uid is None else own_uid
     deadline = time.monotonic() + STEP_TIMEOUT_S
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -135,16 +164,19 @@ def meet(name: str, own_uid: int | None = None) -> Standalone | None:
             return None
         except OSError:
             # Its backlog is full: it takes no connections.
-            return Standalone(name, Peer(_read_pid(name), -1, -1))
+            holder = _find_holder(name)
+            return Standalone(name, holder, refused=holder.uid != own_uid)
         peer = read_peer(connection)
-        if own_uid not in {0, peer.uid}:
-            # It would answer nothing, and its words would not be ours to trust.
+        foreign = peer.uid != own_uid
+        if foreign and (not named_pid or peer.pid != named_pid):
             return Standalone(name, peer, refused=True)
         try:
             line = _read_line(connection, deadline)
-            return Standalone(name, peer, Greeting.parse(line)) if line else Standalone(name, peer, refused=True)
+            if not line:
+                return Standalone(name, peer, refused=True)
+            return Standalone(name, peer, Greeting.parse(line), foreign=foreign)
         except (OSError, ValueError):
-            return Standalone(name, peer)
+            return Standalone(name, peer, foreign=foreign)
 
 
 def examine_standalones(standalones: Sequence[Standalone]) -> Report:
@@ -156,7 +188,7 @@ def examine_standalones(standalones: Sequence[Standalone]) -> Report:
     gaps: list[str] = []
     for standalone, answer in zip(standalones, answers, strict=True):
         found = answer if isinstance(answer, Report) else Report((build_mute(standalone),), ("everything else",), 0.0)
-        if len(standalones) == 1:
+        if len(standalones) == 1 or standalone.foreign:
             findings += found.findings
             gaps += found.not_examined
         else:
@@ -176,14 +208,23 @@ def examine_standalone(standalone: Standalone) -> Report:
     if standalone.greeting is None:
         return Report((build_mute(standalone),), ("everything else",), 0.0)
     greeting = standalone.greeting
-    text = f"process {standalone.pid}, with the API at {greeting.endpoint} and the pages at "
+    owner = f" of the user {standalone.user}" if standalone.foreign else ""
+    text = f"process {standalone.pid}{owner}, with the API at {greeting.endpoint} and the pages at "
     known = [finding.ok(FindingId.STANDALONE_OK, text + greeting.novncproxy_base_url), _examine_api(greeting.endpoint)]
     try:
         inner = report.parse_json(_fetch_report(standalone.name))
     except (OSError, ValueError):
         trouble = build_mute(standalone) if meet(standalone.name) else _build_ended(standalone)
         return Report((*known, trouble), ("everything else",), 0.0)
+    if standalone.foreign:
+        inner = _attribute(inner, f"said by process {standalone.pid} of the user {standalone.user}")
     return Report((*known, *inner.findings), inner.not_examined, inner.seconds)
+
+
+def _attribute(inner: Report, source: str) -> Report:
+    """Return the same report with its ``source`` in each finding, since its advice is another user's."""
+    findings = tuple(replace(each, host=source) for each in inner.findings)
+    return Report(findings, tuple(f"{gap} ({source})" for gap in inner.not_examined), inner.seconds)
 
 
 def build_mute(standalone: Standalone) -> Finding:
@@ -215,20 +256,25 @@ def build_beside(standalones: Sequence[Standalone]) -> Finding:
 
 
 def _build_other_user(standalone: Standalone) -> Finding:
+    if standalone.peer.uid < 0:
+        problem = f"An unknown process holds the socket {standalone.name}, and takes no connections."
+        return finding.warning(FindingId.STANDALONE_OTHER_USER, "", problem, "As root, find the process: ss -xlp")
     user = standalone.user
     where = f"A porthole standalone of the user {user} runs here (process {standalone.pid})"
     problem = f"{where}. {'Only root' if user == 'root' else f'Only {user} and root'} may ask it."
     mend = f"Run the doctor as that user: sudo -u {user} porthole doctor"
+    if standalone.peer.pid:
+        mend += f" (or as root: porthole doctor --standalone {standalone.pid})"
     return finding.warning(FindingId.STANDALONE_OTHER_USER, "", problem, mend)
 
 
 def _examine_api(endpoint: str) -> Finding:
     """Ask for the version document, which every client asks for first."""
-    parts = urlsplit(endpoint)
+    host, port = parse_endpoint(endpoint)
     try:
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=STEP_TIMEOUT_S)
+        connection = http.client.HTTPConnection(host, port, timeout=STEP_TIMEOUT_S)
         try:
-            connection.request("GET", f"{parts.path}/")
+            connection.request("GET", "/v2.1/")
             status = connection.getresponse().status
         finally:
             connection.close()
@@ -281,6 +327,20 @@ def _read_line(connection: socket.socket, deadline: float) -> bytes:
     raise ValueError("the line does not end")
 
 
-def _read_pid(name: str) -> int:
-    digits = name.removeprefix(SOCKET_PREFIX).partition("-")[0]
-    return int(digits) if digits.isdecimal() else 0
+def _find_holder(name: str) -> Peer:
+    """Return the process that its socket's ``name`` gives, if that one holds the socket; else process 0, user -1.
+
+    The name alone proves nothing: it may give a process of somebody else, and the doctor would advise to end that one.
+    """
+    pid = int(name.removeprefix(SOCKET_PREFIX).partition("-")[0])
+    rows = filter(None, map(_ROW.fullmatch, _SOCKETS.read_text(encoding="utf-8", errors="replace").split("\n")))
+    links = {f"socket:[{row['inode']}]" for row in rows if row["name"] == name}
+    try:
+        process = Path(f"/proc/{pid}")
+        uid = re.search(r"^Uid:\t\d+\t(\d+)", (process / "status").read_text(encoding="utf-8", errors="replace"), re.M)
+        if uid and any(os.readlink(each) in links for each in (process / "fd").iterdir()):
+            return Peer(pid, int(uid[1]), -1)
+    except OSError:
+        # Another user's process, or one that has ended.
+        pass
+    return Peer(0, -1, -1)

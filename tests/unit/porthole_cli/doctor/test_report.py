@@ -5,7 +5,15 @@ import pytest
 
 from porthole_cli.doctor import finding
 from porthole_cli.doctor.finding import Finding, FindingId, Severity
-from porthole_cli.doctor.report import Report, format_json, format_text
+from porthole_cli.doctor.report import (
+    MAX_FINDINGS,
+    MAX_HOST_CHARS,
+    MAX_TEXT_CHARS,
+    Report,
+    format_json,
+    format_text,
+    parse_json,
+)
 
 FINE = finding.ok(FindingId.BROKER_OK, "it answers", "192.0.2.10:5672")
 WARNING = finding.warning(FindingId.VNC_WILDCARD, "compute1", "It listens everywhere.", "Have it listen elsewhere.")
@@ -78,3 +86,33 @@ def test_lines_fit_the_terminal_and_a_command_is_not_broken_at_a_hyphen(width: i
 def test_colours_are_for_terminals_alone() -> None:
     assert "\x1b" not in format_text(build(ERROR), 80, colours=False)
     assert "\x1b[1;31mERROR  \x1b[0m  compute.none" in format_text(build(ERROR), 80, colours=True)
+
+
+def test_a_report_of_another_process_is_read_and_its_texts_are_cut() -> None:
+    report = build(WARNING, FINE, not_examined=("clocks",))
+    assert parse_json(format_json(report)) == Report(report.findings, report.not_examined, 1.2)
+    [cut] = parse_json(format_json(build(finding.error(FindingId.VNC_OK, "h" * 10**6, "p" * 10**6, "m")))).findings
+    assert (len(cut.host), len(cut.problem), cut.mend) == (MAX_HOST_CHARS + 3, MAX_TEXT_CHARS + 3, "m")
+
+
+def test_what_is_not_a_report_is_refused() -> None:
+    good = json.loads(format_json(build(WARNING)))
+    for bad in (
+        {**good, "findings": good["findings"] * (MAX_FINDINGS + 1)},
+        {**good, "not_examined": ["x"] * MAX_FINDINGS},
+        {**good, "not_examined": "clocks"},
+        {**good, "findings": {"id": "x"}},
+        {**good, "findings": ["x"]},
+        {**good, "findings": [{**good["findings"][0], "id": []}]},
+        {**good, "seconds": float("nan")},
+        {**good, "seconds": float("inf")},
+        {**good, "seconds": 10**400},
+        {**good, "seconds": None},
+        [],
+        None,
+    ):
+        with pytest.raises(ValueError, match=r"."):
+            parse_json(json.dumps(bad))
+    for text in ("", "{", "[" * 100_000, "{}"):
+        with pytest.raises(ValueError, match=r"."):
+            parse_json(text)

