@@ -42,6 +42,7 @@ class FindingId(StrEnum):
     STANDALONE_OK = "standalone.ok"
     STANDALONE_NONE = "standalone.none"
     STANDALONE_MUTE = "standalone.mute"
+    STANDALONE_INVALID = "standalone.invalid"
     STANDALONE_OTHER_USER = "standalone.other_user"
     API_OK = "api.ok"
     API_UNREACHABLE = "api.unreachable"

@@ -7,7 +7,6 @@ asks the API over HTTP: only that shows that other processes get an answer there
 """
 
 import functools
-import http.client
 import ipaddress
 import json
 import os
@@ -41,6 +40,7 @@ _ENDPOINT = re.compile(r"http://(?P<host>localhost|[0-9.]{7,15}|\[[0-9a-f:.]{2,4
 _SOCKETS = Path("/proc/net/unix")
 # A listening socket: __SO_ACCEPTCON of linux/net.h.
 _LISTENS = 0x10000
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: |\r?$)")
 # A row of a standalone's socket: address, count of references, protocol, flags, type, state, inode, name. The kernel
 # writes "@" for the NUL that begins an abstract name.
 _ROW = re.compile(
@@ -88,7 +88,8 @@ class Standalone:
     """One that runs. ``name`` is its socket's; ``greeting`` is None when it gave none in time.
 
     ``refused`` is True when it belongs to another user: it answers that one and root. Root asks it only when the
-    command line names its process; ``foreign`` is then True.
+    command line names its process; ``foreign`` is then True. ``invalid`` is True when its first line was no
+    greeting.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Standalone:
     greeting: Greeting | None = None
     refused: bool = False
     foreign: bool = False
+    invalid: bool = False
 
     @property
     def pid(self) -> int:
@@ -172,18 +174,19 @@ def meet(name: str, own_uid: int | None = None, named_pid: int = 0) -> Standalon
             return Standalone(name, peer, refused=True)
         try:
             line = _read_line(connection, deadline)
-            if not line:
-                return Standalone(name, peer, refused=True)
-            return Standalone(name, peer, Greeting.parse(line), foreign=foreign)
-        except (OSError, ValueError):
+            return Standalone(name, peer, Greeting.parse(line) if line else None, foreign=foreign)
+        except OSError:
             return Standalone(name, peer, foreign=foreign)
+        except ValueError:
+            return Standalone(name, peer, foreign=foreign, invalid=True)
 
 
 def examine_standalones(standalones: Sequence[Standalone]) -> Report:
     """Ask each of ``standalones`` for its report, all at once, and return one report of all."""
     started = time.monotonic()
     questions = [functools.partial(examine_standalone, each) for each in standalones]
-    answers = gather(questions, REPORT_TIMEOUT_S)
+    # Each keeps its own deadline; this one is for a fault of that.
+    answers = gather(questions, REPORT_TIMEOUT_S + 1.0)
     findings: list[Finding] = []
     gaps: list[str] = []
     for standalone, answer in zip(standalones, answers, strict=True):
@@ -203,8 +206,11 @@ def examine_standalones(standalones: Sequence[Standalone]) -> Report:
 
 def examine_standalone(standalone: Standalone) -> Report:
     """Return what is wrong with one standalone, and what is in order; never raises for what that one does."""
+    deadline = time.monotonic() + REPORT_TIMEOUT_S
     if standalone.refused:
         return Report((_build_other_user(standalone),), ("everything else",), 0.0)
+    if standalone.invalid:
+        return Report((_build_invalid(standalone),), ("everything else",), 0.0)
     if standalone.greeting is None:
         return Report((build_mute(standalone),), ("everything else",), 0.0)
     greeting = standalone.greeting
@@ -212,9 +218,10 @@ def examine_standalone(standalone: Standalone) -> Report:
     text = f"process {standalone.pid}{owner}, with the API at {greeting.endpoint} and the pages at "
     known = [finding.ok(FindingId.STANDALONE_OK, text + greeting.novncproxy_base_url), _examine_api(greeting.endpoint)]
     try:
-        inner = report.parse_json(_fetch_report(standalone.name))
-    except (OSError, ValueError):
-        trouble = build_mute(standalone) if meet(standalone.name) else _build_ended(standalone)
+        inner = report.parse_json(_fetch_report(standalone, deadline))
+    except (OSError, ValueError) as exc:
+        build = _build_invalid if isinstance(exc, ValueError) else build_mute
+        trouble = build(standalone) if _listens(standalone) else _build_ended(standalone)
         return Report((*known, trouble), ("everything else",), 0.0)
     if standalone.foreign:
         inner = _attribute(inner, f"said by process {standalone.pid} of the user {standalone.user}")
@@ -233,6 +240,17 @@ def build_mute(standalone: Standalone) -> Finding:
     problem = f"porthole standalone (process {pid}) does not answer the doctor."
     mend = f"If it was stopped (Ctrl-Z), let it go on: kill -CONT {pid}. Else end it (kill {pid}) and start it again."
     return finding.error(FindingId.STANDALONE_MUTE, "", problem, mend)
+
+
+def _build_invalid(standalone: Standalone) -> Finding:
+    """Return the finding of one whose words are not those of a standalone."""
+    pid = standalone.pid
+    problem = f"Process {pid} of the user {standalone.user} speaks, but not as a standalone."
+    mend = (
+        f"See what it is: ps -o user,lstart,args -p {pid}. If it is a porthole standalone, it may be of another "
+        "version than this command: end it by Ctrl-C and start it again."
+    )
+    return finding.error(FindingId.STANDALONE_INVALID, "", problem, mend)
 
 
 def _build_ended(standalone: Standalone) -> Finding:
@@ -272,14 +290,9 @@ def _examine_api(endpoint: str) -> Finding:
     """Ask for the version document, which every client asks for first."""
     host, port = parse_endpoint(endpoint)
     try:
-        connection = http.client.HTTPConnection(host, port, timeout=STEP_TIMEOUT_S)
-        try:
-            connection.request("GET", "/v2.1/")
-            status = connection.getresponse().status
-        finally:
-            connection.close()
+        status = _fetch_status(host, port)
         problem = "" if status == 200 else f"HTTP {status}"
-    except (OSError, http.client.HTTPException) as exc:
+    except (OSError, ValueError) as exc:
         problem = "no answer in time" if isinstance(exc, TimeoutError) else str(exc)
     if not problem:
         return finding.ok(FindingId.API_OK, f"{endpoint} answers")
@@ -288,26 +301,62 @@ def _examine_api(endpoint: str) -> Finding:
     return finding.error(FindingId.API_UNREACHABLE, "", problem, mend)
 
 
-def _fetch_report(name: str) -> str:
+def _fetch_status(host: str, port: int) -> int:
+    """Return the HTTP status of the version document.
+
+    Why not http.client: its timeout is for each read, so a server that sends a byte now and then holds it for ever.
+
+    :raises OSError: when no answer comes in time.
+    :raises ValueError: when the answer is not HTTP.
+    """
+    deadline = time.monotonic() + STEP_TIMEOUT_S
+    with socket.create_connection((host, port), STEP_TIMEOUT_S) as connection:
+        name = f"[{host}]" if ":" in host else host
+        connection.sendall(f"GET /v2.1/ HTTP/1.1\r\nHost: {name}:{port}\r\nConnection: close\r\n\r\n".encode())
+        found = _STATUS_LINE.match(_read_line(connection, deadline))
+    if found is None:
+        raise ValueError("the answer is not HTTP")
+    return int(found[1])
+
+
+def _fetch_report(standalone: Standalone, deadline: float) -> str:
     """Return the JSON of a report.
 
-    :raises OSError: when it does not come in time.
-    :raises ValueError: when it is too long.
+    :raises OSError: when it does not come by ``deadline``, or another process has taken the name.
+    :raises ValueError: when it is too long, or no text.
     """
-    deadline = time.monotonic() + REPORT_TIMEOUT_S
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(STEP_TIMEOUT_S)
-        connection.connect(f"\0{name}")
+        connection.connect(f"\0{standalone.name}")
+        if read_peer(connection) != standalone.peer:
+            raise ConnectionResetError("another process has the name")
         _read_line(connection, deadline)
         connection.sendall(b"\n")
-        content = b""
+        content = bytearray()
         while len(content) <= MAX_ANSWER_BYTES:
             connection.settimeout(get_remaining_s(deadline))
             chunk = connection.recv(65536)
             if not chunk:
-                return content.decode()
+                break
             content += chunk
-    raise ValueError("the report does not end")
+    if not content:
+        raise ConnectionResetError("no report")
+    if len(content) > MAX_ANSWER_BYTES:
+        raise ValueError("the report does not end")
+    return content.decode()
+
+
+def _listens(standalone: Standalone) -> bool:
+    """Say whether the same process still has its socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(STEP_TIMEOUT_S)
+        try:
+            connection.connect(f"\0{standalone.name}")
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True
+        return read_peer(connection) == standalone.peer
 
 
 def _read_line(connection: socket.socket, deadline: float) -> bytes:

@@ -5,9 +5,11 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -36,32 +38,60 @@ def make_name() -> str:
 
 
 @contextmanager
+def serving(listener: socket.socket, answer: Answer) -> Iterator[None]:
+    """Call ``answer`` with each connection of ``listener``, in a thread."""
+    listener.listen()
+
+    def work() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                try:
+                    answer(connection)
+                except OSError:
+                    continue
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
+@contextmanager
 def listening(answer: Answer) -> Iterator[str]:
     """Yield the name of a socket whose server calls ``answer`` with each connection."""
     name = make_name()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"\0{name}")
-        listener.listen()
-
-        def work() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection:
-                    try:
-                        answer(connection)
-                    except OSError:
-                        continue
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
+        with serving(listener, answer):
             yield name
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
+
+
+@contextmanager
+def serving_tcp(answer: Answer) -> Iterator[str]:
+    """Yield the URL of an API whose server calls ``answer`` with each connection."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        with serving(listener, answer):
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v2.1"
+
+
+def say(data: bytes) -> Answer:
+    """Return what sends ``data`` to whoever connects, and closes when the other side has."""
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):
+            pass
+
+    return answer
 
 
 def greet(endpoint: str, report: bytes) -> Answer:
@@ -154,21 +184,98 @@ def test_an_api_that_answers_nobody_else(api: NovaApi) -> None:
 def test_what_gives_no_report_is_named_with_its_process(api: NovaApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standalone, "STEP_TIMEOUT_S", 0.3)
     monkeypatch.setattr(standalone, "REPORT_TIMEOUT_S", 0.3)
-    good = json.loads(format_json(FOUND))
     for name, answer in (
         ("silence", lambda connection: connection.recv(1)),
-        ("no JSON", lambda connection: connection.sendall(b"hello\n")),
-        ("another JSON", lambda connection: connection.sendall(b"{}\n")),
-        ("a long line", lambda connection: connection.sendall(b"x" * 5000)),
+        ("no greeting", say(b"")),
         ("no report", greet(api.url, b"")),
-        ("half a report", greet(api.url, format_json(FOUND).encode()[:-9])),
-        ("an id that is not known", greet(api.url, json.dumps({**good, "findings": [{"id": "x"}]}).encode())),
-        ("a report without seconds", greet(api.url, json.dumps({"findings": [], "not_examined": []}).encode())),
     ):
         report = examine(answer)
         assert ids(report.findings)[-1] == "standalone.mute", name
         assert f"kill -CONT {os.getpid()}" in report.findings[-1].mend
         assert report.exit_status == 2
+
+
+def test_what_speaks_otherwise_than_a_standalone_is_named_with_process_and_user(api: NovaApi) -> None:
+    good, known = json.loads(format_json(FOUND)), {"pid": 1, "endpoint": api.url, "novncproxy_base_url": "x"}
+    greetings: list[object] = [
+        *({**known, "endpoint": url} for url in ("http://127.0.0.1:99999/v2.1", "http://[::1/", 7, None)),
+        *({**known, "pid": pid} for pid in ("1", -1, 10**400, float("inf"), None, [])),
+        {**known, "novncproxy_base_url": 7},
+        {},
+        [],
+        None,
+    ]
+    lines = [json.dumps(greeting).encode() + b"\n" for greeting in greetings]
+    lines += [b"hello\n", b"\xff\n", b"[" * 4000 + b"\n", b"x" * 5000]
+    answers = [say(line) for line in lines]
+    answers += [
+        greet(api.url, data)
+        for data in (
+            format_json(FOUND).encode()[:-9],
+            b"\xff",
+            b"[" * 100_000,
+            json.dumps({**good, "findings": [{"id": "x"}]}).encode(),
+            json.dumps({"findings": [], "not_examined": []}).encode(),
+            b" " * (standalone.MAX_ANSWER_BYTES + 100_000),
+        )
+    ]
+    for number, answer in enumerate(answers):
+        report = examine(answer)
+        assert ids(report.findings)[-1] == "standalone.invalid", number
+        user = Standalone("x", Peer(0, os.geteuid(), 0)).user
+        expected = f"Process {os.getpid()} of the user {user} speaks, but not as a standalone."
+        assert report.findings[-1].problem == expected
+        assert report.exit_status == 2
+
+
+def test_one_that_speaks_slowly_has_one_deadline_for_all_it_says(api: NovaApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes within the time for a step, and the whole never."""
+    monkeypatch.setattr(standalone, "STEP_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(standalone, "REPORT_TIMEOUT_S", 0.5)
+    ended = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        # A test that fails ends all the same.
+        for _ in range(600):
+            connection.sendall(b" ")
+            if ended.wait(0.05):
+                return
+
+    def drip_report(connection: socket.socket) -> None:
+        greet(api.url, b" ")(connection)
+        drip(connection)
+
+    for answer in (drip, drip_report):
+        ended.clear()
+        with listening(answer) as name:
+            started = time.monotonic()
+            met = standalone.meet(name)
+            assert met is not None
+            report = standalone.examine_standalone(met)
+            took_s = time.monotonic() - started
+            ended.set()
+        assert ids(report.findings)[-1] == "standalone.mute"
+        # All 600 bytes would take 30 s.
+        assert took_s < 15
+
+
+def test_an_api_that_speaks_slowly_or_no_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standalone, "STEP_TIMEOUT_S", 0.5)
+    ended = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        for _ in range(600):
+            connection.sendall(b"H")
+            if ended.wait(0.05):
+                return
+
+    for answer, expected in ((drip, "no answer in time"), (say(b"SSH-2.0-x\r\n"), "not HTTP"), (say(b""), "not HTTP")):
+        ended.clear()
+        with serving_tcp(answer) as url:
+            report = examine(greet(url, format_json(FOUND).encode()))
+            ended.set()
+        assert ids(report.findings) == ["standalone.ok", "api.unreachable", "novnc.ok"]
+        assert expected in report.findings[1].problem
 
 
 def test_one_that_ends_meanwhile_is_not_called_mute(api: NovaApi) -> None:
@@ -178,6 +285,15 @@ def test_one_that_ends_meanwhile_is_not_called_mute(api: NovaApi) -> None:
     report = standalone.examine_standalone(met)
     assert ids(report.findings)[-1] == "standalone.none"
     assert f"process {os.getpid()}) ended during the examination" in report.findings[-1].problem
+
+
+def test_a_process_that_takes_the_name_over_is_not_read(api: NovaApi) -> None:
+    with listening(greet(api.url, format_json(FOUND).encode())) as name:
+        met = standalone.meet(name)
+        assert met is not None
+        first = replace(met, peer=met.peer._replace(uid=met.peer.uid + 1))
+        report = standalone.examine_standalone(first)
+    assert ids(report.findings) == ["standalone.ok", "api.ok", "standalone.none"]
 
 
 def test_another_users_is_not_believed(api: NovaApi) -> None:
