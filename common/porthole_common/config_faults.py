@@ -30,6 +30,12 @@ _LINES = {
 _PARSE_ERROR = re.compile(r"at (?P<file>.+):(?P<line>\d+), (?P<words>.*?): ", re.DOTALL)
 _ARGUMENT = re.compile(r"argument --(?P<name>\S+): Invalid ")
 _BAD_VALUE = re.compile(r"Value for option (?P<name>\S+) .*is not valid: (?P<words>.*)", re.DOTALL)
+# Options of other libraries that are not marked as secret, and URLs with a user and a password.
+_SECRET_NAME = re.compile(r"password|passwd|secret|key", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"://\S*@")
+# oslo.config's faults of a substitution. Their text has the word behind the "$", which may be the end of a password.
+_SUBSTITUTION_FAULTS = (cfg.NoSuchOptError, cfg.NoSuchGroupError, cfg.TemplateSubstitutionError)
+_SUBSTITUTION = "`$` begins a substitution; write `$$`"
 # A value that is longer is not shown whole.
 _MAX_VALUE_CHARS = 80
 
@@ -47,12 +53,14 @@ def build_value_error(files: Iterable[Path], group: str, opt: cfg.Opt, exc: Exce
     option = f"[{group}] {opt.dest}"
     place = _find_place(files, group, opt)
     allowed = _describe(opt.type)
-    if place is None or not allowed:
-        bad = _BAD_VALUE.search(str(exc))
-        words = bad["words"] if bad else str(exc)
-        return errors.ConfigInvalid(option, f"{words} ({place.where})" if place else words)
+    # Also where the option is not secret: its value may name one that is, and hold what follows the "$" there.
+    is_substitution = isinstance(exc, _SUBSTITUTION_FAULTS)
+    is_secret = _is_secret(opt, place.value if place else str(exc))
+    if place is None or not allowed or is_substitution:
+        words = _SUBSTITUTION if is_substitution else "the value is not valid" if is_secret else _get_words(exc)
+        return errors.ConfigInvalid(option, f"{words} ({place.where.rstrip(',')})" if place else words)
     shown = place.value if len(place.value) <= _MAX_VALUE_CHARS else place.value[:_MAX_VALUE_CHARS] + "..."
-    value = "the value" if opt.secret else f'"{shown}"'
+    value = "the value" if is_secret else f'"{shown}"'
     return errors.ConfigInvalid(option, f"{value} in {place.where} is not {allowed}")
 
 
@@ -80,9 +88,27 @@ def explain(exc: Exception) -> str:
         return _explain_line(exc)
     if isinstance(exc, OSError):
         return f"{exc.filename}: {exc.strerror}"
+    return " ".join(_explain_value(exc).split())
+
+
+def _explain_value(exc: Exception) -> str:
+    if isinstance(exc, _SUBSTITUTION_FAULTS):
+        return f"the value of an option holds a `$`, and no option has the name behind it: {_SUBSTITUTION}"
     bad = _BAD_VALUE.search(str(exc))
-    text = f"{bad['name']}: {bad['words']}" if bad else str(exc)
-    return " ".join(text.split())
+    if bad is None:
+        return str(exc)
+    is_secret = _SECRET_NAME.search(bad["name"]) or _CREDENTIALS.search(bad["words"])
+    return f"{bad['name']}: {'the value is not valid' if is_secret else bad['words']}"
+
+
+def _is_secret(opt: cfg.Opt, text: str) -> bool:
+    """Say whether the value of ``opt``, which ``text`` holds, must not be shown."""
+    return bool(opt.secret or _SECRET_NAME.search(opt.dest) or _CREDENTIALS.search(text))
+
+
+def _get_words(exc: Exception) -> str:
+    bad = _BAD_VALUE.search(str(exc))
+    return bad["words"] if bad else str(exc)
 
 
 def _explain_line(exc: cfg.ConfigFileParseError) -> str:

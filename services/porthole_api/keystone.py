@@ -15,7 +15,8 @@ from keystonemiddleware import auth_token, opts
 from oslo_config import cfg
 from webob import exc
 
-from porthole_common import errors
+from porthole_common import conf as porthole_conf
+from porthole_common import config_faults, errors
 from porthole_common.context import RequestContext
 from porthole_common.log import get_logger
 
@@ -43,7 +44,9 @@ class Keystone:
             self._protocol = auth_token.AuthProtocol(
                 _accept, {"oslo_config_config": conf, "delay_auth_decision": "false"}
             )
-        except (ksa_exceptions.ClientException, auth_token.ConfigurationError, cfg.Error, ValueError) as error:
+        except cfg.Error as error:
+            raise errors.ConfigInvalid(f"[{GROUP}]", config_faults.explain(error)) from error
+        except (ksa_exceptions.ClientException, auth_token.ConfigurationError, ValueError) as error:
             raise errors.ConfigInvalid(f"[{GROUP}]", str(error)) from error
 
     def __call__(self, environ: dict[str, Any]) -> RequestContext:
@@ -77,11 +80,7 @@ def _accept(_environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
 def _register_opts(conf: cfg.ConfigOpts) -> None:
     for group, options in opts.list_auth_token_opts():
         conf.register_opts(options, group=group)
-        for option in options:
-            try:
-                conf[group][option.dest]
-            except (cfg.Error, ValueError) as error:
-                raise errors.ConfigInvalid(f"[{group}] {option.name}", str(error)) from error
+        porthole_conf.check_options(conf, group, options)
     # Its own defaults wait for ever, and three times over.
     conf.set_default("http_connect_timeout", max(1, conf.api.rpc_timeout // _REQUESTS_PER_TOKEN), GROUP)
     conf.set_default("http_request_max_retries", 0, GROUP)

@@ -15,7 +15,7 @@ from oslo_config import cfg
 from porthole_cli.doctor import finding
 from porthole_cli.doctor.finding import Finding, FindingId
 from porthole_common import conf as porthole_conf
-from porthole_common import errors
+from porthole_common import config_faults, errors
 
 _WHERE = re.compile(r"at (\S+:\d+)")
 _OWN = "chown root:porthole {0} && chmod 640 {0}"
@@ -38,7 +38,7 @@ def load(conf: cfg.ConfigOpts, files: Sequence[str]) -> Finding | None:
         return finding.error(FindingId.CONFIG_INVALID, "", problem, "Write it as NAME = VALUE in a [GROUP].")
     except (cfg.Error, errors.ConfigInvalid) as exc:
         mend = "Correct the option; deploy/config/porthole.conf.sample says what it takes."
-        return finding.error(FindingId.CONFIG_INVALID, "", str(exc), mend)
+        return finding.error(FindingId.CONFIG_INVALID, "", config_faults.explain(exc), mend)
     return None
 
 

@@ -39,6 +39,8 @@ def test_an_option_that_does_not_do_is_named(tmp_path: Path) -> None:
         (AUTH.replace("auth_url = http://keystone.invalid/v3", ""), "[keystone_authtoken]"),
         (AUTH.replace("= password\n", "= telepathy\n", 1), "[keystone_authtoken]"),
         (AUTH + "http_connect_timeout = soon\n", "[keystone_authtoken] http_connect_timeout"),
+        (AUTH.replace("= pazzword", "= abc$pazzword"), "[keystone_authtoken]"),
+        (AUTH + "memcache_secret_key = abc$pazzword\n", "[keystone_authtoken] memcache_secret_key"),
         (AUTH + "memcache_security_strategy = ENCRYPT\n", "[keystone_authtoken]"),
     ]
     for text, option in cases:

@@ -83,3 +83,46 @@ def test_what_is_wrong_on_the_command_line_is_argparses_to_say(capsys: pytest.Ca
         porthole_conf.parse(cfg.ConfigOpts(), "porthole-test", ["--nonsense"])
     assert caught.value.code == 2
     assert "unrecognized arguments: --nonsense" in capsys.readouterr().err
+
+
+def test_nothing_is_shown_of_a_value_with_a_dollar(tmp_path: Path) -> None:
+    """oslo.config's words name what stands behind the "$", and that is the end of a password."""
+    path = tmp_path / "porthole.conf"
+    hint = f"`$` begins a substitution; write `$$` ({path}, line 2)"
+    for value in ("Abc$tail9", "Abc${tail9}", "Abc$tail9.tail9", "Abc$memcache"):
+        path.write_text(f"[memcache]\npassword = {value}\n", encoding="utf-8")
+        assert explain_files(path) == f"[memcache] password: {hint}"
+    # An option that is no secret may name one that is.
+    path.write_text("[memcache]\nservers = $password\npassword = Abc$tail9\n", encoding="utf-8")
+    assert explain_files(path) == f"[memcache] servers: {hint}"
+    path.write_text("[DEFAULT]\nlog_dir = /x/$tail9\n", encoding="utf-8")
+    assert "`$$`" in explain_files(path)
+    assert "tail9" not in explain_files(path)
+    path.write_text("[memcache]\npassword = Abc$$tail9\n", encoding="utf-8")
+    conf = cfg.ConfigOpts()
+    porthole_conf.parse(conf, "porthole-test", [f"--config-file={path}"])
+    assert conf.memcache.password == "Abc$tail9"
+
+
+def test_nothing_is_shown_of_a_secret_of_another_library(tmp_path: Path) -> None:
+    path = tmp_path / "porthole.conf"
+    for opt, value, expected in (
+        (cfg.IntOpt("ssl_key_password"), "tail9", "[lib] ssl_key_password: the value in {}, line 2, is not an integer"),
+        (cfg.IntOpt("own", secret=True), "tail9", "[lib] own: the value in {}, line 2, is not an integer"),
+        (cfg.StrOpt("own", regex="^y$", secret=True), "tail9", "[lib] own: the value is not valid ({}, line 2)"),
+        (cfg.URIOpt("auth_url", schemes=["http"]), "ftp://u:tail9@x", "[lib] auth_url: the value in {}, line 2, is"),
+        (cfg.StrOpt("hook", regex="^y$"), "ftp://u:tail9@x", "[lib] hook: the value is not valid ({}, line 2)"),
+        (cfg.IntOpt("size"), "many", '[lib] size: "many" in {}, line 2, is not an integer'),
+    ):
+        path.write_text(f"[lib]\n{opt.name} = {value}\n", encoding="utf-8")
+        conf = cfg.ConfigOpts()
+        conf.register_opt(opt, group="lib")
+        porthole_conf.parse(conf, "porthole-test", [f"--config-file={path}"])
+        with pytest.raises(errors.ConfigInvalid) as caught:
+            porthole_conf.check_options(conf, "lib", [opt])
+        assert str(caught.value).startswith(expected.format(path))
+        assert "tail9" not in str(caught.value)
+        if not opt.secret:
+            # Where only the name is known, the name and the form of the value decide.
+            assert isinstance(caught.value.__cause__, Exception)
+            assert "tail9" not in explain(caught.value.__cause__)
