@@ -24,11 +24,15 @@ from oslo_config import cfg
 from porthole_cli.doctor import examination, report
 from porthole_cli.doctor.bus import RpcBus
 from porthole_cli.doctor.standalone import SOCKET_PREFIX, read_peer
+from porthole_common.log import get_logger
 from porthole_common.rpc import Rpc
 
+LOG = get_logger(__name__)
 # How long a doctor may take to ask and to read; it is on the same machine.
 STEP_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 2.0
+# Before the next accept() where one failed.
+ACCEPT_PAUSE_S = 0.5
 
 
 class Examinee:
@@ -47,6 +51,7 @@ class Examinee:
         self._endpoint = endpoint
         self._uids = frozenset({0, os.geteuid()}) if uids is None else uids
         self._examining = threading.Lock()
+        self._stopping = threading.Event()
         self._listener: socket.socket | None = None
         self._thread: threading.Thread | None = None
 
@@ -76,17 +81,28 @@ class Examinee:
         if self._listener is None or self._thread is None:
             return
         listener, self._listener = self._listener, None
+        self._stopping.set()
         # Wakes the thread, which close() alone would not.
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         self._thread.join(STOP_TIMEOUT_S)
 
     def _accept(self, listener: socket.socket) -> None:
+        was_accepted = True
         while True:
             try:
                 connection, _ = listener.accept()
-            except OSError:
-                return
+                was_accepted = True
+            except OSError as exc:
+                if self._stopping.is_set():
+                    return
+                # Such as EMFILE: it passes when a console is closed, and accept() fails at once until then.
+                if was_accepted:
+                    LOG.warning("Doctor's connection not accepted", error=exc)
+                was_accepted = False
+                if self._stopping.wait(ACCEPT_PAUSE_S):
+                    return
+                continue
             if read_peer(connection).uid in self._uids:
                 threading.Thread(target=self._serve, args=(connection,), name="examinee-answer", daemon=True).start()
             else:

@@ -3,6 +3,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +17,34 @@ from porthole_common.rpc import Rpc
 from support.bus import parse_global_conf
 from support.clouds import ids
 
+# accept() fails until descriptors are free again. Several clients, since a call that waits has a descriptor already.
+_OUT_OF_DESCRIPTORS = """
+import logging, os, resource, socket, threading
+from oslo_config import cfg
+from porthole_cli import examinee
+from porthole_cli.doctor import standalone
+from support.bus import parse_global_conf
+
+failed = threading.Event()
+handler = logging.Handler()
+handler.emit = lambda record: failed.set()
+logging.getLogger(examinee.__name__).addHandler(handler)
+parse_global_conf()
+examined = examinee.Examinee(cfg.CONF, None, "http://127.0.0.1:8774/v2.1")
+examined.start()
+[name] = [each.name for each in standalone.find_standalones() if each.pid == os.getpid()]
+clients = [socket.socket(socket.AF_UNIX) for _ in range(4)]
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+for client in clients:
+    client.settimeout(20)
+    client.connect(chr(0) + name)
+print("failed" if failed.wait(20) else "accepted")
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+print("greeted" if all(client.recv(1) == b"{" for client in clients) else "closed")
+examined.stop()
+print("stopped" if not any(thread.name == "examinee" for thread in threading.enumerate()) else "runs")
+"""
 ENDPOINT = "http://127.0.0.1:8774/v2.1"
 
 
@@ -71,6 +101,14 @@ def test_a_client_that_leaves_or_stays_silent_keeps_nobody_out(examinee: Examine
         gone.sendall(b"\n")
         gone.close()
         assert "daemons.unheard" in ids(standalone.examine_standalone(met).findings)
+
+
+def test_it_outlives_a_lack_of_descriptors() -> None:
+    """In a process of its own, since the limit is the whole process's."""
+    done = subprocess.run(
+        [sys.executable, "-c", _OUT_OF_DESCRIPTORS], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.split() == ["failed", "greeted", "stopped"], done.stderr
 
 
 def test_another_user_is_told_nothing(examinee: Examinee) -> None:
