@@ -43,13 +43,17 @@ DEMO_GUEST=$PORTHOLE_CHECKOUT/deploy/demo-guest.sh
 DEMO_GUEST_FILES=$PORTHOLE_CHECKOUT/.cache/demo-guest
 READY_TIMEOUT_S=60
 STOP_TIMEOUT_S=20
+# Each look at the guest starts a virsh.
+GUEST_INTERVAL_S=5
 
 venv=${PORTHOLE_VENV:-$PORTHOLE_CHECKOUT/.venv}
 work=
 uri=
 guest=
+guest_uuid=
 porthole_pid=
 libvirtd_pid=
+timer_pid=
 
 # The user's own cloud and HTTP proxy are not what is asked here.
 unset "${!OS_@}"
@@ -138,6 +142,7 @@ clean_up() {
     local status=$?
     # A second Ctrl-C must not leave half of it behind.
     trap '' INT TERM HUP
+    [ -z "$timer_pid" ] || stop_process "$timer_pid"
     [ -z "$porthole_pid" ] || stop_process "$porthole_pid"
     [ -z "$work" ] || remove_guest "$work"
     [ -z "$libvirtd_pid" ] || stop_process "$libvirtd_pid"
@@ -231,7 +236,7 @@ start_guest() {
     cp -- "$DEMO_GUEST_FILES/kernel" "$DEMO_GUEST_FILES/initramfs" "$work/boot" || fail "there is no room in $work"
     chmod 755 "$work/boot"
     "$DEMO_GUEST" xml "$name" "$uuid" "$work/boot" >"$work/guest.xml"
-    guest=$name
+    guest=$name guest_uuid=$uuid
     # Written first, so that a Ctrl-C while it starts removes it too, and so does the start after a SIGKILL.
     printf '%s %s %s\n' "$uri" "$uuid" "$name" >"$work/guest"
     virsh_ create "$work/guest.xml" >/dev/null || fail "libvirt could not start the guest"
@@ -310,6 +315,24 @@ Ctrl-C ends Porthole and removes the guest.
 TEXT
 }
 
+# guest_has_ended: libvirt answers, and no longer lists the guest. A libvirt that is silent proves nothing.
+guest_has_ended() {
+    local listed
+    listed=$(virsh_ list --uuid 2>/dev/null) && [[ $listed != *"$guest_uuid"* ]]
+}
+
+# watch_guest: return when Porthole has ended, or the guest.
+watch_guest() {
+    while kill -0 "$porthole_pid" 2>/dev/null && ! guest_has_ended; do
+        sleep "$GUEST_INTERVAL_S" &
+        timer_pid=$!
+        # A signal ends this wait at once, and so does the end of Porthole.
+        wait -n "$porthole_pid" "$timer_pid"
+    done
+    [ -z "$timer_pid" ] || stop_process "$timer_pid"
+    timer_pid=
+}
+
 trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -329,6 +352,10 @@ start_guest
 choose_ports
 start_porthole
 show_url
+watch_guest
+if kill -0 "$porthole_pid" 2>/dev/null; then
+    say "the guest \"$guest\" has ended. Press Ctrl-C, then start deploy/quickstart.sh again"
+fi
 wait "$porthole_pid"
 status=$?
 porthole_pid=

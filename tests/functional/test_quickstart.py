@@ -224,6 +224,26 @@ def test_the_next_start_removes_what_a_killed_one_left(quickstart: Quickstart) -
     assert guests_of_this_machine() == guests
 
 
+def test_a_guest_that_ends_is_noticed_and_ctrl_c_leaves_nothing(quickstart: Quickstart) -> None:
+    process = quickstart.start()
+    process.wait_for(lambda: "Ctrl-C ends" in process.log(), TIMEOUT_S, "the URL")
+    (note,) = quickstart.temporary.glob("*/guest")
+    uri, uuid, name = note.read_text(encoding="utf-8").split()
+
+    virsh = ["virsh", "--quiet", "--connect", uri, "destroy", uuid]
+    subprocess.run(virsh, capture_output=True, timeout=30, check=True)
+
+    ended = f'the guest "{name}" has ended. Press Ctrl-C, then start deploy/quickstart.sh again\n'
+    process.wait_for(lambda: ended in process.log(), TIMEOUT_S, "the news of the guest")
+    assert any("standalone" in line for line in quickstart.processes().values())
+
+    process.signal(signal.SIGINT)
+
+    assert process.wait(60) == 130
+    assert process.log().count("has ended") == 1
+    quickstart.assert_nothing_left()
+
+
 def test_a_signal_half_way_leaves_nothing(quickstart: Quickstart) -> None:
     process = quickstart.start()
     # The guest's description is there just before libvirt is asked to start it.
