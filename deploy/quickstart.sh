@@ -45,6 +45,8 @@ READY_TIMEOUT_S=60
 STOP_TIMEOUT_S=20
 # Each look at the guest starts a virsh.
 GUEST_INTERVAL_S=5
+# How often free ports are chosen: another process may take one before Porthole listens there.
+PORT_ATTEMPTS=3
 
 venv=${PORTHOLE_VENV:-$PORTHOLE_CHECKOUT/.venv}
 work=
@@ -275,18 +277,43 @@ porthole() {
     "$venv/bin/python" -m porthole_cli.main "$@"
 }
 
-start_porthole() {
+# try_porthole: start Porthole on the chosen ports; fails when it ends, or has no console of the guest in time.
+try_porthole() {
     setsid "$venv/bin/python" -m porthole_cli.main standalone --libvirt-uri "$uri" --api-port "${ports[0]}" \
         --novnc-port "${ports[1]}" --xvp-port "${ports[2]}" >"$work/porthole.log" 2>&1 &
     porthole_pid=$!
     watched_pid=$porthole_pid
     endpoint=http://127.0.0.1:${ports[0]}/v2.1
     # Its last word when it has started; the guest is known a moment later.
-    if ! { wait_until grep -q "get-vnc-console SERVER" "$work/porthole.log" && wait_until get_url; }; then
-        tail -n 20 -- "$work/porthole.log" >&2
-        [ ! -s "$work/get-url.log" ] || tail -n 1 -- "$work/get-url.log" >&2
-        fail "Porthole did not start"
-    fi
+    wait_until grep -q "get-vnc-console SERVER" "$work/porthole.log" && wait_until get_url
+}
+
+# find_taken_port: the port that Porthole could not have, in its own words.
+find_taken_port() {
+    local port line
+    line=$(grep -m 1 "Address already in use" "$work/porthole.log") || return 1
+    for port in "${ports[@]}"; do
+        ! grep -qw -- "$port" <<<"$line" || printf '%s\n' "$port"
+    done
+}
+
+start_porthole() {
+    local attempt taken=
+    for ((attempt = 1; attempt <= PORT_ATTEMPTS; attempt++)); do
+        choose_ports
+        try_porthole && return 0
+        taken=
+        kill -0 "$porthole_pid" 2>/dev/null || taken=$(find_taken_port)
+        # Anything else that is wrong will be wrong at the next start too.
+        [ -n "$taken" ] || break
+        wait "$porthole_pid"
+        porthole_pid=
+        say "another process has taken port $taken meanwhile"
+    done
+    tail -n 20 -- "$work/porthole.log" >&2
+    [ ! -s "$work/get-url.log" ] || tail -n 1 -- "$work/get-url.log" >&2
+    [ -z "$taken" ] || fail "port $taken is taken on 127.0.0.1. Find the process by: ss -ltnp. End it, and start again"
+    fail "Porthole did not start"
 }
 
 get_url() {
@@ -349,7 +376,6 @@ export PORTHOLE_QUICKSTART=$work
 export XDG_CACHE_HOME=$work/cache
 find_hypervisor
 start_guest
-choose_ports
 start_porthole
 show_url
 watch_guest

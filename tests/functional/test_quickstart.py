@@ -60,6 +60,15 @@ class Quickstart:
         process.start()
         return process
 
+    def replace_python(self, lines: str) -> None:
+        """Have the shell run ``lines`` before each start of the environment's Python; "$@" are its arguments."""
+        environment = self.directory / "venv"
+        (environment / "bin").mkdir(parents=True)
+        python = environment / "bin" / "python"
+        python.write_text(f'#!/bin/sh\n{lines}\nexec {sys.executable} "$@"\n', encoding="utf-8")
+        python.chmod(0o755)
+        self.environment["PORTHOLE_VENV"] = str(environment)
+
     def processes(self) -> dict[int, str]:
         """The command lines of the processes that have the temporary directory in theirs or in their environment."""
         found = {}
@@ -174,6 +183,7 @@ def test_a_url_that_opens_the_screen_and_ctrl_c_that_leaves_nothing(
     assert "--os-endpoint http://127.0.0.1:" in process.log()
     token = found[0][-36:]
     assert not any(token in line for line in quickstart.processes().values())
+    assert "has ended" not in process.log()
 
     process.signal(signal.SIGINT)
 
@@ -256,15 +266,7 @@ def test_a_signal_half_way_leaves_nothing(quickstart: Quickstart) -> None:
 
 
 def test_an_error_half_way_is_shown_and_leaves_nothing(quickstart: Quickstart) -> None:
-    environment = quickstart.directory / "venv"
-    (environment / "bin").mkdir(parents=True)
-    python = environment / "bin" / "python"
-    python.write_text(
-        f'#!/bin/sh\ncase "$*" in *standalone*) echo "no such luck" >&2; exit 3 ;; esac\nexec {sys.executable} "$@"\n',
-        encoding="utf-8",
-    )
-    python.chmod(0o755)
-    quickstart.environment["PORTHOLE_VENV"] = str(environment)
+    quickstart.replace_python('case "$*" in *standalone*) echo "no such luck" >&2; exit 3 ;; esac')
     process = quickstart.start()
 
     assert process.wait(TIMEOUT_S) == 1
@@ -272,6 +274,53 @@ def test_an_error_half_way_is_shown_and_leaves_nothing(quickstart: Quickstart) -
     assert "no such luck" in process.log()
     assert "quickstart.sh: Porthole did not start" in process.log()
     quickstart.assert_nothing_left()
+
+
+# Between the choice of the ports and the start, another process takes the API's, up to so many times.
+TAKE_PORT = """\
+limit=%(times)d
+case "$*" in *standalone*--api-port*)
+    echo >>%(count)s
+    if [ "$(wc -l <%(count)s)" -le "$limit" ]; then
+        port=$(echo "$*" | sed 's/.*--api-port \\([0-9]*\\).*/\\1/')
+        %(python)s -c 'import socket, sys, time
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind(("127.0.0.1", int(sys.argv[1])))
+listener.listen()
+print(flush=True)
+time.sleep(60)' "$port" >%(held)s &
+        until [ -s %(held)s ]; do sleep 0.1; done
+        rm %(held)s
+    fi ;;
+esac"""
+
+
+def take_ports(quickstart: Quickstart, times: int) -> None:
+    files = {name: str(quickstart.directory / name) for name in ("count", "held")}
+    quickstart.replace_python(TAKE_PORT % {"times": times, "python": sys.executable, **files})
+
+
+def test_a_port_that_another_process_takes_meanwhile(quickstart: Quickstart) -> None:
+    take_ports(quickstart, 1)
+    process = quickstart.start()
+
+    process.wait_for(lambda: "Ctrl-C ends" in process.log(), TIMEOUT_S, "the URL")
+
+    assert process.log().count("meanwhile") == 1
+    assert URL.search(process.log())
+
+
+def test_ports_that_are_taken_each_time(quickstart: Quickstart) -> None:
+    take_ports(quickstart, 100)
+    process = quickstart.start()
+
+    assert process.wait(TIMEOUT_S) == 1
+
+    taken = re.findall(r"another process has taken port (\d+) meanwhile", process.log())
+    assert len(taken) == 3
+    remedy = "Find the process by: ss -ltnp. End it, and start again"
+    assert process.log().splitlines()[-1].endswith(f"port {taken[-1]} is taken on 127.0.0.1. {remedy}")
 
 
 def test_an_argument_it_does_not_know(quickstart: Quickstart) -> None:
