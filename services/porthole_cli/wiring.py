@@ -21,6 +21,7 @@ import porthole_novncproxy.main
 from porthole_api.consoles import CALLS_PER_REQUEST
 from porthole_cli.cloud import DEFAULT_ENDPOINT
 from porthole_cli.examinee import Examinee
+from porthole_cli.invocation import find_command
 from porthole_common import errors, service
 from porthole_common.rpc import Rpc
 
@@ -54,7 +55,7 @@ class Announcement:
         """Print the addresses and the next command on stdout."""
         vnc = self._conf.vnc
         endpoint = build_endpoint(self._conf)
-        command = "porthole" if endpoint == DEFAULT_ENDPOINT else f"porthole --os-endpoint {endpoint}"
+        command = find_command() if endpoint == DEFAULT_ENDPOINT else f"{find_command()} --os-endpoint {endpoint}"
         lines = [f"The API is at          {endpoint}", f"Browsers open          {vnc.novncproxy_base_url}"]
         if vnc.xvpvncproxy_enabled:
             lines.append(f"Native viewers open    {vnc.xvpvncproxy_base_url}")

@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -189,6 +190,22 @@ class TestConsole:
         url = f"http://127.0.0.1:{standalone.novnc_port}/console.html?path=%3Ftoken%3D{UUID}"
 
         assert refused_with(url) == 401
+
+
+class TestAnnouncement:
+    def test_its_commands_work_as_they_are_printed(
+        self, start: Callable[..., Standalone], instances_file: Path, tmp_path: Path
+    ) -> None:
+        standalone = start("--instances-file", str(instances_file))
+        standalone.wait_for_server("web")
+        printed = re.findall(r"^    (\S.* (?:list|get-vnc-console SERVER))$", standalone.process.log(), re.MULTILINE)
+        assert len(printed) == 2
+
+        for command in printed:
+            argv = shlex.split(command.replace("SERVER", "web"))
+            environment = os.environ | {"PATH": str(tmp_path), "NO_PROXY": "*", "PYTHONWARNINGS": ""}
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=environment)
+            assert done.returncode == 0, done.stderr
 
 
 class TestSurroundings:

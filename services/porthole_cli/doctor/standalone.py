@@ -24,6 +24,7 @@ from porthole_cli.doctor import finding, report
 from porthole_cli.doctor.finding import Finding, FindingId
 from porthole_cli.doctor.parallel import gather
 from porthole_cli.doctor.report import Report
+from porthole_cli.invocation import find_command
 from porthole_common.deadline import get_remaining_s
 
 # The abstract name is this, the process id, and a random part.
@@ -280,9 +281,9 @@ def _build_other_user(standalone: Standalone) -> Finding:
     user = standalone.user
     where = f"A porthole standalone of the user {user} runs here (process {standalone.pid})"
     problem = f"{where}. {'Only root' if user == 'root' else f'Only {user} and root'} may ask it."
-    mend = f"Run the doctor as that user: sudo -u {user} porthole doctor"
+    mend = f"Run the doctor as that user: sudo -u {user} {find_command(everywhere=True)} doctor"
     if standalone.peer.pid:
-        mend += f" (or as root: porthole doctor --standalone {standalone.pid})"
+        mend += f" (or as root: {find_command(everywhere=True)} doctor --standalone {standalone.pid})"
     return finding.warning(FindingId.STANDALONE_OTHER_USER, "", problem, mend)
 
 
