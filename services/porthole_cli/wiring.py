@@ -8,9 +8,10 @@ which imports this module late, for what it pulls in.
 """
 
 import argparse
+import errno
 import ipaddress
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from oslo_config import cfg
 
@@ -40,16 +41,56 @@ _FLAGS = {
     "novnc_port": ("vnc", "novncproxy_port"),
     "xvp_port": ("vnc", "xvpvncproxy_port"),
 }
+_PORT_FLAGS = ("api_port", "novnc_port", "xvp_port")
+
+
+class Listening:
+    """One of the daemons' services; when a port is taken, its error names the flag that chooses another."""
+
+    def __init__(self, listening: service.Service) -> None:
+        self._service = listening
+        self.name = listening.name
+        self.stop_timeout_s = listening.stop_timeout_s
+
+    def start(self) -> None:
+        """Start the service.
+
+        :raises ConfigInvalid: when an option does not do.
+        """
+        try:
+            self._service.start()
+        except errors.ConfigInvalid as exc:
+            raise name_flag(exc) from exc
+
+    def waits_for(self) -> str:
+        """Return what the service waits for."""
+        return self._service.waits_for()
+
+    def is_alive(self) -> bool:
+        """Whether the service is alive."""
+        return self._service.is_alive()
+
+    def reload(self) -> None:
+        """Have the service reread."""
+        self._service.reload()
+
+    def stop(self) -> None:
+        """Stop the service."""
+        self._service.stop()
 
 
 class Announcement:
-    """The last service to start: tells the user that the others serve, where, and what to type."""
+    """The last service to start: tells the user that the others serve, where, and what to type.
+
+    ``waits_for`` is compute's: what it returns does not answer yet.
+    """
 
     name = "announcement"
     stop_timeout_s = 0.0
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, waits_for: Callable[[], str]) -> None:
         self._conf = conf
+        self._hypervisor_waits_for = waits_for
 
     def start(self) -> None:
         """Print the addresses and the next command on stdout."""
@@ -59,6 +100,8 @@ class Announcement:
         lines = [f"The API is at          {endpoint}", f"Browsers open          {vnc.novncproxy_base_url}"]
         if vnc.xvpvncproxy_enabled:
             lines.append(f"Native viewers open    {vnc.xvpvncproxy_base_url}")
+        if away := self._hypervisor_waits_for():
+            lines.append(f"{away} does not answer; {find_command()} doctor says why")
         lines += ["Next, in another terminal:", f"    {command} list", f"    {command} get-vnc-console SERVER"]
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
@@ -157,14 +200,15 @@ def build_services(conf: cfg.ConfigOpts) -> Sequence[service.Service]:
     :raises ConfigInvalid: when an option does not do.
     """
     rpc = Rpc(conf, conf.api.rpc_timeout / CALLS_PER_REQUEST, TRANSPORT_URL)
+    compute = porthole_compute.main.build_standalone(conf, rpc)
     return [
         Bus(rpc),
         porthole_consoleauth.main.build_standalone(conf, rpc),
-        porthole_compute.main.build_standalone(conf, rpc),
-        porthole_api.main.build_standalone(conf, rpc),
-        porthole_novncproxy.main.build_service(conf, rpc),
+        compute,
+        Listening(porthole_api.main.build_standalone(conf, rpc)),
+        Listening(porthole_novncproxy.main.build_service(conf, rpc)),
         Examinee(conf, rpc, build_endpoint(conf)),
-        Announcement(conf),
+        Announcement(conf, compute.waits_for),
     ]
 
 
@@ -173,11 +217,26 @@ def build_endpoint(conf: cfg.ConfigOpts) -> str:
     return f"http://{_format_host(conf.api.bind_host)}:{conf.api.bind_port}/v2.1"
 
 
+def name_flag(exc: errors.ConfigInvalid) -> errors.ConfigInvalid:
+    """Return the error of a port that is taken with the flag beside its option; any other error as it is."""
+    if isinstance(exc.__cause__, OSError) and exc.__cause__.errno == errno.EADDRNOTAVAIL:
+        return exc
+    for flag in _PORT_FLAGS:
+        group, option = _FLAGS[flag]
+        if exc.option.startswith(f"[{group}]") and exc.option.endswith(option):
+            return errors.ConfigInvalid(f"{_format_flag(flag)} ({exc.option})", exc.reason)
+    return exc
+
+
+def _format_flag(flag: str) -> str:
+    return f"--{flag.replace('_', '-')}"
+
+
 def _override(conf: cfg.ConfigOpts, group: str, option: str, value: object, flag: str) -> None:
     try:
         conf.set_override(option, value, group=group)
     except (ValueError, cfg.Error) as exc:
-        raise errors.ConfigInvalid(f"--{flag.replace('_', '-')} ([{group}] {option})", str(exc)) from exc
+        raise errors.ConfigInvalid(f"{_format_flag(flag)} ([{group}] {option})", str(exc)) from exc
 
 
 def _is_loopback(host: str) -> bool:

@@ -207,6 +207,18 @@ class TestAnnouncement:
             done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=environment)
             assert done.returncode == 0, done.stderr
 
+    def test_it_says_that_libvirt_does_not_answer(self, tmp_path: Path) -> None:
+        uri = f"qemu+unix:///session?socket={tmp_path}/none"
+        standalone = Standalone(tmp_path, "--libvirt-uri", uri)
+        try:
+            standalone.process.start()
+            standalone.process.wait_for_line("get-vnc-console SERVER", TIMEOUT_S)
+        finally:
+            standalone.process.stop()
+
+        expected = f"libvirt at {uri} does not answer; {sys.executable} -m porthole_cli.main doctor says why\n"
+        assert expected in standalone.process.log()
+
 
 class TestSurroundings:
     def test_it_listens_on_loopback_and_nowhere_else(
@@ -352,9 +364,21 @@ class TestRefusals:
         assert "none.conf" in said
         assert "Traceback" not in said
 
-    def test_a_port_that_is_taken(self, tmp_path: Path, instances_file: Path, vnc_port: int) -> None:
-        said = self.refuse(tmp_path, "--instances-file", str(instances_file), f"--api-port={vnc_port}")
+    @pytest.mark.parametrize(
+        ("flag", "option"),
+        [
+            ("--api-port", "[api] bind_port"),
+            ("--novnc-port", "[vnc] novncproxy_host, novncproxy_port"),
+            ("--xvp-port", "[vnc] xvpvncproxy_host, xvpvncproxy_port"),
+        ],
+    )
+    def test_a_port_that_is_taken(
+        self, tmp_path: Path, instances_file: Path, vnc_port: int, flag: str, option: str
+    ) -> None:
+        said = self.refuse(tmp_path, "--instances-file", str(instances_file), f"{flag}={vnc_port}")
 
-        assert "[api] bind_" in said
-        assert str(vnc_port) in said
+        (line,) = [line for line in said.splitlines() if line.startswith("porthole standalone: ")]
+        assert line.startswith(f"porthole standalone: {flag} ({option}): ")
+        assert str(vnc_port) in line
+        assert "Address already in use" in line
         assert "Traceback" not in said

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import argparse
+import errno
 from pathlib import Path
 
 import pytest
@@ -91,13 +92,32 @@ class TestLoopback:
 
 class TestAnnouncement:
     def test_it_says_what_to_type(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        wiring.Announcement(configure(tmp_path)).start()
+        wiring.Announcement(configure(tmp_path), lambda: "").start()
 
         said = capsys.readouterr().out
+        assert "does not answer" not in said
         assert "http://127.0.0.1:8774/v2.1" in said
         assert "\n    porthole get-vnc-console SERVER\n" in said
 
     def test_another_port_is_in_the_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        wiring.Announcement(configure(tmp_path, api_port=1234)).start()
+        wiring.Announcement(configure(tmp_path, api_port=1234), lambda: "").start()
 
         assert "porthole --os-endpoint http://127.0.0.1:1234/v2.1 list" in capsys.readouterr().out
+
+    def test_a_hypervisor_that_does_not_answer(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        wiring.Announcement(configure(tmp_path), lambda: "libvirt at test:///x").start()
+
+        assert "\nlibvirt at test:///x does not answer; porthole doctor says why\n" in capsys.readouterr().out
+
+
+class TestFlagOfATakenPort:
+    def test_an_address_that_is_not_this_machines(self) -> None:
+        error = ConfigInvalid("[vnc] novncproxy_host, novncproxy_port", "::1:6080: Cannot assign requested address")
+        error.__cause__ = OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+
+        assert wiring.name_flag(error) is error
+
+    def test_an_option_without_a_flag(self) -> None:
+        error = ConfigInvalid("[api] bind_host", "cannot listen")
+
+        assert wiring.name_flag(error) is error
