@@ -13,6 +13,7 @@ from cliff.show import ShowOne
 
 from porthole_cli.client import ComputeClient
 from porthole_cli.cloud import open_cloud
+from porthole_cli.invocation import find_command
 
 # What ``show`` prints, in this order, and where it stands in Nova's server. A key the API does not give is left out.
 _SHOWN = {
@@ -36,7 +37,10 @@ class ListServers(Lister):
         servers = list(ComputeClient(open_cloud(self.app_args)).list_servers(details=True))
         if not servers:
             # Not on stdout: a script reads rows there, and an empty table looks like a fault.
-            sys.stderr.write("There are no servers, or none whose console you may open.\n")
+            sys.stderr.write(
+                "There are no servers, or none whose console you may open. "
+                f"{find_command()} doctor says whether the hypervisor answers.\n"
+            )
         return ("ID", "Name", "Status"), [(s["id"], s["name"], s.get("status", "")) for s in servers]
 
 

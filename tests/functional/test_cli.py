@@ -109,7 +109,10 @@ def test_no_servers_and_the_proxys_port(make_porthole: Callable[..., Porthole], 
 
     done = run(porthole, "list", "-f", "json")
     assert (done.returncode, done.stdout.strip()) == (0, "[]")
-    assert done.stderr == "There are no servers, or none whose console you may open.\n"
+    assert done.stderr == (
+        "There are no servers, or none whose console you may open. "
+        f"{sys.executable} -m porthole_cli.main doctor says whether the hypervisor answers.\n"
+    )
 
     proxy = f"http://127.0.0.1:{porthole.novnc_port}"
     for arguments in (("list",), ("show", "vm1"), ("get-vnc-console", "vm1")):
