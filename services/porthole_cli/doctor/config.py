@@ -55,10 +55,7 @@ def examine(conf: cfg.ConfigOpts) -> list[Finding]:
     """Return who else may read or write the files that were read, and the certificate's key."""
     paths = list_files(conf)
     if not paths:
-        mend = (
-            "Write /etc/porthole/porthole.conf (deploy/config/porthole.conf.sample), or give --config-file. For the "
-            "guests of this host alone no file is needed: porthole standalone."
-        )
+        mend = "Write /etc/porthole/porthole.conf (deploy/config/porthole.conf.sample), or give --config-file."
         problem = "There is no configuration file; the daemons run on the defaults, with RabbitMQ's guest on this host."
         return [finding.warning(FindingId.CONFIG_MISSING, "", problem, mend)]
     findings = [each for path in paths for each in _judge_mode(path)]
@@ -67,6 +64,16 @@ def examine(conf: cfg.ConfigOpts) -> list[Finding]:
     if not findings:
         findings.append(finding.ok(FindingId.CONFIG_OK, f"{', '.join(map(str, paths))}, for nobody else to read"))
     return findings
+
+
+def build_none() -> Finding:
+    """Return the finding that this host has neither a configuration nor anything of Porthole that runs."""
+    problem = "No configuration of the daemons was found on this host, and nothing of Porthole runs here."
+    mend = (
+        "For the guests of this host alone start porthole standalone: it needs no configuration. On a host with "
+        "daemons write /etc/porthole/porthole.conf (deploy/config/porthole.conf.sample), or give --config-file."
+    )
+    return finding.error(FindingId.CONFIG_MISSING, "", problem, mend)
 
 
 def list_files(conf: cfg.ConfigOpts) -> list[Path]:

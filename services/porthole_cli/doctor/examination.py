@@ -84,9 +84,18 @@ class Examination:
             self.findings.append(trouble)
             self.not_examined.append("everything else")
             return
+        self.run_parsed()
+
+    def run_parsed(self) -> None:
+        """Do the same with ``conf`` parsed already."""
         self.findings += config.examine(self.conf)
         self.stage = "the brokers"
         consumers = self._examine_brokers()
+        if not config.list_files(self.conf) and not any((consumers or {}).values()):
+            # The defaults describe nobody's daemons, so advice on their broker would lead astray.
+            self.findings = [config.build_none()]
+            self.not_examined = ["everything else"]
+            return
         if consumers is None:
             self.not_examined.append("the daemons, and what they report (memcached, libvirt, VNC, TLS, clocks, limits)")
             return

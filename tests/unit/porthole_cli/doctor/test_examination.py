@@ -2,7 +2,8 @@
 """The stages, on a healthy cloud that is broken in one place: what is found, what is not looked at, and how long."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from porthole_cli.doctor.examination import Examination, Ports, examine
 from porthole_cli.doctor.facts import Daemons, Door
 from porthole_cli.doctor.finding import FindingId
 from porthole_cli.doctor.report import Report
+from porthole_common import conf as porthole_conf
 from porthole_common import errors
 from porthole_common.rpc import Broker
 from support.clouds import FakeBus, ids, make_daemons
@@ -46,6 +48,18 @@ class Cloud:
         return Door(url, page_status=200, upgrade_status=401)
 
     def examine(self, budget_s: float = 20) -> Report:
+        with self.make_examination() as examination:
+            return examine(examination, [str(self.conf_path)], budget_s)
+
+    def examine_defaults(self) -> Examination:
+        """Examine as on a host without any configuration file."""
+        with self.make_examination() as examination:
+            porthole_conf.parse(cfg.CONF, "test", [], default_config_files=[], default_config_dirs=[])
+            examination.run_parsed()
+            return examination
+
+    @contextmanager
+    def make_examination(self) -> Iterator[Examination]:
         # As the command has it: the process's own, not parsed yet.
         cfg.CONF.reset()
         ports = Ports(
@@ -56,7 +70,7 @@ class Cloud:
         )
         examination = Examination(cfg.CONF, ports)
         try:
-            return examine(examination, [str(self.conf_path)], budget_s)
+            yield examination
         finally:
             examination.close()
             cfg.CONF.reset()
@@ -95,6 +109,25 @@ def test_without_a_configuration_nothing_is_asked(cloud: Cloud) -> None:
     assert ids(report.findings) == ["config.unreadable"]
     assert report.not_examined == ("everything else",)
     assert cloud.bus.calls == []
+
+
+def test_without_any_file_and_without_daemons_only_that_is_said(cloud: Cloud) -> None:
+    good = cloud.broker
+    refusal = Met(finding.error(FindingId.BROKER_ADDRESS, "x", "x", "Start RabbitMQ"))
+    for broker, consumers in ((lambda _: refusal, {}), (good, dict.fromkeys(cloud.bus.found.consumers, 0))):
+        cloud.broker = broker
+        cloud.bus.found.consumers = consumers
+        examined = cloud.examine_defaults()
+        assert [(each.id, each.severity) for each in examined.findings] == [("config.missing", "error")]
+        assert "porthole standalone" in examined.findings[0].mend
+        assert examined.not_examined == ["everything else"]
+    assert cloud.bus.calls == []
+
+
+def test_without_any_file_daemons_that_run_on_the_defaults_are_examined(cloud: Cloud) -> None:
+    examined = cloud.examine_defaults()
+    assert [each.severity for each in examined.findings if each.id is FindingId.CONFIG_MISSING] == ["warning"]
+    assert "token.ok" in ids(examined.findings)
 
 
 @pytest.mark.parametrize("url", ["fake://", "amqp1://192.0.2.10", "rabbit://:secret@:x"])
