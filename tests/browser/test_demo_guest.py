@@ -30,6 +30,7 @@ MAX_BOOT_S = 10
 MAX_MEMORY_MIB = 256
 MAX_IDLE_SHARE = 0.02
 IDLE_S = 10
+REBOOTS = 2
 
 
 class Standalone:
@@ -151,6 +152,21 @@ def test_it_starts_anew_on_the_same_page(tab: Tab, guest: DemoGuest) -> None:
     guest.wait_for_restart()
     assert guest.run("ls /tmp") == ""
     assert tab.text("#state") == "Connected"
+
+
+@pytest.mark.timeout(300)
+def test_its_memory_stays_small_after_reboots_with_a_full_folder(guest: DemoGuest) -> None:
+    """Each start touches other parts of its memory."""
+    for _ in range(REBOOTS):
+        guest.run("dd if=/dev/zero of=/tmp/full bs=64k")
+        guest.enter("reboot")
+        guest.wait_for_restart()
+    assert "No space left on device" in guest.run("dd if=/dev/zero of=/tmp/full bs=64k")
+    assert resident_mib(guest.pid) < MAX_MEMORY_MIB
+
+
+def test_it_answers_itself(guest: DemoGuest) -> None:
+    assert " 0% packet loss" in guest.run("ping -c 1 127.0.0.1")
 
 
 def test_the_page_says_that_it_is_off(tab: Tab) -> None:

@@ -86,6 +86,10 @@ class DemoGuest:
             lines.pop()
         return lines
 
+    def enter(self, command: str) -> None:
+        """Type a command at the shell on the serial port, and wait for nothing."""
+        os.write(self._serial, command.encode() + b"\r")
+
     def run(self, command: str) -> str:
         """Run a command at the shell on the serial port, and return what it printed.
 
@@ -93,7 +97,7 @@ class DemoGuest:
         """
         # The shell shows what is typed, and the marks must not be found there.
         typed = f"printf '<%s>' begin; {command}; printf '<%s>' end"
-        os.write(self._serial, typed.encode() + b"\r")
+        self.enter(typed)
         printed = self._read("<end>", COMMAND_TIMEOUT_S)
         found = re.search(r"<begin>(.*)<end>", printed, re.DOTALL)
         assert found, f"{command!r} at the guest's serial port printed {printed!r}"
