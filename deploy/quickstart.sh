@@ -30,7 +30,7 @@ exec </dev/null
 case ${1:-} in
     "") ;;
     -h | --help)
-        sed -n '3,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        sed -n '4,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
         exit 0
         ;;
     *)
@@ -329,14 +329,13 @@ The screen of the guest "$guest":
 
     $url
 
-Open it in a browser on this machine: a Linux greets you, and its shell takes your keys. From another machine,
-open a way in first:
+Open it in a browser on this machine: you see a Linux shell; type into it. From another machine, open a way in first:
 
     ssh -L ${ports[1]}:127.0.0.1:${ports[1]} THIS-MACHINE
 
 The URL opens the screen for ten minutes. Another one:
 
-    $command get-vnc-console $guest novnc
+    $command get-vnc-console $guest
 
 Ctrl-C ends Porthole and removes the guest.
 TEXT
@@ -361,7 +360,7 @@ watch_guest() {
 }
 
 trap clean_up EXIT
-trap 'exit 130' INT
+trap 'say "ending …"; exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
 

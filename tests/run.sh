@@ -23,6 +23,13 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit 1
 # shellcheck source=deploy/packages.sh
 . deploy/packages.sh
 
+case ${1:-} in
+    -h | --help)
+        sed -n '4,/^$/s/^# \{0,1\}//p' tests/run.sh
+        exit 0
+        ;;
+esac
+
 chosen=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do
     case " ${stages[*]} " in

@@ -180,7 +180,7 @@ def test_a_url_that_opens_the_screen_and_ctrl_c_that_leaves_nothing(
     with connect(f"ws://127.0.0.1:{found[1]}/{path}", subprotocols=["binary"], open_timeout=30, proxy=None) as console:
         assert console.recv(timeout=30) == b"RFB 003.008\n"
     assert "port 8774 is taken; using" in process.log()
-    assert "--os-endpoint http://127.0.0.1:" in process.log()
+    assert re.search(r"--os-endpoint http://127\.0\.0\.1:\d+/v2\.1 get-vnc-console \S+\n", process.log())
     token = found[0][-36:]
     assert not any(token in line for line in quickstart.processes().values())
     assert "has ended" not in process.log()
@@ -200,6 +200,7 @@ def test_a_terminal_shows_nothing_of_polkit_and_its_ctrl_c_leaves_nothing(quicks
 
         terminal.press(CTRL_C)
 
+        wait_until(lambda: "quickstart.sh: ending …" in terminal.shown(), 30, "the answer to Ctrl-C", terminal.shown)
         assert terminal.popen.wait(60) == 130
     finally:
         terminal.close()
@@ -321,6 +322,14 @@ def test_ports_that_are_taken_each_time(quickstart: Quickstart) -> None:
     assert len(taken) == 3
     remedy = "Find the process by: ss -ltnp. End it, and start again"
     assert process.log().splitlines()[-1].endswith(f"port {taken[-1]} is taken on 127.0.0.1. {remedy}")
+
+
+def test_help_begins_with_what_it_does() -> None:
+    done = subprocess.run(["bash", str(SCRIPT), "--help"], capture_output=True, text=True, timeout=30, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Opens the screen of a virtual machine in a browser")
+    assert "PORTHOLE_VENV" in done.stdout.splitlines()[-1]
 
 
 def test_an_argument_it_does_not_know(quickstart: Quickstart) -> None:

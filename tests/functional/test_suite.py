@@ -343,3 +343,12 @@ def test_processes_of_a_folder_with_a_longer_name_are_others(tmp_path: Path) -> 
     finally:
         process.kill()
         process.wait(TIMEOUT_S)
+
+
+def test_help_is_the_head_comment() -> None:
+    script = Path(__file__).parents[1] / "run.sh"
+    done = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=30, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Runs every check of Porthole")
+    assert "\n  tests/run.sh [STAGE...] [-- ARGUMENT...]\n" in done.stdout
