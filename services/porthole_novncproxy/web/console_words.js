@@ -6,7 +6,7 @@
 // Each is {title, reason, next, retry}; `retry` tells whether trying again with the same link can help.
 
 const NEW_LINK = 'Ask for a new link: open the console again where you opened it, or run ' +
-    '“porthole get-vnc-console SERVER novnc”.';
+    '“porthole get-vnc-console SERVER”.';
 const SOON = 'Try again in a moment. If it stays so, tell whoever runs the console service.';
 
 const REFUSALS = {
