@@ -18,7 +18,9 @@ from urllib.parse import urlsplit
 from keystoneauth1 import adapter, discover, exceptions
 
 from porthole_cli.errors import ApiRefused, CloudInvalid, ServerAmbiguous, ServerNotFound
-from porthole_cli.failures import build_answer_invalid, build_timeout, map_failure
+from porthole_cli.failures import build_answer_invalid, build_timeout, map_failure, map_keystone_failure
+from porthole_cli.session import CloudSession
+from porthole_common.errors import PortholeError
 from porthole_common.model import is_uuid
 
 # Nova's API reference, "Server Consoles": remote-consoles came with 2.6 and replaced os-getVNCConsole.
@@ -139,7 +141,7 @@ class ComputeClient:
         try:
             url = self._adapter.get_endpoint()
         except exceptions.ClientException as exc:
-            raise map_failure(exc) from exc
+            raise self._map(exc) from exc
         if not url:
             raise CloudInvalid("The cloud has no compute API: set its URL with --os-endpoint.")
         if not _is_url(url):
@@ -150,7 +152,9 @@ class ComputeClient:
             data = data and data.get_versioned_data(
                 self._adapter.session, min_version=(2, 1), max_version=(2, discover.LATEST)
             )
-        except exceptions.ClientException:
+        except exceptions.ClientException as exc:
+            if self._auth_url is not None:
+                raise self._map(exc) from exc
             # No version document, or nobody there: the request itself tells the user which.
             data = None
             timeout_s = self._adapter.session.timeout
@@ -179,7 +183,7 @@ class ComputeClient:
         try:
             response = self._adapter.request(path, method, endpoint_override=base, **arguments)
         except exceptions.ClientException as exc:
-            raise map_failure(exc, base) from exc
+            raise self._map(exc, base) from exc
         try:
             answer = response.json()
         except ValueError as exc:
@@ -187,6 +191,16 @@ class ComputeClient:
         if not isinstance(answer, dict):
             raise build_answer_invalid(base, response)
         return answer, response.headers
+
+    @property
+    def _auth_url(self) -> str | None:
+        """Keystone's URL while Keystone has given no token yet, else None."""
+        session = self._adapter.session
+        return session.auth_url if isinstance(session, CloudSession) and session.is_logging_in else None
+
+    def _map(self, exc: exceptions.ClientException, url: str = "") -> PortholeError:
+        auth_url = self._auth_url
+        return map_failure(exc, url) if auth_url is None else map_keystone_failure(exc, auth_url)
 
     def _pick(self, answer: dict[str, Any], key: str, kind: type) -> Any:
         if not isinstance(answer.get(key), kind):

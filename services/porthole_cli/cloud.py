@@ -15,9 +15,10 @@ from typing import Any
 from keystoneauth1 import adapter, discover, exceptions, loading, noauth
 
 from porthole_cli.errors import CloudInvalid
+from porthole_cli.session import CloudSession, CloudSessionLoading
 
 DEFAULT_ENDPOINT = "http://127.0.0.1:8774/v2.1"
-# Seconds an HTTP request waits; keystoneauth's own 600 are longer than a user does.
+# Seconds that all requests of a command may take; keystoneauth's own 600 are longer than a user waits.
 TIMEOUT_S = 60.0
 
 # openstacksdk says neither where it looked nor that it skipped a file.
@@ -78,7 +79,7 @@ def _register_named_cloud(parser: argparse.ArgumentParser, argv: Sequence[str]) 
     from openstack import exceptions as openstack_exceptions  # noqa: PLC0415
 
     try:
-        finder = openstack_config.OpenStackConfig()
+        finder = openstack_config.OpenStackConfig(session_constructor=CloudSession)
         finder.register_argparse_arguments(parser, list(argv), service_keys=["compute"])
     except openstack_exceptions.ConfigException as exc:
         raise CloudInvalid(f"{exc} ({_SEARCHED})") from exc
@@ -154,7 +155,7 @@ def _find_auth_type(argv: Sequence[str]) -> str:
 def _open_environment(options: argparse.Namespace) -> adapter.Adapter:
     try:
         auth = loading.load_auth_from_argparse_arguments(options)
-        session = loading.load_session_from_argparse_arguments(options, auth=auth)
+        session = CloudSessionLoading().load_from_argparse_arguments(options, auth=auth)
     except exceptions.ClientException as exc:
         raise CloudInvalid(str(exc)) from exc
     return adapter.Adapter(

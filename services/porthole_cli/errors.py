@@ -50,18 +50,19 @@ class ApiRefused(PortholeError):
 
 @dataclass(eq=False)
 class AnswerInvalid(PortholeError):
-    """What answers at ``url`` is not a compute API; ``status`` is the HTTP status when that was an error.
+    """What answers at ``url`` is not ``service``; ``status`` is the HTTP status when that was an error.
 
-    ``hint`` is a sentence on where the API may be.
+    ``hint`` is a sentence on where the service may be.
     """
 
     url: str
     status: int | None
     hint: str
+    service: str = "compute API"
 
     def __str__(self) -> str:
         status = f" (HTTP {self.status})" if self.status else ""
-        return f"There is no compute API at {self.url}{status}. {self.hint}"
+        return f"There is no {self.service} at {self.url}{status}. {self.hint}"
 
 
 @dataclass(eq=False)

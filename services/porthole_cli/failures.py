@@ -10,6 +10,7 @@ import http.client
 import socket
 import ssl
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,9 +24,11 @@ _PROXY = "Porthole"
 # Statuses that any server in front of an API may answer; the other ones below 500 come from a server that has no API.
 _FROM_THE_FRONT = frozenset({401, 403, 407, 429})
 
+_AUTH_URL_HINT = "OS_AUTH_URL or --os-auth-url must be the URL of Keystone, like http://127.0.0.1:5000/v3."
+
 
 def map_failure(exc: exceptions.ClientException, url: str = "") -> ApiRefused | ApiUnavailable | AnswerInvalid:
-    """Return the error for the user. ``url`` is the compute API's; without it Keystone failed."""
+    """Return the error for the user. ``url`` is the compute API's, or empty when it is not known yet."""
     if isinstance(exc, exceptions.HttpError):
         return _map_status(exc, url)
     if not url:
@@ -33,6 +36,35 @@ def map_failure(exc: exceptions.ClientException, url: str = "") -> ApiRefused | 
     if isinstance(exc, exceptions.ConnectTimeout):
         return build_timeout(url)
     return ApiUnavailable(_explain_connection(exc, url) or str(exc))
+
+
+def map_keystone_failure(exc: exceptions.ClientException, auth_url: str) -> ApiRefused | ApiUnavailable | AnswerInvalid:
+    """Return the error for a login that failed. ``auth_url`` is Keystone's URL as the user gave it."""
+    if isinstance(exc, exceptions.HttpError):
+        return _map_keystone_status(exc, auth_url)
+    chain = list(_list_causes(exc))
+    if any(isinstance(cause, exceptions.ConnectTimeout) for cause in chain):
+        return ApiUnavailable(f"Keystone at {auth_url} does not answer in time. {_AUTH_URL_HINT}")
+    reason = _explain_connection(exc, auth_url, "Keystone")
+    if reason is not None:
+        return ApiUnavailable(f"{reason} {_AUTH_URL_HINT}")
+    answers = (cause.response for cause in chain if isinstance(cause, exceptions.HttpError))
+    return _build_keystone_invalid(auth_url, next(answers, None))
+
+
+def _map_keystone_status(exc: exceptions.HttpError, auth_url: str) -> ApiRefused | AnswerInvalid:
+    message = _read_fault(exc, "error")
+    if message is not None and exc.http_status != HTTPStatus.NOT_FOUND:
+        return ApiRefused(exc.http_status, message)
+    if exc.http_status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _build_keystone_invalid(auth_url, exc.response)
+    return _build_status(exc, f"Keystone at {auth_url}")
+
+
+def _build_keystone_invalid(auth_url: str, response: Any) -> AnswerInvalid:
+    status = response.status_code if response is not None and response.status_code >= HTTPStatus.BAD_REQUEST else None
+    proxy = _find_proxy(auth_url, response)
+    return AnswerInvalid(auth_url, status, f"{proxy}. {_AUTH_URL_HINT}" if proxy else _AUTH_URL_HINT, "Keystone")
 
 
 def build_timeout(url: str) -> ApiUnavailable:
@@ -46,11 +78,9 @@ def build_answer_invalid(url: str, response: Any = None) -> AnswerInvalid:
     An answer with a status of success adds no status to the text.
     """
     status = response.status_code if response is not None and response.status_code >= 400 else None
-    port = urlsplit(url).port
-    if response is not None and response.headers.get("Server") == _PROXY:
-        hint = f"{port} is the port of Porthole's proxy; the API has another one, usually 8774."
-    elif port in PROXY_PORTS:
-        hint = f"{port} is usually the port of Porthole's proxy, and 8774 the API's."
+    proxy = _find_proxy(url, response)
+    if proxy is not None:
+        hint = f"{proxy}; the API has another one, usually 8774."
     elif response is not None and status == 400 and b"HTTPS" in response.content:
         hint = "The port speaks TLS: write https://."
     elif urlsplit(url).path.rstrip("/").endswith("/v2.1"):
@@ -60,34 +90,50 @@ def build_answer_invalid(url: str, response: Any = None) -> AnswerInvalid:
     return AnswerInvalid(url, status, hint)
 
 
+def _find_proxy(url: str, response: Any) -> str | None:
+    """Return a clause that says that the port of ``url`` is the port of Porthole's proxy, if that is likely."""
+    port = urlsplit(url).port
+    if response is not None and response.headers.get("Server") == _PROXY:
+        return f"{port} is the port of Porthole's proxy"
+    return f"{port} is usually the port of Porthole's proxy" if port in PROXY_PORTS else None
+
+
 def _map_status(exc: exceptions.HttpError, url: str) -> ApiRefused | AnswerInvalid:
     message = _read_fault(exc)
     if message is not None:
         return ApiRefused(exc.http_status, message)
     if url and exc.http_status < 500 and exc.http_status not in _FROM_THE_FRONT:
         return build_answer_invalid(url, exc.response)
+    return _build_status(exc, url or exc.url or "Keystone")
+
+
+def _build_status(exc: exceptions.HttpError, service: str) -> ApiRefused:
     # keystoneauth has written the status behind its own message.
     reason = " ".join(str(exc.message).split()).removesuffix(f"(HTTP {exc.http_status})").rstrip(" .")
-    return ApiRefused(exc.http_status, f"{url or exc.url or 'Keystone'} answers: {reason}.")
+    return ApiRefused(exc.http_status, f"{service} answers: {reason}.")
 
 
-def _read_fault(exc: exceptions.HttpError) -> str | None:
-    """Return the message of a fault in Nova's or Keystone's shape, ``{"<fault>": {"code", "message"}}``, else None."""
+def _read_fault(exc: exceptions.HttpError, name: str | None = None) -> str | None:
+    """Return the message of a fault in Nova's or Keystone's shape, ``{"<fault>": {"code", "message"}}``, else None.
+
+    With ``name``, only the fault of that name counts; Keystone's faults are named ``error``.
+    """
     try:
         body = exc.response.json() if exc.response is not None else None
-        message = next(iter(body.values()))["message"] if isinstance(body, dict) else None
+        message = body[name or next(iter(body))]["message"] if isinstance(body, dict) else None
     except (ValueError, StopIteration, TypeError, KeyError):
         return None
     return " ".join(str(message).split()) if message else None
 
 
-def _explain_connection(exc: exceptions.ClientException, url: str) -> str | None:
+def _explain_connection(exc: exceptions.ClientException, url: str, service: str = "The API") -> str | None:
     """Return why no answer came from ``url``; None when the chain of causes holds nothing that is known."""
-    return next(filter(None, (_explain(cause, url) for cause in _list_causes(exc))), None)
+    return next(filter(None, (_explain(cause, url, service) for cause in _list_causes(exc))), None)
 
 
-def _explain(cause: BaseException, url: str) -> str | None:
+def _explain(cause: BaseException, url: str, service: str) -> str | None:
     text = None
+    kind = "no compute API" if service == "The API" else f"no {service}"
     match cause:
         case ssl.SSLCertVerificationError():
             reason = cause.verify_message.rstrip(".")
@@ -100,11 +146,11 @@ def _explain(cause: BaseException, url: str) -> str | None:
             hint = " If it speaks TLS, write https://." if url.startswith("http://") else ""
             text = f"{url} closed the connection without an answer.{hint}"
         case http.client.HTTPException():
-            text = f"What answers at {url} speaks no HTTP, so it is no compute API."
+            text = f"What answers at {url} speaks no HTTP, so it is {kind}."
         case ConnectionRefusedError():
-            text = f"Nothing listens at {url}: start the API, or correct the URL."
+            text = f"Nothing listens at {url}: start {service.replace('The', 'the')}, or correct the URL."
         case OSError() if cause.strerror:
-            text = f"The API at {url} cannot be reached: {cause.strerror}."
+            text = f"{service} at {url} cannot be reached: {cause.strerror}."
     return text
 
 

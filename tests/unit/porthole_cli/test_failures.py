@@ -3,9 +3,6 @@
 
 import socket
 import ssl
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,52 +11,10 @@ from keystoneauth1 import adapter, exceptions, noauth, session
 from porthole_cli.client import ComputeClient
 from porthole_cli.errors import AnswerInvalid, ApiRefused, ApiUnavailable, CloudInvalid
 from porthole_cli.failures import build_answer_invalid, map_failure
+from support.canned_answers import http, say, serve
 from support.certificates import Authority
 
 TIMEOUT_S = 10
-
-
-@contextmanager
-def serve(answer: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Yield the port of a server that calls ``answer`` with each connection and closes it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def work() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.settimeout(TIMEOUT_S)
-                    try:
-                        answer(connection)
-                    except OSError:
-                        # A client that does not trust the certificate leaves in the handshake.
-                        continue
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join(TIMEOUT_S)
-
-
-def say(text: str) -> Callable[[socket.socket], None]:
-    """Return what answers each request with ``text``."""
-
-    def answer(connection: socket.socket) -> None:
-        connection.recv(65536)
-        connection.sendall(text.encode())
-
-    return answer
-
-
-def http(status: str, body: str = "<html></html>", headers: str = "") -> Callable[[socket.socket], None]:
-    length = f"Content-Length: {len(body)}\r\nConnection: close\r\n"
-    return say(f"HTTP/1.1 {status}\r\n{headers}{length}\r\n{body}")
 
 
 def ask(url: str) -> str:
@@ -171,8 +126,8 @@ def test_the_proxys_usual_ports_are_known_without_its_answer() -> None:
     for port in (6080, 6081):
         said = str(build_answer_invalid(f"http://127.0.0.1:{port}/v2.1"))
         assert said == (
-            f"There is no compute API at http://127.0.0.1:{port}/v2.1. {port} is usually the port of Porthole's proxy, "
-            "and 8774 the API's."
+            f"There is no compute API at http://127.0.0.1:{port}/v2.1. {port} is usually the port of Porthole's proxy; "
+            "the API has another one, usually 8774."
         )
 
 

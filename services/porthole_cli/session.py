@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""keystoneauth's session for one command: one deadline for all its requests, and no lock that a thread takes twice.
+
+Why: keystoneauth limits each wait at a socket, so a server that sends a byte now and then holds a command for ever.
+And where the auth URL answers 401 to discovery, keystoneauth asks for a token while it gets the token, and waits for
+its own lock. Made by :mod:`porthole_cli.cloud`; the client asks it which service failed.
+"""
+
+import threading
+import time
+from typing import Any
+
+import requests
+from keystoneauth1 import exceptions, session
+from keystoneauth1.loading import session as session_loading
+
+# Seconds that a request may need to end by its own timeout after the deadline of the command.
+_GRACE_S = 1.0
+
+
+class CloudSession(session.Session):
+    """A session whose ``timeout`` (seconds) is also the time for all requests together, from the first one on."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ends_at: float | None = None
+        self._worker: threading.Thread | None = None
+        # True from the first question to Keystone until it has given a token.
+        self.is_logging_in = False
+
+    @property
+    def auth_url(self) -> str | None:
+        """Keystone's URL as the user gave it; None where the authentication needs no Keystone."""
+        url: str | None = getattr(self.auth, "auth_url", None)
+        return url
+
+    @property
+    def is_overdue(self) -> bool:
+        """True when the time for all requests is over."""
+        return self._ends_at is not None and time.monotonic() >= self._ends_at
+
+    def request(self, url: str, method: str, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a request within the deadline.
+
+        :raises DiscoveryFailure: when Keystone's own discovery needs a token.
+        :raises ConnectTimeout: when the deadline has passed.
+        """
+        is_discovery = self._is_keystones(url)
+        if is_discovery and kwargs.get("authenticated"):
+            raise exceptions.DiscoveryFailure(f"{url} wants a token before it gives one.")
+        is_login = is_discovery or (method == "POST" and kwargs.get("authenticated") is False)
+        self.is_logging_in = self.is_logging_in or is_login
+        answer = self._send(url, method, *args, **kwargs)
+        if is_login and method == "POST":
+            self.is_logging_in = False
+        return answer
+
+    def _is_keystones(self, url: str) -> bool:
+        return self.auth_url is not None and url.rstrip("/") == self.auth_url.rstrip("/")
+
+    def _send(self, url: str, method: str, *args: Any, **kwargs: Any) -> requests.Response:
+        if self.timeout is None:
+            return super().request(url, method, *args, **kwargs)
+        if self._ends_at is None:
+            self._ends_at = time.monotonic() + self.timeout
+        left_s = self._ends_at - time.monotonic()
+        if left_s <= 0:
+            raise exceptions.ConnectTimeout(f"Request to {url} timed out")
+        kwargs.setdefault("timeout", left_s)
+        if threading.current_thread() is self._worker:
+            # A request for a token, on the way to the one that the worker sends.
+            return super().request(url, method, *args, **kwargs)
+        return self._send_in_worker(left_s, url, method, *args, **kwargs)
+
+    def _send_in_worker(self, left_s: float, url: str, *args: Any, **kwargs: Any) -> requests.Response:
+        """Leave a request behind that its socket's timeout does not end: a slow resolver, or a body that trickles."""
+        answers: list[requests.Response] = []
+        failures: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                answers.append(super(CloudSession, self).request(url, *args, **kwargs))
+            except BaseException as exc:  # noqa: BLE001 (raised below, in the thread that asked)
+                failures.append(exc)
+
+        self._worker = threading.Thread(target=work, name="request", daemon=True)
+        self._worker.start()
+        self._worker.join(left_s + _GRACE_S)
+        if self._worker.is_alive():
+            raise exceptions.ConnectTimeout(f"Request to {url} timed out")
+        if failures:
+            raise failures[0]
+        return answers[0]
+
+
+class CloudSessionLoading(session_loading.Session):
+    """keystoneauth's options for a session, which make a :class:`CloudSession`."""
+
+    @property
+    def plugin_class(self) -> type[session.Session]:
+        """The class of the sessions that it loads."""
+        return CloudSession
