@@ -20,7 +20,7 @@ from porthole_common.model import ConsoleType
 class GetVncConsole(Lister):
     """Get a VNC console of a server: a URL that opens it, for a few minutes.
 
-    The URL alone: -f value -c Url
+    The URL alone: -f value -c Url. The table keeps the URL on one line, whatever the width.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -39,6 +39,8 @@ class GetVncConsole(Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, str], list[tuple[str, str]]]:
         """Return the header and the one console."""
+        # cliff would fit the table to the terminal, and nobody can copy a URL that is broken over two lines.
+        parsed_args.max_width = sys.maxsize
         client = ComputeClient(open_cloud(self.app_args))
         server = client.find_server(parsed_args.server)
         try:

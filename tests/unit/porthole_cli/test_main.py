@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import select
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 
-from support.nova_api import TOKEN, NovaApi
+from support.nova_api import CONSOLE_URL, TOKEN, NovaApi
 
 UUID = "2a5a0a3e-7c5f-4c8e-9d0a-0c1d2e3f4a5b"
 Done = subprocess.CompletedProcess[str]
@@ -101,6 +107,40 @@ class TestCommandLine:
 
         assert done.returncode == 2
         assert "spice-html5" in done.stderr
+
+
+def run_in_terminal(columns: int, *argv: str, **environment: str) -> str:
+    """Run the command with a terminal of that width as its stdout, and return what it printed there."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OS_", "COLUMNS", "CLIFF_"))}
+    program = [sys.executable, "-m", "porthole_cli.main", *argv]
+    with subprocess.Popen(program, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=clean | environment) as run:
+        os.close(theirs)
+        printed = b""
+        try:
+            # The kernel says EIO when the last writer has gone.
+            with contextlib.suppress(OSError):
+                while select.select([ours], [], [], 60)[0] and (chunk := os.read(ours, 65536)):
+                    printed += chunk
+        finally:
+            run.kill()
+            os.close(ours)
+    return printed.decode()
+
+
+class TestTerminal:
+    def test_a_url_is_never_broken(self) -> None:
+        with NovaApi() as api:
+            api.add_server(UUID, "web")
+            for columns, argv, more in (
+                (80, (), {}),
+                (40, (), {}),
+                (80, ("--fit-width",), {}),
+                (80, (), {"CLIFF_MAX_TERM_WIDTH": "60"}),
+            ):
+                printed = run_in_terminal(columns, "get-vnc-console", "web", *argv, OS_ENDPOINT=api.url, **more)
+                assert CONSOLE_URL in printed, (columns, argv, more, printed)
 
 
 class TestDebug:
