@@ -145,7 +145,9 @@ class ComputeClient:
         if not url:
             raise CloudInvalid("The cloud has no compute API: set its URL with --os-endpoint.")
         if not _is_url(url):
-            raise CloudInvalid(f"The endpoint '{url}' is not a URL: http://127.0.0.1:8774/v2.1 would be one.")
+            # A password with a slash is one cause, and then no pattern finds it.
+            shown = f"***@{url.rpartition('@')[2]}" if "@" in url else url
+            raise CloudInvalid(f"The endpoint {shown!r} is not a URL: http://127.0.0.1:8774/v2.1 would be one.")
         started = time.monotonic()
         try:
             data = self._adapter.get_endpoint_data()

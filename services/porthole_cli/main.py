@@ -21,6 +21,7 @@ from porthole_cli import cloud
 from porthole_cli.consoles import GetVncConsole
 from porthole_cli.doctor.command import Doctor
 from porthole_cli.errors import CloudInvalid
+from porthole_cli.redaction import UserInfoFilter, redact_user_info
 from porthole_cli.servers import ListServers, ShowServer
 from porthole_cli.standalone import Standalone
 from porthole_common.redaction import RedactingFilter
@@ -72,6 +73,7 @@ class PortholeApp(App):  # type: ignore[misc, unused-ignore]
         super().configure_logging()
         for handler in logging.getLogger().handlers:
             handler.addFilter(RedactingFilter())
+            handler.addFilter(UserInfoFilter())
             if not isinstance(handler, logging.FileHandler) and self.options.verbose_level < _DEBUG_LEVEL:
                 # The libraries' warnings repeat what the error says that the user gets anyway.
                 handler.setLevel(logging.ERROR)
@@ -84,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(PortholeApp(arguments).run(arguments))
     except CloudInvalid as exc:
-        sys.stderr.write(f"{exc}\n")
+        sys.stderr.write(f"{redact_user_info(str(exc))}\n")
         return 1
 
 

@@ -172,6 +172,24 @@ class TestDebug:
         assert "RESP BODY" in text
         assert TOKEN not in text
 
+    def test_a_password_in_the_endpoint_is_not_shown(self, tmp_path: os.PathLike[str]) -> None:
+        log = os.path.join(tmp_path, "log")
+        with NovaApi() as api:
+            for url in (
+                api.url.replace("//", "//user:s3cret@"),
+                api.root.replace("//", "//user:s3cret@") + "/nowhere",
+                "http://user:s3cret@127.0.0.1:1/v2.1",
+                "http://user:s3/cret@127.0.0.1:1/v2.1",
+                "user:s3cret@127.0.0.1:1/v2.1",
+            ):
+                done = run("--debug", "--log-file", log, "list", OS_ENDPOINT=url)
+                quiet = run("list", OS_ENDPOINT=url)
+                with open(log, encoding="utf-8") as lines:
+                    text = lines.read()
+                for said in (done.stderr, quiet.stderr, text):
+                    assert "cret" not in said, (url, said)
+                assert "***@" in done.stderr, url
+
 
 class TestServers:
     def test_an_empty_list_is_said_on_stderr_and_is_a_list_on_stdout(self) -> None:
