@@ -92,14 +92,19 @@ class ComputeClient:
         :raises ServerNotFound: when there is none.
         :raises ServerAmbiguous: when several have the name.
         """
+        try:
+            # Under a locale that is not UTF-8, Python hands the bytes of the name on as surrogates.
+            name = name_or_id.encode("utf-8", "surrogateescape").decode("utf-8")
+        except ValueError as exc:
+            raise ServerNotFound(name_or_id) from exc
         if is_uuid(name_or_id.lower()):
             try:
                 return self.get_server(name_or_id.lower())
             except ApiRefused as exc:
                 if exc.status != 404:
                     raise
-        named = self.list_servers(_REGEX_SPECIAL.sub(r"\\\g<0>", name_or_id))
-        ids = tuple(server["id"] for server in named if server["name"] == name_or_id)
+        named = self.list_servers(_REGEX_SPECIAL.sub(r"\\\g<0>", name))
+        ids = tuple(server["id"] for server in named if server["name"] == name)
         if not ids:
             raise ServerNotFound(name_or_id)
         if len(ids) > 1:

@@ -66,6 +66,16 @@ class AnswerInvalid(PortholeError):
 
 
 @dataclass(eq=False)
+class OutputFailed(Unavailable):
+    """Standard output takes no text: it is closed, or its file system is full."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"The output cannot be written: {self.reason}."
+
+
+@dataclass(eq=False)
 class ServerNotFound(NotFound):
     """No server has ``name_or_id``."""
 

@@ -20,7 +20,8 @@ from cliff.commandmanager import CommandManager
 from porthole_cli import cloud
 from porthole_cli.consoles import GetVncConsole
 from porthole_cli.doctor.command import Doctor
-from porthole_cli.errors import CloudInvalid
+from porthole_cli.errors import CloudInvalid, OutputFailed
+from porthole_cli.output import STATUS_OUTPUT_LOST, finish_stdout, prepare_streams
 from porthole_cli.redaction import UserInfoFilter, redact_user_info
 from porthole_cli.servers import ListServers, ShowServer
 from porthole_cli.standalone import Standalone
@@ -53,6 +54,7 @@ class PortholeApp(App):  # type: ignore[misc, unused-ignore]
         :raises CloudInvalid: when the cloud or the authentication type named there is not known.
         """
         self._argv = argv
+        self.is_stdout_closed = False
         commands = CommandManager("")
         for name, command in COMMANDS.items():
             commands.add_command(name, command)
@@ -66,6 +68,15 @@ class PortholeApp(App):  # type: ignore[misc, unused-ignore]
         cloud.register_options(parser, self._argv)
         return parser
 
+    def initialize_app(self, argv: list[str]) -> None:
+        """Refuse a command that has no stdout, before it does anything. A standalone prints nothing there.
+
+        :raises OutputFailed: when stdout is closed.
+        """
+        if self.stdout is None and argv[:1] != ["standalone"]:
+            self.is_stdout_closed = True
+            raise OutputFailed("standard output is closed")
+
     def configure_logging(self) -> None:
         """Let cliff set up the log, then keep the tokens out of it. ``--debug`` shows every request."""
         if self.options.debug:
@@ -74,20 +85,28 @@ class PortholeApp(App):  # type: ignore[misc, unused-ignore]
         for handler in logging.getLogger().handlers:
             handler.addFilter(RedactingFilter())
             handler.addFilter(UserInfoFilter())
-            if not isinstance(handler, logging.FileHandler) and self.options.verbose_level < _DEBUG_LEVEL:
+            if isinstance(handler, logging.FileHandler) and handler.stream is not None:
+                handler.stream.reconfigure(errors="backslashreplace")
+            elif not isinstance(handler, logging.FileHandler) and self.options.verbose_level < _DEBUG_LEVEL:
                 # The libraries' warnings repeat what the error says that the user gets anyway.
                 handler.setLevel(logging.ERROR)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0; 1 after one line on stderr; 2 for a wrong command line."""
+    """Run the command and return its exit status.
+
+    0; 1 after one line on stderr; 2 for a wrong command line; 3 when stdout takes no text. The doctor has more.
+    """
     # cliff would open a shell of its own on an empty command line.
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    prepare_streams()
     try:
-        return int(PortholeApp(arguments).run(arguments))
+        app = PortholeApp(arguments)
+        status = int(app.run(arguments))
     except CloudInvalid as exc:
         sys.stderr.write(f"{redact_user_info(str(exc))}\n")
         return 1
+    return finish_stdout(STATUS_OUTPUT_LOST if app.is_stdout_closed else status)
 
 
 def _find_version() -> str:

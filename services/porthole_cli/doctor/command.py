@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from cliff.command import Command
 
+from porthole_cli.errors import OutputFailed
+
 if TYPE_CHECKING:
     from porthole_cli.doctor.report import Report
 
@@ -93,6 +95,8 @@ class Doctor(Command):
 
 def _explain(exc: Exception) -> str:
     """Return one line. The text of an exception may hold a password, or what another user wrote; it is not shown."""
+    if isinstance(exc, OutputFailed):
+        return str(exc)
     if isinstance(exc, OSError) and exc.strerror:
         return f"{exc.strerror}."
     return f"{type(exc).__name__}. porthole --debug doctor shows where; please report that."

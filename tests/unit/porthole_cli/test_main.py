@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 
@@ -109,6 +110,19 @@ class TestCommandLine:
         assert "spice-html5" in done.stderr
 
 
+def run_in_shell(line: str, *argv: str, **environment: str) -> Done:
+    """Run a line of the shell, in which ``"$@"`` is the command with ``argv``."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
+    return subprocess.run(
+        ["sh", "-c", line, "sh", sys.executable, "-m", "porthole_cli.main", *argv],
+        capture_output=True,
+        encoding="latin-1",
+        timeout=60,
+        check=False,
+        env=clean | {"PYTHONWARNINGS": "", "COLUMNS": "200", **environment},
+    )
+
+
 def run_in_terminal(columns: int, *argv: str, **environment: str) -> str:
     """Run the command with a terminal of that width as its stdout, and return what it printed there."""
     ours, theirs = pty.openpty()
@@ -189,6 +203,63 @@ class TestDebug:
                 for said in (done.stderr, quiet.stderr, text):
                     assert "cret" not in said, (url, said)
                 assert "***@" in done.stderr, url
+
+
+class TestOutput:
+    def test_a_full_disk_and_a_closed_stdout_have_a_line_and_a_status_of_their_own(self, tmp_path: Path) -> None:
+        doctor = ("doctor", "--config-file", str(tmp_path / "gone.conf"))
+        with NovaApi() as api:
+            api.add_server(UUID, "web")
+            for argv in (("list",), ("get-vnc-console", "web"), doctor, (*doctor, "-f", "json"), ("--help",)):
+                for redirection, reason in (
+                    (">/dev/full", "No space left on device"),
+                    (">&-", "standard output is closed"),
+                ):
+                    done = run_in_shell(f'"$@" {redirection}', *argv, OS_ENDPOINT=api.url)
+                    said = (done.returncode, done.stderr)
+                    assert said == (3, f"The output cannot be written: {reason}.\n"), (argv, redirection)
+
+    def test_a_list_that_is_longer_than_the_buffer(self) -> None:
+        with NovaApi() as api:
+            for number in range(400):
+                api.add_server(UUID, f"{number} " + "x" * 100)
+            done = run_in_shell('"$@" >/dev/full', "list", OS_ENDPOINT=api.url)
+        assert (done.returncode, done.stderr) == (3, "The output cannot be written: No space left on device.\n")
+
+    def test_a_reader_that_leaves_is_no_failure_to_speak_of(self) -> None:
+        with NovaApi() as api:
+            for number in range(400):
+                api.add_server(UUID, f"{number} " + "x" * 100)
+            done = run_in_shell('("$@"; echo "$?" >&2) | true', "list", OS_ENDPOINT=api.url)
+        assert done.stderr == "141\n"
+
+    def test_a_closed_stderr_does_not_take_the_console_away(self) -> None:
+        with NovaApi() as api:
+            api.add_server(UUID, "web")
+            api.expires_at = "2026-01-02T04:04:05+01:00"
+            done = run_in_shell('"$@" 2>&-', "get-vnc-console", "web", "-f", "value", "-c", "Url", OS_ENDPOINT=api.url)
+        assert (done.returncode, done.stdout) == (0, f"{CONSOLE_URL}\n")
+
+    def test_a_locale_that_is_not_utf_8(self, tmp_path: Path) -> None:
+        log = tmp_path / "log"
+        plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        with NovaApi() as api:
+            api.add_server(UUID, "web")
+            api.add_server("7b1de0c6-93f0-4a63-b6a8-2f2f0f9f7a10", "g\u00e4st \u4e2d")
+            for locale, shown in ((plain, "g\\xe4st \\u4e2d"), ({"PYTHONIOENCODING": "latin-1"}, "\\u4e2d")):
+                done = run_in_shell('"$@"', "list", "-f", "value", OS_ENDPOINT=api.url, **locale)
+                assert (done.returncode, done.stderr) == (0, "")
+                assert "web" in done.stdout
+                assert shown in done.stdout
+            # The bytes of the name are UTF-8, whatever the locale.
+            found = run_in_shell('"$@"', "show", "g\u00e4st \u4e2d", OS_ENDPOINT=api.url, **plain)
+            logged = run_in_shell('"$@"', "--log-file", str(log), "list", OS_ENDPOINT=api.url, **plain)
+            unknown = run_in_shell('"$@" "$(printf "\\377")"', "show", OS_ENDPOINT=api.url)
+
+        assert (found.returncode, found.stderr) == (0, "")
+        assert (logged.returncode, logged.stderr) == (0, "")
+        assert unknown.returncode == 1
+        assert unknown.stderr.startswith("No server with a name or ID of '")
 
 
 class TestServers:
