@@ -14,16 +14,25 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
+import requests
 from keystoneauth1 import exceptions
+from urllib3.exceptions import LocationParseError, ProxySchemeUnknown
 
 from porthole_cli.errors import AnswerInvalid, ApiRefused, ApiUnavailable
+from porthole_cli.forward_proxy import ForwardProxy, find_proxy
 
 PROXY_PORTS = frozenset({6080, 6081})
 # The header Server of Porthole's proxy (porthole_novncproxy.handler).
 _PROXY = "Porthole"
 # Statuses that any server in front of an API may answer; the other ones below 500 come from a server that has no API.
 _FROM_THE_FRONT = frozenset({401, 403, 407, 429})
-
+# A proxy whose URL cannot be parsed, or whose scheme needs a library that is missing.
+_PROXY_MALFORMED = (
+    requests.exceptions.InvalidProxyURL,
+    requests.exceptions.InvalidSchema,
+    LocationParseError,
+    ProxySchemeUnknown,
+)
 _AUTH_URL_HINT = "OS_AUTH_URL or --os-auth-url must be the URL of Keystone, like http://127.0.0.1:5000/v3."
 
 
@@ -44,7 +53,7 @@ def map_keystone_failure(exc: exceptions.ClientException, auth_url: str) -> ApiR
         return _map_keystone_status(exc, auth_url)
     chain = list(_list_causes(exc))
     if any(isinstance(cause, exceptions.ConnectTimeout) for cause in chain):
-        return ApiUnavailable(f"Keystone at {auth_url} does not answer in time. {_AUTH_URL_HINT}")
+        return ApiUnavailable(f"Keystone at {auth_url} does not answer in time.{_build_way(auth_url)} {_AUTH_URL_HINT}")
     reason = _explain_connection(exc, auth_url, "Keystone")
     if reason is not None:
         return ApiUnavailable(f"{reason} {_AUTH_URL_HINT}")
@@ -64,12 +73,13 @@ def _map_keystone_status(exc: exceptions.HttpError, auth_url: str) -> ApiRefused
 def _build_keystone_invalid(auth_url: str, response: Any) -> AnswerInvalid:
     status = response.status_code if response is not None and response.status_code >= HTTPStatus.BAD_REQUEST else None
     proxy = _find_proxy(auth_url, response)
-    return AnswerInvalid(auth_url, status, f"{proxy}. {_AUTH_URL_HINT}" if proxy else _AUTH_URL_HINT, "Keystone")
+    hint = f"{proxy}. {_AUTH_URL_HINT}" if proxy else _AUTH_URL_HINT
+    return AnswerInvalid(auth_url, status, f"{hint}{_build_way(auth_url)}", "Keystone")
 
 
 def build_timeout(url: str) -> ApiUnavailable:
     """Return the error for an API that takes the connection and gives no answer."""
-    return ApiUnavailable(f"The API at {url} does not answer in time.")
+    return ApiUnavailable(f"The API at {url} does not answer in time.{_build_way(url)}")
 
 
 def build_answer_invalid(url: str, response: Any = None) -> AnswerInvalid:
@@ -87,12 +97,21 @@ def build_answer_invalid(url: str, response: Any = None) -> AnswerInvalid:
         hint = "Correct the host or the port of the URL."
     else:
         hint = "The URL of an API is like http://127.0.0.1:8774/v2.1."
-    return AnswerInvalid(url, status, hint)
+    return AnswerInvalid(url, status, f"{hint}{_build_way(url)}")
+
+
+def _build_way(url: str) -> str:
+    """Return a sentence that names the forward proxy on the way to ``url``: it may have given the answer."""
+    proxy = find_proxy(url)
+    return f" The request went through {proxy}." if proxy else ""
 
 
 def _find_proxy(url: str, response: Any) -> str | None:
     """Return a clause that says that the port of ``url`` is the port of Porthole's proxy, if that is likely."""
     port = urlsplit(url).port
+    if find_proxy(url) is not None:
+        # The answer may be the forward proxy's own.
+        return None
     if response is not None and response.headers.get("Server") == _PROXY:
         return f"{port} is the port of Porthole's proxy"
     return f"{port} is usually the port of Porthole's proxy" if port in PROXY_PORTS else None
@@ -110,7 +129,7 @@ def _map_status(exc: exceptions.HttpError, url: str) -> ApiRefused | AnswerInval
 def _build_status(exc: exceptions.HttpError, service: str) -> ApiRefused:
     # keystoneauth has written the status behind its own message.
     reason = " ".join(str(exc.message).split()).removesuffix(f"(HTTP {exc.http_status})").rstrip(" .")
-    return ApiRefused(exc.http_status, f"{service} answers: {reason}.")
+    return ApiRefused(exc.http_status, f"{service} answers: {reason}.{_build_way(exc.url or '')}")
 
 
 def _read_fault(exc: exceptions.HttpError, name: str | None = None) -> str | None:
@@ -128,7 +147,22 @@ def _read_fault(exc: exceptions.HttpError, name: str | None = None) -> str | Non
 
 def _explain_connection(exc: exceptions.ClientException, url: str, service: str = "The API") -> str | None:
     """Return why no answer came from ``url``; None when the chain of causes holds nothing that is known."""
-    return next(filter(None, (_explain(cause, url, service) for cause in _list_causes(exc))), None)
+    chain = list(_list_causes(exc))
+    proxy = find_proxy(url)
+    if proxy is not None and (reason := _explain_proxy(chain, proxy)) is not None:
+        return reason
+    return next(filter(None, (_explain(cause, url, service) for cause in chain)), None)
+
+
+def _explain_proxy(chain: list[BaseException], proxy: ForwardProxy) -> str | None:
+    """Return what is wrong with the forward proxy; None when the failure lies behind it."""
+    remedy = "Correct the variable, or name the API's host in no_proxy."
+    if any(isinstance(cause, _PROXY_MALFORMED) for cause in chain):
+        return f"The variable {proxy.variable} names no proxy that is understood here: '{proxy.url}'. {remedy}"
+    if any(isinstance(cause, requests.exceptions.ProxyError) for cause in chain):
+        reasons = (cause.strerror or str(cause) for cause in chain if isinstance(cause, OSError))
+        return f"No connection through {proxy}: {next(reasons, 'it failed').rstrip('.')}. {remedy}"
+    return None
 
 
 def _explain(cause: BaseException, url: str, service: str) -> str | None:

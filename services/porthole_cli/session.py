@@ -14,6 +14,8 @@ import requests
 from keystoneauth1 import exceptions, session
 from keystoneauth1.loading import session as session_loading
 
+from porthole_cli.forward_proxy import DIRECT, is_loopback
+
 # Seconds that a request may need to end by its own timeout after the deadline of the command.
 _GRACE_S = 1.0
 
@@ -50,6 +52,8 @@ class CloudSession(session.Session):
             raise exceptions.DiscoveryFailure(f"{url} wants a token before it gives one.")
         is_login = is_discovery or (method == "POST" and kwargs.get("authenticated") is False)
         self.is_logging_in = self.is_logging_in or is_login
+        if is_loopback(url if "://" in url else kwargs.get("endpoint_override") or ""):
+            kwargs.setdefault("proxies", dict(DIRECT))
         answer = self._send(url, method, *args, **kwargs)
         if is_login and method == "POST":
             self.is_logging_in = False
