@@ -77,7 +77,16 @@ def _register_named_cloud(parser: argparse.ArgumentParser, argv: Sequence[str]) 
     # Only here: see the module's docstring.
     from openstack import config as openstack_config  # noqa: PLC0415
     from openstack import exceptions as openstack_exceptions  # noqa: PLC0415
+    from openstack.config import loader  # noqa: PLC0415
 
+    from porthole_cli.clouds_file import check_clouds_files  # noqa: PLC0415
+
+    name = _find_cloud_name(argv)
+    for variable, paths in (
+        ("OS_CLIENT_CONFIG_FILE", loader.CONFIG_FILES),
+        ("OS_CLIENT_SECURE_FILE", loader.SECURE_FILES),
+    ):
+        check_clouds_files([*filter(None, [os.environ.get(variable)]), *paths], name or "")
     try:
         finder = openstack_config.OpenStackConfig(session_constructor=CloudSession)
         finder.register_argparse_arguments(parser, list(argv), service_keys=["compute"])

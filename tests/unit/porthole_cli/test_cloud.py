@@ -196,6 +196,12 @@ class TestCloudsYaml:
         with pytest.raises(CloudInvalid, match=r"^Cloud moon was not found\. \(clouds\.yaml is looked for in"):
             open_with("--os-cloud", "moon")
 
+    def test_a_shape_that_is_no_cloud_is_one_line_with_file_and_key(self) -> None:
+        for text, key in (("clouds:", "clouds"), ("clouds: {lab: {auth: hello}}", "clouds.lab.auth")):
+            Path("clouds.yaml").write_text(text, encoding="utf-8")
+            with pytest.raises(CloudInvalid, match=rf"^/.*/clouds\.yaml: the key '{key}' must be"):
+                open_with("--os-cloud", "lab")
+
 
 class TestInvalid:
     def test_an_unknown_authentication_type(self) -> None:
