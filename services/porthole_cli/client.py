@@ -30,6 +30,8 @@ PAGE_SIZE = 500
 EXPIRES_AT = "Porthole-Expires-At"
 # Characters that are no letter to a regular expression, in every dialect that Nova's databases have.
 _REGEX_SPECIAL = re.compile(r"[\\.^$*+?()\[\]{}|]")
+# What keystoneauth replaces in an endpoint (keystoneauth1.session, endpoint_override).
+_SUBSTITUTIONS = re.compile(r"%\((project_id|user_id)\)s|%%")
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ class ComputeClient:
             # A password with a slash is one cause, and then no pattern finds it.
             shown = f"***@{url.rpartition('@')[2]}" if "@" in url else url
             raise CloudInvalid(f"The endpoint {shown!r} is not a URL: http://127.0.0.1:8774/v2.1 would be one.")
+        self._check_substitutions(url)
         started = time.monotonic()
         try:
             data = self._adapter.get_endpoint_data()
@@ -171,6 +174,22 @@ class ComputeClient:
         if data is None or not data.url:
             return _Base(url.rstrip("/"))
         return _Base(data.url.rstrip("/"), data.min_microversion, data.max_microversion)
+
+    def _check_substitutions(self, url: str) -> None:
+        """Check that keystoneauth can fill in what ``url`` leaves open.
+
+        :raises CloudInvalid: when it cannot.
+        """
+        if "%" in _SUBSTITUTIONS.sub("", url):
+            hint = "write '%%' for the character '%', and '%(project_id)s' for the project"
+            raise CloudInvalid(f"The endpoint '{url}' has a '%' that cannot be replaced: {hint}.")
+        try:
+            values = {"project_id": self._adapter.get_project_id, "user_id": self._adapter.get_user_id}
+            missing = [name for name in _SUBSTITUTIONS.findall(url) if name and not values[name]()]
+        except exceptions.ClientException as exc:
+            raise self._map(exc, url) from exc
+        if missing:
+            raise CloudInvalid(f"This login has no {missing[0]} for the endpoint '{url}'.")
 
     def _get_page(self, path: str, query: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -216,6 +235,8 @@ class ComputeClient:
 
 
 def _is_url(text: str) -> bool:
+    if " " in text or not text.isprintable():
+        return False
     try:
         parts = urlsplit(text)
         # A port out of range is an error of its own.

@@ -162,6 +162,10 @@ def _find_auth_type(argv: Sequence[str]) -> str:
 
 
 def _open_environment(options: argparse.Namespace) -> adapter.Adapter:
+    for name in ("os_endpoint", "os_auth_url", "os_compute_endpoint_override"):
+        # A file with CRLF, sourced by a shell, leaves a carriage return behind.
+        if isinstance(url := getattr(options, name, None), str):
+            setattr(options, name, url.strip())
     try:
         auth = loading.load_auth_from_argparse_arguments(options)
         session = CloudSessionLoading().load_from_argparse_arguments(options, auth=auth)

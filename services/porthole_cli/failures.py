@@ -26,6 +26,8 @@ PROXY_PORTS = frozenset({6080, 6081})
 _PROXY = "Porthole"
 # Statuses that any server in front of an API may answer; the other ones below 500 come from a server that has no API.
 _FROM_THE_FRONT = frozenset({401, 403, 407, 429})
+# OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH (openssl/x509_vfy.h).
+_NAME_MISMATCHES = frozenset({62, 64})
 # A proxy whose URL cannot be parsed, or whose scheme needs a library that is missing.
 _PROXY_MALFORMED = (
     requests.exceptions.InvalidProxyURL,
@@ -88,16 +90,27 @@ def build_answer_invalid(url: str, response: Any = None) -> AnswerInvalid:
     An answer with a status of success adds no status to the text.
     """
     status = response.status_code if response is not None and response.status_code >= 400 else None
+    port = urlsplit(url).port
     proxy = _find_proxy(url, response)
     if proxy is not None:
         hint = f"{proxy}; the API has another one, usually 8774."
     elif response is not None and status == 400 and b"HTTPS" in response.content:
         hint = "The port speaks TLS: write https://."
-    elif urlsplit(url).path.rstrip("/").endswith("/v2.1"):
+    elif response is not None and _is_xvp_door(response):
+        hint = f"{port} looks like the port for VNC viewers (xvpvnc); the API has another one, usually 8774."
+    elif urlsplit(url).path.rstrip("/") == "/v2.1":
         hint = "Correct the host or the port of the URL."
+    elif urlsplit(url).path.rstrip("/").endswith("/v2.1"):
+        hint = "Correct the host, the port or the path of the URL."
     else:
         hint = "The URL of an API is like http://127.0.0.1:8774/v2.1."
     return AnswerInvalid(url, status, f"{hint}{_build_way(url)}")
+
+
+def _is_xvp_door(response: Any) -> bool:
+    """Say whether this is the bare 400 with which porthole_novncproxy.xvp answers a request for HTTP."""
+    bare = {name.lower() for name in response.headers} == {"content-length", "connection"}
+    return response.status_code == HTTPStatus.BAD_REQUEST and bare and not response.content
 
 
 def _build_way(url: str) -> str:
@@ -169,6 +182,11 @@ def _explain(cause: BaseException, url: str, service: str) -> str | None:
     text = None
     kind = "no compute API" if service == "The API" else f"no {service}"
     match cause:
+        case ssl.SSLCertVerificationError(verify_code=code) if code in _NAME_MISMATCHES:
+            reason = cause.verify_message.rstrip(".")
+            text = (
+                f"The certificate at {url} is for another name: {reason}. Write a name of the certificate in the URL."
+            )
         case ssl.SSLCertVerificationError():
             reason = cause.verify_message.rstrip(".")
             text = f"The certificate at {url} is not trusted: {reason}. Give the authority's file by --os-cacert."

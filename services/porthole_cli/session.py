@@ -6,14 +6,19 @@ And where the auth URL answers 401 to discovery, keystoneauth asks for a token w
 its own lock. Made by :mod:`porthole_cli.cloud`; the client asks it which service failed.
 """
 
+import os
+import ssl
 import threading
 import time
+import warnings
 from typing import Any
 
 import requests
 from keystoneauth1 import exceptions, session
 from keystoneauth1.loading import session as session_loading
+from urllib3.exceptions import InsecureRequestWarning
 
+from porthole_cli.errors import CloudInvalid
 from porthole_cli.forward_proxy import DIRECT, is_loopback
 
 # Seconds that a request may need to end by its own timeout after the deadline of the command.
@@ -25,6 +30,9 @@ class CloudSession(session.Session):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if self.verify is False:
+            # The user has said --insecure, and urllib3 would repeat that at each request.
+            warnings.simplefilter("ignore", InsecureRequestWarning)
         self._ends_at: float | None = None
         self._worker: threading.Thread | None = None
         # True from the first question to Keystone until it has given a token.
@@ -46,13 +54,17 @@ class CloudSession(session.Session):
 
         :raises DiscoveryFailure: when Keystone's own discovery needs a token.
         :raises ConnectTimeout: when the deadline has passed.
+        :raises CloudInvalid: when the file of authorities holds none.
         """
+        target = url if "://" in url else kwargs.get("endpoint_override") or ""
+        if target.startswith("https:") and isinstance(self.verify, str):
+            _check_authorities(self.verify)
         is_discovery = self._is_keystones(url)
         if is_discovery and kwargs.get("authenticated"):
             raise exceptions.DiscoveryFailure(f"{url} wants a token before it gives one.")
         is_login = is_discovery or (method == "POST" and kwargs.get("authenticated") is False)
         self.is_logging_in = self.is_logging_in or is_login
-        if is_loopback(url if "://" in url else kwargs.get("endpoint_override") or ""):
+        if is_loopback(target):
             kwargs.setdefault("proxies", dict(DIRECT))
         answer = self._send(url, method, *args, **kwargs)
         if is_login and method == "POST":
@@ -104,3 +116,17 @@ class CloudSessionLoading(session_loading.Session):
     def plugin_class(self) -> type[session.Session]:
         """The class of the sessions that it loads."""
         return CloudSession
+
+
+def _check_authorities(path: str) -> None:
+    """Check the file of OS_CACERT: without this, its fault looks like a fault of the server's TLS.
+
+    :raises CloudInvalid: when the file holds no certificates.
+    """
+    if os.path.isdir(path):
+        return
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as exc:
+        reason = "it holds no certificates in PEM" if isinstance(exc, ssl.SSLError) else exc.strerror
+        raise CloudInvalid(f"The file of --os-cacert (OS_CACERT, cacert) is {path}: {reason}.") from exc

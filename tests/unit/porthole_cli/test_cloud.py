@@ -69,6 +69,13 @@ class TestNone:
 
         assert list_names(open_with()) == ["web"]
 
+    def test_white_space_at_the_ends_of_the_endpoint_is_of_no_matter(
+        self, api: NovaApi, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for end in ("\r", " ", "\n"):
+            monkeypatch.setenv("OS_ENDPOINT", api.url + end)
+            assert list_names(open_with()) == ["web"]
+
     def test_a_flag_wins_over_the_variable(self, api: NovaApi, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OS_ENDPOINT", "http://127.0.0.1:9/v2.1")
 

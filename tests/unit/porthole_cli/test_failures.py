@@ -11,6 +11,7 @@ from keystoneauth1 import adapter, exceptions, noauth, session
 from porthole_cli.client import ComputeClient
 from porthole_cli.errors import AnswerInvalid, ApiRefused, ApiUnavailable, CloudInvalid
 from porthole_cli.failures import build_answer_invalid, map_failure
+from porthole_cli.session import CloudSession
 from support.canned_answers import http, say, serve
 from support.certificates import Authority
 
@@ -53,6 +54,28 @@ def test_servers_that_are_no_compute_api_are_named_and_a_status_is_said_once() -
 def test_a_url_that_ends_as_an_apis_does() -> None:
     with serve(http("404 Not Found")) as port:
         assert ask(f"http://127.0.0.1:{port}/v2.1/").endswith(". Correct the host or the port of the URL.")
+        for path in ("/compute/v2.1", "//v2.1"):
+            assert ask(f"http://127.0.0.1:{port}{path}").endswith(
+                ". Correct the host, the port or the path of the URL."
+            )
+
+
+def test_the_door_for_vnc_viewers_on_another_port() -> None:
+    with serve(say("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")) as port:
+        said = ask(f"http://127.0.0.1:{port}/v2.1")
+    assert said.endswith(
+        f" {port} looks like the port for VNC viewers (xvpvnc); the API has another one, usually 8774."
+    )
+
+
+def test_what_keystoneauth_cannot_replace_in_an_endpoint() -> None:
+    hint = "write '%%' for the character '%', and '%(project_id)s' for the project"
+    for path in ("%(tenant_id)s", "100%", "%20"):
+        url = f"http://127.0.0.1:1/{path}"
+        assert ask(url) == f"The endpoint '{url}' has a '%' that cannot be replaced: {hint}."
+    for name in ("project_id", "user_id"):
+        url = f"http://127.0.0.1:1/%({name})s"
+        assert ask(url) == f"This login has no {name} for the endpoint '{url}'."
 
 
 def test_nothing_listens() -> None:
@@ -95,6 +118,32 @@ def test_tls_where_there_is_none_and_tls_of_a_stranger(tmp_path: Path) -> None:
     assert said.endswith(". Give the authority's file by --os-cacert.")
 
 
+def test_certificates_of_another_name_and_files_of_authorities(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    files = authority.issue("example.org")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+
+    def shake_hands(connection: socket.socket) -> None:
+        context.wrap_socket(connection, server_side=True).close()
+
+    words = tmp_path / "words"
+    words.write_text("no certificate", encoding="utf-8")
+    gone = tmp_path / "gone"
+    with serve(shake_hands) as port:
+        url = f"https://127.0.0.1:{port}"
+        for trusted, expected in (
+            (authority.cert, f"The certificate at {url} is for another name: "),
+            (words, f"The file of --os-cacert (OS_CACERT, cacert) is {words}: it holds no certificates in PEM."),
+            (gone, f"The file of --os-cacert (OS_CACERT, cacert) is {gone}: No such file or directory."),
+        ):
+            opened = CloudSession(auth=noauth.NoAuth(endpoint=url), timeout=TIMEOUT_S, verify=str(trusted))
+            with pytest.raises((ApiUnavailable, CloudInvalid)) as caught:
+                list(ComputeClient(adapter.Adapter(opened, service_type="compute")).list_servers())
+            assert str(caught.value).startswith(expected)
+            assert "--os-cacert." not in str(caught.value)
+
+
 def test_a_name_that_nobody_knows() -> None:
     url = "http://no-such-host.invalid:8774"
     failed = exceptions.ConnectFailure("long")
@@ -103,7 +152,14 @@ def test_a_name_that_nobody_knows() -> None:
 
 
 def test_what_is_no_url_is_not_asked() -> None:
-    for text in ("127.0.0.1:8774", "http://127.0.0.1:99999", "http://:8774", "ftp://127.0.0.1/v2.1", "http://[::1"):
+    for text in (
+        "127.0.0.1:8774",
+        "http://127.0.0.1:1 /v2.1",
+        "http://127.0.0.1:99999",
+        "http://:8774",
+        "ftp://127.0.0.1/v2.1",
+        "http://[::1",
+    ):
         assert ask(text) == f"The endpoint '{text}' is not a URL: http://127.0.0.1:8774/v2.1 would be one."
 
 

@@ -5,6 +5,8 @@ import json
 import os
 import pty
 import select
+import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -13,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from support.canned_answers import http, serve
+from support.certificates import Authority
 from support.nova_api import CONSOLE_URL, TOKEN, NovaApi
 
 UUID = "2a5a0a3e-7c5f-4c8e-9d0a-0c1d2e3f4a5b"
@@ -260,6 +264,22 @@ class TestOutput:
         assert (logged.returncode, logged.stderr) == (0, "")
         assert unknown.returncode == 1
         assert unknown.stderr.startswith("No server with a name or ID of '")
+
+
+class TestInsecure:
+    def test_urllib3_does_not_repeat_what_the_user_has_said(self, tmp_path: Path) -> None:
+        files = Authority(tmp_path).issue("localhost")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(files.cert, files.key)
+
+        def refuse(connection: socket.socket) -> None:
+            with context.wrap_socket(connection, server_side=True) as secured:
+                http("503 Service Unavailable")(secured)
+
+        with serve(refuse) as port:
+            url = f"https://127.0.0.1:{port}/v2.1"
+            done = run("--insecure", "list", OS_ENDPOINT=url)
+        assert done.stderr == f"{url} answers: Service Unavailable. (HTTP 503)\n"
 
 
 class TestServers:
