@@ -73,7 +73,7 @@ class Doctor(Command):
             found, close = choice.examine(parsed_args.config_file, parsed_args.standalone)
             self._print(found, parsed_args.format)
             close()
-        except BrokenPipeError:
+        except (BrokenPipeError, OutputFailed):
             raise
         except Exception as exc:
             LOG.debug("The doctor failed", exc_info=True)
@@ -95,8 +95,6 @@ class Doctor(Command):
 
 def _explain(exc: Exception) -> str:
     """Return one line. The text of an exception may hold a password, or what another user wrote; it is not shown."""
-    if isinstance(exc, OutputFailed):
-        return str(exc)
     if isinstance(exc, OSError) and exc.strerror:
         return f"{exc.strerror}."
     return f"{type(exc).__name__}. porthole --debug doctor shows where; please report that."
