@@ -3,7 +3,8 @@
 
 Why not through oslo.messaging: it tries for ever and says "connection failed" to an address, a password, a virtual host
 and a certificate alike. A broker is reached in this order: its name resolves, its port takes a connection, TLS stands
-where it is asked for, the user is let in, the virtual host is open to the user, a queue may be declared.
+where it is asked for, the user is let in, the virtual host is open to the user, a queue may be declared, a
+message is taken.
 
 :mod:`porthole_common.broker_watch` asks here when a daemon's connection fails, and ``porthole doctor`` in any case: so
 a log line and a finding have the same words. The one module that imports kombu for a connection of its own.
@@ -17,11 +18,14 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any
 
+import amqp  # type: ignore[import-untyped]
 import amqp.exceptions  # type: ignore[import-untyped]
 import kombu.exceptions
 from kombu.connection import Connection
 
 STEP_TIMEOUT_S = 3.0
+# How long a broker that has blocked a connection may take to say that it reads again, at each look.
+_UNBLOCKED_S = 0.1
 # OpenSSL's reasons when one side speaks TLS and the other one plain text.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING", "HTTP_REQUEST")
 # AMQP 0-9-1 section 4.2.2: the first bytes of a client, which a broker answers with a frame.
@@ -47,6 +51,7 @@ class Cause(StrEnum):
     CREDENTIALS = "credentials"
     VHOST = "vhost"
     PERMISSIONS = "permissions"
+    BLOCKED = "blocked"
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,75 @@ class Met:
     consumers: Mapping[str, int] = field(default_factory=dict)
 
 
-def examine_broker(broker: Broker, queues: Mapping[str, str]) -> Met:
-    """Connect to ``broker`` as the daemons do, and count the consumers of ``queues`` (name: key of the count)."""
+class _Blocked(Exception):
+    """The broker reads no more from this connection (RabbitMQ's connection.blocked)."""
+
+
+class _Unblocked(Exception):
+    """The broker reads from this connection again (RabbitMQ's connection.unblocked)."""
+
+
+# What a connection to a broker fails with.
+_FAILURES = (amqp.exceptions.AMQPError, kombu.exceptions.KombuError, OSError)
+
+
+class BlockedConnections:
+    """The connections that brokers have blocked, at most one for each broker. For one thread.
+
+    Why they are kept: RabbitMQ does not notice the end of a connection that it has blocked. An examination every few
+    seconds would leave one more behind each time, at a broker that is short of memory.
+    """
+
+    def __init__(self) -> None:
+        self._sessions: dict[Broker, Any] = {}
+
+    def keep(self, broker: Broker, session: Any) -> None:
+        """Take over ``session``, a connection that ``broker`` has blocked."""
+        self._sessions[broker] = session
+
+    def check_blocked(self, broker: Broker) -> bool:
+        """Return True while ``broker`` still blocks the connection that was kept; False without one."""
+        session = self._sessions.get(broker)
+        if session is None:
+            return False
+        try:
+            while True:
+                session.drain_events(timeout=_UNBLOCKED_S)
+        except TimeoutError:
+            return True
+        except (_Unblocked, *_FAILURES):
+            self.drop(broker)
+            return False
+
+    def drop(self, broker: Broker) -> None:
+        """Close the connection that was kept, if there is one."""
+        session = self._sessions.pop(broker, None)
+        if session is not None:
+            session.collect()
+
+    def close(self) -> None:
+        """Close all of them."""
+        for broker in list(self._sessions):
+            self.drop(broker)
+
+
+def examine_broker(broker: Broker, queues: Mapping[str, str], blocked: BlockedConnections | None = None) -> Met:
+    """Connect to ``broker`` as the daemons do, and count the consumers of ``queues`` (name: key of the count).
+
+    ``blocked`` keeps a connection that the broker blocks; who examines repeatedly hands in the same one each time.
+    """
+    kept = BlockedConnections() if blocked is None else blocked
+    try:
+        met = _examine(broker, queues, kept)
+    finally:
+        if blocked is None:
+            kept.close()
+    if met.trouble is not None and met.trouble.cause is not Cause.BLOCKED:
+        kept.drop(broker)
+    return met
+
+
+def _examine(broker: Broker, queues: Mapping[str, str], kept: BlockedConnections) -> Met:
     try:
         with socket.create_connection((broker.host, broker.port), STEP_TIMEOUT_S) as sock:
             if broker.tls is not None:
@@ -99,6 +171,34 @@ def examine_broker(broker: Broker, queues: Mapping[str, str]) -> Met:
         return Met(judge_tls(broker, exc))
     except OSError as exc:
         return Met(judge_address(broker, exc))
+    session: Any = None
+    try:
+        session = _connect(broker)
+        session.sock.settimeout(STEP_TIMEOUT_S)
+        counts = _count_consumers(session, queues)
+        is_blocked = kept.check_blocked(broker)
+        _use_queue(session, publishes=not is_blocked)
+        session.close()
+        return Met(judge_blocked(broker) if is_blocked else None, counts)
+    except _Blocked:
+        kept.keep(broker, session)
+        return Met(judge_blocked(broker))
+    except _FAILURES as exc:
+        if session is not None:
+            # It cannot be closed in order: the broker may not answer.
+            session.collect()
+        return Met(judge_amqp(broker, exc, lambda: _find_speech(broker)))
+
+
+def _connect(broker: Broker) -> Any:
+    """Return py-amqp's connection. It raises _Blocked and _Unblocked where the broker says so."""
+
+    def fail_blocked(_reason: str) -> None:
+        raise _Blocked
+
+    def fail_unblocked() -> None:
+        raise _Unblocked
+
     connection: Any = Connection(  # type: ignore[no-untyped-call, unused-ignore]
         hostname=broker.host,
         port=broker.port,
@@ -108,18 +208,15 @@ def examine_broker(broker: Broker, queues: Mapping[str, str]) -> Met:
         ssl=_kombu_tls(broker),
         transport="pyamqp",
         connect_timeout=STEP_TIMEOUT_S,
+        transport_options={"on_blocked": fail_blocked, "on_unblocked": fail_unblocked},
     )
     try:
-        connection.connect()
-        _declare(connection)
-        counts = _count_consumers(connection, queues)
-    except (amqp.exceptions.AMQPError, kombu.exceptions.KombuError, OSError) as exc:
-        return Met(judge_amqp(broker, exc, lambda: _find_speech(broker)))
-    finally:
+        return connection.connect()
+    except _FAILURES:
         # A connection that broke cannot be closed in order.
-        with contextlib.suppress(amqp.exceptions.AMQPError, kombu.exceptions.KombuError, OSError):
+        with contextlib.suppress(*_FAILURES):
             connection.release()
-    return Met(consumers=counts)
+        raise
 
 
 def judge_address(broker: Broker, exc: OSError) -> Trouble:
@@ -211,6 +308,17 @@ def judge_amqp(broker: Broker, exc: Exception, find_speech: Callable[[], Speech]
     return Trouble(Cause.PROTOCOL, problem, mend)
 
 
+def judge_blocked(broker: Broker) -> Trouble:
+    """Return the trouble of a broker that lets everybody in and takes no messages."""
+    problem = f"RabbitMQ at {broker} takes no messages: a memory or disk alarm has blocked all connections that send."
+    mend = (
+        f"{_ADMIN.capitalize()}: rabbitmqctl status names the alarm. Free memory or disk space, or raise "
+        "vm_memory_high_watermark or lower disk_free_limit in rabbitmq.conf. The daemons go on by themselves then; a "
+        "restart of them changes nothing."
+    )
+    return Trouble(Cause.BLOCKED, problem, mend)
+
+
 def _is_about_login(exc: Exception) -> bool:
     # RabbitMQ says 403 to a login on the connection, and to a permission on a channel.
     return "login" in str(exc).lower()
@@ -273,18 +381,24 @@ def _speaks_tls(broker: Broker) -> bool:
         return False
 
 
-def _declare(connection: Any) -> None:
-    """Declare and forget a queue of the broker's naming, which needs the permissions that the daemons need."""
-    with connection.channel() as channel:
-        name = channel.queue_declare(exclusive=True, auto_delete=True).queue
-        channel.queue_delete(name)
+def _use_queue(session: Any, publishes: bool) -> None:
+    """Declare a queue of the broker's naming, send it a message if ``publishes``, and delete it.
+
+    The daemons need the same permissions. RabbitMQ blocks a connection at its first message, so the answer to the
+    deletion proves that it is not blocked.
+    """
+    channel = session.channel()
+    name = channel.queue_declare(exclusive=True, auto_delete=True).queue
+    if publishes:
+        channel.basic_publish(amqp.Message(b""), routing_key=name)
+    channel.queue_delete(name)
 
 
-def _count_consumers(connection: Any, queues: Mapping[str, str]) -> dict[str, int]:
+def _count_consumers(session: Any, queues: Mapping[str, str]) -> dict[str, int]:
     """Return how many consumers each queue has; 0 for a queue that was never declared (AMQP 0-9-1, queue.declare)."""
     counts = dict.fromkeys(queues.values(), 0)
     for name, key in queues.items():
-        channel = connection.channel()
+        channel = session.channel()
         try:
             counts[key] = channel.queue_declare(queue=name, passive=True).consumer_count
             channel.close()

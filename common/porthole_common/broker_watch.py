@@ -4,7 +4,11 @@
 Why: oslo.messaging tries a connection every few seconds, each thread by itself. It writes a line or a traceback each
 time, and most of them name neither the broker nor the cause. So those lines are taken out of the log. Each of them, and
 each error that a call or a server met, makes :class:`BrokerWatch` examine the brokers step by step
-(:mod:`porthole_common.broker`) until all of them are usable. Made by :mod:`porthole_common.rpc`, one for each process.
+(:mod:`porthole_common.broker`) until all of them are usable.
+
+A RabbitMQ with a memory or disk alarm says so only to a connection that sends. So a process that serves sends a message
+every :data:`PROBE_S` seconds: an idle daemon learns of the alarm too. Made by :mod:`porthole_common.rpc`, one for each
+process.
 """
 
 import logging
@@ -13,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from porthole_common.broker import Broker, Trouble, examine_broker
+from porthole_common.broker import BlockedConnections, Broker, Trouble, examine_broker
 from porthole_common.log import get_logger
 
 LOG = get_logger(__name__)
@@ -21,6 +25,8 @@ LOG = get_logger(__name__)
 LOOK_S = 3.0
 # How often a trouble that lasts is logged: often enough to stand on the last page of the log.
 REPEAT_S = 300.0
+# How often a daemon sends a message of its own, to find out whether its broker takes messages.
+PROBE_S = 20.0
 # The shortest time between two lines about failures for which the examination finds no cause.
 PASSING_REPEAT_S = 30.0
 # oslo.log names the loggers of oslo_x "oslo.x". The second one writes the tracebacks of threads that try for ever.
@@ -34,6 +40,7 @@ _LINES = (
     "Failed to publish message to topic ",
     "Unexpected error during heartbeat thread processing",
     "Unexpected exception occurred ",
+    "The broker has blocked the connection: ",
 )
 
 
@@ -52,19 +59,27 @@ class BrokerWatch:
         self,
         brokers: Sequence[Broker],
         kinds: tuple[type[BaseException], ...] = (),
-        examine: Callable[[Broker], Trouble | None] = lambda broker: examine_broker(broker, {}).trouble,
+        examine: Callable[[Broker], Trouble | None] | None = None,
         look_s: float = LOOK_S,
         repeat_s: float = REPEAT_S,
+        probe: Callable[[], None] | None = None,
+        probe_s: float = PROBE_S,
     ) -> None:
         """Prepare, and take oslo.messaging's own lines out of the log until :meth:`close`.
 
         ``kinds``: the errors that a connection may fail with; a line with the trace of another one stays in the log.
-        ``examine`` returns why a broker cannot be used. It is called every ``look_s`` seconds while one cannot.
+        ``examine`` returns why a broker cannot be used: examine_broker does, unless a test puts another one in its
+        place. It is called every ``look_s`` seconds while a broker cannot be used. ``probe`` sends a message, and is
+        called every ``probe_s`` seconds after :meth:`begin_probing` while no broker is known to be in trouble.
         """
         self._brokers = brokers
-        self._examine = examine
+        self._blocked = BlockedConnections()
+        self._examine = examine or (lambda broker: examine_broker(broker, {}, self._blocked).trouble)
         self._look_s = look_s
         self._repeat_s = repeat_s
+        self._probe = probe
+        self._probe_s = probe_s
+        self._is_probing = False
         self._changed = threading.Condition()
         self._reason = ""
         self._is_watching = False
@@ -92,6 +107,15 @@ class BrokerWatch:
                 self._is_watching = True
                 threading.Thread(target=self._run, name="broker-watch", daemon=True).start()
 
+    def begin_probing(self) -> None:
+        """Probe from now on until :meth:`close`, at once for the first time; a second call changes nothing."""
+        with self._changed:
+            if not self._brokers or self._probe is None or self._is_probing or self._is_closed:
+                return
+            self._is_probing = True
+        # A thread for the probe alone: a send may wait for as long as the broker is silent.
+        threading.Thread(target=self._keep_probing, args=(self._probe,), name="broker-probe", daemon=True).start()
+
     def wait_for_recovery(self, recoveries: int, timeout_s: float) -> bool:
         """Return at the next recovery after the first ``recoveries``, or after ``timeout_s``; True when closed."""
         with self._changed:
@@ -106,7 +130,28 @@ class BrokerWatch:
         for name in _LOGGERS:
             logging.getLogger(name).removeFilter(self._filter)
 
+    def _keep_probing(self, probe: Callable[[], None]) -> None:
+        while True:
+            with self._changed:
+                is_due = not self._is_watching and not self._is_closed
+            try:
+                if is_due:
+                    probe()
+            except Exception:
+                # This thread must live on: an idle daemon has no other way to meet an alarm.
+                if not self._is_closed:
+                    LOG.exception("Message brokers could not be examined")
+            with self._changed:
+                if self._changed.wait_for(lambda: self._is_closed, self._probe_s):
+                    return
+
     def _run(self) -> None:
+        try:
+            self._watch()
+        finally:
+            self._blocked.close()
+
+    def _watch(self) -> None:
         while True:
             with self._changed:
                 reason, self._reason = self._reason, ""

@@ -86,6 +86,8 @@ CLOSE_TIMEOUT_S = 2.0
 HEARTBEAT_S = 10
 # How soon after a message oslo.messaging looks up again, when no other comes; then after twice as long, and so on.
 LOOK_UP_S = 0.1
+# The topic of the message that shows whether the broker takes messages. Nobody consumes from it.
+PROBE_TOPIC = "porthole.probe"
 # Until a server that could not join the bus tries again, unless a broker is found to be usable sooner.
 RETRY_MIN_S = 3.0
 RETRY_MAX_S = 60.0
@@ -242,6 +244,7 @@ class RpcServer:
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
             else:
                 self._started = True
+                self._watch.begin_probing()
                 return
 
     def stop(self) -> None:
@@ -286,7 +289,8 @@ class Rpc:
             raise errors.ConfigInvalid("[DEFAULT] transport_url", _NO_URL) from None
         if transport_url is None and (conf.transport_url or "").startswith("fake:"):
             raise errors.ConfigInvalid("[DEFAULT] transport_url", "fake:// reaches no other process")
-        self._watch = BrokerWatch(_find_watched(conf) if transport_url is None else [], BROKER_ERRORS)
+        watched = _find_watched(conf) if transport_url is None else []
+        self._watch = BrokerWatch(watched, BROKER_ERRORS, probe=self._probe)
         # A conf that is not a daemon's may know oslo.messaging's options alone.
         upgrade_levels.register_opts(conf)
         self._levels = conf.upgrade_levels
@@ -360,6 +364,15 @@ class Rpc:
         _stop_in_time(self._workers, self._transport.cleanup, "transport", CLOSE_TIMEOUT_S)
         self._workers.close()
         self._sequences.close()
+
+    def _probe(self) -> None:
+        """Send a message that reaches nobody, over the connection that all messages are sent with."""
+        target = Target(topic=PROBE_TOPIC, fanout=True)
+        client = oslo_messaging.get_rpc_client(self._transport, target, retry=SEND_RETRIES, serializer=self._serializer)
+        try:
+            client.cast(RequestContext(overwrite=False), "probe")
+        except BROKER_ERRORS as exc:
+            self._watch.report(exc)
 
 
 def _parse_version(version: str) -> tuple[int, ...]:

@@ -15,11 +15,15 @@ import pytest
 from porthole_cli.doctor.broker import examine_broker
 from porthole_cli.doctor.doors import STEP_TIMEOUT_S, knock
 from porthole_cli.doctor.examination import BUDGET_S
+from porthole_common.broker import BlockedConnections
+from porthole_common.broker import examine_broker as look
 from porthole_common.rpc import Broker
 from support.certificates import Authority, Certificate
 from support.deadlines import join_within, kept_within
 from support.ports import free_port
+from support.processes import wait_until
 from support.proxy import InProcessProxy, make_web_root
+from support.rabbitmq import RabbitMQ
 from support.vnc_servers import EchoVnc, SilentServer
 
 MakeProxy = Callable[..., InProcessProxy]
@@ -140,6 +144,29 @@ class TestBrokers:
             met = examine_broker(broker_at(server.port), {})
         assert met.finding.id == "broker.address"
         assert "did not answer" in met.finding.problem
+
+    def test_a_broker_that_takes_no_messages(self, own_rabbitmq: RabbitMQ) -> None:
+        """Each look says so, and none leaves a connection behind, of which RabbitMQ would not see the end."""
+        at, blocked = broker_at(own_rabbitmq.port), BlockedConnections()
+        assert look(at, {}, blocked).trouble is None
+        with own_rabbitmq.memory_alarm():
+            # The alarm reaches RabbitMQ's connections a moment after the command.
+            wait_until(lambda: look(at, {}, blocked).trouble, 10, "the alarm")
+            for _ in range(3):
+                trouble = look(at, {}, blocked).trouble
+                assert trouble is not None
+                assert (trouble.cause, "takes no messages" in trouble.problem) == ("blocked", True)
+            assert own_rabbitmq.count_broker_connections() == 1
+            met = examine_broker(at, {})
+            assert (met.finding.id, met.is_usable) == ("broker.blocked", False)
+        wait_until(lambda: look(at, {}, blocked).trouble is None, 10, "the end of the alarm")
+        wait_until(lambda: own_rabbitmq.count_broker_connections() == 0, 30, "the connections to be closed")
+        with own_rabbitmq.memory_alarm():
+            wait_until(lambda: look(at, {}, blocked).trouble, 10, "the alarm again")
+            own_rabbitmq.stop()
+            trouble = look(at, {}, blocked).trouble
+            assert trouble is not None
+            assert trouble.cause == "address"
 
     def test_plain_text_where_tls_is_spoken(self, tls_port: int) -> None:
         met = examine_broker(broker_at(tls_port), {})

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from porthole_common.broker_watch import PROBE_S
 from support.certificates import Authority
 from support.console import ask_console, get_console, open_console, read_greeting, refusal, token_of, wait_for_instances
 from support.daemons import DAEMONS, Porthole
@@ -197,3 +198,25 @@ def test_a_broker_that_refuses_is_named_in_one_line_and_so_is_its_return(
             process.wait_for_line("Daemon is ready")
             assert len(lines_of_trouble(process)) == 1
         wait_for_instances(porthole, uuid_in(instances_file))
+
+
+def test_a_broker_that_takes_no_messages_is_named_by_each_daemon(
+    make_porthole: MakePorthole, tmp_path: Path, instances_file: Path
+) -> None:
+    """Also by one that has nothing to send; and consoles open when the alarm is over, without a restart."""
+    with RabbitMQ(tmp_path / "broker") as broker:
+        where = f"{LOOPBACK}:{broker.port}"
+        quiet = {"DEFAULT": {"debug": False}, "api": {"rpc_timeout": RPC_TIMEOUT_S}}
+        porthole = make_porthole(rabbitmq=broker, instances_file=instances_file, options=quiet)
+        uuid = uuid_in(instances_file)
+        wait_for_instances(porthole, uuid)
+        with broker.memory_alarm():
+            for name in DAEMONS:
+                # A probe, and as long again for a broker's and a daemon's thread to get their turn.
+                porthole.processes[name].wait_for_line("Message broker cannot be used", timeout_s=2 * PROBE_S)
+            for name in DAEMONS:
+                (line,) = lines_of_trouble(porthole.processes[name])
+                assert f" address={where} login=guest error=blocked reason=" in line
+        for name in DAEMONS:
+            porthole.processes[name].wait_for_line(f"Message broker can be used again address={where}")
+        wait_until(lambda: ask_console(porthole, uuid)[0] == 200, 30, "a console", porthole.logs)

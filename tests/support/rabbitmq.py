@@ -6,12 +6,14 @@ neither used nor disturbed. Works as root and as an ordinary user: Debian's wrap
 to the user rabbitmq, so the script it wraps is called.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -166,11 +168,29 @@ class RabbitMQ:
         """Have the user log in with ``password`` from now on; open connections stay, and so does transport_url."""
         self._control("change_password", self._user, password)
 
-    def _control(self, *command: str) -> None:
+    @contextlib.contextmanager
+    def memory_alarm(self) -> Iterator[None]:
+        """Raise the memory alarm, and end it if the broker still runs.
+
+        Meanwhile the broker reads nothing more from a connection that sends a message.
+        """
+        self._control("set_vm_memory_high_watermark", "absolute", "1000000")
+        try:
+            yield
+        finally:
+            if self.process.running:
+                self._control("set_vm_memory_high_watermark", "0.9")
+
+    def count_broker_connections(self) -> int:
+        """Return how many connections the broker itself counts, also those whose client has gone unnoticed."""
+        return len(self._control("--quiet", "list_connections", "--no-table-headers", "pid").splitlines())
+
+    def _control(self, *command: str) -> str:
         script = _find_server().with_name("rabbitmqctl")
         environment = {**os.environ, **self._env}
         argv = [str(script), "--node", self.node_name, *command]
-        subprocess.run(argv, env=environment, check=True, timeout=60, capture_output=True)
+        done = subprocess.run(argv, env=environment, check=True, timeout=60, capture_output=True, text=True)
+        return done.stdout
 
     def connection_count(self) -> int:
         """Return how many TCP connections to the AMQP port are established."""

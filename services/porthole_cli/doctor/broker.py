@@ -19,6 +19,7 @@ _IDS = {
     Cause.CREDENTIALS: FindingId.BROKER_CREDENTIALS,
     Cause.VHOST: FindingId.BROKER_VHOST,
     Cause.PERMISSIONS: FindingId.BROKER_PERMISSIONS,
+    Cause.BLOCKED: FindingId.BROKER_BLOCKED,
 }
 
 

@@ -34,6 +34,7 @@ class FindingId(StrEnum):
     BROKER_CREDENTIALS = "broker.credentials"
     BROKER_VHOST = "broker.vhost"
     BROKER_PERMISSIONS = "broker.permissions"
+    BROKER_BLOCKED = "broker.blocked"
     DAEMONS_OK = "daemons.ok"
     DAEMONS_UNHEARD = "daemons.unheard"
     DAEMONS_MUTE = "daemons.mute"

@@ -115,6 +115,7 @@ def test_the_lines_of_oslo_messaging_are_taken_out_and_reported(caplog: pytest.L
         lambda: RABBIT.error("Unable to connect to AMQP server on h:5672 after inf tries: refused"),
         lambda: RABBIT.error("Failed to publish message to topic 'x': refused"),
         lambda: RABBIT.warning("Unexpected error during heartbeat thread processing, retrying..."),
+        lambda: RABBIT.error("The broker has blocked the connection: %s", "connection blocked, see broker logs"),
         retry(ConnectionRefusedError(111, "Connection refused")),
     ]
     for log in lines:
@@ -128,9 +129,9 @@ def test_the_lines_of_oslo_messaging_are_taken_out_and_reported(caplog: pytest.L
         caplog.clear()
     with watching(Brokers(), FIRST):
         RABBIT.info("Reconnected to AMQP server on h:5672")
-        RABBIT.error("The broker has blocked the connection: memory")
+        RABBIT.error("Something that nobody foresaw")
         retry(ValueError("a fault"))()
-    assert [message.split()[0] for message in caplog.messages] == ["Reconnected", "The", "Unexpected"]
+    assert [message.split()[0] for message in caplog.messages] == ["Reconnected", "Something", "Unexpected"]
     caplog.clear()
     RABBIT.error("Connection failed: of a process that watches no broker")
     assert len(caplog.messages) == 1
@@ -162,3 +163,30 @@ def test_a_fault_of_the_examination_is_logged_and_not_its_end(caplog: pytest.Log
         "Message brokers could not be examined",
         "Message broker cannot be used",
     ]
+
+
+def test_a_daemon_probes_unless_its_broker_is_known_to_be_in_trouble() -> None:
+    brokers, probes = Brokers(), 0
+
+    def probe() -> None:
+        nonlocal probes
+        probes += 1
+        if probes == 1:
+            raise ValueError("a fault, which does not end the probing")
+        if probes == 3:
+            brokers.troubles[FIRST] = REFUSED
+            watch.report("no message is taken")
+
+    watch = BrokerWatch([FIRST], (OSError,), brokers.examine, look_s=0.01, probe=probe, probe_s=0.01)
+    try:
+        watch.begin_probing()
+        watch.begin_probing()
+        wait_until(lambda: probes == 3, TIMEOUT_S, "three probes")
+        brokers.wait_for_looks(5)
+        assert probes == 3
+        brokers.troubles.clear()
+        wait_until(lambda: probes > 3, TIMEOUT_S, "the next probe")
+        assert sum(thread.name == "broker-probe" for thread in threading.enumerate()) == 1
+    finally:
+        watch.close()
+    wait_until(lambda: not any(thread.name == "broker-probe" for thread in threading.enumerate()), TIMEOUT_S, "end")
