@@ -8,7 +8,7 @@ line that does not parse, which may be the line with a password. Called by :mod:
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,8 @@ def build_value_error(files: Iterable[Path], group: str, opt: cfg.Opt, exc: Exce
     """Return the error for an option that ``exc`` says holds a bad value; ``files`` in the order they were read."""
     option = f"[{group}] {opt.dest}"
     place = _find_place(files, group, opt)
+    if _is_substitution(exc):
+        return _build_dollar_error(option, place)
     allowed = _describe(opt.type)
     # Also where the option is not secret: its value may name one that is, and hold what follows the "$" there.
     is_substitution = isinstance(exc, _SUBSTITUTION_FAULTS)
@@ -73,6 +75,18 @@ def build_argument_error(files: Iterable[Path], opts: Iterable[cfg.Opt], text: s
     for opt in opts:
         if named and opt.dest == named["name"]:
             return build_value_error(files, "DEFAULT", opt, ValueError(text.strip()))
+    return None
+
+
+def build_substitution_error(
+    files: Sequence[Path], opts: Iterable[cfg.Opt], exc: cfg.NoSuchOptError | cfg.NoSuchGroupError
+) -> errors.ConfigInvalid | None:
+    """Return the error for that one of ``opts`` whose value names, after a $, what ``exc`` misses; None without one."""
+    missing = exc.opt_name if isinstance(exc, cfg.NoSuchOptError) else exc.group_name
+    for opt in opts:
+        place = _find_place(files, "DEFAULT", opt)
+        if place is not None and re.search(rf"\${{?{re.escape(missing)}\b", place.value):
+            return _build_dollar_error(f"[DEFAULT] {opt.dest}", place)
     return None
 
 
@@ -109,6 +123,17 @@ def _is_secret(opt: cfg.Opt, text: str) -> bool:
 def _get_words(exc: Exception) -> str:
     bad = _BAD_VALUE.search(str(exc))
     return bad["words"] if bad else str(exc)
+
+
+def _build_dollar_error(option: str, place: _Place | None) -> errors.ConfigInvalid:
+    where = f" in {place.where.removesuffix(',')}" if place else ""
+    words = "`$` begins a substitution, and no option has the name after it; write `$$` for a dollar sign"
+    return errors.ConfigInvalid(option + where, words)
+
+
+def _is_substitution(exc: Exception) -> bool:
+    # The option itself is registered. So oslo.config misses the option, or the group, that the value names after a $.
+    return isinstance(exc, cfg.NoSuchOptError | cfg.NoSuchGroupError | cfg.TemplateSubstitutionError)
 
 
 def _explain_line(exc: cfg.ConfigFileParseError) -> str:

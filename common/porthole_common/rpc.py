@@ -493,9 +493,9 @@ def _set_defaults(conf: cfg.ConfigOpts, timeout_s: float) -> None:
     """Give oslo.messaging's options the defaults that suit Porthole; a configuration file still wins."""
     rabbit = "oslo_messaging_rabbit"
     for group, options in oslo_messaging_opts.list_opts():
-        if group == rabbit:
+        if group in {None, rabbit}:
             conf.register_opts(options, group=group)
-            porthole_conf.check_options(conf, group, options)
+            porthole_conf.check_options(conf, group or "DEFAULT", options)
     # Two connections per console were what made Nova's slow to open: one, shared, is never a new one.
     conf.set_default("rpc_conn_pool_size", 1, group=rabbit)
     conf.set_default("conn_pool_min_size", 1, group=rabbit)

@@ -97,6 +97,8 @@ def test_a_file_that_cannot_be_used_is_one_line_without_what_stands_in_it(tmp_pa
         "[api]\nworkers = abc\n": '[api] workers: "abc" in {}, line 2, is not an integer from 1 to 1000',
         "[DEFAULT]\ndebug = perhaps\n": '[DEFAULT] debug: "perhaps" in {}, line 2, is not a boolean: true or false',
         f"[DEFAULT]\n{secret}\n": "{}, line 2: the line is not an option; write NAME = VALUE",
+        f"[DEFAULT]\nhost = ${secret}\n": "[DEFAULT] host in {}, line 2: `$` begins a substitution, and no option has "
+        "the name after it; write `$$` for a dollar sign",
     }
     path = tmp_path / "porthole.conf"
     commands = {f"porthole-{daemon}": [f"porthole_{daemon}.main"] for daemon in DAEMONS}

@@ -68,6 +68,11 @@ def parse(conf: cfg.ConfigOpts, program: str, argv: Sequence[str] | None = None,
             raise fault from None
         sys.stderr.write(said.getvalue())
         raise
+    except (cfg.NoSuchOptError, cfg.NoSuchGroupError) as exc:
+        # Of an option that the command line has too: oslo.config does not say which value names another one after a $.
+        files = _list_files(conf, sys.argv[1:] if argv is None else argv)
+        fault = config_faults.build_substitution_error(files, log.list_opts(conf), exc)
+        raise fault or exc from None
     except UnicodeDecodeError as exc:
         raise _find_undecodable(_list_files(conf, sys.argv[1:] if argv is None else argv), exc) from exc
     sys.stderr.write(said.getvalue())

@@ -43,6 +43,21 @@ def test_a_value_is_named_with_its_place_and_what_is_allowed(tmp_path: Path) -> 
         assert len(said.splitlines()) == 1
 
 
+def test_a_dollar_sign_is_named_without_the_value(tmp_path: Path) -> None:
+    path = tmp_path / "porthole.conf"
+    for group, option, value in (
+        ("api", "bind_port", "secret-$word"),
+        ("memcache", "servers", "secret-${word}"),
+        ("DEFAULT", "log_file", "secret-$word"),
+        ("DEFAULT", "log_dir", "secret-$word.more"),
+    ):
+        path.write_text(f"[{group}]\n{option} = {value}\n", encoding="utf-8")
+        assert explain_files(path) == (
+            f"[{group}] {option} in {path}, line 2: `$` begins a substitution, and no option has the name after it; "
+            "write `$$` for a dollar sign"
+        )
+
+
 def test_the_value_that_counts_is_the_one_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last one of the last file; the environment before all files."""
     first, second = tmp_path / "first.conf", tmp_path / "second.conf"
