@@ -30,6 +30,8 @@ _UNBLOCKED_S = 0.1
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF_WHILE_READING", "HTTP_REQUEST")
 # AMQP 0-9-1 section 4.2.2: the first bytes of a client, which a broker answers with a frame.
 _AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
+# The first bytes of a server's answer to plain text where it speaks TLS (RFC 8446 section 5.1): an alert.
+_TLS_ALERT = b"\x15\x03"
 OPTION = "[DEFAULT] transport_url"
 _ADMIN = "on the broker's host"
 
@@ -304,6 +306,8 @@ def judge_amqp(broker: Broker, exc: Exception, find_speech: Callable[[], Speech]
     if isinstance(exc, TimeoutError) and speech is Speech.NONE:
         return judge_address(broker, exc)
     problem = f"What answers at {broker} is not a broker that Porthole understands: {type(exc).__name__}."
+    if isinstance(exc, TimeoutError):
+        problem = f"Something listens at {broker} and does not speak AMQP; it may be a web server."
     mend = f"Give the address of RabbitMQ's AMQP listener in {OPTION}; rabbitmq-diagnostics listeners names it."
     return Trouble(Cause.PROTOCOL, problem, mend)
 
@@ -355,14 +359,16 @@ def _find_speech(broker: Broker) -> Speech:
     """
     if broker.tls is not None:
         return Speech.OTHER
-    if _speaks_tls(broker):
-        return Speech.TLS
     try:
         with socket.create_connection((broker.host, broker.port), STEP_TIMEOUT_S) as sock:
-            sock.sendall(_AMQP_HEADER)
-            return Speech.OTHER if sock.recv(1) else Speech.NONE
+            # A web server waits for the end of a line before it answers.
+            sock.sendall(_AMQP_HEADER + b"\r\n\r\n")
+            answer = sock.recv(len(_TLS_ALERT))
     except OSError:
-        return Speech.NONE
+        answer = b""
+    if answer and answer != _TLS_ALERT:
+        return Speech.OTHER
+    return Speech.TLS if _speaks_tls(broker) else Speech.NONE
 
 
 def _speaks_tls(broker: Broker) -> bool:

@@ -48,6 +48,7 @@ from porthole_common.conf import upgrade_levels
 from porthole_common.context import RequestContext, serving
 from porthole_common.deadline import DeadlinePassed
 from porthole_common.log import get_logger
+from porthole_common.transport_url import find_fault
 from porthole_common.workers import EAGER, Workers, get_current_job
 
 __all__ = ["Broker", "Rpc", "RpcClient", "RpcServer", "Target", "expected_exceptions", "list_brokers", "log_unanswered"]
@@ -277,12 +278,17 @@ class Rpc:
         _offer_each_reply()
         _set_defaults(conf, timeout_s)
         _check_tls(conf)
+        if transport_url is None:
+            _check_url(conf)
         try:
             self._transport = oslo_messaging.get_rpc_transport(
                 conf, url=transport_url, allowed_remote_exmods=[errors.__name__]
             )
         except oslo_messaging.DriverLoadFailure as exc:
             words = f'the transport "{exc.driver}" is not known; write {_URL_FORM}'
+            raise errors.ConfigInvalid("[DEFAULT] transport_url", words) from None
+        except ImportError as exc:
+            words = f'a Python package is missing for its transport ("{exc.name}"); write {_URL_FORM}'
             raise errors.ConfigInvalid("[DEFAULT] transport_url", words) from None
         except (oslo_messaging.InvalidTransportURL, ValueError):
             # Its text would show the URL, and with it the broker's password.
@@ -452,7 +458,14 @@ def _find_watched(conf: cfg.ConfigOpts) -> list[Broker]:
         return []
 
 
+def _check_url(conf: cfg.ConfigOpts) -> None:
+    fault = find_fault(conf.transport_url)
+    if fault:
+        raise errors.ConfigInvalid("[DEFAULT] transport_url", fault)
+
+
 def _parse_brokers(conf: cfg.ConfigOpts) -> list[Broker]:
+    _check_url(conf)
     try:
         url = oslo_messaging.TransportURL.parse(conf)
     except (oslo_messaging.InvalidTransportURL, ValueError):

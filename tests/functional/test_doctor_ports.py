@@ -168,6 +168,21 @@ class TestBrokers:
             assert trouble is not None
             assert trouble.cause == "address"
 
+    def test_a_web_server(self) -> None:
+        """It waits for the end of a line, as a broker that hangs waits for nothing."""
+        handler = http.server.BaseHTTPRequestHandler
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            server.daemon_threads = True
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                met = examine_broker(broker_at(server.server_address[1]), {})
+            finally:
+                server.shutdown()
+                join_within(30, thread)
+        assert met.finding.id == "broker.protocol"
+        assert "does not speak AMQP" in met.finding.problem
+
     def test_plain_text_where_tls_is_spoken(self, tls_port: int) -> None:
         met = examine_broker(broker_at(tls_port), {})
         assert met.finding.id == "broker.tls"
