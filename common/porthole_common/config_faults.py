@@ -6,6 +6,7 @@ line that does not parse, which may be the line with a password. Called by :mod:
 :mod:`porthole_common.service` for the errors that end a start.
 """
 
+import codecs
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -35,7 +36,7 @@ _SECRET_NAME = re.compile(r"password|passwd|secret|key", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"://\S*@")
 # oslo.config's faults of a substitution. Their text has the word behind the "$", which may be the end of a password.
 _SUBSTITUTION_FAULTS = (cfg.NoSuchOptError, cfg.NoSuchGroupError, cfg.TemplateSubstitutionError)
-_SUBSTITUTION = "`$` begins a substitution; write `$$`"
+_DOLLAR = "`$` begins a substitution, and no option has the name after it; write `$$` for a dollar sign"
 # A value that is longer is not shown whole.
 _MAX_VALUE_CHARS = 80
 
@@ -52,14 +53,13 @@ def build_value_error(files: Iterable[Path], group: str, opt: cfg.Opt, exc: Exce
     """Return the error for an option that ``exc`` says holds a bad value; ``files`` in the order they were read."""
     option = f"[{group}] {opt.dest}"
     place = _find_place(files, group, opt)
-    if _is_substitution(exc):
+    if isinstance(exc, _SUBSTITUTION_FAULTS):
+        # Nothing of the value is shown, secret or not: it may name an option that is secret, and hold its value.
         return _build_dollar_error(option, place)
     allowed = _describe(opt.type)
-    # Also where the option is not secret: its value may name one that is, and hold what follows the "$" there.
-    is_substitution = isinstance(exc, _SUBSTITUTION_FAULTS)
     is_secret = _is_secret(opt, place.value if place else str(exc))
-    if place is None or not allowed or is_substitution:
-        words = _SUBSTITUTION if is_substitution else "the value is not valid" if is_secret else _get_words(exc)
+    if place is None or not allowed:
+        words = "the value is not valid" if is_secret else _get_words(exc)
         return errors.ConfigInvalid(option, f"{words} ({place.where.rstrip(',')})" if place else words)
     shown = place.value if len(place.value) <= _MAX_VALUE_CHARS else place.value[:_MAX_VALUE_CHARS] + "..."
     value = "the value" if is_secret else f'"{shown}"'
@@ -107,7 +107,7 @@ def explain(exc: Exception) -> str:
 
 def _explain_value(exc: Exception) -> str:
     if isinstance(exc, _SUBSTITUTION_FAULTS):
-        return f"the value of an option holds a `$`, and no option has the name behind it: {_SUBSTITUTION}"
+        return f"in the value of an option, {_DOLLAR}"
     bad = _BAD_VALUE.search(str(exc))
     if bad is None:
         return str(exc)
@@ -127,20 +127,24 @@ def _get_words(exc: Exception) -> str:
 
 def _build_dollar_error(option: str, place: _Place | None) -> errors.ConfigInvalid:
     where = f" in {place.where.removesuffix(',')}" if place else ""
-    words = "`$` begins a substitution, and no option has the name after it; write `$$` for a dollar sign"
-    return errors.ConfigInvalid(option + where, words)
-
-
-def _is_substitution(exc: Exception) -> bool:
-    # The option itself is registered. So oslo.config misses the option, or the group, that the value names after a $.
-    return isinstance(exc, cfg.NoSuchOptError | cfg.NoSuchGroupError | cfg.TemplateSubstitutionError)
+    return errors.ConfigInvalid(option + where, _DOLLAR)
 
 
 def _explain_line(exc: cfg.ConfigFileParseError) -> str:
     found = _PARSE_ERROR.search(str(exc))
     if found is None:
         return f"{exc.config_file}: a line is not an option"
+    if found["line"] == "1" and _has_byte_order_mark(Path(found["file"])):
+        return f"{found['file']}: the file begins with a byte order mark (BOM); save it as UTF-8 without one"
     return f"{found['file']}, line {found['line']}: {_LINES.get(found['words'], 'the line is not an option')}"
+
+
+def _has_byte_order_mark(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+    except OSError:
+        return False
 
 
 def _find_place(files: Iterable[Path], group: str, opt: cfg.Opt) -> _Place | None:

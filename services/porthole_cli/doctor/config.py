@@ -5,7 +5,6 @@ Why first: everything else rests on it. Reads files and their modes, and parses 
 :mod:`examination`.
 """
 
-import re
 import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from porthole_cli.doctor.finding import Finding, FindingId
 from porthole_common import conf as porthole_conf
 from porthole_common import config_faults, errors
 
-_WHERE = re.compile(r"at (\S+:\d+)")
 _OWN = "chown root:porthole {0} && chmod 640 {0}"
 
 
@@ -31,11 +29,9 @@ def load(conf: cfg.ConfigOpts, files: Sequence[str]) -> Finding | None:
     except cfg.ConfigFilesPermissionDeniedError as exc:
         return _unreadable(", ".join(exc.config_files), "permission denied")
     except cfg.ConfigFileParseError as exc:
-        # Its text has the line, which may be the one with the password.
-        found = _WHERE.search(str(exc))
-        where = found[1] if found else exc.config_file
-        problem = f"{where}: this line is not an option."
-        return finding.error(FindingId.CONFIG_INVALID, "", problem, "Write it as NAME = VALUE in a [GROUP].")
+        # Its own text has the line, which may be the one with the password.
+        mend = "Write each option as NAME = VALUE in a [GROUP]."
+        return finding.error(FindingId.CONFIG_INVALID, "", f"{config_faults.explain(exc)}.", mend)
     except (cfg.Error, errors.ConfigInvalid) as exc:
         mend = "Correct the option; deploy/config/porthole.conf.sample says what it takes."
         return finding.error(FindingId.CONFIG_INVALID, "", config_faults.explain(exc), mend)

@@ -82,6 +82,15 @@ def test_a_line_that_does_not_parse_is_named_and_not_shown(tmp_path: Path) -> No
         assert explain_files(path) == f"{path}, line {number}: {words}"
 
 
+def test_a_byte_order_mark_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "porthole.conf"
+    for text in ("[api]\nworkers = 1\n", "# A comment.\n[api]\n", "workers = 1\n"):
+        path.write_text(text, encoding="utf-8-sig")
+        assert explain_files(path) == (
+            f"{path}: the file begins with a byte order mark (BOM); save it as UTF-8 without one"
+        )
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     binary, missing = tmp_path / "binary.conf", tmp_path / "missing.conf"
     binary.write_bytes(b"[api]\nworkers = \xff\n")

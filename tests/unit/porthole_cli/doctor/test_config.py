@@ -62,7 +62,8 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     [
         ("[api]\nbind_port = many\n", "[api] bind_port"),
         ("[vnc]\nnovncproxy_base_url = ftp://x\n", "novncproxy_base_url"),
-        ("[DEFAULT]\nhost = node1\nsecret-password\n", ":3"),
+        ("[DEFAULT]\nhost = node1\nsecret-password\n", "line 3: "),
+        ("\ufeff[DEFAULT]\nhost = node1\n", "byte order mark"),
     ],
 )
 def test_what_does_not_do_is_named_without_its_line(path: Path, text: str, words: str) -> None:
