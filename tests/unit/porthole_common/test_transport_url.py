@@ -16,6 +16,7 @@ def test_a_password_that_is_not_encoded_is_recognised_and_not_shown() -> None:
         "rabbit://user:p@secret/word@host/",
         "rabbit://user:p/secret@host/",
         "rabbit://user:p#secret@host/",
+        "rabbit://user:pw@host/vhost#secret",
         "rabbit://user:p?secret@host/",
         "rabbit://user:p@s?secret@host/",
         "rabbit://user:p,secret@host/",
