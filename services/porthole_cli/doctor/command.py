@@ -73,8 +73,11 @@ class Doctor(Command):
             found, close = choice.examine(parsed_args.config_file, parsed_args.standalone)
             self._print(found, parsed_args.format)
             close()
-        except (BrokenPipeError, OutputFailed):
+        except BrokenPipeError:
             raise
+        except OutputFailed as exc:
+            self.app.stderr.write(f"{exc}\n")
+            return EXIT_FAILED
         except Exception as exc:
             LOG.debug("The doctor failed", exc_info=True)
             self.app.stderr.write(f"porthole doctor failed: {_explain(exc)}\n")

@@ -112,13 +112,14 @@ def test_what_is_wrong_on_the_command_line_is_argparses_to_say(capsys: pytest.Ca
 def test_nothing_is_shown_of_a_value_with_a_dollar(tmp_path: Path) -> None:
     """oslo.config's words name what stands behind the "$", and that is the end of a password."""
     path = tmp_path / "porthole.conf"
-    hint = f"`$` begins a substitution; write `$$` ({path}, line 2)"
+    hint = f"in {path}, line 2: `$` begins a substitution, and no option has the name after it"
+    hint += "; write `$$` for a dollar sign"
     for value in ("Abc$tail9", "Abc${tail9}", "Abc$tail9.tail9", "Abc$memcache"):
         path.write_text(f"[memcache]\npassword = {value}\n", encoding="utf-8")
-        assert explain_files(path) == f"[memcache] password: {hint}"
+        assert explain_files(path) == f"[memcache] password {hint}"
     # An option that is no secret may name one that is.
     path.write_text("[memcache]\nservers = $password\npassword = Abc$tail9\n", encoding="utf-8")
-    assert explain_files(path) == f"[memcache] servers: {hint}"
+    assert explain_files(path) == f"[memcache] servers {hint}"
     path.write_text("[DEFAULT]\nlog_dir = /x/$tail9\n", encoding="utf-8")
     assert "`$$`" in explain_files(path)
     assert "tail9" not in explain_files(path)
