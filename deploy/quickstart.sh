@@ -22,6 +22,8 @@
 # shellcheck disable=SC2317  # traps and wait_until call functions that nothing else calls
 
 set -u
+# QEMU runs as another user, and reads the files of its guest.
+umask 022
 # Whoever starts this may have closed its standard input.
 exec </dev/null
 # shellcheck source=deploy/packages.sh
@@ -87,9 +89,11 @@ remove_guest() {
     # It may be gone already: the guest's own doing, or somebody's at this machine.
     virsh_ destroy "$uuid" >/dev/null 2>&1
     if [ "$uri" != qemu:///system ]; then
-        # A guest outlives a libvirtd that died. The number in the file may be another process's by now.
+        # A guest outlives a libvirtd that died. The number in the file may be another process's by now, and the folder
+        # is of the user that the guest runs as: a FIFO there would hold this script.
         pid_file=$work/v/run/libvirt/qemu/run/$name.pid
-        if pid=$(cat -- "$pid_file" 2>/dev/null) && grep -qaF -- "$work/" "/proc/$pid/cmdline" 2>/dev/null; then
+        pid=$(timeout "$STOP_TIMEOUT_S" head -c 16 -- "$pid_file" 2>/dev/null)
+        if [[ "$pid" =~ ^[0-9]+$ ]] && grep -qaF -- "$work/" "/proc/$pid/cmdline" 2>/dev/null; then
             kill -KILL "$pid" 2>/dev/null
         fi
         return 0
@@ -121,18 +125,26 @@ stop_processes() {
     done
 }
 
+# get_start_time PID: when the process began, in clock ticks since the boot (proc_pid_stat(5)); nothing without it.
+get_start_time() {
+    sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20
+}
+
 # remove_leftovers: what runs of this user left that were killed: guest, libvirtd, Porthole, folder.
 remove_leftovers() {
-    local left pid
+    local left pid started
     for left in "${TMPDIR:-/tmp}"/porthole.[0-9]*.??????; do
-        # The folder for temporary files is open to everybody; a folder of somebody else's proves nothing.
+        # Everybody may write into the folder for temporary files; a folder of another user is left alone.
         if [ ! -d "$left" ] || [ -L "$left" ] || [ ! -O "$left" ]; then
             continue
         fi
         pid=${left##*/porthole.}
         pid=${pid%.*}
-        # Another quickstart may be running beside this one.
-        ! grep -qaF -- "${0##*/}" "/proc/$pid/cmdline" 2>/dev/null || continue
+        # Another quickstart may be running beside this one; by now the number may also be another process's.
+        started=$(get_start_time "$pid")
+        if [ -n "$started" ] && { [ ! -e "$left/started" ] || [ "$started" = "$(head -c 32 "$left/started")" ]; }; then
+            continue
+        fi
         say "removing what a killed quickstart has left: $left"
         remove_guest "$left"
         stop_processes "$left" || say "some processes of it do not end: $(find_processes "$left" | paste -sd ' ')"
@@ -190,7 +202,10 @@ start_libvirtd() {
     local home=$work/v as_user=()
     mkdir -p "$home/run" "$home/c/libvirt" "$home/cache" "$home/data"
     # "file": libvirtd opens the guest's log itself, and starts no virtlogd that somebody would have to stop.
-    printf 'stdio_handler = "file"\n' >"$home/c/libvirt/qemu.conf"
+    # Display ports that another libvirtd does not choose from: two that start a guest at once would take the same one.
+    local first=$((20000 + $$ % 120 * 100))
+    printf 'stdio_handler = "file"\nremote_display_port_min = %d\nremote_display_port_max = %d\n' \
+        "$first" $((first + 99)) >"$home/c/libvirt/qemu.conf"
     if [ "$(id -u)" -eq 0 ]; then
         chown -R nobody:nogroup "$home"
         as_user=(setpriv --reuid=nobody --regid=nogroup --clear-groups)
@@ -364,11 +379,13 @@ trap 'say "ending …"; exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 129' HUP
 
+[[ "${TMPDIR:-/tmp}" != *[[:space:]]* ]] || fail "libvirt takes no path with a space; set TMPDIR to one without: $TMPDIR"
 install_everything
 remove_leftovers
 # The number is how the next start finds out whether this one still runs.
 work=$(mktemp -d "${TMPDIR:-/tmp}/porthole.$$.XXXXXX") || exit 1
 chmod 711 "$work"
+get_start_time $$ >"$work/started"
 # How the next start finds this one's processes.
 export PORTHOLE_QUICKSTART=$work
 # stevedore's cache of entry points, and what else Python's libraries would leave in the home directory.

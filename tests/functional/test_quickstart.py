@@ -52,10 +52,11 @@ class Quickstart:
         }
         self.started: list[Process] = []
 
-    def start(self) -> Process:
+    def start(self, umask: str = "022") -> Process:
         """Start the script in a process group of its own, as a shell does."""
         log = self.directory / f"log{len(self.started)}"
-        process = Process(["bash", str(SCRIPT)], log, self.environment, name="quickstart", new_session=True)
+        argv = ["bash", "-c", f"umask {umask} && exec bash {SCRIPT}"]
+        process = Process(argv, log, self.environment, name="quickstart", new_session=True)
         self.started.append(process)
         process.start()
         return process
@@ -221,7 +222,8 @@ def test_the_next_start_removes_what_a_killed_one_left(quickstart: Quickstart) -
     assert any("standalone" in line for line in left), left
     assert guests_of_this_machine() != guests or any("qemu-system" in line for line in left), left
 
-    process = quickstart.start()
+    # QEMU's user reads the guest's files, however narrow the umask is.
+    process = quickstart.start(umask="077")
     process.wait_for(lambda: "Ctrl-C ends" in process.log(), TIMEOUT_S, "the URL")
     assert f"removing what a killed quickstart has left: {folder}" in process.log()
     assert not folder.exists()
@@ -330,6 +332,15 @@ def test_help_begins_with_what_it_does() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Opens the screen of a virtual machine in a browser")
     assert "PORTHOLE_VENV" in done.stdout.splitlines()[-1]
+
+
+def test_a_folder_that_libvirt_cannot_use_is_refused_at_once(quickstart: Quickstart) -> None:
+    quickstart.environment["TMPDIR"] = f"{quickstart.temporary}/a b"
+
+    process = quickstart.start()
+
+    assert process.wait(30) == 1
+    assert "no path with a space" in process.log()
 
 
 def test_an_argument_it_does_not_know(quickstart: Quickstart) -> None:
