@@ -116,7 +116,8 @@ class TestCommandLine:
 
 def run_in_shell(line: str, *argv: str, **environment: str) -> Done:
     """Run a line of the shell, in which ``"$@"`` is the command with ``argv``."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
+    # tox sets PYTHONIOENCODING.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("OS_", "PYTHONIO", "LC_"))}
     return subprocess.run(
         ["sh", "-c", line, "sh", sys.executable, "-m", "porthole_cli.main", *argv],
         capture_output=True,
