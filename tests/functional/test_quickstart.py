@@ -24,6 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from websockets.sync.client import connect
 
+from support.leftovers import find_processes
 from support.processes import Process, wait_until
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "quickstart.sh"
@@ -72,18 +73,7 @@ class Quickstart:
 
     def processes(self) -> dict[int, str]:
         """The command lines of the processes that have the temporary directory in theirs or in their environment."""
-        found = {}
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdecimal() or int(entry.name) == os.getpid():
-                continue
-            try:
-                command, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
-            except OSError:
-                # Ended meanwhile, or somebody else's.
-                continue
-            if str(self.temporary).encode() in command + environment:
-                found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")
-        return found
+        return find_processes(self.temporary)
 
     def assert_nothing_left(self) -> None:
         assert self.processes() == {}

@@ -4,9 +4,8 @@
 - The report of a failed test has the logs of the processes that it used. Where the test ran out of time, the report
   also has the stacks of all threads. pytest-timeout ends such a test by raising in the main thread.
 - A call of C code that never returns is not interrupted by that. ``timeout_grace`` seconds later faulthandler ends the
-  whole process.
-  pytest-xdist then reports the test as failed and starts another process; this plugin adds the stacks and the logs to
-  the report, and ends what the dead process had started.
+  whole process. pytest-xdist then reports the test as failed and starts another process. This plugin adds the stacks
+  and the logs to the report, and ends what the dead process had started.
 - Each process of a run keeps its temporary files in a folder of its own, by which its leftovers are found.
 - What came of each test, and whether the run came to its end, goes to the file that :data:`OUTCOMES` names, for
   ``suite.py``.
@@ -94,7 +93,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         return
     faulthandler.cancel_dump_traceback_later()
     run.stacks.close()
-    _write(broken=sorted(set(run.ended) - set(run.crashed)), has_ended=True)
+    _write(broken=sorted(run.ended.keys() - run.crashed), has_ended=True)
     if run.is_owner:
         del os.environ[FOLDER]
         leftovers.end_run(run.folder.parent)

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 from xml.sax.saxutils import escape, quoteattr
 
+from support.leftovers import find_processes
 from support.ports import reserve_block
 from support.processes import Process, wait_until
 
@@ -240,16 +241,8 @@ class Libvirtd:
 
     def _find_guests(self) -> list[int]:
         """Return the process ids of the QEMUs whose monitors lie in this daemon's directory."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                program, *arguments = path.read_bytes().split(b"\0")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            is_ours = any(os.fsencode(self.directory) in argument for argument in arguments)
-            if is_ours and os.path.basename(program).startswith(b"qemu"):
-                found.append(int(path.parent.name))
-        return found
+        found = find_processes(self.directory)
+        return [pid for pid, command in found.items() if os.path.basename(command.split()[0]).startswith("qemu")]
 
     def _prepare(self) -> None:
         if (self.directory / "config").exists():

@@ -50,13 +50,6 @@ def reserve_block(count: int) -> range:
     raise NoFreePort(f"no {count} free TCP ports in a row from {ports.start} to {ports.stop - 1}: what listens there?")
 
 
-def release(ports: range) -> None:
-    """Give the ports back, for others to be given."""
-    for port in ports:
-        for holder in _held.pop(port, []):
-            holder.close()
-
-
 def _ports() -> range:
     """Return the ports from which the tests take theirs.
 
