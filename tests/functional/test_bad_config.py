@@ -5,14 +5,13 @@ import json
 import os
 import socket
 import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from support.daemons import DAEMONS, Options, format_conf
 from support.ports import free_port
+from support.programs import run_program
 
 EX_CONFIG = 78
 TIMEOUT_S = 60
@@ -22,14 +21,12 @@ def start_with(tmp_path: Path, daemon: str, options: Options) -> subprocess.Comp
     """Run a daemon until it ends by itself."""
     path = tmp_path / "porthole.conf"
     path.write_text(format_conf(options), encoding="utf-8")
-    argv = [sys.executable, "-m", f"porthole_{daemon}.main", "--config-file", str(path)]
-    return run(argv)
+    return run(f"porthole_{daemon}.main", "--config-file", str(path))
 
 
-def run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def run(module: str, *argv: str) -> subprocess.CompletedProcess[str]:
     """Run a program as an operator does, without what Python tells developers, until it ends by itself."""
-    env = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    return subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=env)
+    return run_program(module, *argv, env={**os.environ, "PYTHONWARNINGS": ""}, timeout_s=TIMEOUT_S)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +106,7 @@ def test_a_file_that_cannot_be_used_is_one_line_without_what_stands_in_it(tmp_pa
     for text, expected in bad.items():
         path.write_text(text, encoding="utf-8")
         for program, arguments in commands.items():
-            argv = [sys.executable, "-m", *arguments, "--config-file", str(path)]
-            ended = run(argv)
+            ended = run(*arguments, "--config-file", str(path))
             said = f"{program}: {expected.format(path)}\n"
             assert (ended.returncode, ended.stdout + ended.stderr) == (EX_CONFIG, said)
             assert secret not in ended.stdout + ended.stderr

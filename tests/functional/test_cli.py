@@ -14,6 +14,7 @@ from websockets.sync.client import connect
 from support.daemons import Porthole
 from support.libvirtd import Libvirtd, guest_xml
 from support.processes import wait_until
+from support.programs import run_program
 
 TIMEOUT_S = 30
 UUID = "2a5a0a3e-7c5f-4c8e-9d0a-0c1d2e3f4a5b"
@@ -22,8 +23,7 @@ UUID = "2a5a0a3e-7c5f-4c8e-9d0a-0c1d2e3f4a5b"
 def run(porthole: Porthole, *argv: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
     environment |= {"NO_PROXY": "*", "PYTHONWARNINGS": "", "COLUMNS": "200"}
-    command = [sys.executable, "-m", "porthole_cli.main", "--os-endpoint", f"{porthole.api_url}/v2.1", *argv]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    return run_program("porthole_cli.main", "--os-endpoint", f"{porthole.api_url}/v2.1", *argv, env=environment)
 
 
 def fail(porthole: Porthole, *argv: str) -> str:

@@ -5,7 +5,6 @@ import json
 import os
 import pty
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +13,7 @@ import pytest
 
 from support.nova_api import CONSOLE_URL, NovaApi
 from support.ports import free_port
+from support.programs import run_program
 
 UUID = "2a5a0a3e-7c5f-4c8e-9d0a-0c1d2e3f4a5b"
 OTHER = "7b1de0c6-93f0-4a63-b6a8-2f2f0f9f7a10"
@@ -32,21 +32,11 @@ class Shell:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def run(
-        self, *argv: str, stderr: BinaryIO | int = subprocess.PIPE, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *argv: str, stderr: BinaryIO | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
         kept |= {"HOME": str(self.directory), "XDG_CONFIG_HOME": str(self.directory), "PYTHONWARNINGS": ""}
-        return subprocess.run(
-            [sys.executable, "-m", "porthole_cli.main", *argv],
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            timeout=60,
-            check=False,
-            cwd=self.directory,
-            env=kept | {"COLUMNS": "200"} | environment,
-        )
+        whole = kept | {"COLUMNS": "200"} | environment
+        return run_program("porthole_cli.main", *argv, env=whole, cwd=self.directory, stderr=stderr)
 
     def fail(self, *argv: str, **environment: str) -> str:
         """Run what must fail; return its one line on stderr."""

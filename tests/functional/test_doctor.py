@@ -29,6 +29,7 @@ from support.libvirtd import Libvirtd, guest_xml
 from support.memcached import Memcached
 from support.ports import free_port
 from support.processes import wait_until
+from support.programs import run_program
 from support.rabbitmq import RabbitMQ
 
 # What the command promises, and what Python takes to start on a machine that is busy with other tests.
@@ -56,16 +57,13 @@ class Doctor:
     conf_path: Path
 
     def run(self, *arguments: str, prefix: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
-        argv = [*prefix, sys.executable, "-m", "porthole_cli.main", "doctor", "--config-file", str(self.conf_path)]
+        command = ("porthole_cli.main", "doctor", "--config-file", str(self.conf_path), *arguments)
         environment = os.environ | {"PYTHONWARNINGS": "", "COLUMNS": "120", "NO_PROXY": "*", "no_proxy": "*"}
-        return subprocess.run(
-            [*argv, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=PROMISE_S + START_S,
-            check=False,
-            env=environment,
-        )
+        timeout_s = PROMISE_S + START_S
+        if not prefix:
+            return run_program(*command, env=environment, timeout_s=timeout_s)
+        argv = [*prefix, sys.executable, "-m", *command]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, check=False, env=environment)
 
     def find(self, prefix: Sequence[str] = ()) -> dict[str, list[dict[str, str]]]:
         """Return the findings by id; what any examination must keep to is looked at here."""

@@ -23,13 +23,14 @@ from websockets.sync.client import connect
 from support.libvirtd import Libvirtd, guest_xml
 from support.ports import free_port
 from support.processes import Process, wait_until
+from support.programs import run_program
 
 GREETING = b"RFB 003.008\n"
 UUID = "2a5a0a3e-7c5f-4c8e-9d0a-0c1d2e3f4a5b"
 TIMEOUT_S = 30
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def vnc_port() -> Iterator[int]:
     """A server that greets whoever connects as RFB 3.8 does, and waits for the other side to leave."""
     listener = socket.create_server(("127.0.0.1", 0))
@@ -69,10 +70,9 @@ class Standalone:
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run a client command against it."""
-        command = [sys.executable, "-m", "porthole_cli.main", "--os-endpoint", self.endpoint, *argv]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
         environment |= {"NO_PROXY": "*", "PYTHONWARNINGS": "", "COLUMNS": "200"}
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+        return run_program("porthole_cli.main", "--os-endpoint", self.endpoint, *argv, env=environment)
 
     def wait_for_server(self, name: str) -> None:
         wait_until(lambda: name in self.run("list", "-f", "value").stdout.split(), TIMEOUT_S, f"server {name}")
@@ -136,19 +136,27 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Standalone]]:
         standalone.process.stop()
 
 
-@pytest.fixture
-def instances_file(tmp_path: Path, vnc_port: int) -> Path:
-    path = tmp_path / "instances.yaml"
+@pytest.fixture(scope="module")
+def instances_file(tmp_path_factory: pytest.TempPathFactory, vnc_port: int) -> Path:
+    path = tmp_path_factory.mktemp("instances") / "instances.yaml"
     path.write_text(f"instances: [{{uuid: {UUID}, name: web, host: 127.0.0.1, port: {vnc_port}}}]\n", encoding="utf-8")
     return path
 
 
+@pytest.fixture(scope="module")
+def standalone(instances_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
+    """One with the server ``web``, for tests that leave it as it is."""
+    running = Standalone(tmp_path_factory.mktemp("standalone"), "--debug", "--instances-file", str(instances_file))
+    try:
+        running.start()
+        running.wait_for_server("web")
+        yield running
+    finally:
+        running.process.stop()
+
+
 class TestConsole:
-    def test_a_browser_gets_the_page_and_the_vnc_servers_bytes(
-        self, start: Callable[..., Standalone], instances_file: Path
-    ) -> None:
-        standalone = start("--instances-file", str(instances_file))
-        standalone.wait_for_server("web")
+    def test_a_browser_gets_the_page_and_the_vnc_servers_bytes(self, standalone: Standalone) -> None:
         url = standalone.get_url("web", "novnc")
 
         status, page = read_page(url)
@@ -160,9 +168,7 @@ class TestConsole:
         ) as console:
             assert console.recv(timeout=TIMEOUT_S) == GREETING
 
-    def test_a_native_viewer_gets_them_too(self, start: Callable[..., Standalone], instances_file: Path) -> None:
-        standalone = start("--instances-file", str(instances_file))
-        standalone.wait_for_server("web")
+    def test_a_native_viewer_gets_them_too(self, standalone: Standalone) -> None:
         token = token_of(standalone.get_url("web", "xvpvnc"))
 
         with socket.create_connection(("127.0.0.1", standalone.xvp_port), TIMEOUT_S) as viewer:
@@ -184,20 +190,14 @@ class TestConsole:
 
         assert refused_with(url) == 401
 
-    def test_a_token_that_nobody_gave_out(self, start: Callable[..., Standalone], instances_file: Path) -> None:
-        standalone = start("--instances-file", str(instances_file))
-
+    def test_a_token_that_nobody_gave_out(self, standalone: Standalone) -> None:
         url = f"http://127.0.0.1:{standalone.novnc_port}/console.html?path=%3Ftoken%3D{UUID}"
 
         assert refused_with(url) == 401
 
 
 class TestAnnouncement:
-    def test_its_commands_work_as_they_are_printed(
-        self, start: Callable[..., Standalone], instances_file: Path, tmp_path: Path
-    ) -> None:
-        standalone = start("--instances-file", str(instances_file))
-        standalone.wait_for_server("web")
+    def test_its_commands_work_as_they_are_printed(self, standalone: Standalone, tmp_path: Path) -> None:
         printed = re.findall(r"^    (\S.* (?:list|get-vnc-console SERVER))$", standalone.process.log(), re.MULTILINE)
         assert len(printed) == 2
 
@@ -221,20 +221,16 @@ class TestAnnouncement:
 
 
 class TestSurroundings:
-    def test_it_listens_on_loopback_and_nowhere_else(
-        self, start: Callable[..., Standalone], instances_file: Path
-    ) -> None:
+    def test_it_listens_on_loopback_and_nowhere_else(self, standalone: Standalone) -> None:
         # 127.0.0.1 as the kernel writes it on a little-endian machine.
-        assert start("--instances-file", str(instances_file)).listening() == {"0100007F"}
+        assert standalone.listening() == {"0100007F"}
 
-    def test_no_token_in_the_log_at_debug(self, start: Callable[..., Standalone], instances_file: Path) -> None:
-        standalone = start("--debug", "--instances-file", str(instances_file))
-        standalone.wait_for_server("web")
+    def test_no_token_in_the_log_at_debug(self, standalone: Standalone) -> None:
         url = standalone.get_url("web", "novnc")
         read_page(url)
         with connect(websocket_url(url), subprotocols=["binary"], open_timeout=TIMEOUT_S, proxy=None) as console:
             console.recv(timeout=TIMEOUT_S)
-        standalone.process.stop()
+        standalone.process.wait_for_line("Console closed")
 
         log = standalone.process.log()
         assert "DEBUG" in log
@@ -266,8 +262,7 @@ class Doctor:
         self._environment = os.environ | home | {"PYTHONWARNINGS": "", "NO_PROXY": "*"}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "porthole_cli.main", "doctor", *arguments]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=90, check=False, env=self._environment)
+        return run_program("porthole_cli.main", "doctor", *arguments, env=self._environment, timeout_s=90)
 
     def find(self, pid: int) -> tuple[int, dict[str, dict[str, str]]]:
         """Return the exit status and the findings by id for the standalone that is process ``pid``."""

@@ -71,7 +71,9 @@ class Project:
         for name in (FOLDER, OUTCOMES, FLAKY_FILE, *(name for name in os.environ if name.startswith("PYTEST_"))):
             process.env.pop(name, None)
         path = os.pathsep.join(filter(None, (str(SUPPORT), os.environ.get("PYTHONPATH"))))
-        process.env |= {"PYTHONPATH": path, "TMPDIR": str(self.temporary), **environment}
+        # Of the plugins that are installed, those that the suite itself needs: loading them all takes longest of all.
+        plugins = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "xdist.plugin,pytest_timeout"}
+        process.env |= {"PYTHONPATH": path, "TMPDIR": str(self.temporary), **plugins, **environment}
         return process
 
     def has_server(self) -> bool:
