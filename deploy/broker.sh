@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 #
 # The message bus of a controller: RabbitMQ with a vhost and users of Porthole's own, and certificates of its own for
-# the way to it. Sourced by deploy/install.sh, whose put, changed and fail it uses.
+# the way to it. Sourced by deploy/install.sh; uses files.sh.
 #
 # A RabbitMQ that was on the host before belongs to somebody: it is given the vhost and the users, and stays as it is
 # otherwise. One that comes with Porthole listens in the clear on loopback alone, for the controller's own daemons, and
@@ -74,6 +74,7 @@ CONF
 configure_broker() {
     local again=
     broker_is_ours || return 0
+    if [ -e "$PENDING" ]; then again=yes; fi
     if put "$RABBITMQ_CERT" 0640 rabbitmq < <(cat "$TLS/broker.pem" "$TLS/ca.pem"); then again=yes; fi
     if put "$RABBITMQ_KEY" 0640 rabbitmq <"$TLS/broker.key"; then again=yes; fi
     if put "$RABBITMQ_CONF" 0644 root <<<"$(broker_conf "$1")"; then again=yes; fi
@@ -87,13 +88,13 @@ rabbitmq() {
 # ensure_broker_user USER PASSWORD: may do everything in the vhost, and nothing outside.
 ensure_broker_user() {
     local user=$1 password=$2
-    if ! rabbitmq list_vhosts | grep -qx "$VHOST"; then
+    if ! rabbitmq list_vhosts | grep -Fqx -- "$VHOST"; then
         rabbitmq add_vhost "$VHOST" </dev/null || fail "RabbitMQ does not take a vhost"
         changed "RabbitMQ's vhost $VHOST"
     fi
     # Passwords go through standard input: a command line can be read by every user of the host.
     if ! rabbitmq authenticate_user "$user" <<<"$password" >/dev/null 2>&1; then
-        if rabbitmq list_users | cut -f1 | grep -qx "$user"; then
+        if rabbitmq list_users | cut -f1 | grep -Fqx -- "$user"; then
             rabbitmq change_password "$user" <<<"$password" >/dev/null
         else
             rabbitmq add_user "$user" <<<"$password" >/dev/null || fail "RabbitMQ does not take a user"
@@ -104,7 +105,7 @@ ensure_broker_user() {
         rabbitmq set_permissions --vhost "$VHOST" "$user" '.*' '.*' '.*' </dev/null
         changed "the permissions of RabbitMQ's user $user"
     fi
-    if broker_is_ours && rabbitmq list_users | cut -f1 | grep -qx guest; then
+    if broker_is_ours && rabbitmq list_users | cut -f1 | grep -Fqx guest; then
         rabbitmq delete_user guest </dev/null
         changed "RabbitMQ's user guest is removed"
     fi
@@ -112,10 +113,8 @@ ensure_broker_user() {
 
 # make_certificates ADDRESS: an authority that signs for this controller alone, and a certificate for its broker.
 make_certificates() {
-    local address=$1 san work
-    install -d -m 0700 "$TLS"
-    work=$(mktemp -d)
-    chmod 0700 "$work"
+    local address=$1 san work=$SCRATCH/tls
+    install -d -m 0700 "$TLS" "$work"
     if [ ! -s "$TLS/ca.pem" ]; then
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days "$CA_DAYS" \
             -subj "/CN=Porthole on $(uname -n)" -addext keyUsage=critical,keyCertSign,cRLSign \
@@ -137,7 +136,6 @@ make_certificates() {
         put "$TLS/broker.key" 0600 root <"$work/key" || true
         put "$TLS/broker.pem" 0644 root <"$work/pem" || true
     fi
-    rm -rf "$work"
 }
 
 is_certificate_for() {
@@ -149,10 +147,11 @@ is_certificate_for() {
         openssl x509 -in "$TLS/broker.pem" -noout "$check" "$1" | grep -q "does match"
 }
 
-# join NAME [REVOKE]: print the secret of the compute node NAME, making it on the first time; or withdraw it.
+# join NAME OUTPUT REVOKE: print the secret of the compute node NAME, or write it to the file OUTPUT, making it on the
+# first time; or, with REVOKE, withdraw it.
 # The secret: base64 of "porthole-join-1 NAME PASSWORD", a line feed, and the certificate of the authority in PEM.
 join() {
-    local name=$1 revoke=$2
+    local name=$1 output=$2 revoke=$3
     local file=/etc/porthole/join/$name user=porthole-$name
     [ -e "$TLS/ca.pem" ] || fail "this is no controller: there is no $TLS/ca.pem"
     if [ -n "$revoke" ]; then
@@ -165,15 +164,37 @@ join() {
     install -d -m 0700 "${file%/*}"
     [ -s "$file" ] || put "$file" 0600 root <<<"$(new_password)" >/dev/null
     ensure_broker_user "$user" "$(cat "$file")" >/dev/null
-    printf 'porthole-join-1 %s %s\n%s\n' "$name" "$(cat "$file")" "$(cat "$TLS/ca.pem")" | base64 -w0
+    if [ -n "$output" ]; then
+        [[ $output == */* ]] || output=./$output
+        [ ! -d "$output" ] || fail "$output is a folder; --output takes the name of a file"
+        put "$output" 0600 root < <(join_secret "$name" "$file") >/dev/null || true
+        say "the join secret of $name is in $output"
+    else
+        join_secret "$name" "$file"
+    fi
+}
+
+# join_secret NAME FILE
+join_secret() {
+    printf 'porthole-join-1 %s %s\n%s\n' "$1" "$(cat "$2")" "$(cat "$TLS/ca.pem")" | base64 -w0
     echo
+}
+
+# check_join_secret FILE: refuse one that other users could read, since it is the key to every screen.
+check_join_secret() {
+    local mode
+    [ "$1" != - ] || return 0
+    mode=$(stat -L -c %a -- "$1" 2>/dev/null) || fail "$1 is not there, or cannot be read"
+    [[ $mode =~ ^([0-7]*0)?0$ ]] ||
+        fail "$1 can be read by other users of this host (mode $mode): chmod 600 $1." \
+            "If one of them has read it, withdraw it on the controller: deploy/install.sh join NAME --revoke"
 }
 
 # remove_from_broker: the vhost and Porthole's users. A broker of ours goes on, on loopback alone.
 remove_from_broker() {
     local user
     command -v rabbitmqctl >/dev/null || return 0
-    if rabbitmq list_vhosts 2>/dev/null | grep -qx "$VHOST"; then
+    if rabbitmq list_vhosts 2>/dev/null | grep -Fqx -- "$VHOST"; then
         rabbitmq delete_vhost "$VHOST" </dev/null
         for user in $(rabbitmq list_users | cut -f1 | grep -Ex 'porthole(-.*)?'); do
             rabbitmq delete_user "$user" </dev/null

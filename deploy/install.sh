@@ -7,12 +7,13 @@
 #   deploy/install.sh controller [--address ADDRESS]
 #   deploy/install.sh compute --controller ADDRESS --join-secret-file FILE [--address ADDRESS]
 #   deploy/install.sh all [--address ADDRESS]
-#   deploy/install.sh join NAME [--revoke]
+#   deploy/install.sh join NAME [--output FILE | --revoke]
 #   deploy/install.sh --uninstall
 #
 # controller: api, consoleauth and novncproxy, with RabbitMQ and memcached. compute: porthole-compute beside libvirt,
-# which is installed where there is none. all: both, on one host. join, on the controller: print the secret that lets
-# the compute node NAME onto the message bus, or withdraw it. FILE may be "-", for standard input.
+# which is installed where there is none. all: both, on one host. join, on the controller: write the secret that lets
+# the compute node NAME onto the message bus to FILE, which root alone may read, or print it; or withdraw it. The FILE
+# of --join-secret-file may be "-", for standard input.
 #
 # ADDRESS is the host's, as the other hosts and the users' browsers reach it; by default the one that its own
 # connections come from. Every option is remembered: installing again with a newer checkout takes none. What is as it
@@ -23,6 +24,8 @@
 set -euo pipefail
 # shellcheck source=deploy/packages.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/packages.sh"
+# shellcheck source=deploy/files.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/files.sh"
 # shellcheck source=deploy/broker.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/broker.sh"
 
@@ -37,39 +40,10 @@ START_TIMEOUT_S=180
 CONTROLLER_DAEMONS=(porthole-consoleauth porthole-api porthole-novncproxy)
 COMPUTE_DAEMONS=(porthole-compute)
 
-changes=0
 restart=
-
-fail() {
-    say "$*"
-    exit 1
-}
 
 usage() {
     sed -n '3,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-}
-
-# changed WHAT: print it, and count.
-changed() {
-    changes=$((changes + 1))
-    printf 'changed: %s\n' "$*"
-}
-
-# put FILE MODE GROUP: standard input becomes the file, root's and GROUP's, unless it is so already; 1 when it was.
-# The mode is set before anything is in it, and the file is whole or not there.
-put() {
-    local file=$1 mode=$2 group=$3 new
-    mkdir -p "${file%/*}"
-    new=$(mktemp "$file.XXXXXX")
-    chgrp "$group" "$new"
-    chmod "$mode" "$new"
-    cat >"$new"
-    if cmp -s "$new" "$file" && [ "$(stat -c '%U:%G %a' "$file")" = "root:$group ${mode#0}" ]; then
-        rm -f "$new"
-        return 1
-    fi
-    mv -f "$new" "$file"
-    changed "$file"
 }
 
 # own_address [PEER]: the address that connections of this host to PEER come from. No packet is sent.
@@ -128,23 +102,25 @@ install_user_and_units() {
 
 # install_project [EXTRA]: Porthole into the environment, unless it was made from the same sources.
 install_project() {
-    local stamp=$VENV/porthole-sources sources work
+    local stamp=$VENV/porthole-sources sources work wheels
+    local pip=("$VENV/bin/python" -m pip --quiet --disable-pip-version-check --no-cache-dir)
     sources=$(cd "$PORTHOLE_CHECKOUT" && printf '%s\n' "$1" &&
         find setup.cfg pyproject.toml README.rst LICENSE common services -type f ! -path '*/__pycache__/*' \
             ! -path '*.egg-info/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
     [ "$sources" != "$(cat "$stamp" 2>/dev/null)" ] || return 0
     say "installing Porthole into $VENV"
     # Not from the checkout itself, where setuptools would leave what it makes on the way.
-    work=$(mktemp -d)
+    work=$SCRATCH/sources
+    mkdir "$work"
+    note_change
     cp -r -- "$PORTHOLE_CHECKOUT"/{setup.cfg,pyproject.toml,README.rst,LICENSE,common,services} "$work"
-    if ! "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --use-pep517 \
-        --root-user-action=ignore --upgrade --force-reinstall --no-deps "$work" ||
-        ! "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --use-pep517 \
-            --root-user-action=ignore "$work$1"; then
-        rm -rf "$work"
+    # Built once: first Porthole itself, also where the same version is installed, and then whatever it needs.
+    if ! "${pip[@]}" wheel --use-pep517 --no-deps --wheel-dir "$work/wheels" "$work" ||
+        ! wheels=("$work"/wheels/porthole-*.whl) ||
+        ! "${pip[@]}" install --root-user-action=ignore --force-reinstall --no-deps "${wheels[0]}" ||
+        ! "${pip[@]}" install --root-user-action=ignore "${wheels[0]}$1"; then
         fail "pip could not install Porthole into $VENV"
     fi
-    rm -rf "$work"
     printf '%s\n' "$sources" >"$stamp"
     changed "Porthole in $VENV"
     restart=yes
@@ -202,6 +178,7 @@ start_units() {
             sleep 0.2
         done
     done
+    restarts_done
 }
 
 install_controller() {
@@ -225,6 +202,7 @@ install_compute() {
     local secret name password url
     [ -n "$controller" ] || fail "a compute node needs --controller ADDRESS"
     [ ! -e "$UNITS/porthole-api.service" ] || fail "this is a controller: deploy/install.sh all makes it a compute too"
+    [ -z "$secret_file" ] || check_join_secret "$secret_file"
     install_role_packages compute
     install_user_and_units
     install_project "[compute]"
@@ -326,6 +304,7 @@ parse_arguments() {
     while [ $# -gt 0 ]; do
         case $role:$1 in
             join:--revoke) revoke=yes; shift; continue ;;
+            join:--output) ;;
             controller:--address | compute:--address | all:--address) ;;
             compute:--controller | compute:--join-secret-file) ;;
             *) say "$role does not take '$1'; see deploy/install.sh --help"; exit 2 ;;
@@ -333,6 +312,7 @@ parse_arguments() {
         [ -n "${2-}" ] || { say "$1 wants a value"; exit 2; }
         case $1 in
             --join-secret-file) secret_file=$2 ;;
+            --output) join_output=$2 ;;
             # They become part of URLs, of a certificate and of configuration files.
             *) [[ $2 =~ ^[A-Za-z0-9.:-]+$ ]] || { say "$1: '$2' is no address and no name"; exit 2; } ;;&
             --address) address=$2 ;;
@@ -342,20 +322,27 @@ parse_arguments() {
     done
 }
 
-address='' controller='' secret_file='' join_name='' revoke=''
+address='' controller='' secret_file='' join_name='' join_output='' revoke=''
 parse_arguments "$@"
 [ "$(id -u)" -eq 0 ] || fail "root is needed to install"
 [ -d /run/systemd/system ] || fail "this host does not run systemd; deploy/quickstart.sh does without it"
 # A file is nobody else's while it is being written, whatever the caller's umask.
 umask 022
 PATH=$PATH:/usr/sbin:/sbin
+make_scratch
 case $role in
-    join) join "$join_name" "$revoke"; exit 0 ;;
+    join) join "$join_name" "$join_output" "$revoke"; exit 0 ;;
     --uninstall) uninstall ;;
     *)
         [ ! -e "$GENERATED" ] || grep -qxF "$GENERATED_MARK" "$GENERATED" ||
             fail "$GENERATED is not install.sh's: move it to $LOCAL"
         ensure_python || exit 1
+        notes_changes=yes
+        if [ -e "$PENDING" ]; then
+            say "an earlier run was interrupted: whatever it did not restart is restarted now"
+            restart=yes
+            systemctl daemon-reload
+        fi
         controller=${controller:-$(remembered controller)}
         address=${address:-$(remembered address)}
         address=${address:-$(own_address "$controller")}

@@ -18,7 +18,7 @@ import pytest
 from support.console import open_console, read_greeting, token_of
 from support.hosts import Network
 from support.libvirtd import guest_xml
-from support.machine import SOURCES, Machine, build_root, build_wheels
+from support.machine import PATH, SOURCES, Machine, build_root, build_wheels
 from support.processes import wait_until
 
 INSTALL = f"{SOURCES}/deploy/install.sh"
@@ -212,6 +212,27 @@ def test_a_console_opens_through_the_daemons_in_their_sandbox(controller: Machin
     assert {"broker.ok", "memcached.ok", "libvirt.ok", "token.ok"} <= {finding["id"] for finding in report["findings"]}
 
 
+def test_a_run_that_was_interrupted_before_its_restarts_has_the_next_one_do_them(controller: Machine) -> None:
+    """The signal comes where the first daemon is to be restarted: everything is written, and nothing runs with it."""
+    stub = 'case "$*" in *restart*) kill -TERM $PPID; sleep 60 ;; esac; exec /usr/bin/systemctl "$@"'
+    controller.read("sh", "-c", 'mkdir -p /run/stub && printf "#!/bin/sh\n%s\n" "$0" >/run/stub/systemctl', stub)
+    controller.read("chmod", "755", "/run/stub/systemctl")
+    controller.read("sh", "-c", "echo '# mine' >>/etc/porthole/porthole.conf")
+    pids = {daemon: controller.show(daemon, "MainPID") for daemon in DAEMONS}
+    interrupted = controller.run(INSTALL, "all", env={"PATH": f"/run/stub:{PATH}"}, timeout_s=INSTALL_TIMEOUT_S)
+    assert "changed: /etc/porthole/porthole.conf\n" in interrupted.stdout
+    assert interrupted.returncode == 143, interrupted.stdout
+    assert {daemon: controller.show(daemon, "MainPID") for daemon in DAEMONS} == pids
+
+    done = controller.run(INSTALL, "all", timeout_s=INSTALL_TIMEOUT_S)
+
+    assert done.returncode == 0, done.stdout
+    assert "an earlier run was interrupted" in done.stdout
+    assert all(f"changed: {daemon} is restarted\n" in done.stdout for daemon in DAEMONS), done.stdout
+    assert not set(pids.values()) & {controller.show(daemon, "MainPID") for daemon in DAEMONS}
+    assert controller.run(INSTALL, "all", timeout_s=INSTALL_TIMEOUT_S).stdout == "Nothing to change.\n"
+
+
 @pytest.mark.parametrize("daemon", DAEMONS)
 def test_reload(controller: Machine, daemon: str) -> None:
     pid = controller.show(daemon, "MainPID")
@@ -274,6 +295,13 @@ def test_uninstall_leaves_nothing_but_packages(compute: Machine) -> None:
 def test_the_playbook_makes_a_compute_node_of_it_with_a_join_secret(controller: Machine, compute: Machine) -> None:
     secret = controller.read(INSTALL, "join", "compute-1").strip()
     assert controller.read(INSTALL, "join", "compute-1").strip() == secret, "each time another secret"
+    controller.read("sh", "-c", f"umask 022 && {INSTALL} join compute-1 --output /root/compute-1.secret")
+    kept = controller.read("sh", "-c", "cat /root/compute-1.secret && stat -c %a /root/compute-1.secret")
+    assert kept == f"{secret}\n600\n"
+    compute.read("sh", "-c", "umask 022 && echo nothing >/root/readable")
+    command = (INSTALL, "compute", "--controller", controller.address, "--join-secret-file", "/root/readable")
+    refused = compute.run(*command)
+    assert (refused.returncode, "chmod 600 /root/readable" in refused.stdout) == (1, True), refused.stdout
     compute.read("python3", "-m", "venv", "/opt/ansible")
     # Of its thousand modules a playbook uses few, which are compiled when they are.
     pip = ("/opt/ansible/bin/pip", "install", "--quiet", "--no-compile", "ansible-core")

@@ -26,8 +26,8 @@ CHECKOUT = Path(__file__).parents[2]
 SOURCES, WHEELS = "/src", "/wheels"
 _BOOT_TIMEOUT_S = 120
 _BUILD_TIMEOUT_S = 600
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_ENV = {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": WHEELS}
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_ENV = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": WHEELS}
 # The packages are fetched with the archive's own tool and put where the machine's apt-get looks first.
 _FETCH = 'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -q -y --download-only --no-install-recommends install '
 
