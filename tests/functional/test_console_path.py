@@ -293,6 +293,6 @@ def test_no_token_in_any_log_or_command_line(porthole: Porthole, libvirtd: Libvi
         # As a client may write it that encodes more than it must.
         assert token.replace("-", "%2D") not in everything
         assert token.replace("-", "%2d") not in everything
-    # The logs were read, and all of them are talkative.
-    assert all("DEBUG" in process.log() for process in porthole.processes.values())
+    # The logs were read, and they are talkative: each request to the proxy is a line.
+    assert everything.count("DEBUG") > len(tokens) * 4
     assert guest in everything

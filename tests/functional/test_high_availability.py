@@ -99,8 +99,10 @@ class Cloud:
             self.porthole.wait_ready(name)
         self.write_haproxy()
         self.haproxy.start()
-        # An api that has just started waits for the inventory itself.
-        self.user.open_console(self.uuids[0]).close()
+        # An api that has just started waits for the inventory itself; haproxy uses a proxy once it has looked at it.
+        proxies = [self.porthole.processes[f"novncproxy-{number}"] for number in (1, 2)]
+        while not all("Console opened" in proxy.log() for proxy in proxies):
+            self.user.open_console(self.uuids[0]).close()
 
     def open_sessions(self, stack: ExitStack) -> list[OpenConsole]:
         """Open consoles that stay open as long as ``stack``."""

@@ -178,6 +178,7 @@ def break_daemons(site: Site) -> None:
     porthole.consoleauth.stop()
     assert refusal(porthole.novnc_port, token) == 503
     assert ask_console(porthole, site.good)[0] == 503
+    porthole.start_daemon("consoleauth")
 
 
 def test_an_operator_can_follow_a_console_through_all_daemons(site: Site) -> None:
