@@ -3,7 +3,7 @@
 
 Why: an error keeps its type and its fields from the compute host to the user's terminal. It says what
 happened, never which HTTP status that is: each door maps the tree once (``porthole_api/faults.py`` and
-``porthole_novncproxy/access.py``). Called by every module; imports nothing of the project and no library.
+``porthole_novncproxy/admission/access.py``). Called by every module; imports nothing of the project and no library.
 
 oslo.messaging rebuilds a remote error as ``klass(*args, **kwargs)``. Every leaf is therefore a dataclass
 whose fields are its positional arguments, in order; :class:`PortholeError` copies them into ``args``.

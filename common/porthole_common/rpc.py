@@ -48,8 +48,8 @@ from porthole_common.conf import upgrade_levels
 from porthole_common.context import RequestContext, serving
 from porthole_common.deadline import DeadlinePassed
 from porthole_common.log import get_logger
+from porthole_common.thread_pool import EAGER, Workers, get_current_job
 from porthole_common.transport_url import find_fault
-from porthole_common.workers import EAGER, Workers, get_current_job
 
 __all__ = ["Broker", "Rpc", "RpcClient", "RpcServer", "Target", "expected_exceptions", "list_brokers", "log_unanswered"]
 

@@ -22,8 +22,8 @@ from oslo_config import cfg
 from porthole_common import conf as porthole_conf
 from porthole_common import config_faults, errors, log
 from porthole_common.log import get_logger
-from porthole_common.notify import Notifier
 from porthole_common.signals import Signals
+from porthole_common.systemd import Notifier
 
 LOG = get_logger(__name__)
 # sysexits.h EX_CONFIG: a unit file can tell "the configuration is wrong" from "it crashed".

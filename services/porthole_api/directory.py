@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which instances there are, on which host, in what state: what every compute has published.
 
-Why: the api owns no database. Each compute sends whole snapshots (:class:`porthole_common.published.Inventory`),
+Why: the api owns no database. Each compute sends whole snapshots (:class:`porthole_common.notifications.Inventory`),
 and this directory answers from the latest one of each host. Written by RPC threads, read by HTTP threads.
 
 The rules:
@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from porthole_common import errors
 from porthole_common.log import get_logger
 from porthole_common.model import Instance, InstanceState
-from porthole_common.published import Inventory
+from porthole_common.notifications import Inventory
 
 LOG = get_logger(__name__)
 # Three publications of a compute, which sends one every 30 s.

@@ -22,7 +22,7 @@ from porthole_api.policy import Policy
 from porthole_api.subscription import Subscription
 from porthole_common import conf as porthole_conf
 from porthole_common import log, service
-from porthole_common.presence import PresenceEndpoint
+from porthole_common.discovery import PresenceEndpoint
 from porthole_common.rpc import Rpc
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI

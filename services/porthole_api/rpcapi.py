@@ -7,13 +7,13 @@ needs goes this way.
 
 from typing import Any
 
-from porthole_common import published
+from porthole_common import notifications
 from porthole_common.context import RequestContext
 from porthole_common.diagnosis import ApiDescription
 from porthole_common.rpc import Rpc
 
 # Each process listens there already, for inventories.
-TOPIC = published.INVENTORY_TOPIC
+TOPIC = notifications.INVENTORY_TOPIC
 # 1.1: describe_api. (1.0 is that of the inventories.)
 VERSION = "1.1"
 

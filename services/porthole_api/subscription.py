@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 
 from porthole_api.directory import Directory
-from porthole_common import errors, published
+from porthole_common import errors, notifications
 from porthole_common.context import build_daemon_context
 from porthole_common.log import get_logger
 from porthole_common.rpc import Rpc, RpcServer
@@ -40,7 +40,7 @@ class Subscription:
         self._directory = directory
         self._name = name
         self._retry_after_s = retry_after_s
-        self._endpoints = [published.InventoryEndpoint(directory.update), *endpoints]
+        self._endpoints = [notifications.InventoryEndpoint(directory.update), *endpoints]
         self._server: RpcServer | None = None
         self._joined = threading.Event()
         self._stopping = threading.Event()
@@ -68,7 +68,7 @@ class Subscription:
             try:
                 if not self._server:
                     # One thread: of two inventories of a host the later one counts.
-                    server = self._rpc.get_server(published.INVENTORY_TOPIC, self._name, self._endpoints, threads=1)
+                    server = self._rpc.get_server(notifications.INVENTORY_TOPIC, self._name, self._endpoints, threads=1)
                     server.start()
                     # Only now: one whose start failed is not started again, but made anew.
                     self._server = server

@@ -22,7 +22,7 @@ from porthole_cli.errors import AnswerInvalid, ApiRefused, ApiUnavailable
 from porthole_cli.forward_proxy import ForwardProxy, find_proxy
 
 PROXY_PORTS = frozenset({6080, 6081})
-# The header Server of Porthole's proxy (porthole_novncproxy.handler).
+# The header Server of Porthole's proxy (porthole_novncproxy.front.handler).
 _PROXY = "Porthole"
 # Statuses that any server in front of an API may answer; the other ones below 500 come from a server that has no API.
 _FROM_THE_FRONT = frozenset({401, 403, 407, 429})
@@ -108,7 +108,7 @@ def build_answer_invalid(url: str, response: Any = None) -> AnswerInvalid:
 
 
 def _is_xvp_door(response: Any) -> bool:
-    """Say whether this is the bare 400 with which porthole_novncproxy.xvp answers a request for HTTP."""
+    """Say whether this is the bare 400 with which porthole_novncproxy.front.connect answers a request for HTTP."""
     bare = {name.lower() for name in response.headers} == {"content-length", "connection"}
     return response.status_code == HTTPStatus.BAD_REQUEST and bare and not response.content
 

@@ -13,7 +13,7 @@ from porthole_common import errors
 from porthole_common.context import RequestContext, build_daemon_context
 from porthole_common.log import get_logger
 from porthole_common.model import Instance, InstanceState
-from porthole_common.published import Inventory
+from porthole_common.notifications import Inventory
 from porthole_compute.drivers import ComputeDriver
 
 LOG = get_logger(__name__)
@@ -27,7 +27,7 @@ MIGRATING_INTERVAL_S = 1.0
 
 
 class Publisher(Protocol):
-    """Where inventories go: :class:`porthole_common.published.InventoryPublisher`."""
+    """Where inventories go: :class:`porthole_common.notifications.InventoryPublisher`."""
 
     def publish(self, context: RequestContext, inventory: Inventory) -> None:
         """Send a full inventory.

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from oslo_config import cfg
 
 from porthole_common import errors, service
+from porthole_common.discovery import PresenceEndpoint
 from porthole_common.model import RevocationReason
-from porthole_common.presence import PresenceEndpoint
-from porthole_common.published import InventoryPublisher
+from porthole_common.notifications import InventoryPublisher
 from porthole_common.rpc import Rpc
 from porthole_compute.drivers import ComputeDriver
 from porthole_compute.drivers.static import StaticDriver

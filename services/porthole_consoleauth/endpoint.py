@@ -15,7 +15,7 @@ from porthole_common.context import RequestContext
 from porthole_common.diagnosis import StoreDescription, Vitals
 from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, RevocationReason
-from porthole_common.published import Revocation
+from porthole_common.notifications import Revocation
 from porthole_common.rpc import Target, expected_exceptions
 from porthole_consoleauth.rpcapi import VERSION
 from porthole_consoleauth.token_store import StoredConsole, TokenStore, strip_secrets
@@ -24,7 +24,7 @@ LOG = get_logger(__name__)
 
 
 class Publisher(Protocol):
-    """What the endpoint needs of :class:`porthole_common.published.RevocationPublisher`."""
+    """What the endpoint needs of :class:`porthole_common.notifications.RevocationPublisher`."""
 
     def publish(self, context: RequestContext, revocation: Revocation) -> None:
         """Tell every proxy; raise RpcUnavailable when there is no broker."""

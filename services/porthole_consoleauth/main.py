@@ -14,9 +14,9 @@ from oslo_config import cfg
 
 from porthole_common import service
 from porthole_common.diagnosis import read_vitals
+from porthole_common.discovery import PresenceEndpoint
 from porthole_common.log import get_logger
-from porthole_common.presence import PresenceEndpoint
-from porthole_common.published import RevocationPublisher
+from porthole_common.notifications import RevocationPublisher
 from porthole_common.rpc import Rpc
 from porthole_consoleauth import memcached_store
 from porthole_consoleauth.endpoint import ConsoleAuthEndpoint

@@ -2,7 +2,7 @@
 """One process of the proxy, from its configuration: both doors, the relay, and the subscription to revocations.
 
 Why apart from :mod:`porthole_novncproxy.main`: the daemon may be this process alone or several of it
-(:mod:`porthole_novncproxy.workers`), and ``porthole standalone`` puts it beside the other services.
+(:mod:`porthole_novncproxy.process.supervisor`), and ``porthole standalone`` puts it beside the other services.
 """
 
 import socket
@@ -12,26 +12,26 @@ from collections.abc import Mapping
 from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
-from porthole_common import errors, published
+from porthole_common import errors, notifications
+from porthole_common.discovery import PresenceEndpoint
 from porthole_common.log import get_logger
 from porthole_common.model import Target
-from porthole_common.presence import PresenceEndpoint
 from porthole_common.rpc import Rpc
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 from porthole_novncproxy import server as proxy
-from porthole_novncproxy.access import OriginPolicy, normalize_address
-from porthole_novncproxy.admission import Gate
-from porthole_novncproxy.breaker import HostBreaker
+from porthole_novncproxy.admission.access import OriginPolicy, normalize_address
+from porthole_novncproxy.admission.circuit_breaker import HostBreaker
+from porthole_novncproxy.admission.gate import Gate
+from porthole_novncproxy.admission.limits import Limits, SessionCounter
+from porthole_novncproxy.admission.vencrypt import build_security
 from porthole_novncproxy.endpoint import ProxyEndpoint
-from porthole_novncproxy.limits import Limits, SessionCounter
-from porthole_novncproxy.liveness import LivenessPolicy
-from porthole_novncproxy.loop import Loop
-from porthole_novncproxy.pages import Pages
-from porthole_novncproxy.relay import Relay
-from porthole_novncproxy.session import Marks
-from porthole_novncproxy.tls import build_context
-from porthole_novncproxy.vencrypt import build_security
+from porthole_novncproxy.front.pages import Pages
+from porthole_relay.liveness import LivenessPolicy
+from porthole_relay.loop import Loop
+from porthole_relay.relay import Relay
+from porthole_relay.session import Marks
+from porthole_relay.tls import build_context
 
 LOG = get_logger(__name__)
 PROGRAM = "porthole-novncproxy"
@@ -110,10 +110,10 @@ class NovncProxyService:
         # A name of its own for each process, and the same at each start: the broker keeps a queue for every name.
         server = f"{conf.host}-{conf.vnc.novncproxy_port}-{number}"
         self._subscription = rpc.get_server(
-            published.REVOCATIONS_TOPIC,
+            notifications.REVOCATIONS_TOPIC,
             server,
             [
-                published.RevocationEndpoint(self._on_revoked),
+                notifications.RevocationEndpoint(self._on_revoked),
                 ProxyEndpoint(conf),
                 PresenceEndpoint(rpc, "novncproxy", conf.host, server),
             ],
@@ -153,7 +153,7 @@ class NovncProxyService:
         self._gate.set_policy(_limits(self._conf), _origins(self._conf), security)
         LOG.info("Limits, origins and certificates are reread")
 
-    def _on_revoked(self, revocation: published.Revocation) -> None:
+    def _on_revoked(self, revocation: notifications.Revocation) -> None:
         self._relay.close_instance(revocation.instance_uuid, revocation.compute_host, revocation.reason)
 
     def stop(self) -> None:

@@ -19,12 +19,12 @@ from porthole_common.log import get_logger
 from porthole_common.model import Target
 from porthole_common.rpc import Target as RpcTarget
 from porthole_common.rpc import expected_exceptions
+from porthole_novncproxy.admission.dial import dial
+from porthole_novncproxy.admission.probe import read_security_types
+from porthole_novncproxy.admission.vencrypt import Security, build_security
 from porthole_novncproxy.certificate import read_certificate
-from porthole_novncproxy.dial import dial
 from porthole_novncproxy.novnc import find_version, is_there
-from porthole_novncproxy.probe import read_security_types
 from porthole_novncproxy.rpcapi import VERSION
-from porthole_novncproxy.vencrypt import Security, build_security
 
 LOG = get_logger(__name__)
 # How many may be dialled by one call, all at once, and for how long each of the two times: below the caller's deadline.
@@ -42,7 +42,7 @@ Secure = Callable[[Target, Security, float], None]
 def secure_once(target: Target, security: Security, timeout_s: float) -> None:
     """Go through the security handshake with ``target`` as a console does, and hang up.
 
-    :raises PortholeError: what :func:`porthole_novncproxy.dial.dial` raises.
+    :raises PortholeError: what :func:`porthole_novncproxy.admission.dial.dial` raises.
     """
     dial(target, None, timeout_s, security).sock.close()
 

@@ -8,8 +8,8 @@ from oslo_config import cfg
 
 from porthole_common import service
 from porthole_common.rpc import Rpc
-from porthole_novncproxy import workers
 from porthole_novncproxy.daemon import PROGRAM, NovncProxyService
+from porthole_novncproxy.process import supervisor
 
 
 def build_service(conf: cfg.ConfigOpts, rpc: Rpc) -> NovncProxyService:
@@ -26,7 +26,7 @@ def serve(conf: cfg.ConfigOpts) -> int:
     :raises ConfigInvalid: when an option does not do.
     """
     if conf.novncproxy.workers > 1:
-        return workers.run(conf)
+        return supervisor.run(conf)
     return service.run(PROGRAM, [NovncProxyService(conf, Rpc(conf, conf.api.rpc_timeout), owns_rpc=True)])
 
 

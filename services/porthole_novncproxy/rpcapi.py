@@ -8,14 +8,14 @@ that a user's request needs goes this way.
 from collections.abc import Sequence
 from typing import Any
 
-from porthole_common import published
+from porthole_common import notifications
 from porthole_common.context import RequestContext
 from porthole_common.diagnosis import ProxyDescription, Reach
 from porthole_common.model import Target
 from porthole_common.rpc import Rpc
 
 # Each process listens there already, under a name of its own, for revocations: one more connection would serve nobody.
-TOPIC = published.REVOCATIONS_TOPIC
+TOPIC = notifications.REVOCATIONS_TOPIC
 # 1.1: describe_proxy, dial_targets. (1.0 is that of the revocations.)
 VERSION = "1.1"
 

@@ -22,16 +22,16 @@ from porthole_common.deadline import DeadlinePassed
 from porthole_common.log import get_logger
 from porthole_common.model import ConsoleType
 from porthole_common.rpc import log_unanswered
-from porthole_novncproxy import xvp
-from porthole_novncproxy.access import ConsoleRequest
-from porthole_novncproxy.admission import Admission, Gate, log_refusal
-from porthole_novncproxy.codec import RawCodec, WebSocketCodec
-from porthole_novncproxy.doorway import MAX_HEAD_BYTES, Connection, Doorway, Overtaken
-from porthole_novncproxy.handler import ConsoleHandler
-from porthole_novncproxy.handshakes import Handshake, Handshakes
-from porthole_novncproxy.loop import Loop
-from porthole_novncproxy.pages import PageResponse, Pages
-from porthole_novncproxy.relay import Relay
+from porthole_novncproxy.admission.access import ConsoleRequest
+from porthole_novncproxy.admission.gate import Admission, Gate, log_refusal
+from porthole_novncproxy.front import connect
+from porthole_novncproxy.front.handler import ConsoleHandler
+from porthole_novncproxy.front.handshakes import Handshake, Handshakes
+from porthole_novncproxy.front.listener import MAX_HEAD_BYTES, Connection, Doorway, Overtaken
+from porthole_novncproxy.front.pages import PageResponse, Pages
+from porthole_relay.codec import RawCodec, WebSocketCodec
+from porthole_relay.loop import Loop
+from porthole_relay.relay import Relay
 
 LOG = get_logger(__name__)
 # Files are read by threads of their own: no console that waits for a daemon holds up a page.
@@ -114,22 +114,22 @@ class ProxyServer:
         self._loop.stop()
 
     def admit(self, request: ConsoleRequest) -> Admission:
-        """Let a browser in (:class:`porthole_novncproxy.handler.Desk`).
+        """Let a browser in (:class:`porthole_novncproxy.front.handler.Desk`).
 
         :raises PortholeError: when it may not in.
         """
         return self._gate.admit(request)
 
     def find_source(self, request: ConsoleRequest) -> str:
-        """Return the address of the client itself (:class:`porthole_novncproxy.handler.Desk`)."""
+        """Return the address of the client itself (:class:`porthole_novncproxy.front.handler.Desk`)."""
         return self._gate.find_source(request)
 
     def respond(self, raw_path: str, if_modified_since: str | None) -> PageResponse:
-        """Return the page at ``raw_path`` (:class:`porthole_novncproxy.handler.Desk`)."""
+        """Return the page at ``raw_path`` (:class:`porthole_novncproxy.front.handler.Desk`)."""
         return self._pages.respond(raw_path, if_modified_since)
 
     def open_websocket(self, connection: Connection, admission: Admission) -> None:
-        """Relay an upgraded browser (:class:`porthole_novncproxy.handler.Desk`)."""
+        """Relay an upgraded browser (:class:`porthole_novncproxy.front.handler.Desk`)."""
         self._relay.open(connection.sock, bytes(connection.received), admission, WebSocketCodec())
 
     def _on_request(self, connection: Connection, head: bytes) -> None:
@@ -208,14 +208,14 @@ class ProxyServer:
     def _answer_xvp(self, connection: Connection, head: bytes) -> bool:
         """Answer a native viewer; return whether somebody else has its socket now."""
         try:
-            admission = self._gate.admit(xvp.parse_request(head, connection.address[0]))
+            admission = self._gate.admit(connect.parse_request(head, connection.address[0]))
         except errors.PortholeError as exc:
             connection.claim()
-            xvp.refuse(connection, exc)
+            connect.refuse(connection, exc)
             return False
         try:
             connection.claim()
-            xvp.accept(connection)
+            connect.accept(connection)
         except BaseException:
             admission.close()
             raise

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from oslo_config import cfg
 
-from porthole_common import errors, published
+from porthole_common import errors, notifications
 from porthole_common.context import RequestContext, build_daemon_context
 from porthole_common.model import ConnectInfo, ConsoleType, Instance, InstanceState, build_token
 from porthole_common.rpc import Rpc, expected_exceptions
@@ -87,10 +87,10 @@ def compute(porthole: Porthole, rabbitmq: RabbitMQ) -> Iterator[ToldCompute]:
     parse_global_conf()
     rpc = Rpc(cfg.CONF, 10, transport_url=rabbitmq.transport_url)
     instance = Instance(UUID, "vm1", InstanceState.RUNNING, project_id="red")
-    publisher = published.InventoryPublisher(rpc)
+    publisher = notifications.InventoryPublisher(rpc)
 
     def publish() -> None:
-        publisher.publish(build_daemon_context(), published.Inventory(HOST, (instance,)))
+        publisher.publish(build_daemon_context(), notifications.Inventory(HOST, (instance,)))
 
     told = ToldCompute(publish)
     server = rpc.get_server(TOPIC, HOST, [told])

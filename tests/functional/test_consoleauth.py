@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from oslo_config import cfg
 
-from porthole_common import errors, published
+from porthole_common import errors, notifications
 from porthole_common.context import RequestContext
 from porthole_common.model import ConnectInfo, ConsoleType, TokenReason, build_token
 from porthole_common.rpc import Rpc
@@ -184,15 +184,15 @@ def test_a_revocation_reaches_subscribers(
     make_porthole: Callable[..., Porthole], caller: Caller, rabbitmq: RabbitMQ
 ) -> None:
     start(make_porthole)
-    heard: list[published.Revocation] = []
+    heard: list[notifications.Revocation] = []
     server = caller.rpc.get_server(
-        published.REVOCATIONS_TOPIC, "test-proxy", [published.RevocationEndpoint(heard.append)]
+        notifications.REVOCATIONS_TOPIC, "test-proxy", [notifications.RevocationEndpoint(heard.append)]
     )
     server.start()
     instance_uuid = new_uuid()
     caller.authorize(instance_uuid)
     caller.api.delete_tokens_for_instance(context(), instance_uuid)
-    wait_until(lambda: heard == [published.Revocation(instance_uuid)], 30, "the revocation")
+    wait_until(lambda: heard == [notifications.Revocation(instance_uuid)], 30, "the revocation")
     server.stop()
 
 
@@ -420,7 +420,7 @@ def test_the_broker_restarts(
 def assert_rpc_unavailable(caller: Caller) -> None:
     for call in (
         lambda: caller.api.check_token(context(), new_uuid()),
-        lambda: published.RevocationPublisher(caller.rpc).publish(context(), published.Revocation(new_uuid())),
+        lambda: notifications.RevocationPublisher(caller.rpc).publish(context(), notifications.Revocation(new_uuid())),
     ):
         seconds, error = timed(call)
         assert isinstance(error, errors.RpcUnavailable), error

@@ -13,7 +13,7 @@ import pytest
 
 from porthole_common import errors
 from porthole_common.model import ConsoleType, Target
-from porthole_novncproxy.limits import Limits
+from porthole_novncproxy.admission.limits import Limits
 from support.deadlines import kept_within
 from support.processes import wait_until
 from support.proxy import InProcessProxy

@@ -18,8 +18,8 @@ import websockets.sync.client
 from websockets.exceptions import ConnectionClosed
 
 from porthole_common.model import ConsoleType
-from porthole_novncproxy.limits import Limits
-from porthole_novncproxy.liveness import LivenessPolicy
+from porthole_novncproxy.admission.limits import Limits
+from porthole_relay.liveness import LivenessPolicy
 from support.deadlines import crowd_limit_s, join_within, kept_within
 from support.processes import wait_until
 from support.proxy import InProcessProxy, count_children, count_descriptors, resident_bytes

@@ -21,7 +21,7 @@ import websocket
 import websockets.sync.client
 
 from porthole_common.model import ConsoleType
-from porthole_novncproxy.session import Marks
+from porthole_relay.session import Marks
 from support.browser import read_pixels
 from support.bulk import BULK_BYTES, SummingEcho, exchange, run_node, short_buffer_options, shorten_all, shorten_buffers
 from support.processes import wait_until
@@ -155,7 +155,7 @@ def test_vncdotool_over_xvpvnc_sees_every_pixel_and_types(
     make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A real viewer, a real VNC server, and deploy/xvp-connect.sh between them as its first lines tell."""
-    caplog.set_level(logging.INFO, "porthole_novncproxy.session")
+    caplog.set_level(logging.INFO, "porthole_relay.session")
     proxy = make()
     with Xvnc(tmp_path, "x".join(map(str, SCREEN))) as server, Screen(server.display) as screen:
         token = proxy.issue(server, ConsoleType.XVPVNC)

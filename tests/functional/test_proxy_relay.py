@@ -13,7 +13,7 @@ import websockets.sync.client
 from websockets.exceptions import InvalidStatus
 
 from porthole_common.model import ConsoleType
-from porthole_novncproxy.liveness import LivenessPolicy
+from porthole_relay.liveness import LivenessPolicy
 from support.deadlines import join_within, kept_within
 from support.processes import wait_until
 from support.proxy import (

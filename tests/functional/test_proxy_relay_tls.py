@@ -11,7 +11,7 @@ import threading
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from porthole_novncproxy.session import Marks
+from porthole_relay.session import Marks
 from support.certificates import make_certificate
 from support.proxy import InProcessProxy, assert_echoes, open_console
 from support.vnc_servers import GREETING, SpeakingServer

@@ -16,7 +16,7 @@ import yaml
 from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
-from porthole_novncproxy.tls import build_context
+from porthole_relay.tls import build_context
 from support.bulk import BULK_BYTES, SummingEcho, exchange, run_node, shorten_all
 from support.certificates import Authority, Certificate
 from support.console import get_console, token_of, wait_for_instances
@@ -94,7 +94,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_client_refuses_a_wrong_certificate_and_the_proxy_lives_on(
     serve: Serve, echo: EchoVnc, root: Authority, intermediate: Authority, wrong: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "porthole_novncproxy")
+    caplog.set_level(logging.INFO)
     arguments, reason = WRONG[wrong]
     proxy = serve(intermediate.issue(**arguments))
     token = proxy.issue(echo, scheme="https")

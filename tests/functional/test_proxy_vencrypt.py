@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from porthole_common.model import ConsoleType
-from porthole_novncproxy.session import Marks
+from porthole_relay.session import Marks
 from support.certificates import Authority
 from support.deadlines import kept_within
 from support.processes import wait_until
@@ -183,7 +183,7 @@ def test_where_none_will_do_a_plain_server_is_taken_too_and_the_log_warns(
     def warnings() -> list[str]:
         return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
-    caplog.set_level(logging.INFO, "porthole_novncproxy")
+    caplog.set_level(logging.INFO)
     plain = stack.enter_context(PlainVnc(GREETING + types(1) + OK + b"ServerInit"))
     proxy = make("vencrypt", "none")
     with shake_hands(open_websocket(proxy, plain)) as client:
@@ -232,7 +232,7 @@ CERTIFICATES: dict[str, tuple[dict[str, Any], str, int]] = {
 def test_a_certificate_must_be_for_the_host_that_is_dialled(
     make: Make, authority: Authority, stack: ExitStack, caplog: pytest.LogCaptureFixture, case: str
 ) -> None:
-    caplog.set_level(logging.INFO, "porthole_novncproxy")
+    caplog.set_level(logging.INFO)
     arguments, host, status = CERTIFICATES[case]
     server = stack.enter_context(VencryptVnc(build_context(authority.issue(**arguments))))
     proxy = make()
@@ -334,7 +334,7 @@ ENDS_UP: dict[str, tuple[Callable[[ssl.SSLContext], VncServer], int]] = {
 def test_hostile_servers_are_refused_in_time_and_leave_nothing(
     make: Make, context: ssl.SSLContext, server: VencryptVnc, stack: ExitStack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "porthole_novncproxy")
+    caplog.set_level(logging.INFO)
     proxy = make(dial_timeout_s=DIAL_TIMEOUT_S, handshake_threads=32)
     hostile = {name: stack.enter_context(build(context)) for name, (build, _status) in ENDS_UP.items()}
     tokens = {name: proxy.issue(found) for name, found in hostile.items()}

@@ -8,7 +8,7 @@ import pytest
 
 from porthole_common import errors
 from porthole_common.model import ConsoleType
-from porthole_novncproxy.limits import Limits
+from porthole_novncproxy.admission.limits import Limits
 from support.processes import wait_until
 from support.proxy import InProcessProxy
 from support.vnc_servers import (

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from porthole_novncproxy.limits import Limits
-from porthole_novncproxy.liveness import LivenessPolicy
+from porthole_novncproxy.admission.limits import Limits
+from porthole_relay.liveness import LivenessPolicy
 from support.console_load import NamedVnc, OpenConsole, Refused
 from support.deadlines import kept_within
 from support.ports import free_port

@@ -20,7 +20,7 @@ from porthole_common import conf as porthole_conf
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.model import ConnectInfo, ConsoleType, Instance, InstanceState
-from porthole_common.published import Inventory
+from porthole_common.notifications import Inventory
 
 HOST = "host-a"
 TOKEN = "0d9f1c2e-7a50-4c1e-9b43-5a1f5ac0ffee"

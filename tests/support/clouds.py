@@ -10,8 +10,8 @@ from porthole_cli.doctor.facts import Daemons, Dialled, Heard
 from porthole_cli.doctor.finding import Finding
 from porthole_common import errors
 from porthole_common.diagnosis import Reach
+from porthole_common.discovery import Presence
 from porthole_common.model import ConnectInfo, Target, TokenReason
-from porthole_common.presence import Presence
 from support.descriptions import NOW, make_api, make_host, make_proxy, make_store
 
 # Where the screen of the one instance is.

@@ -2,7 +2,7 @@
 """A stand-in for the proxy that does what a test says: refuse with any status, speak a little RFB, close with any code.
 
 Why: the console page has words for a dozen ends of a session, of which the real proxy gives some only once in a while.
-The pages come from the real :class:`porthole_novncproxy.pages.Pages`.
+The pages come from the real :class:`porthole_novncproxy.front.pages.Pages`.
 """
 
 import http
@@ -21,7 +21,7 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 from websockets.typing import Subprotocol
 
-from porthole_novncproxy.pages import Pages
+from porthole_novncproxy.front.pages import Pages
 from support.deadlines import join_within
 
 WIDTH, HEIGHT = 320, 200

@@ -9,11 +9,11 @@ import collections
 import select
 from collections.abc import Callable, Sequence
 
-from porthole_novncproxy.loop import PEER_ENDED, WRITE, Callback, Timer
+from porthole_relay.loop import PEER_ENDED, WRITE, Callback, Timer
 
 
 class FakeLoop:
-    """Has the methods of :class:`porthole_novncproxy.loop.Loop`; time is :attr:`now`, in seconds."""
+    """Has the methods of :class:`porthole_relay.loop.Loop`; time is :attr:`now`, in seconds."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -75,7 +75,7 @@ class FakeLoop:
 
 
 class FakeLeg:
-    """Has the methods of :class:`porthole_novncproxy.transport.Leg`.
+    """Has the methods of :class:`porthole_relay.stream.Leg`.
 
     ``incoming``: what its peer sent: bytes, b"" for its end, an OSError for a broken connection. ``room_bytes``: what
     its peer takes yet; None is without bound. ``broken``: raised by writes.

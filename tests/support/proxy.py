@@ -20,17 +20,17 @@ from typing import Any, Protocol, Self
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
-from porthole_novncproxy.access import OriginPolicy
-from porthole_novncproxy.admission import Gate
-from porthole_novncproxy.breaker import HostBreaker
-from porthole_novncproxy.limits import Limits, SessionCounter
-from porthole_novncproxy.liveness import LivenessPolicy
-from porthole_novncproxy.loop import Loop
-from porthole_novncproxy.pages import Pages
-from porthole_novncproxy.relay import Relay
+from porthole_novncproxy.admission.access import OriginPolicy
+from porthole_novncproxy.admission.circuit_breaker import HostBreaker
+from porthole_novncproxy.admission.gate import Gate
+from porthole_novncproxy.admission.limits import Limits, SessionCounter
+from porthole_novncproxy.admission.vencrypt import Security
+from porthole_novncproxy.front.pages import Pages
 from porthole_novncproxy.server import NOVNC, XVPVNC, ProxyServer
-from porthole_novncproxy.session import Marks
-from porthole_novncproxy.vencrypt import Security
+from porthole_relay.liveness import LivenessPolicy
+from porthole_relay.loop import Loop
+from porthole_relay.relay import Relay
+from porthole_relay.session import Marks
 from support.vnc_servers import GREETING
 from support.websocket import RawWebSocket
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
-from porthole_novncproxy.vencrypt import Security, build_security
+from porthole_novncproxy.admission.vencrypt import Security, build_security
 from support.certificates import Certificate
 from support.rfb_talks import OK, X509_NONE, types, vencrypt
 from support.vnc_servers import GREETING, VncServer, send_in_segments

@@ -11,5 +11,6 @@ as its VNC server. What comes behind is nobody's business but theirs.
 * :mod:`conversation` runs either: bytes in, bytes out, cut anywhere.
 
 A talk is a generator: it yields what it wants done, and is sent the bytes it wanted read. Called by
-:mod:`porthole_novncproxy.vencrypt` (a socket and a deadline) and :mod:`porthole_novncproxy.session` (the event loop).
+:mod:`porthole_novncproxy.admission.vencrypt` (a socket and a deadline) and :mod:`porthole_relay.session` (the
+event loop).
 """

@@ -16,10 +16,10 @@ from porthole_api.rpcapi import PortholeAPI
 from porthole_common.context import RequestContext
 from porthole_common.deadline import DeadlinePassed
 from porthole_common.diagnosis import Reach
+from porthole_common.discovery import PRESENCE_TOPIC, Presence, RollCallEndpoint, call_roll
 from porthole_common.model import ConnectInfo, Target
-from porthole_common.presence import PRESENCE_TOPIC, Presence, RollCallEndpoint, call_roll
 from porthole_common.rpc import Rpc, RpcServer
-from porthole_common.workers import Workers
+from porthole_common.thread_pool import Workers
 from porthole_compute.rpcapi import TOPIC as COMPUTE_TOPIC
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import TOPIC as CONSOLEAUTH_TOPIC

@@ -36,8 +36,8 @@ from porthole_cli.doctor.parallel import NotDone, gather
 from porthole_cli.doctor.report import Report
 from porthole_common import errors
 from porthole_common.diagnosis import HostDescription, ProxyDescription
+from porthole_common.discovery import Presence
 from porthole_common.log import get_logger
-from porthole_common.presence import Presence
 from porthole_common.rpc import Broker, list_brokers
 from porthole_novncproxy import novnc
 from porthole_novncproxy.certificate import read_certificate

@@ -20,7 +20,7 @@ from porthole_common.diagnosis import (
     StoreDescription,
     Vitals,
 )
-from porthole_common.presence import Presence
+from porthole_common.discovery import Presence
 
 Description = TypeVar("Description", ApiDescription, HostDescription, ProxyDescription, StoreDescription)
 

@@ -14,8 +14,8 @@ from porthole_cli.doctor.bus import Bus
 from porthole_cli.doctor.facts import TokenTrip
 from porthole_cli.doctor.finding import Finding, FindingId
 from porthole_common import errors
+from porthole_common.discovery import Presence
 from porthole_common.model import ConnectInfo, ConsoleType
-from porthole_common.presence import Presence
 
 
 def travel(

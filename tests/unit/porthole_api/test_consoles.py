@@ -11,7 +11,7 @@ from porthole_api.policy import Policy
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.model import ConnectInfo
-from porthole_common.published import Inventory
+from porthole_common.notifications import Inventory
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 from support.api import (

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from porthole_api.directory import SILENT_AFTER_S, WARM_LIMIT_S, WARM_MOST_S, WARM_QUIET_S, Directory
 from porthole_common import errors
 from porthole_common.model import Instance, InstanceState
-from porthole_common.published import Inventory
+from porthole_common.notifications import Inventory
 from support.api import NOW, FakeClock, FakeCondition, build_directory, build_instance, build_uuid
 
 RUNNING, SHUTOFF, PAUSED = InstanceState.RUNNING, InstanceState.SHUTOFF, InstanceState.PAUSED

@@ -12,7 +12,7 @@ from porthole_api.servers import SORT_KEYS, Filters, get_server, get_status, lis
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.model import Instance, InstanceState
-from porthole_common.published import Inventory
+from porthole_common.notifications import Inventory
 from support.api import HOST, build_directory, build_instance, build_uuid
 from support.cases import naming
 

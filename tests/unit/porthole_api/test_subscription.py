@@ -8,7 +8,7 @@ from typing import Any
 from porthole_api.directory import Directory
 from porthole_api.subscription import Subscription
 from porthole_common import errors
-from porthole_common.published import INVENTORY_TOPIC, Inventory, InventoryEndpoint
+from porthole_common.notifications import INVENTORY_TOPIC, Inventory, InventoryEndpoint
 from support.api import FakeClock, FakeCompute, FakeCondition, build_instance, build_uuid
 from support.processes import wait_until
 

@@ -29,7 +29,7 @@ from porthole_common.rpc import (
     expected_exceptions,
     list_brokers,
 )
-from porthole_common.workers import Workers
+from porthole_common.thread_pool import Workers
 from support.bus import across_the_wire, fake_bus, parse_global_conf
 
 TOPIC = "test-topic"

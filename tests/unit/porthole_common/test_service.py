@@ -10,7 +10,7 @@ import pytest
 from oslo_config import cfg
 
 from porthole_common import errors, service
-from porthole_common.notify import Notifier
+from porthole_common.systemd import Notifier
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

@@ -11,7 +11,7 @@ import pytest
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.model import Instance, InstanceState
-from porthole_common.published import Inventory
+from porthole_common.notifications import Inventory
 from porthole_compute.inventory import InventoryReporter
 from support.compute_fakes import TIMEOUT_S, UUID, FakeDriver
 

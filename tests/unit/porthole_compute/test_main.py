@@ -12,7 +12,7 @@ from oslo_config import cfg
 from porthole_common import errors, service
 from porthole_common.context import RequestContext
 from porthole_common.model import ConsoleType, RevocationReason, Target
-from porthole_common.published import INVENTORY_TOPIC, Inventory, InventoryEndpoint
+from porthole_common.notifications import INVENTORY_TOPIC, Inventory, InventoryEndpoint
 from porthole_common.rpc import Rpc, expected_exceptions
 from porthole_common.rpc import Target as RpcTarget
 from porthole_compute.drivers.libvirt_host import LibvirtDriver

@@ -11,7 +11,7 @@ import pytest
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.model import ConnectInfo, ConsoleType, RevocationReason, TokenReason
-from porthole_common.published import Revocation
+from porthole_common.notifications import Revocation
 from porthole_consoleauth import endpoint as endpoint_module
 from porthole_consoleauth import rpcapi
 from porthole_consoleauth.endpoint import ConsoleAuthEndpoint

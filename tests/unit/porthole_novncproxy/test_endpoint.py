@@ -10,9 +10,9 @@ from porthole_common import errors
 from porthole_common.context import build_daemon_context
 from porthole_common.diagnosis import ProxyDescription, Reach
 from porthole_common.model import Target
+from porthole_novncproxy.admission.vencrypt import Security
 from porthole_novncproxy.endpoint import DIAL_TIMEOUT_S, MAX_TARGETS, ProxyEndpoint
 from porthole_novncproxy.rpcapi import TOPIC, VERSION, NovncProxyAPI
-from porthole_novncproxy.vencrypt import Security
 from support.bus import expected_error, fake_bus
 from support.cases import naming
 from support.certificates import Authority, make_certificate

@@ -14,8 +14,8 @@ from porthole_cli.doctor import bus as bus_module
 from porthole_cli.doctor.bus import ROLL_CALL_S, TOPICS, RpcBus
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.discovery import Presence, PresenceEndpoint
 from porthole_common.model import ConnectInfo, ConsoleType
-from porthole_common.presence import Presence, PresenceEndpoint
 from porthole_common.rpc import Rpc, Target
 from porthole_consoleauth.endpoint import ConsoleAuthEndpoint
 from porthole_consoleauth.memory_store import MemoryStore

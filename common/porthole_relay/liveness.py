@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a console should go on: pings and their answers, the idle limit, the session limit. No clock, no I/O.
+
+Why: middleboxes cut connections that are silent (O8), clients vanish without a word, and operators limit how long a
+screen stays open. Times are seconds of one monotonic clock. Called by :mod:`porthole_relay.session`.
+"""
+
+from dataclasses import dataclass
+
+from porthole_relay.frames import CloseCode
+
+
+@dataclass(frozen=True)
+class LivenessPolicy:
+    """The options, in seconds; 0 turns each off. ``session_limit_s`` counts from the opening of the console."""
+
+    ping_interval_s: float = 0.0
+    idle_timeout_s: float = 0.0
+    session_limit_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ping:
+    """A ping is due."""
+
+
+@dataclass(frozen=True)
+class End:
+    """The session is to be closed with this code and reason."""
+
+    code: CloseCode
+    reason: str
+
+
+class Liveness:
+    """The clock of one session."""
+
+    __slots__ = ("_ends_at", "_heard_at", "_moved_at", "_pinged_at", "_policy")
+
+    def __init__(self, policy: LivenessPolicy, now: float, expires_at: float | None) -> None:
+        """``expires_at``: when the session ends whatever it does, or None."""
+        self._policy = policy
+        self._heard_at = self._moved_at = now
+        self._pinged_at = now
+        ends = [] if expires_at is None else [expires_at]
+        if policy.session_limit_s:
+            ends.append(now + policy.session_limit_s)
+        self._ends_at = min(ends, default=None)
+
+    def heard(self, now: float) -> None:
+        """Note that the client sent something, a pong at least."""
+        self._heard_at = now
+
+    def moved(self, now: float) -> None:
+        """Note that RFB bytes went one way or the other; pings do not count, or no console were ever idle."""
+        self._moved_at = now
+
+    def due_in_s(self, now: float) -> float | None:
+        """Return in how many seconds :meth:`check` has something to do at the earliest; None for never."""
+        times = [] if self._ends_at is None else [self._ends_at]
+        if self._policy.ping_interval_s:
+            times.append(self._pinged_at + self._policy.ping_interval_s)
+        if self._policy.idle_timeout_s:
+            times.append(self._moved_at + self._policy.idle_timeout_s)
+        return max(0.0, min(times) - now) if times else None
+
+    def check(self, now: float) -> Ping | End | None:
+        """Return what is due at ``now``."""
+        policy = self._policy
+        if self._ends_at is not None and now >= self._ends_at:
+            return End(CloseCode.SESSION_LIMIT, "The time of this session is over")
+        if policy.idle_timeout_s and now >= self._moved_at + policy.idle_timeout_s:
+            return End(CloseCode.IDLE, "Nothing has moved for too long")
+        if not policy.ping_interval_s or now < self._pinged_at + policy.ping_interval_s:
+            return None
+        if self._heard_at < self._pinged_at:
+            return End(CloseCode.INTERNAL_ERROR, "The client does not answer")
+        self._pinged_at = now
+        return Ping()

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One thread, one epoll: readiness of descriptors, timers, and calls from other threads.
+
+Why not asyncio: the relay moves large reads with one system call each way, and asyncio's bookkeeping per
+event would cost as much as the copy. This is the whole of what the relay needs. Used by
+:mod:`porthole_novncproxy.front.listener` (requests that arrive) and :mod:`porthole_relay.relay` (open consoles).
+"""
+
+import collections
+import faulthandler
+import heapq
+import itertools
+import math
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+
+from porthole_common.log import get_logger
+
+LOG = get_logger(__name__)
+READ = select.EPOLLIN | select.EPOLLRDHUP
+WRITE = select.EPOLLOUT
+# The peer has ended its stream, whether or not what it said before has been read.
+PEER_ENDED = select.EPOLLRDHUP
+_MAX_EVENTS = 256
+# Timers may be late by so much, so that those of thousands of consoles that are due one after the other, pings above
+# all, wake the loop a few times a second and not each for itself.
+_TIMER_SLACK_S = 0.1
+# Cancelled timers are swept out when there are twice as many timers as the last sweep has left, and at least so many:
+# they would stay until they were due, and most of a busy proxy's are cancelled long before.
+_MIN_SWEPT_TIMERS = 256
+# Longer than any callback takes: a loop that has not ended by then is stuck in one.
+_STOP_TIMEOUT_S = 5.0
+
+Callback = Callable[[int], None]
+
+
+class Timer:
+    """A call that is due later; :meth:`cancel` before then and it is never made."""
+
+    __slots__ = ("action",)
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action: Callable[[], None] | None = action
+
+    def cancel(self) -> None:
+        """Drop the call, and with it everything it would keep alive."""
+        self.action = None
+
+
+class Loop:
+    """An event loop. Only :meth:`call_soon` and :meth:`stop` may be called from another thread."""
+
+    def __init__(self, name: str) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callback] = {}
+        self._soon: collections.deque[Callable[[], None]] = collections.deque()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._sweep_at = _MIN_SWEPT_TIMERS
+        self._order = itertools.count()
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wakeup, select.EPOLLIN)
+        self._stopping = False
+        self._closing = threading.Lock()
+        self._closed = False
+        self._answered = True
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to run in a thread of its own."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
+        """End the loop after the calls that are due, wait for its thread, and release its descriptors.
+
+        A thread that is stuck in a callback is waited for ``timeout_s`` seconds, and left to the end of the process.
+        """
+        if self._thread.ident is not None:
+            self._stopping = True
+            self.call_soon(lambda: None)
+            self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            LOG.error("The event loop is stuck; stderr has where")
+            faulthandler.dump_traceback()
+            return
+        with self._closing:
+            self._closed = True
+            self._epoll.close()
+            os.close(self._wakeup)
+
+    def register(self, fd: int, events: int, callback: Callback) -> None:
+        """Call ``callback(ready events)`` whenever ``fd`` is ready for one of ``events``."""
+        self._callbacks[fd] = callback
+        self._epoll.register(fd, events)
+
+    def modify(self, fd: int, events: int) -> None:
+        """Wait for other ``events`` of ``fd``; 0 waits for errors and hang-ups alone."""
+        self._epoll.modify(fd, events)
+
+    def unregister(self, fd: int) -> None:
+        """Forget ``fd``; before it is closed."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def forget(self, fd: int) -> None:
+        """Forget ``fd`` when somebody has closed it, and the kernel has forgotten it by itself."""
+        self._callbacks.pop(fd, None)
+
+    def call_soon(self, action: Callable[[], None]) -> None:
+        """Have ``action`` called by the loop's thread; from any thread. Dropped once the loop has ended."""
+        self._soon.append(action)
+        with self._closing:
+            if not self._closed:
+                os.eventfd_write(self._wakeup, 1)
+
+    def call_later(self, delay_s: float, action: Callable[[], None]) -> Timer:
+        """Have ``action`` called in ``delay_s`` seconds."""
+        if len(self._timers) >= self._sweep_at:
+            self._sweep_timers()
+        timer = Timer(action)
+        heapq.heappush(self._timers, (time.monotonic() + delay_s, next(self._order), timer))
+        return timer
+
+    def is_alive(self) -> bool:
+        """Whether the loop has come round since this was last asked; from any one thread. One at rest is alive."""
+        if self._thread.ident is None or self._closed:
+            return True
+        answered = self._answered
+        if answered:
+            self._answered = False
+            self.call_soon(self._answer)
+        return answered
+
+    def _answer(self) -> None:
+        self._answered = True
+
+    def _run(self) -> None:
+        while not self._stopping or self._soon:
+            for fd, events in self._epoll.poll(self._until_timer_s(), _MAX_EVENTS):
+                if fd == self._wakeup:
+                    os.eventfd_read(self._wakeup)
+                    continue
+                callback = self._callbacks.get(fd)
+                # A callback before it in the same round may have closed it.
+                if callback is not None:
+                    self._guard(lambda callback=callback, events=events: callback(events))  # type: ignore[misc]
+            while self._soon:
+                self._guard(self._soon.popleft())
+            self._run_timers()
+
+    def _until_timer_s(self) -> float:
+        while self._timers and self._timers[0][2].action is None:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            return -1
+        due_at = math.ceil(self._timers[0][0] / _TIMER_SLACK_S) * _TIMER_SLACK_S
+        return max(0.0, due_at - time.monotonic())
+
+    def _sweep_timers(self) -> None:
+        self._timers = [entry for entry in self._timers if entry[2].action is not None]
+        heapq.heapify(self._timers)
+        self._sweep_at = max(2 * len(self._timers), _MIN_SWEPT_TIMERS)
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            action = heapq.heappop(self._timers)[2].action
+            if action is not None:
+                self._guard(action)
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        """Run one callback; a fault in one connection must not end the loop of all of them."""
+        try:
+            action()
+        except Exception:
+            LOG.exception("A callback of the event loop failed")

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All open consoles of this process: where a finished handshake ends, and where a revocation or the end begins.
+
+Called from handshake threads (:meth:`Relay.open`), from RPC threads (:meth:`Relay.close_instance`) and from the
+main thread (:meth:`Relay.stop`); the sessions themselves live in the loop's thread alone.
+"""
+
+import socket
+import threading
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from porthole_common.context import RequestContext, get_current
+from porthole_common.log import get_logger
+from porthole_common.model import ConnectInfo, RevocationReason
+from porthole_common.rfb.presentation import present
+from porthole_novncproxy.admission.gate import Admission
+from porthole_relay.codec import Codec
+from porthole_relay.frames import CloseCode
+from porthole_relay.liveness import Liveness, LivenessPolicy
+from porthole_relay.loop import Loop
+from porthole_relay.session import CLOSE_TIMEOUT_S, SERVER_ENDED, Marks, Session
+from porthole_relay.stream import Leg
+
+LOG = get_logger(__name__)
+# What is read at once at most: doc/source/performance.rst has the figures of other sizes.
+_BUFFER_BYTES = 4 * 1024 * 1024
+# A revocation is remembered for consoles that were being opened when it came: longer than any opening takes.
+_REVOCATION_MEMORY_S = 1000.0
+# What the close frame says; the console page has longer words for each.
+REVOKED_WORDS = {
+    RevocationReason.ENDED: "The console was revoked",
+    RevocationReason.MOVED: "The instance has moved to another host",
+}
+
+
+class Relay:
+    """The open sessions of one loop."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        marks: Marks,
+        liveness: LivenessPolicy,
+        enforce_session_timeout: bool,
+        security_timeout_s: float,
+        farewell_s: float = 0.0,
+    ) -> None:
+        """``enforce_session_timeout``: end a console when its token expires.
+
+        ``security_timeout_s`` bounds the security handshake with a viewer, where that is Porthole's. ``farewell_s``:
+        how long after a VNC server's end a revocation may still say why.
+        """
+        self._loop = loop
+        self._marks = marks
+        self._liveness = liveness
+        self._enforce_session_timeout = enforce_session_timeout
+        self._security_timeout_s = security_timeout_s
+        self._farewell_s = farewell_s
+        # One for all sessions: a session that is not being relayed this instant holds no buffer.
+        self._buffer = memoryview(bytearray(max(_BUFFER_BYTES, marks.high_bytes)))
+        self._sessions: dict[Session, None] = {}
+        # By instance, and host or None for all of them.
+        self._revoked_at: dict[tuple[str, str | None], float] = {}
+        self._all_ended = threading.Event()
+        self._draining = self._stopping = False
+
+    def open(self, client: socket.socket, from_client: bytes, admission: Admission, codec: Codec) -> None:
+        """Relay between ``client`` and the admitted VNC server; both sockets belong to the relay from here on.
+
+        ``from_client``: bytes the client sent behind its request.
+        """
+        self._loop.call_soon(lambda: self._open(client, from_client, admission, codec))
+
+    def close_instance(
+        self,
+        instance_uuid: str,
+        compute_host: str | None = None,
+        reason: RevocationReason = RevocationReason.ENDED,
+    ) -> None:
+        """End every console of the instance with 4401, those that are being opened right now too.
+
+        With ``compute_host`` only those that lead there: an instance that has moved may have others by now.
+        """
+        context = get_current()
+        self._loop.call_soon(lambda: self._close_instance(instance_uuid, compute_host, reason, context))
+
+    def stop(self, drain_timeout_s: float) -> None:
+        """Wait ``drain_timeout_s`` for the consoles to end, then end those that are left with 1001."""
+        self._loop.call_soon(self._drain)
+        if drain_timeout_s and not self._all_ended.wait(0):
+            LOG.info("Drain begins", sessions=len(self._sessions), seconds=drain_timeout_s)
+            self._all_ended.wait(drain_timeout_s)
+        self._loop.call_soon(self._stop)
+        self._all_ended.wait(CLOSE_TIMEOUT_S + 1)
+
+    def _open(self, client: socket.socket, from_client: bytes, admission: Admission, codec: Codec) -> None:
+        info = admission.connect_info
+
+        def on_end(ended: Session) -> None:
+            self._sessions.pop(ended, None)
+            admission.release()
+            if self._draining and not self._sessions:
+                self._all_ended.set()
+
+        session = Session(
+            loop=self._loop,
+            buffer=self._buffer,
+            client=Leg(client),
+            server=Leg(admission.sock),
+            codec=codec,
+            marks=self._marks,
+            liveness=self._start_clock(codec, info),
+            connect_info=info,
+            source=admission.source,
+            request_id=admission.request_id,
+            on_end=on_end,
+            farewell_s=self._farewell_s,
+        )
+        self._sessions[session] = None
+        LOG.info(
+            "Console opened",
+            context=session.context,
+            instance=info.instance_uuid,
+            console_type=info.console_type,
+            client=admission.source,
+            compute=info.compute_host,
+        )
+        if admission.offer is None:
+            session.start(admission.first_bytes, from_client)
+        else:
+            talk = present(admission.offer)
+            session.start_with_talk(talk, self._security_timeout_s, admission.first_bytes, from_client)
+        if self._stopping:
+            session.close(CloseCode.GOING_AWAY, "The console proxy is stopping")
+        elif self._last_revoked_at(info) >= admission.admitted_at:
+            session.close(CloseCode.REVOKED, REVOKED_WORDS[RevocationReason.ENDED])
+
+    def _start_clock(self, codec: Codec, info: ConnectInfo) -> Liveness:
+        now = time.monotonic()
+        expires_at = None
+        if self._enforce_session_timeout and info.expires_at is not None:
+            expires_at = now + (info.expires_at - datetime.now(UTC)).total_seconds()
+        policy = self._liveness if codec.build_ping() else replace(self._liveness, ping_interval_s=0.0)
+        return Liveness(policy, now, expires_at)
+
+    def _last_revoked_at(self, info: ConnectInfo) -> float:
+        return max(self._revoked_at.get((info.instance_uuid, host), 0.0) for host in (info.compute_host, None))
+
+    def _close_instance(
+        self, instance_uuid: str, compute_host: str | None, reason: RevocationReason, context: RequestContext
+    ) -> None:
+        now = time.monotonic()
+        self._revoked_at = {place: at for place, at in self._revoked_at.items() if now - at < _REVOCATION_MEMORY_S}
+        self._revoked_at[instance_uuid, compute_host] = now
+        sessions = [
+            session
+            for session in self._sessions
+            if session.connect_info.instance_uuid == instance_uuid
+            and compute_host in (None, session.connect_info.compute_host)
+        ]
+        LOG.info(
+            "Revocation received",
+            context=context,
+            instance=instance_uuid,
+            compute=compute_host,
+            reason=reason,
+            sessions=len(sessions),
+        )
+        for session in sessions:
+            if session.server_has_ended and reason is RevocationReason.ENDED:
+                # It is known how, which says more than that it is over.
+                session.close(CloseCode.NORMAL, SERVER_ENDED)
+            else:
+                session.close(CloseCode.REVOKED, REVOKED_WORDS[reason])
+
+    def _drain(self) -> None:
+        self._draining = True
+        if not self._sessions:
+            self._all_ended.set()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        LOG.info("Drain ended", sessions=len(self._sessions))
+        for session in list(self._sessions):
+            session.close(CloseCode.GOING_AWAY, "The console proxy is stopping")

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hosts that did not answer lately, so that not every client of theirs waits for the deadline again.
+
+Why: a client of a dead compute host holds a handshake thread for ``[api] rpc_timeout``, and threads are few; a handful
+of such clients, who try again and again, would hold up the consoles of every other host. A host that did not answer
+is asked by one client every ``pause_s`` seconds until it does; the others are told at once. Whoever asked before may
+still wait: what was sent to a host that was not there yet is lost, and must not hide that it is back.
+Called by :mod:`porthole_novncproxy.admission.gate`.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from porthole_common import errors
+
+
+class HostBreaker:
+    """Remembers which hosts are silent. Thread-safe; holds a host only as long as it is silent."""
+
+    def __init__(self, clock: Callable[[], float], pause_s: float) -> None:
+        """``clock`` returns monotonic seconds."""
+        self._clock = clock
+        self._pause_s = pause_s
+        self._silent: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def asking(self, host: str) -> Iterator[None]:
+        """Ask ``host`` something inside: RpcUnavailable from there makes it silent, anything else ends that.
+
+        :raises HostUnavailable: when it is silent, and it is not the time to try it again.
+        """
+        self._enter(host)
+        try:
+            yield
+        except errors.RpcUnavailable:
+            with self._lock:
+                self._silent[host] = self._clock() + self._pause_s
+            raise
+        except BaseException:
+            self._answered(host)
+            raise
+        self._answered(host)
+
+    def _enter(self, host: str) -> None:
+        with self._lock:
+            if host not in self._silent:
+                return
+            if self._clock() < self._silent[host]:
+                raise errors.HostUnavailable(host)
+            # This client tries; for so long nobody else does.
+            self._silent[host] = self._clock() + self._pause_s
+
+    def _answered(self, host: str) -> None:
+        with self._lock:
+            self._silent.pop(host, None)

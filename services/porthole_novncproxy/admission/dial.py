@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reaching a VNC server: TCP, the CONNECT of ``internal_access_path``, and the first byte, all by one deadline.
+
+Why before 101: a browser cannot be told why a console failed once the WebSocket stands (C18). An RFB server
+speaks first (RFC 6143 section 7.1.1), so a server that says nothing is dead, and nothing of what it says is
+read here; where the connection is to be secured, :mod:`porthole_novncproxy.admission.vencrypt` does that by the same
+deadline.
+Called by :mod:`porthole_novncproxy.admission.gate`; the one place that maps OSError of the VNC leg.
+"""
+
+import functools
+import ipaddress
+import re
+import select
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from porthole_common import errors
+from porthole_common.deadline import DeadlinePassed, get_remaining_s
+from porthole_common.model import Target
+from porthole_common.rfb.negotiation import Offer
+from porthole_common.thread_pool import Workers
+from porthole_novncproxy.admission.vencrypt import Security, secure
+
+# Names are resolved here, so that a resolver that does not answer holds these and no handshake.
+_RESOLVERS = Workers("resolver", 8)
+# A CONNECT reply larger than this is no CONNECT reply (C2).
+MAX_REPLY_BYTES = 4096
+_END_OF_HEADER = b"\r\n\r\n"
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r\n")
+_PATH = re.compile(r"[\x21-\x7e]+")
+# Keepalive of both legs: a peer that vanished is noticed after about two minutes (RFC 1122 section 4.2.3.6).
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+
+
+@dataclass
+class Connection:
+    """A VNC server that is there: its socket, and RFB bytes that were read from it.
+
+    ``offer``: what is to be offered to the viewer, when the security handshake with the server is done; else None.
+    """
+
+    sock: socket.socket
+    first_bytes: bytes
+    offer: Offer | None = None
+
+
+def set_socket_options(sock: socket.socket) -> None:
+    """Set TCP_NODELAY (O9) and keepalive on one leg of a console."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def dial(
+    target: Target, internal_access_path: str | None, timeout_s: float, security: Security | None = None
+) -> Connection:
+    """Return a connection to ``target`` on which the first RFB byte has arrived, secured as ``security`` asks.
+
+    :raises VncServerUnavailable: when it refuses, resets, or ends the connection without a byte.
+    :raises VncServerTimeout: when it is silent until the deadline.
+    :raises VncSecurityUnsuitable: when its security is not what ``security`` asks for.
+    :raises RfbInvalid: when ``security`` is asked for, and it breaks the protocol.
+    """
+    deadline = time.monotonic() + timeout_s
+    try:
+        sock = _connect(target, deadline)
+    except (TimeoutError, DeadlinePassed) as exc:
+        raise errors.VncServerTimeout(target.host, target.port) from exc
+    except (OSError, UnicodeError) as exc:
+        # UnicodeError: what no host name can be, such as an empty label.
+        raise errors.VncServerUnavailable(target.host, target.port) from exc
+    try:
+        first_bytes = _open_path(sock, target, internal_access_path, deadline) if internal_access_path else b""
+        if not first_bytes:
+            _wait_for_byte(sock, deadline)
+        set_socket_options(sock)
+        if security is not None:
+            secured = secure(sock, first_bytes, target, security, deadline)
+            return Connection(secured.sock, secured.rest, secured.offer)
+    except TimeoutError as exc:
+        sock.close()
+        raise errors.VncServerTimeout(target.host, target.port) from exc
+    except OSError as exc:
+        sock.close()
+        raise errors.VncServerUnavailable(target.host, target.port) from exc
+    except errors.PortholeError:
+        sock.close()
+        raise
+    return Connection(sock, first_bytes)
+
+
+def _connect(target: Target, deadline: float) -> socket.socket:
+    """Connect to the first address of the host that answers by ``deadline`` (monotonic seconds)."""
+    failure: OSError = TimeoutError("no address was tried before the deadline")
+    addresses = _resolve(target, deadline)
+    for left, (family, kind, protocol, _name, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            # Each has its share: the first of several may be the one that does not answer.
+            sock.settimeout(get_remaining_s(deadline) / left)
+            sock.connect(address)
+        except OSError as exc:
+            sock.close()
+            failure = exc
+        else:
+            return sock
+    raise failure
+
+
+def _resolve(target: Target, deadline: float) -> list[Any]:
+    """Return getaddrinfo's rows; the resolver has no deadline of its own.
+
+    :raises DeadlinePassed: when a name was not resolved in time.
+    """
+    look_up = functools.partial(socket.getaddrinfo, target.host, target.port, type=socket.SOCK_STREAM)
+    try:
+        ipaddress.ip_address(target.host)
+    except ValueError:
+        return _RESOLVERS.run(look_up, get_remaining_s(deadline))
+    return look_up()
+
+
+def _open_path(sock: socket.socket, target: Target, path: str, deadline: float) -> bytes:
+    """Ask for ``path`` with CONNECT (RFC 9110 section 9.3.6); return what came behind the reply's blank line."""
+    if not _PATH.fullmatch(path):
+        raise errors.VncServerUnavailable(target.host, target.port)
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    sock.settimeout(get_remaining_s(deadline))
+    sock.sendall(f"CONNECT {path} HTTP/1.1\r\nHost: {host}:{target.port}\r\n\r\n".encode("ascii"))
+    reply = bytearray()
+    while _END_OF_HEADER not in reply:
+        if len(reply) >= MAX_REPLY_BYTES:
+            raise errors.VncServerUnavailable(target.host, target.port)
+        sock.settimeout(get_remaining_s(deadline))
+        chunk = sock.recv(MAX_REPLY_BYTES - len(reply))
+        if not chunk:
+            raise errors.VncServerUnavailable(target.host, target.port)
+        reply += chunk
+    head, _separator, rest = bytes(reply).partition(_END_OF_HEADER)
+    status = _STATUS_LINE.match(head + b"\r\n")
+    if status is None or status.group(1) != b"200":
+        raise errors.VncServerUnavailable(target.host, target.port)
+    return rest
+
+
+def _wait_for_byte(sock: socket.socket, deadline: float) -> None:
+    """Wait until a byte can be read, and leave it there: the stream is not Porthole's to read."""
+    readiness = select.poll()
+    readiness.register(sock, select.POLLIN)
+    if not readiness.poll(get_remaining_s(deadline) * 1000):
+        raise TimeoutError("the VNC server said nothing")
+    if not sock.recv(1, socket.MSG_PEEK):
+        raise ConnectionError("the VNC server ended the connection")

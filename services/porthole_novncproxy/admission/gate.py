@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Letting a client in: the decision of :mod:`access`, the two RPC calls, the limits, the dial; in that order.
+
+Why in one place: a browser (``handler.py``) and a native viewer (``xvp.py``) get the same checks, and nothing is
+dialled before the last of them has passed (S1, S4). Everything here happens before 101 or 200.
+"""
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Protocol
+
+from porthole_common import errors
+from porthole_common.context import RequestContext, get_current
+from porthole_common.log import get_logger
+from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
+from porthole_common.rfb.negotiation import Offer
+from porthole_novncproxy.admission import access
+from porthole_novncproxy.admission.circuit_breaker import HostBreaker
+from porthole_novncproxy.admission.dial import dial
+from porthole_novncproxy.admission.limits import Limits, SessionCounter
+from porthole_novncproxy.admission.vencrypt import Security
+
+LOG = get_logger(__name__)
+
+
+class TokenChecker(Protocol):
+    """The part of :class:`porthole_consoleauth.rpcapi.ConsoleAuthAPI` that is used here."""
+
+    def check_token(self, context: RequestContext, token: str) -> ConnectInfo: ...  # noqa: D102
+
+
+class ConsoleValidator(Protocol):
+    """The part of :class:`porthole_compute.rpcapi.ComputeAPI` that is used here."""
+
+    def validate_console(  # noqa: D102
+        self, context: RequestContext, compute_host: str, instance_uuid: str, target: Target, console_type: ConsoleType
+    ) -> Target: ...
+
+
+@dataclass
+class Admission:
+    """A client that may come in: a VNC server on the line, and what to give back when the console ends.
+
+    ``source`` is the client's address. ``admitted_at`` is the monotonic second the token was looked at: a revocation
+    after it counts. ``request_id`` is what the console's lines in the log have in common. ``offer``: the security that
+    the viewer is to be offered; None where that is between it and the VNC server.
+    """
+
+    connect_info: ConnectInfo
+    sock: socket.socket
+    first_bytes: bytes
+    source: str
+    admitted_at: float
+    request_id: str
+    release: Callable[[], None]
+    offer: Offer | None = None
+
+    def close(self) -> None:
+        """Hang up, and uncount the console."""
+        self.sock.close()
+        self.release()
+
+
+class Gate:
+    """Decides on console requests. Thread-safe; one per process."""
+
+    def __init__(
+        self,
+        *,
+        consoleauth: TokenChecker,
+        compute: ConsoleValidator,
+        counter: SessionCounter,
+        breaker: HostBreaker,
+        origins: access.OriginPolicy,
+        dial_timeout_s: float,
+        security: Security | None = None,
+    ) -> None:
+        self._consoleauth = consoleauth
+        self._compute = compute
+        self._counter = counter
+        self._breaker = breaker
+        self._origins = origins
+        self._dial_timeout_s = dial_timeout_s
+        self._security = security
+
+    def set_policy(self, limits: Limits, origins: access.OriginPolicy, security: Security | None) -> None:
+        """Decide by other limits, origins and certificates from the next request on; open consoles stay open."""
+        self._counter.limits = limits
+        self._origins = origins
+        self._security = security
+
+    def find_source(self, request: access.ConsoleRequest) -> str:
+        """Return the address of the client itself (:func:`porthole_novncproxy.admission.access.find_source`)."""
+        return access.find_source(request, self._origins.trusted_proxies)
+
+    def admit(self, request: access.ConsoleRequest) -> Admission:
+        """Return the open VNC server for ``request``.
+
+        :raises TokenInvalid: no token, or one that opens nothing, or not this door, or not this place any more.
+        :raises OriginRefused: when another site's page asks.
+        :raises RequestInvalid: when the Host is missing or malformed.
+        :raises LimitReached: when too many consoles are open.
+        :raises Unavailable: when a daemon, the store, or the VNC server does not answer, or its security does not do.
+        :raises ProtocolError: when the VNC server breaks its protocol.
+        """
+        admitted_at = time.monotonic()
+        context = get_current()
+        origins = self._origins
+        access.check_origin(request, origins.allowed_origins)
+        token = access.check_token_syntax(request.token)
+        source = access.find_source(request, origins.trusted_proxies)
+        LOG.info("Console requested", console_type=request.console_type, client=source)
+        info = self._consoleauth.check_token(context, token)
+        if info.console_type is not request.console_type:
+            raise errors.TokenInvalid(TokenReason.CONSOLE_TYPE)
+        # Whose console it is, for the lines that follow, the compute's too.
+        context.resource_uuid = info.instance_uuid
+        context.user_id, context.project_id = info.user_id, info.project_id
+        access.check_origin_scheme(request, info.access_url, origins.trusted_proxies)
+        release = self._counter.reserve(source, token, info.instance_uuid)
+        try:
+            target = self._validate(context, info)
+            connection = dial(target, info.internal_access_path, self._dial_timeout_s, self._security)
+        except BaseException:
+            release()
+            raise
+        return Admission(
+            connect_info=info,
+            sock=connection.sock,
+            first_bytes=connection.first_bytes,
+            source=source,
+            admitted_at=admitted_at,
+            request_id=context.request_id,
+            release=release,
+            offer=connection.offer,
+        )
+
+    def _validate(self, context: RequestContext, info: ConnectInfo) -> Target:
+        """Ask the hypervisor's host again, at the moment of use, where the VNC server is (S1, S2)."""
+        try:
+            with self._breaker.asking(info.compute_host):
+                return self._compute.validate_console(
+                    context, info.compute_host, info.instance_uuid, info.target, info.console_type
+                )
+        except (errors.NotFound, errors.Conflict) as exc:
+            raise errors.TokenInvalid(TokenReason.INSTANCE_GONE) from exc
+
+
+def log_refusal(exc: errors.PortholeError, console_type: ConsoleType, source: str) -> HTTPStatus:
+    """Log that a client may not in, and return the status it is told; what an operator can mend is a warning.
+
+    Nothing that an error says here is a client's own words.
+    """
+    status, _reason = access.refusal_for(exc)
+    is_ours = status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    LOG.log(
+        logging.WARNING if is_ours else logging.INFO,
+        "Console refused",
+        instance=get_current().resource_uuid,
+        console_type=console_type,
+        client=source,
+        status=status,
+        error=type(exc).__name__,
+        reason=exc,
+    )
+    return status

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many consoles are open: in all, per source address, per token, per instance (OSSN-0008).
+
+Why: an open console costs two descriptors, and one client must not take them all. Counted from before the
+VNC server is dialled until both sockets are closed. Called by :mod:`porthole_novncproxy.admission.gate`.
+"""
+
+import collections
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from porthole_common import errors
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The bounds; each is the number of consoles that may be open at once."""
+
+    total: int
+    per_source: int
+    per_token: int
+    per_instance: int
+
+
+class SessionCounter:
+    """Counts open consoles against :class:`Limits`. Thread-safe; holds keys only while they count."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._counts: collections.Counter[tuple[str, str]] = collections.Counter()
+        self._lock = threading.Lock()
+
+    @property
+    def total(self) -> int:
+        """Open consoles now."""
+        with self._lock:
+            return self._counts["max_sessions", ""]
+
+    def reserve(self, source: str, token: str, instance_uuid: str) -> Callable[[], None]:
+        """Count one more console; return the function that uncounts it, which may be called again in vain.
+
+        :raises LimitReached: when one of the limits is reached; nothing is counted then.
+        """
+        limits = self.limits
+        bounds = {
+            ("max_sessions", ""): limits.total,
+            ("max_sessions_per_source", source): limits.per_source,
+            ("max_sessions_per_token", hashlib.sha256(token.encode()).hexdigest()): limits.per_token,
+            ("max_sessions_per_instance", instance_uuid): limits.per_instance,
+        }
+        with self._lock:
+            for (option, name), bound in bounds.items():
+                if self._counts[option, name] >= bound:
+                    self._forget_zeros(bounds)
+                    raise errors.LimitReached(f"[novncproxy] {option}")
+            self._counts.update(bounds.keys())
+        open_keys = list(bounds)
+
+        def release() -> None:
+            with self._lock:
+                self._counts.subtract(open_keys)
+                self._forget_zeros(open_keys)
+                open_keys.clear()
+
+        return release
+
+    def _forget_zeros(self, keys: collections.abc.Iterable[tuple[str, str]]) -> None:
+        for key in keys:
+            if self._counts[key] <= 0:
+                del self._counts[key]

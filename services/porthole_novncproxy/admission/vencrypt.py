@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Securing the connection to a VNC server: RFB's security handshake on a socket, TLS, the check of its certificate.
+
+Why in a handshake thread and before 101: whatever is wrong with the server's security has a status and a reason that
+way, and it is the dial's own deadline that bounds it. What remains, the handshake with the viewer, may wait for a
+password to be typed: that is a state of the session (:mod:`porthole_relay.session`), and holds no thread. Called
+by :mod:`porthole_novncproxy.admission.dial`; the one place that maps SSLError of the VNC leg.
+"""
+
+import socket
+import ssl
+from dataclasses import dataclass
+
+from oslo_config import cfg
+
+from porthole_common import errors
+from porthole_common.deadline import get_remaining_s
+from porthole_common.log import get_logger
+from porthole_common.model import Target
+from porthole_common.rfb.conversation import Conversation, Peer, StartTls, Write
+from porthole_common.rfb.negotiation import VENCRYPT, Offer, Policy, negotiate
+from porthole_relay.tls import check_readable, load_certificate
+
+LOG = get_logger(__name__)
+# Servers without a certificate know no TLS 1.3, and OpenSSL speaks to them on its lowest level alone.
+_ANONYMOUS_CIPHERS = "ADH+AESGCM:ADH+AES:AECDH+AES:@SECLEVEL=0"
+
+
+@dataclass(frozen=True)
+class Security:
+    """What is asked of VNC servers, and the TLS for it: with their certificate checked, and without one."""
+
+    policy: Policy
+    verified: ssl.SSLContext
+    anonymous: ssl.SSLContext
+
+
+@dataclass(frozen=True)
+class Secured:
+    """A VNC server whose security does. ``rest``: what it has said beyond the handshake."""
+
+    sock: socket.socket
+    offer: Offer
+    rest: bytes
+
+
+def build_security(conf: cfg.ConfigOpts) -> Security | None:
+    """Return what ``[vnc]`` asks for, or None when the stream is to be opaque.
+
+    :raises ConfigInvalid: when a file cannot be read or does not fit, or there is no scheme.
+    """
+    options = conf.vnc
+    if not options.auth_schemes:
+        raise errors.ConfigInvalid("[vnc] auth_schemes", "there is none; without any security it is: none")
+    if VENCRYPT not in options.auth_schemes:
+        return None
+    if not options.vencrypt_ca_certs:
+        raise errors.ConfigInvalid("[vnc] vencrypt_ca_certs", "the scheme vencrypt needs it")
+    if options.vencrypt_client_key and not options.vencrypt_client_cert:
+        raise errors.ConfigInvalid("[vnc] vencrypt_client_key", "it needs [vnc] vencrypt_client_cert")
+    verified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # The common name is nobody's address (RFC 9525 section 2).
+    verified.hostname_checks_common_name = False
+    anonymous = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anonymous.check_hostname, anonymous.verify_mode = False, ssl.CERT_NONE
+    anonymous.maximum_version = ssl.TLSVersion.TLSv1_2
+    anonymous.set_ciphers(_ANONYMOUS_CIPHERS)
+    for context in (verified, anonymous):
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # The relay reads when there is something to read, and writes when there is room; a server that turns that
+        # round in the middle of the stream is not one of ours.
+        context.options |= ssl.OP_NO_RENEGOTIATION
+    _load_authorities(verified, options.vencrypt_ca_certs)
+    if options.vencrypt_client_cert:
+        load_certificate(
+            verified,
+            ("[vnc] vencrypt_client_cert", options.vencrypt_client_cert),
+            ("[vnc] vencrypt_client_key", options.vencrypt_client_key),
+        )
+    return Security(Policy(tuple(options.auth_schemes), options.vencrypt_allow_anonymous), verified, anonymous)
+
+
+def _load_authorities(context: ssl.SSLContext, path: str) -> None:
+    option = "[vnc] vencrypt_ca_certs"
+    check_readable(option, path)
+    try:
+        context.load_verify_locations(cafile=path)
+    except ssl.SSLError as exc:
+        raise errors.ConfigInvalid(option, f"{path}: no PEM certificates") from exc
+
+
+def secure(sock: socket.socket, first_bytes: bytes, target: Target, security: Security, deadline: float) -> Secured:
+    """Go through the security handshake with the VNC server on ``sock``, by ``deadline`` (monotonic seconds).
+
+    ``sock`` is the result's from here on, or closed. ``first_bytes``: what was read from it already.
+
+    :raises RfbInvalid: when the server breaks the protocol.
+    :raises VncSecurityUnsuitable: when it offers nothing that is allowed, or is not who it should be.
+    :raises OSError: when the connection breaks, or the deadline passes (TimeoutError).
+    """
+    server = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
+    line = _Line(sock, target.host, security, deadline)
+    try:
+        return _converse(line, server, first_bytes, security.policy)
+    except ssl.SSLCertVerificationError as exc:
+        line.sock.close()
+        reason = f"its certificate does not do ({exc.verify_message.rstrip('.')})"
+        raise errors.VncSecurityUnsuitable(server, reason) from exc
+    except TimeoutError:
+        line.sock.close()
+        raise
+    except OSError as exc:
+        line.sock.close()
+        if not isinstance(exc, ssl.SSLError) and not line.is_tls:
+            raise
+        # The alert that tells so may be lost, and in TLS 1.3 it comes when our side has long finished.
+        reason = getattr(exc, "reason", None) or "it ended the connection"
+        raise errors.VncSecurityUnsuitable(
+            server, f"TLS failed ({reason}); it may want a client certificate that it knows"
+        ) from exc
+    except BaseException:
+        line.sock.close()
+        raise
+
+
+def _converse(line: "_Line", server: str, first_bytes: bytes, policy: Policy) -> Secured:
+    conversation = Conversation(negotiate(server, policy))
+    steps = conversation.start() + conversation.feed(Peer.SERVER, first_bytes)
+    while True:
+        for step in steps:
+            if isinstance(step, Write):
+                line.write(step.data)
+            elif isinstance(step, StartTls):
+                line.start_tls(step.anonymous)
+        if conversation.result is not None:
+            _log(server, line.sock)
+            return Secured(line.sock, conversation.result, conversation.take_rest(Peer.SERVER))
+        # Not a byte more than the handshake has: the rest is the relay's, and before TLS it is OpenSSL's.
+        steps = conversation.feed(Peer.SERVER, line.read(conversation.missing_bytes(Peer.SERVER)))
+
+
+def _log(server: str, sock: socket.socket) -> None:
+    if isinstance(sock, ssl.SSLSocket):
+        LOG.info("VNC server secured", server=server, tls=sock.version(), certificate=bool(sock.getpeercert(True)))
+    else:
+        LOG.warning("VNC server taken without TLS", server=server, option="[vnc] auth_schemes")
+
+
+def name_to_check(host: str) -> str:
+    """Return what a certificate must be for: the host that was dialled (S15), and nothing that was looked up for it.
+
+    Without the interface of a link-local address, and without the dot behind a full name: certificates have neither.
+    """
+    return host.partition("%")[0].removesuffix(".")
+
+
+class _Line:
+    """The socket, which TLS may come to stand on, and the one deadline of everything that is done with it."""
+
+    def __init__(self, sock: socket.socket, host: str, security: Security, deadline: float) -> None:
+        self.sock = sock
+        self._host = host
+        self._security = security
+        self._deadline = deadline
+
+    @property
+    def is_tls(self) -> bool:
+        return isinstance(self.sock, ssl.SSLSocket)
+
+    def read(self, size: int) -> bytes:
+        """Return 1 to ``size`` bytes.
+
+        :raises OSError: when there are none.
+        """
+        self._set_timeout()
+        data = self.sock.recv(size)
+        if not data:
+            raise ConnectionError("the VNC server ended the connection")
+        return data
+
+    def write(self, data: bytes) -> None:
+        self._set_timeout()
+        self.sock.sendall(data)
+
+    def start_tls(self, anonymous: bool) -> None:
+        context = self._security.anonymous if anonymous else self._security.verified
+        name = name_to_check(self._host)
+        wrapped = context.wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
+        self.sock = wrapped
+        self._set_timeout()
+        wrapped.do_handshake()
+
+    def _set_timeout(self) -> None:
+        self.sock.settimeout(get_remaining_s(self._deadline))

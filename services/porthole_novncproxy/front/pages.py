@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pages of the proxy: which file a request path names, and the headers it is sent with.
+
+Why: a file server beside a token-bearing URL is where proxies were attacked (open redirects, traversal, listings,
+tokens in Referer and caches). Here the whole answer is decided from the request path and the file system, without a
+socket, so that each of those is a unit test; the handler of the proxy only sends it (and leaves the content away for
+HEAD). There are no redirects and no listings at all.
+
+noVNC's files come from the operator's web root; ``console.html`` and what belongs to it from this package.
+"""
+
+import base64
+import email.utils
+import hashlib
+import html.parser
+import os
+import pathlib
+import re
+import stat
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+from porthole_common import errors
+from porthole_novncproxy import novnc
+
+Headers = tuple[tuple[str, str], ...]
+
+PACKAGE_WEB = pathlib.Path(__file__).parents[1] / "web"
+OWN_FILES = frozenset({"console.html", "console.js", "console_words.js", "console.css"})
+# For load balancers: the process takes requests and answers them. It asks nobody else; see the API's of this name.
+HEALTHCHECK = "/healthcheck"
+# noVNC 1.0 dropped vnc_auto.html, which connected at once: vnc_lite.html does, vnc.html (what some packages link the
+# name to) waits for a click.
+ALIASES = {"": ("console.html",), "vnc_auto.html": ("vnc_lite.html", "vnc.html")}
+
+# Not the mimetypes module: it reads the machine's own tables, and a browser runs no module of another type than these.
+CONTENT_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".gif": "image/gif",
+    ".html": "text/html; charset=utf-8",
+    ".ico": "image/x-icon",
+    ".jpg": "image/jpeg",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".map": "application/json",
+    ".md": "text/plain; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".mp3": "audio/mpeg",
+    ".oga": "audio/ogg",
+    ".ogg": "audio/ogg",
+    ".otf": "font/otf",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".ttf": "font/ttf",
+    ".txt": "text/plain; charset=utf-8",
+    ".wasm": "application/wasm",
+    ".webmanifest": "application/manifest+json",
+    ".woff": "font/woff",
+    ".woff2": "font/woff2",
+}
+# A page is parsed for its inline scripts; noVNC's largest has 16 KiB.
+MAX_HTML_BYTES = 1024 * 1024
+# An encoded token is still one: path=%3Ftoken%3D..., and the same through one more login page.
+MAX_QUERY_DECODINGS = 4
+
+
+@dataclass(frozen=True)
+class PageResponse:
+    """What to send: a status line, headers, and either the content of ``file`` or ``body``.
+
+    ``headers``: (name, value) pairs, Content-Length among them wherever there is content.
+    """
+
+    status: int
+    headers: Headers
+    file: pathlib.Path | None
+    body: bytes
+
+
+class Pages:
+    """The files below a web root with noVNC (1.3 or later), and the package's own console page."""
+
+    def __init__(self, web_root: str | None, frame_ancestors: Sequence[str]) -> None:
+        """Check the web root and build the policies; with no ``web_root`` every page is 404.
+
+        ``frame_ancestors``: sources of the CSP directive of that name (CSP level 3 section 6.4.2); none: no embedding.
+
+        :raises ConfigInvalid: when the web root is no folder with noVNC, or a frame ancestor is no CSP source.
+        """
+        self._root = _check_web_root(web_root) if web_root else None
+        ancestors = _check_frame_ancestors(frame_ancestors)
+        self._frame_ancestors = f"frame-ancestors {' '.join(ancestors)}"
+        self._x_frame_options = {"'none'": "DENY", "'self'": "SAMEORIGIN"}.get(" ".join(ancestors))
+        self._inline_sources: dict[pathlib.Path, tuple[int, int, tuple[str, str]]] = {}
+
+    def respond(self, raw_path: str, if_modified_since: str | None) -> PageResponse:
+        """Return the answer to a GET of ``raw_path``, the request target as it came (RFC 9112 section 3.2.1).
+
+        200 with a file, or for :data:`HEALTHCHECK`; 304 (RFC 9110 section 13.1.3); 400 for a target that could name
+        another host to some browser or proxy; 404 for whatever is not a regular file in its place.
+        """
+        path, _separator, query = raw_path.partition("?")
+        if path == HEALTHCHECK:
+            return self._say(HTTPStatus.OK, "OK\n")
+        if not _is_harmless_target(raw_path, path):
+            return self._refuse(HTTPStatus.BAD_REQUEST, "This address is malformed.")
+        file = self._find(path)
+        if file is None:
+            return self._refuse(HTTPStatus.NOT_FOUND, "There is no such page here. A console opens with its whole URL.")
+        try:
+            status = file.stat()
+            policy = self._policy(file, status)
+        except OSError:
+            return self._refuse(HTTPStatus.NOT_FOUND, "This page has just gone.")
+        return self._send(file, status, policy, _has_token(query), if_modified_since)
+
+    def _find(self, path: str) -> pathlib.Path | None:
+        """Return the regular file that a URL path names, below one of the two roots; None when there is none."""
+        try:
+            names = [urllib.parse.unquote(part, errors="strict") for part in path[1:].split("/")]
+        except UnicodeDecodeError:
+            return None
+        if self._root is None:
+            return None
+        wanted = ALIASES.get("/".join(names), ("/".join(names),))
+        if len(names) == 1 and wanted[0] in OWN_FILES:
+            return PACKAGE_WEB / wanted[0]
+        if not all(_is_file_name(name) for name in names):
+            return None
+        return next((file for name in wanted if (file := _find_below(self._root, name))), None)
+
+    def _policy(self, file: pathlib.Path, status: os.stat_result) -> str:
+        """Return the Content-Security-Policy of ``file``.
+
+        connect-src ``'self'`` covers the WebSocket to the same host (CSP level 3; Chromium 71, Firefox, Safari 16) and
+        keeps a crafted link's ``?host=`` from showing a foreign screen under this address.
+        """
+        if file.suffix != ".html":
+            # Drawings bear their style within; opened as a page, a drawing must not run a script.
+            return f"default-src 'none'; style-src 'unsafe-inline'; {self._frame_ancestors}"
+        scripts, styles = self._inline(file, status)
+        return (
+            f"default-src 'self'; script-src 'self'{scripts}; style-src 'self'{styles}; img-src 'self' data: blob:; "
+            f"connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; {self._frame_ancestors}"
+        )
+
+    def _inline(self, file: pathlib.Path, status: os.stat_result) -> tuple[str, str]:
+        """Return the hash sources of the inline scripts and styles of a page, each with a space before it.
+
+        noVNC's own pages have some; naming them by hash lets those run and nothing that was put in on the way.
+        """
+        known = self._inline_sources.get(file)
+        if known and known[:2] == (status.st_mtime_ns, status.st_size):
+            return known[2]
+        with file.open("rb") as page:
+            found = parse_inline_sources(page.read(MAX_HTML_BYTES).decode("utf-8", "replace"))
+        self._inline_sources[file] = (status.st_mtime_ns, status.st_size, found)
+        return found
+
+    def _send(
+        self, file: pathlib.Path, status: os.stat_result, policy: str, has_token: bool, if_modified_since: str | None
+    ) -> PageResponse:
+        modified_at = int(status.st_mtime)
+        headers: Headers = (
+            ("Last-Modified", email.utils.formatdate(modified_at, usegmt=True)),
+            # no-cache: a cache asks again each time, so that an upgrade of the proxy is never half in the browser.
+            ("Cache-Control", "no-store" if has_token else "no-cache"),
+            *self._common_headers(policy),
+        )
+        if not has_token and _is_unmodified(modified_at, if_modified_since):
+            return PageResponse(HTTPStatus.NOT_MODIFIED, headers, None, b"")
+        content: Headers = (
+            ("Content-Type", CONTENT_TYPES.get(file.suffix, "application/octet-stream")),
+            ("Content-Length", str(status.st_size)),
+        )
+        return PageResponse(HTTPStatus.OK, content + headers, file, b"")
+
+    def _refuse(self, status: HTTPStatus, text: str) -> PageResponse:
+        return self._say(status, f"noVNC proxy: {text}\n")
+
+    def _say(self, status: HTTPStatus, text: str) -> PageResponse:
+        body = text.encode()
+        headers: Headers = (
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(body))),
+            ("Cache-Control", "no-store"),
+            *self._common_headers(f"default-src 'none'; {self._frame_ancestors}"),
+        )
+        return PageResponse(status, headers, None, body)
+
+    def _common_headers(self, policy: str) -> Headers:
+        headers: Headers = (
+            ("Content-Security-Policy", policy),
+            ("Referrer-Policy", "no-referrer"),
+            ("X-Content-Type-Options", "nosniff"),
+        )
+        if self._x_frame_options:
+            # For browsers without frame-ancestors; it cannot express a list of sites.
+            headers += (("X-Frame-Options", self._x_frame_options),)
+        return headers
+
+
+def parse_inline_sources(page: str) -> tuple[str, str]:
+    """Return the CSP hash sources of a page's inline scripts and styles (CSP level 3 section 6.7.3.1).
+
+    Each is ``" 'sha256-<base64>'"`` once per different content, joined; empty when the page has none.
+    """
+    parser = _InlineParser()
+    # HTML's preprocessing (section 13.2.3.5) makes every line end a line feed before a browser hashes the content.
+    parser.feed(page.replace("\r\n", "\n").replace("\r", "\n"))
+    parser.close()
+    return _join_hashes(parser.contents["script"]), _join_hashes(parser.contents["style"])
+
+
+class _InlineParser(html.parser.HTMLParser):
+    """Collects the contents of ``script`` elements without ``src`` and of ``style`` elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contents: dict[str, list[str]] = {"script": [], "style": []}
+        self._open: str | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in self.contents and not any(name == "src" for name, _value in attrs):
+            self._open = tag
+            self.contents[tag].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._open:
+            self._open = None
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.contents[self._open][-1] += data
+
+
+def _join_hashes(contents: Sequence[str]) -> str:
+    digests = dict.fromkeys(base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in contents)
+    return "".join(f" 'sha256-{digest}'" for digest in digests)
+
+
+def _check_web_root(web_root: str) -> pathlib.Path:
+    root = pathlib.Path(web_root).resolve()
+    if not root.is_dir():
+        raise errors.ConfigInvalid("[DEFAULT] web", f"{web_root} is not a folder; it must be noVNC's, or empty")
+    if not novnc.is_there(web_root):
+        raise errors.ConfigInvalid(
+            "[DEFAULT] web", f"{web_root} has no noVNC in it: core/rfb.js and vnc.html or vnc_lite.html are looked for"
+        )
+    return root
+
+
+def _check_frame_ancestors(sources: Sequence[str]) -> tuple[str, ...]:
+    """Return the sources as CSP writes them: the keywords in quotes, whether or not the option had them."""
+    checked = tuple(f"'{source}'" if source in ("self", "none") else source for source in sources) or ("'none'",)
+    for source in checked:
+        if not re.fullmatch(r"'self'|'none'|[A-Za-z0-9*][A-Za-z0-9*.:/\[\]+_~%-]*", source):
+            raise errors.ConfigInvalid("[console] frame_ancestors", f"{source!r} is not a CSP source")
+    if "'none'" in checked and len(checked) > 1:
+        raise errors.ConfigInvalid("[console] frame_ancestors", "'none' allows no other source beside it")
+    return checked
+
+
+def _is_harmless_target(raw_path: str, path: str) -> bool:
+    """Tell whether the target is a path from the root, of printable ASCII, that nobody takes for ``//host``.
+
+    Browsers read a backslash as a slash; a redirect or a relative link built on such a path would leave the site.
+    """
+    if not re.fullmatch(r"[!-~]+", raw_path):
+        return False
+    return path.startswith("/") and not path.startswith("//") and "\\" not in path and "%5c" not in path.lower()
+
+
+def _is_file_name(name: str) -> bool:
+    """Tell whether a decoded part of a path may name a file: no way up, no hidden file, no slash or control inside."""
+    return bool(name) and not name.startswith(".") and "/" not in name and name.isprintable()
+
+
+def _find_below(root: pathlib.Path, name: str) -> pathlib.Path | None:
+    """Return the readable regular file ``name`` when, all links followed, it lies below ``root``."""
+    try:
+        file = pathlib.Path(os.path.realpath(root / name, strict=True))
+        is_file = stat.S_ISREG(file.stat().st_mode)
+    except OSError:
+        return None
+    return file if is_file and file.is_relative_to(root) and os.access(file, os.R_OK) else None
+
+
+def _has_token(query: str) -> bool:
+    """Tell whether a query bears a console token, however often it is URL-encoded."""
+    for _ in range(MAX_QUERY_DECODINGS):
+        if "token=" in query.lower():
+            return True
+        query = urllib.parse.unquote(query)
+    return False
+
+
+def _is_unmodified(modified_at: int, if_modified_since: str | None) -> bool:
+    """Compare in whole seconds, as HTTP dates are; a date that is none does not count (RFC 9110 section 13.1.3)."""
+    if not if_modified_since:
+        return False
+    try:
+        since = email.utils.parsedate_to_datetime(if_modified_since)
+    except (ValueError, OverflowError):
+        return False
+    since = since if since.tzinfo else since.replace(tzinfo=UTC)
+    return datetime.fromtimestamp(modified_at, UTC) <= since

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A silent host is asked by one client now and then; the others are told at once."""
+
+import pytest
+
+from porthole_common import errors
+from porthole_novncproxy.admission.circuit_breaker import HostBreaker
+from support.cases import naming
+
+PAUSE_S = 2.0
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> HostBreaker:
+    return HostBreaker(clock, PAUSE_S)
+
+
+def ask(breaker: HostBreaker, host: str, error: Exception | None = None) -> None:
+    with breaker.asking(host):
+        if error is not None:
+            raise error
+
+
+def silence(breaker: HostBreaker, host: str) -> None:
+    with pytest.raises(errors.RpcUnavailable):
+        ask(breaker, host, errors.RpcUnavailable("compute", "validate_console"))
+
+
+def test_a_host_that_answers_is_asked(breaker: HostBreaker) -> None:
+    ask(breaker, "a")
+    ask(breaker, "a")
+
+
+def test_a_silent_host_is_not_asked_until_the_pause_is_over(breaker: HostBreaker, clock: Clock) -> None:
+    silence(breaker, "a")
+    clock.now += PAUSE_S - 0.001
+    with pytest.raises(errors.HostUnavailable):
+        ask(breaker, "a")
+    ask(breaker, "b")
+    clock.now += 0.001
+    ask(breaker, "a")
+    ask(breaker, "a")
+
+
+def test_one_client_in_each_pause_tries_a_silent_host(breaker: HostBreaker, clock: Clock) -> None:
+    silence(breaker, "a")
+    clock.now += PAUSE_S
+    with breaker.asking("a"):
+        clock.now += PAUSE_S - 0.001
+        with pytest.raises(errors.HostUnavailable):
+            ask(breaker, "a")
+    ask(breaker, "a")
+
+
+def test_a_question_that_was_lost_does_not_hide_that_a_host_is_back(breaker: HostBreaker, clock: Clock) -> None:
+    silence(breaker, "a")
+    clock.now += PAUSE_S
+    with breaker.asking("a"):
+        clock.now += PAUSE_S
+        ask(breaker, "a")
+        ask(breaker, "a")
+
+
+def test_a_host_that_stays_silent_stays_out(breaker: HostBreaker, clock: Clock) -> None:
+    silence(breaker, "a")
+    clock.now += PAUSE_S
+    silence(breaker, "a")
+    with pytest.raises(errors.HostUnavailable):
+        ask(breaker, "a")
+
+
+def test_whatever_a_host_answers_it_is_there() -> None:
+    for answer in (errors.TokenInvalid("moved"), errors.HypervisorUnavailable("a")):
+        with naming(answer):
+            clock = Clock()
+            breaker = HostBreaker(clock, PAUSE_S)
+            silence(breaker, "a")
+            clock.now += PAUSE_S
+            with pytest.raises(type(answer)):
+                ask(breaker, "a", answer)
+            ask(breaker, "a")
+
+
+def test_the_client_a_silent_host_refuses_does_not_make_it_answer(breaker: HostBreaker) -> None:
+    silence(breaker, "a")
+    for _ in range(2):
+        with pytest.raises(errors.HostUnavailable):
+            ask(breaker, "a")

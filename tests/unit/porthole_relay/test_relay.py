@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+import datetime
+import logging
+import socket
+import threading
+
+import pytest
+
+from porthole_common.context import RequestContext, serving
+from porthole_common.model import ConnectInfo, ConsoleType, RevocationReason
+from porthole_common.rfb.messages import Version
+from porthole_common.rfb.negotiation import Offer
+from porthole_novncproxy.admission.gate import Admission
+from porthole_relay.codec import RawCodec, WebSocketCodec
+from porthole_relay.liveness import LivenessPolicy
+from porthole_relay.loop import READ
+from porthole_relay.relay import Relay
+from porthole_relay.session import CLOSE_TIMEOUT_S, Marks
+from support.cases import naming
+from support.fake_loop import FakeLoop
+
+USER = ("rita", "red")
+REQUEST_ID = "req-00000000-0000-4000-8000-000000000001"
+
+
+class House:
+    """A relay on a fake loop, and consoles on socket pairs: (client's far end, VNC server's far end)."""
+
+    def __init__(self, liveness=None, enforce=False, farewell_s=0.0):
+        self.loop = FakeLoop()
+        self.relay = Relay(self.loop, Marks(65536, 16384), liveness or LivenessPolicy(), enforce, 30.0, farewell_s)
+        self.released = []
+        self.sockets = []
+        self.server_fds = []
+
+    def open(
+        self,
+        instance="i-1",
+        admitted_at=1e-9,
+        codec=None,
+        first_bytes=b"RFB",
+        expires_at=None,
+        run=True,
+        host="h",
+        offer=None,
+    ):
+        client, far_client = socket.socketpair()
+        server, far_server = socket.socketpair()
+        self.sockets += [client, far_client, server, far_server]
+        for sock in (far_client, far_server):
+            sock.setblocking(False)
+        info = ConnectInfo(
+            instance,
+            ConsoleType.NOVNC,
+            "192.0.2.1",
+            5900,
+            "http://x/",
+            host,
+            expires_at=expires_at,
+            user_id=USER[0],
+            project_id=USER[1],
+        )
+        admission = Admission(
+            connect_info=info,
+            sock=server,
+            first_bytes=first_bytes,
+            source="192.0.2.7",
+            admitted_at=admitted_at,
+            request_id=REQUEST_ID,
+            release=lambda: self.released.append(instance),
+            offer=offer,
+        )
+        self.server_fds.append(server.fileno())
+        self.relay.open(client, b"", admission, codec or WebSocketCodec())
+        if run:
+            self.loop.run_soon()
+        return far_client, far_server
+
+    def close(self):
+        for sock in self.sockets:
+            sock.close()
+
+
+@pytest.fixture
+def house():
+    made = House()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def strict_house():
+    made = House(enforce=True)
+    yield made
+    made.close()
+
+
+def heard(sock):
+    """Everything that has come to a far end, and whether its stream has ended."""
+    data = b""
+    while True:
+        try:
+            chunk = sock.recv(65536)
+        except BlockingIOError:
+            return data, False
+        except ConnectionResetError:
+            return data, True
+        if not chunk:
+            return data, True
+        data += chunk
+
+
+def close_code(sock):
+    data, _ended = heard(sock)
+    at = data.index(b"\x88")
+    return int.from_bytes(data[at + 2 : at + 4], "big")
+
+
+def test_a_console_begins_with_what_was_read_before(house):
+    client, _server = house.open(first_bytes=b"RFB 003.008\n")
+    assert heard(client) == (b"\x82\x0cRFB 003.008\n", False)
+    assert house.released == []
+
+
+def test_a_console_whose_vnc_server_is_secured_begins_with_a_handshake_that_has_its_time(house):
+    client, _server = house.open(first_bytes=b"early", offer=Offer(Version.V3_8))
+    assert heard(client) == (b"\x82\x0cRFB 003.008\n", False)
+    house.loop.advance(30)
+    assert close_code(client) == 4409
+
+
+def test_nothing_happens_outside_the_loops_thread(house):
+    client, _server = house.open(run=False)
+    house.relay.close_instance("i-1")
+    assert heard(client) == (b"", False)
+    house.loop.run_soon()
+    assert close_code(client) == 4401
+
+
+def test_a_revocation_ends_all_consoles_of_the_instance_and_no_others(house):
+    first, first_server = house.open("i-1")
+    second, _ = house.open("i-1")
+    other, other_server = house.open("i-2")
+    house.relay.close_instance("i-1")
+    house.loop.run_soon()
+    assert close_code(first) == close_code(second) == 4401
+    assert heard(first_server)[1]
+    assert heard(other) == (b"\x82\x03RFB", False)
+    assert heard(other_server) == (b"", False)
+
+
+def test_a_console_is_uncounted_when_both_its_sockets_are_closed_and_not_before(house):
+    client, server = house.open()
+    house.relay.close_instance("i-1")
+    house.loop.run_soon()
+    assert house.released == []
+    house.loop.advance(CLOSE_TIMEOUT_S)
+    assert house.released == ["i-1"]
+    assert heard(client)[1]
+    assert heard(server)[1]
+    assert not house.loop.callbacks
+    assert not house.loop.pending_timers
+
+
+def test_a_revocation_reaches_a_console_that_was_admitted_before_it_and_is_opened_after(house):
+    house.relay.close_instance("i-1")
+    house.loop.run_soon()
+    late, late_server = house.open()
+    assert close_code(late) == 4401
+    assert heard(late_server)[1]
+
+
+def test_a_console_that_was_admitted_after_the_revocation_stays_open(house):
+    house.relay.close_instance("i-1")
+    house.loop.run_soon()
+    client, _server = house.open(admitted_at=float("inf"))
+    assert heard(client) == (b"\x82\x03RFB", False)
+
+
+def close_reason(sock):
+    data, _ended = heard(sock)
+    return data[data.index(b"\x88") + 4 :].decode()
+
+
+def test_a_move_ends_the_consoles_of_the_host_that_was_left(house):
+    """The instance may have some on the next one already; they open there, before and after."""
+    old, _ = house.open(host="old")
+    new, _ = house.open(host="new")
+    house.relay.close_instance("i-1", "old", RevocationReason.MOVED)
+    house.loop.run_soon()
+    late_old, _ = house.open(host="old")
+    late_new, _ = house.open(host="new")
+    assert close_reason(old) == "The instance has moved to another host"
+    assert close_code(late_old) == 4401
+    assert heard(new) == heard(late_new) == (b"\x82\x03RFB", False)
+
+
+def test_the_end_of_a_vnc_server_waits_for_its_reason():
+    """QEMU of a guest that moves away ends before its host has said so."""
+    for reason, code in ((RevocationReason.MOVED, 4401), (RevocationReason.ENDED, 1000), (None, 1000)):
+        with naming(reason, code):
+            house = House(farewell_s=2.0)
+            client, server = house.open()
+            heard(client)
+            server.close()
+            house.loop.callbacks[house.server_fds[-1]](READ)
+            assert heard(client) == (b"", False)
+            if reason:
+                house.relay.close_instance("i-1", "h", reason)
+                house.loop.run_soon()
+            else:
+                house.loop.advance(2.0)
+            assert close_code(client) == code
+            house.loop.advance(CLOSE_TIMEOUT_S)
+            assert not house.loop.pending_timers
+            house.close()
+
+
+def test_revocations_are_not_remembered_for_ever(house):
+    for number in range(1000):
+        house.relay.close_instance(f"i-{number}")
+    house.loop.run_soon()
+    aged = {place: at - 1000 for place, at in house.relay._revoked_at.items()}
+    house.relay._revoked_at = aged
+    house.relay.close_instance("i-last")
+    house.loop.run_soon()
+    assert set(house.relay._revoked_at) == {("i-last", None)}
+
+
+def stop_in_a_thread(house, drain_timeout_s=0.0):
+    """Relay.stop waits for the loop, which is this test."""
+    stopper = threading.Thread(target=house.relay.stop, args=(drain_timeout_s,))
+    stopper.start()
+    return stopper
+
+
+def run_until_stopped(house, stopper):
+    while stopper.is_alive():
+        house.loop.run_soon()
+        stopper.join(0.001)
+
+
+def test_stopping_with_no_console_open_is_immediate(house):
+    stopper = stop_in_a_thread(house, 3600)
+    run_until_stopped(house, stopper)
+
+
+def test_stopping_tells_every_client_and_waits_until_they_have_gone(house):
+    """1001 (O10)."""
+    client, server = house.open()
+    stopper = stop_in_a_thread(house)
+    while not heard(server)[1]:
+        house.loop.run_soon()
+    assert close_code(client) == 1001
+    assert stopper.is_alive()
+    house.loop.advance(CLOSE_TIMEOUT_S)
+    run_until_stopped(house, stopper)
+    assert house.released == ["i-1"]
+
+
+def test_a_console_that_is_opened_while_the_proxy_stops_is_ended_at_once(house):
+    house.relay._stop()
+    client, server = house.open()
+    assert close_code(client) == 1001
+    assert heard(server)[1]
+
+
+def test_a_console_may_end_with_its_token(strict_house):
+    gone = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=1)
+    client, _server = strict_house.open(expires_at=gone)
+    strict_house.loop.advance(0)
+    assert close_code(client) == 4408
+
+
+def test_a_console_does_not_end_with_its_token_unless_it_is_asked_for(house):
+    gone = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=1)
+    client, _server = house.open(expires_at=gone)
+    house.loop.advance(1000)
+    assert heard(client) == (b"\x82\x03RFB", False)
+
+
+def test_a_native_viewer_is_never_pinged():
+    house = House(LivenessPolicy(ping_interval_s=0.001))
+    try:
+        client, _server = house.open(codec=RawCodec())
+        assert heard(client) == (b"RFB", False)
+        assert not house.loop.pending_timers
+    finally:
+        house.close()
+
+
+def test_a_consoles_lines_bear_its_request_and_a_revocations_line_its_own(house, caplog):
+    """They are written by the loop's thread, which serves no request."""
+    caplog.set_level(logging.INFO, "porthole_relay")
+    house.open()
+    revocation = RequestContext(overwrite=False)
+    with serving(revocation):
+        house.relay.close_instance("i-1")
+    house.loop.run_soon()
+    house.loop.advance(CLOSE_TIMEOUT_S)
+    found = {record.extra["event"]: (record.context.request_id, record.extra) for record in caplog.records}
+    assert {event: request_id for event, (request_id, _) in found.items()} == {
+        "Console opened": REQUEST_ID,
+        "Revocation received": revocation.request_id,
+        "Console closed": REQUEST_ID,
+    }
+    assert found["Revocation received"][1]["sessions"] == 1
+    users = {record.extra["event"]: (record.context.user_id, record.context.project_id) for record in caplog.records}
+    assert users == {"Console opened": USER, "Revocation received": (None, None), "Console closed": USER}
+    closed = found["Console closed"][1]
+    assert (closed["code"], closed["client"], closed["instance"]) == (4401, "192.0.2.7", "i-1")
+    assert (closed["bytes_to_client"], closed["bytes_from_client"]) == (0, 0)
