@@ -18,7 +18,7 @@ from typing import Any, Self
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.log import get_logger
-from porthole_common.rpc import Rpc, Target
+from porthole_common.rpc import Rpc, RpcTarget
 
 LOG = get_logger(__name__)
 PRESENCE_TOPIC = "porthole.presence"
@@ -50,7 +50,7 @@ class Presence:
 class PresenceEndpoint:
     """A daemon's side: answers every roll call of its topic."""
 
-    target = Target(version=VERSION)
+    target = RpcTarget(version=VERSION)
 
     def __init__(self, rpc: Rpc, daemon: str, host: str, server: str) -> None:
         self._client = rpc.get_client(PRESENCE_TOPIC, VERSION)
@@ -68,7 +68,7 @@ class PresenceEndpoint:
 class RollCallEndpoint:
     """The asker's side: hands each answer to ``on_presence``, from an RPC thread."""
 
-    target = Target(version=VERSION)
+    target = RpcTarget(version=VERSION)
 
     def __init__(self, on_presence: Callable[[Presence], None]) -> None:
         self._on_presence = on_presence

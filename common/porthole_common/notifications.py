@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from porthole_common.context import RequestContext
 from porthole_common.model import Instance, RevocationReason
-from porthole_common.rpc import Rpc, Target
+from porthole_common.rpc import Rpc, RpcTarget
 
 INVENTORY_TOPIC = "porthole.inventory"
 REVOCATIONS_TOPIC = "porthole.revocations"
@@ -69,7 +69,7 @@ class InventoryPublisher:
 class InventoryEndpoint:
     """The api's side: hands each inventory that arrives to ``on_inventory``, from an RPC thread."""
 
-    target = Target(version=INVENTORY_VERSION)
+    target = RpcTarget(version=INVENTORY_VERSION)
 
     def __init__(self, on_inventory: Callable[[Inventory], None]) -> None:
         self._on_inventory = on_inventory
@@ -125,7 +125,7 @@ class RevocationPublisher:
 class RevocationEndpoint:
     """The proxy's side: hands each revocation to ``on_revoked``, from an RPC thread."""
 
-    target = Target(version=REVOCATIONS_VERSION)
+    target = RpcTarget(version=REVOCATIONS_VERSION)
 
     def __init__(self, on_revoked: Callable[[Revocation], None]) -> None:
         self._on_revoked = on_revoked

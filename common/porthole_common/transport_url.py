@@ -8,12 +8,12 @@ taken for a host name, which log lines show. Pure. Called by :mod:`porthole_comm
 import re
 
 # How a transport URL is written.
-_FORM = "rabbit://USER:PASSWORD@HOST:5672/VHOST"
+FORM = "rabbit://USER:PASSWORD@HOST:5672/VHOST"
 _ENCODE = (
     "a special character in user, password or virtual host must be percent-encoded: write %40 for @, %2F for /, "
-    f"%3A for :, %3F for ?, %23 for #, %2C for a comma, %5B and %5D for [ and ]; the form is {_FORM}"
+    f"%3A for :, %3F for ?, %23 for #, %2C for a comma, %5B and %5D for [ and ]; the form is {FORM}"
 )
-_PORT = f"a port in it is not a number from 1 to 65535; write {_FORM}"
+_PORT = f"a port in it is not a number from 1 to 65535; write {FORM}"
 _AUTHORITY = re.compile(r"[^/?#]*")
 # An IPv6 address without brackets, which oslo.messaging takes too; one in brackets; a name or an IPv4 address.
 _HOST = r"[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*|\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[\w.-]*"
@@ -28,7 +28,7 @@ def find_fault(url: str) -> str:
     """
     scheme, separator, rest = url.partition("://")
     if not separator or not scheme:
-        return f"it is no transport URL; write {_FORM}"
+        return f"it is no transport URL; write {FORM}"
     found = _AUTHORITY.match(rest)
     authority = found[0] if found else ""
     tail = rest[len(authority) :]

@@ -15,8 +15,7 @@ from porthole_common.context import RequestContext
 from porthole_common.diagnosis import HostDescription, read_vitals
 from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason, build_token, is_uuid
-from porthole_common.rpc import Target as RpcTarget
-from porthole_common.rpc import expected_exceptions
+from porthole_common.rpc import RpcTarget, expected_exceptions
 from porthole_compute.access_url import build_novnc_url, build_xvpvnc_url
 from porthole_compute.drivers import ComputeDriver
 

@@ -16,7 +16,7 @@ from porthole_common.diagnosis import StoreDescription, Vitals
 from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, RevocationReason
 from porthole_common.notifications import Revocation
-from porthole_common.rpc import Target, expected_exceptions
+from porthole_common.rpc import RpcTarget, expected_exceptions
 from porthole_consoleauth.rpcapi import VERSION
 from porthole_consoleauth.token_store import StoredConsole, TokenStore, strip_secrets
 
@@ -40,7 +40,7 @@ class ConsoleAuthEndpoint:
     ``vitals`` returns this process's.
     """
 
-    target = Target(version=VERSION)
+    target = RpcTarget(version=VERSION)
 
     def __init__(
         self,

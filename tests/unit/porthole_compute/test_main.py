@@ -13,8 +13,7 @@ from porthole_common import errors, service
 from porthole_common.context import RequestContext
 from porthole_common.model import ConsoleType, RevocationReason, Target
 from porthole_common.notifications import INVENTORY_TOPIC, Inventory, InventoryEndpoint
-from porthole_common.rpc import Rpc, expected_exceptions
-from porthole_common.rpc import Target as RpcTarget
+from porthole_common.rpc import Rpc, RpcTarget, expected_exceptions
 from porthole_compute.drivers.libvirt_host import LibvirtDriver
 from porthole_compute.drivers.static import StaticDriver
 from porthole_compute.main import PROGRAM, ComputeService, build, build_driver, build_standalone

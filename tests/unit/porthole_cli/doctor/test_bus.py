@@ -16,7 +16,7 @@ from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.discovery import Presence, PresenceEndpoint
 from porthole_common.model import ConnectInfo, ConsoleType
-from porthole_common.rpc import Rpc, Target
+from porthole_common.rpc import Rpc, RpcTarget
 from porthole_consoleauth.endpoint import ConsoleAuthEndpoint
 from porthole_consoleauth.memory_store import MemoryStore
 from support.bus import parse_global_conf
@@ -40,7 +40,7 @@ class Publisher:
 class EndpointThatHears:
     """A proxy that notes who asks."""
 
-    target = Target(version="1.1")
+    target = RpcTarget(version="1.1")
 
     def __init__(self) -> None:
         self.users: list[str | None] = []
