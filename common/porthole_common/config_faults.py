@@ -9,7 +9,7 @@ line that does not parse, which may be the line with a password. Called by :mod:
 import codecs
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +105,23 @@ def explain(exc: Exception) -> str:
     return " ".join(_explain_value(exc).split())
 
 
+def list_assignments(path: Path) -> Iterator[tuple[int, str, str, str]]:
+    """Yield ``(line number, group, option, value)`` for each option in a file; nothing when it cannot be read.
+
+    A value of several lines ends with its first one.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    group = ""
+    for number, line in enumerate(lines, 1):
+        if header := _GROUP.fullmatch(line):
+            group = header[1]
+        elif found := _OPTION.fullmatch(line):
+            yield number, group, found[1], found[2].strip()
+
+
 def _explain_value(exc: Exception) -> str:
     if isinstance(exc, _SUBSTITUTION_FAULTS):
         return f"in the value of an option, {_DOLLAR}"
@@ -156,16 +173,9 @@ def _find_place(files: Iterable[Path], group: str, opt: cfg.Opt) -> _Place | Non
     names |= {((old.group or group).lower(), _normalize(old.name or opt.name)) for old in opt.deprecated_opts}
     place = None
     for path in files:
-        try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            continue
-        current = ""
-        for number, line in enumerate(lines, 1):
-            if header := _GROUP.fullmatch(line):
-                current = header[1].lower()
-            elif (found := _OPTION.fullmatch(line)) and (current, _normalize(found[1])) in names:
-                place = _Place(f"{path}, line {number},", found[2].strip())
+        for number, header, name, value in list_assignments(path):
+            if (header.lower(), _normalize(name)) in names:
+                place = _Place(f"{path}, line {number},", value)
     return place
 
 

@@ -14,15 +14,18 @@ third: oslo.log's formatters write exceptions themselves, past any filter.
 :func:`get_logger` is called by every module that logs, :func:`setup` by :mod:`porthole_common.service` at start.
 """
 
+import contextlib
+import functools
 import json
 import logging
+import logging.handlers
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from datetime import datetime
+from importlib import metadata
 from typing import Any
 
 from oslo_config import cfg
-from oslo_log import _options as oslo_log_opts
 from oslo_log import formatters as oslo_log_formatters
 from oslo_log import log as oslo_log
 
@@ -110,7 +113,37 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
 
 def list_opts(conf: cfg.ConfigOpts) -> list[cfg.Opt]:
     """Return those of oslo.log's options that are registered on ``conf``; they are all in [DEFAULT]."""
-    return [opt for _, opts in oslo_log_opts.list_opts() for opt in opts if opt.dest in conf]
+    return [opt for opt in _list_library_opts() if opt.dest in conf]
+
+
+@functools.cache
+def _list_library_opts() -> list[cfg.Opt]:
+    """Return oslo.log's options; its entry point for oslo-config-generator is the public way to them."""
+    found = metadata.entry_points(group="oslo.config.opts", name="oslo.log")
+    return [opt for entry_point in found for _, opts in entry_point.load()() for opt in opts]
+
+
+@contextlib.contextmanager
+def held_back(name: str) -> Iterator[list[logging.LogRecord]]:
+    """Keep the lines of the logger ``name`` out of the log within a block; yield them, for :func:`release`.
+
+    Why: oslo.config says that an option's name is deprecated while it reads the options for the log itself.
+    """
+    handler = logging.handlers.MemoryHandler(sys.maxsize, flushLevel=sys.maxsize, flushOnClose=False)
+    logger = logging.getLogger(name)
+    logger.addHandler(handler)
+    was_propagated, logger.propagate = logger.propagate, False
+    try:
+        yield handler.buffer
+    finally:
+        logger.propagate = was_propagated
+        logger.removeHandler(handler)
+
+
+def release(records: Iterable[logging.LogRecord]) -> None:
+    """Write lines that were held back."""
+    for record in records:
+        logging.getLogger(record.name).handle(record)
 
 
 def is_plain_console() -> bool:

@@ -24,6 +24,7 @@ from porthole_common import config_faults, errors, log
 from porthole_common.log import get_logger
 from porthole_common.signals import Signals
 from porthole_common.systemd import Notifier
+from porthole_common.unknown_options import warn_of_unknown_options
 
 LOG = get_logger(__name__)
 # sysexits.h EX_CONFIG: a unit file can tell "the configuration is wrong" from "it crashed".
@@ -35,6 +36,8 @@ EXIT_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 30.0
 # How often a service that waits for something is asked whether it still does.
 _READINESS_POLL_S = 0.1
+# The logger that names each deprecated option of a file.
+_CONFIG_LOGGER = "oslo_config.cfg"
 
 
 class _StartInterrupted(BaseException):
@@ -116,8 +119,11 @@ def _launch(
     **parse_overrides: Any,
 ) -> int:
     try:
-        porthole_conf.parse(conf, program, argv, **parse_overrides)
+        with log.held_back(_CONFIG_LOGGER) as deprecations:
+            porthole_conf.parse(conf, program, argv, **parse_overrides)
         log.setup(conf, program)
+        log.release(deprecations)
+        warn_of_unknown_options(conf)
     except (cfg.Error, errors.ConfigInvalid, OSError) as exc:
         refused: Exception = exc
     else:

@@ -199,7 +199,7 @@ def build_services(conf: cfg.ConfigOpts) -> Sequence[service.Service]:
 
     :raises ConfigInvalid: when an option does not do.
     """
-    rpc = Rpc(conf, conf.api.rpc_timeout / CALLS_PER_REQUEST, TRANSPORT_URL)
+    rpc = Rpc(conf, conf.rpc.call_timeout / CALLS_PER_REQUEST, TRANSPORT_URL)
     compute = porthole_compute.main.build_standalone(conf, rpc)
     return [
         Bus(rpc),

@@ -107,7 +107,6 @@ def build_standalone(conf: cfg.ConfigOpts, rpc: Rpc) -> ComputeService:
 
     :raises ConfigInvalid: when an option does not do.
     """
-    _refuse_recording(conf)
     return ComputeService(conf, rpc, build_driver(conf), owns_rpc=False)
 
 
@@ -116,14 +115,8 @@ def build(conf: cfg.ConfigOpts) -> Sequence[ComputeService]:
 
     :raises ConfigInvalid: when an option does not do.
     """
-    _refuse_recording(conf)
     driver = build_driver(conf)
-    return [ComputeService(conf, Rpc(conf, conf.api.rpc_timeout), driver, owns_rpc=True)]
-
-
-def _refuse_recording(conf: cfg.ConfigOpts) -> None:
-    if conf.record:
-        raise errors.ConfigInvalid("[DEFAULT] record", "recording sessions is not offered")
+    return [ComputeService(conf, Rpc(conf, conf.rpc.call_timeout), driver, owns_rpc=True)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,7 +20,7 @@ _CONSOLES = "1.0"
 class ComputeAPI:
     """Client of the compute daemons; ``host`` is a daemon's ``[DEFAULT] host``.
 
-    Every call ends within ``[api] rpc_timeout`` and raises RpcUnavailable when that host does not answer.
+    Every call ends within ``[rpc] call_timeout`` and raises RpcUnavailable when that host does not answer.
     """
 
     def __init__(self, rpc: Rpc) -> None:

@@ -81,7 +81,7 @@ def build(conf: cfg.ConfigOpts) -> Sequence[ConsoleAuthService]:
     :raises ConfigInvalid: when transport_url or [memcache] servers does not do.
     """
     store = memcached_store.build_store(conf)
-    return [ConsoleAuthService(conf, Rpc(conf, conf.api.rpc_timeout), store, owns_rpc=True)]
+    return [ConsoleAuthService(conf, Rpc(conf, conf.rpc.call_timeout), store, owns_rpc=True)]
 
 
 def build_standalone(conf: cfg.ConfigOpts, rpc: Rpc) -> ConsoleAuthService:

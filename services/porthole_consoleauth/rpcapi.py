@@ -23,7 +23,7 @@ _REVOCATIONS = "1.2"
 class ConsoleAuthAPI:
     """Client of the consoleauth daemons; any of them answers, since they share one store, unless ``server`` names one.
 
-    Every call ends within ``[api] rpc_timeout``, and raises RpcUnavailable when none answers.
+    Every call ends within ``[rpc] call_timeout``, and raises RpcUnavailable when none answers.
     """
 
     def __init__(self, rpc: Rpc) -> None:

@@ -65,8 +65,6 @@ class NovncProxyService:
 
         :raises ConfigInvalid: when the web root, the certificate or an option does not do.
         """
-        if conf.record:
-            raise errors.ConfigInvalid("[DEFAULT] record", "recording sessions is not offered")
         options = conf.novncproxy
         if options.relay_low_mark > options.relay_high_mark:
             raise errors.ConfigInvalid("[novncproxy] relay_low_mark", "it is above relay_high_mark")

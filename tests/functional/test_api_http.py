@@ -27,7 +27,7 @@ from support.rabbitmq import RabbitMQ
 
 UUID, UNKNOWN_UUID = "5a9d4f5e-0000-4000-8000-000000000001", "5a9d4f5e-0000-4000-8000-000000000099"
 RPC_TIMEOUT_S = 4
-# The answer comes within [api] rpc_timeout, and what a loaded machine may add.
+# The answer comes within [rpc] call_timeout, and what a loaded machine may add.
 ANSWER_S = RPC_TIMEOUT_S + MACHINE_SLACK_S
 ACTION = {"os-getVNCConsole": {"type": "novnc"}}
 REMOTE = {"remote_console": {"protocol": "vnc", "type": "novnc"}}

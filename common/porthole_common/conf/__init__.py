@@ -26,12 +26,13 @@ from porthole_common.conf import (
     libvirt,
     memcache,
     novncproxy,
+    rpc,
     static,
     upgrade_levels,
     vnc,
 )
 
-_GROUPS = (default, api, compute, console, consoleauth, libvirt, memcache, novncproxy, static, upgrade_levels, vnc)
+_GROUPS = (default, api, compute, console, consoleauth, libvirt, memcache, novncproxy, rpc, static, upgrade_levels, vnc)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
@@ -63,18 +64,18 @@ def parse(conf: cfg.ConfigOpts, program: str, argv: Sequence[str] | None = None,
     except SystemExit:
         # Also of a value in a file, where the option may stand on the command line too: it would not name the file.
         arguments = sys.argv[1:] if argv is None else argv
-        fault = config_faults.build_argument_error(_list_files(conf, arguments), log.list_opts(conf), said.getvalue())
+        fault = config_faults.build_argument_error(list_files(conf, arguments), log.list_opts(conf), said.getvalue())
         if fault is not None:
             raise fault from None
         sys.stderr.write(said.getvalue())
         raise
     except (cfg.NoSuchOptError, cfg.NoSuchGroupError) as exc:
         # Of an option that the command line has too: oslo.config does not say which value names another one after a $.
-        files = _list_files(conf, sys.argv[1:] if argv is None else argv)
+        files = list_files(conf, sys.argv[1:] if argv is None else argv)
         fault = config_faults.build_substitution_error(files, log.list_opts(conf), exc)
         raise fault or exc from None
     except UnicodeDecodeError as exc:
-        raise _find_undecodable(_list_files(conf, sys.argv[1:] if argv is None else argv), exc) from exc
+        raise _find_undecodable(list_files(conf, sys.argv[1:] if argv is None else argv), exc) from exc
     sys.stderr.write(said.getvalue())
     check_values(conf)
 
@@ -100,7 +101,7 @@ def check_options(conf: cfg.ConfigOpts, group: str, opts: Iterable[cfg.Opt]) -> 
         try:
             values[opt.dest]
         except (cfg.Error, ValueError) as exc:
-            raise config_faults.build_value_error(_list_files(conf), group, opt, exc) from exc
+            raise config_faults.build_value_error(list_files(conf), group, opt, exc) from exc
 
 
 def _find_undecodable(files: Sequence[Path], exc: UnicodeDecodeError) -> errors.ConfigInvalid:
@@ -109,7 +110,7 @@ def _find_undecodable(files: Sequence[Path], exc: UnicodeDecodeError) -> errors.
     return errors.ConfigInvalid(", ".join(named) or "a configuration file", "it is not UTF-8 text")
 
 
-def _list_files(conf: cfg.ConfigOpts, arguments: Sequence[str] | None = None) -> list[Path]:
+def list_files(conf: cfg.ConfigOpts, arguments: Sequence[str] | None = None) -> list[Path]:
     """Return the files that are read, in that order; from the ``arguments`` where parsing has failed."""
     if arguments is None:
         files, directories = list(conf.config_file or ()), list(conf.config_dir or ())

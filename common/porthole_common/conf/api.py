@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[api]: where the REST API listens, who may call it, and how long it waits."""
+"""[api]: where the REST API listens, and who may call it."""
 
 from oslo_config import cfg
 
@@ -20,6 +20,7 @@ OPTS: list[cfg.Opt] = [
     cfg.StrOpt(
         "auth_strategy",
         default="noauth",
+        deprecated_group="DEFAULT",
         choices=[
             ("noauth", "Everybody is the administrator; only on a loopback address."),
             ("http_basic", "User and password of [api] http_basic_auth_user_file; each user is a project of its own."),
@@ -41,13 +42,6 @@ OPTS: list[cfg.Opt] = [
         "allow_noauth_anywhere",
         default=False,
         help="Let noauth listen, and be asked, beyond this machine: whoever reaches the port is the administrator.",
-    ),
-    cfg.IntOpt(
-        "rpc_timeout",
-        default=10,
-        min=1,
-        max=300,
-        help="Seconds an RPC of any daemon waits for its answer. oslo.messaging's own 60 are longer than a user waits.",
     ),
 ]
 

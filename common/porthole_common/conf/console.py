@@ -9,6 +9,7 @@ OPTS: list[cfg.Opt] = [
         "allowed_origins",
         mutable=True,
         default=[],
+        deprecated_opts=[cfg.DeprecatedOpt("console_allowed_origins", group="DEFAULT")],
         item_type=types.HostAddress(),
         help="Host names besides the request's own Host whose pages may open a console (RFC 6454).",
     ),

@@ -10,6 +10,7 @@ OPTS: list[cfg.Opt] = [
         default=600,
         min=1,
         max=86400,
+        deprecated_opts=[cfg.DeprecatedOpt("console_token_ttl", group="DEFAULT")],
         help="Seconds a token can open a console after it was issued. Above 30 days memcached would read it as a date.",
     ),
     cfg.BoolOpt(

@@ -23,7 +23,6 @@ OPTS: list[cfg.Opt] = [
         max=86400,
         help="Seconds that open consoles have to end after SIGTERM, before the proxy ends them. 0: none.",
     ),
-    cfg.StrOpt("record", help="Nova's option to record sessions. Recording is not offered: any value is refused."),
 ]
 
 

@@ -40,7 +40,7 @@ class ProxyWorker(cotyledon.Service):
         pulse.enter(worker_id)
         for others in (*doors[:worker_id], *doors[worker_id + 1 :]):
             _close(others)
-        self._service = NovncProxyService(conf, Rpc(conf, conf.api.rpc_timeout), True, doors[worker_id], worker_id)
+        self._service = NovncProxyService(conf, Rpc(conf, conf.rpc.call_timeout), True, doors[worker_id], worker_id)
         beat_while_alive(pulse, worker_id, self._service.is_alive)
 
     def run(self) -> None:
@@ -65,7 +65,7 @@ def run(conf: cfg.ConfigOpts) -> int:
     :raises ConfigInvalid: when an option does not do: before a worker is started, which would be started for ever.
     """
     # Built once and thrown away: what would end a worker ends the master, and says why.
-    NovncProxyService(conf, Rpc(conf, conf.api.rpc_timeout), owns_rpc=True).stop()
+    NovncProxyService(conf, Rpc(conf, conf.rpc.call_timeout), owns_rpc=True).stop()
     listeners = [open_listeners(conf, reuse_port=True) for _ in range(conf.novncproxy.workers)]
     stop_timeout_s = conf.graceful_shutdown_timeout + int(END_S)
     pulse = Pulse(conf.novncproxy.workers)

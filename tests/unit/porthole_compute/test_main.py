@@ -155,13 +155,6 @@ def test_libvirt_without_its_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.option == "[compute] driver"
 
 
-def test_recording_is_refused(bus: Bus) -> None:
-    conf = make_conf(DEFAULT={"record": "/var/tmp/sessions"})
-    for attempt in (lambda: build(conf), lambda: build_standalone(conf, bus.rpc)):
-        with pytest.raises(errors.ConfigInvalid, match=r"\[DEFAULT\] record"):
-            attempt()
-
-
 def test_an_option_that_does_not_do_ends_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = [
         ("[compute]\ndriver = vmware\n", "[compute] driver"),
