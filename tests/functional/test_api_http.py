@@ -79,7 +79,7 @@ def porthole_of_module(
     directory = tmp_path_factory.mktemp("api")
     instances = directory / "instances.yaml"
     instances.write_text(f"instances: [{{uuid: {UUID}, name: vm1, host: 127.0.0.1, port: 5900, project_id: red}}]\n")
-    options = {"api": {"rpc_timeout": RPC_TIMEOUT_S}}
+    options = {"rpc": {"call_timeout": RPC_TIMEOUT_S}}
     with Porthole(
         directory, rabbitmq, memcached, instances_file=instances, options=options, daemons=DAEMONS
     ) as porthole:
