@@ -11,6 +11,8 @@ from typing import Any
 
 from oslo_context import context as oslo_context
 
+from porthole_common.private_parts import report_missing
+
 # What oslo.context's to_dict says a second time, and its from_dict does not read.
 _REPEATED = frozenset({"project", "user_identity"})
 
@@ -58,17 +60,19 @@ def get_current() -> RequestContext:
 
 @contextlib.contextmanager
 def serving(context: RequestContext) -> Iterator[None]:
-    """Make ``context`` this thread's within a block, and nobody's behind it: the thread serves somebody else next.
-
-    oslo.context has no call for the second; its own test fixture does the same.
-    """
+    """Make ``context`` this thread's within a block. Behind the block the thread has none, until its next request."""
     context.update_store()
     try:
         yield
     finally:
-        # Another one may have taken its place meanwhile: who asks is known later than that somebody does.
+        # The block may have made another context current: the user is known later than the request.
         _forget_current()
 
 
 def _forget_current() -> None:
-    vars(oslo_context._request_store).pop("context", None)
+    # oslo.context has no public way; its own test fixture does the same.
+    store = getattr(oslo_context, "_request_store", None)
+    if store is None:
+        report_missing("oslo.context", "context._request_store", "A log line may name the request before its own.")
+        return
+    vars(store).pop("context", None)

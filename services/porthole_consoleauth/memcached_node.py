@@ -24,6 +24,7 @@ from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
 
 from porthole_common import errors
 from porthole_common.log import get_logger
+from porthole_common.private_parts import report_missing
 
 LOG = get_logger(__name__)
 # What one word of memcached's login may hold: no blank, which parts user and password, and no end of line.
@@ -95,7 +96,23 @@ class MemcachedNode:
         self._login = build_login(conf)
         self._free: queue.LifoQueue[Client] = queue.LifoQueue()
         for _ in range(conf.pool_size):
-            self._free.put(Client(self._address, default_noreply=False))
+            self._free.put(self._build_client())
+        # pymemcache does not document the attribute.
+        self._can_set_socket = hasattr(self._build_client(), "sock")
+        if not self._can_set_socket:
+            report_missing(
+                "pymemcache", "Client.sock", "Only the first address of a server's name is tried, and a login is slow."
+            )
+
+    def _build_client(self) -> Client:
+        return Client(
+            self._address,
+            connect_timeout=self._connect_timeout_s,
+            timeout=self._timeout_s,
+            no_delay=True,
+            tls_context=self._tls,
+            default_noreply=False,
+        )
 
     def get(self, key: str) -> bytes | None:
         """Return the value; None when there is none."""
@@ -159,6 +176,8 @@ class MemcachedNode:
         The server may have carried out the first one. Each of Porthole's commands bears that: reads and set write
         or read the same again, delete finds nothing, and a lost add or cas shows when the index is read again.
         """
+        if not self._can_set_socket:
+            return self._attempt_as_pymemcache(client, command, arguments)
         if client.sock is not None and _is_stale(client.sock):
             client.close()
         if client.sock is not None:
@@ -167,6 +186,13 @@ class MemcachedNode:
             except (ConnectionError, ssl.SSLError, MemcacheUnexpectedCloseError):
                 client.close()
         self._connect(client)
+        return getattr(client, command)(*arguments)
+
+    def _attempt_as_pymemcache(self, client: Client, command: str, arguments: Sequence[Any]) -> Any:
+        """Run the command on a connection that pymemcache makes by itself; a new one each time where a login is due."""
+        if self._login is not None:
+            client.close()
+            client.set("login", self._login)
         return getattr(client, command)(*arguments)
 
     def _connect(self, client: Client) -> None:
