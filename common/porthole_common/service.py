@@ -23,7 +23,7 @@ from porthole_common import conf as porthole_conf
 from porthole_common import config_faults, errors, log
 from porthole_common.log import get_logger
 from porthole_common.signals import Signals
-from porthole_common.systemd import Notifier
+from porthole_common.systemd import SystemdNotifier
 from porthole_common.unknown_options import warn_of_unknown_options
 
 LOG = get_logger(__name__)
@@ -137,7 +137,7 @@ def _launch(
 def run(program: str, services: Sequence[Service]) -> int:
     """Start ``services`` in order, wait for SIGTERM or SIGINT, stop them in reverse; return the exit status."""
     events = Signals()
-    notifier = Notifier()
+    notifier = SystemdNotifier()
     starting = True
 
     def handle_signal(number: int, _frame: FrameType | None) -> None:
@@ -174,7 +174,7 @@ def run(program: str, services: Sequence[Service]) -> int:
     return status
 
 
-def _await_readiness(program: str, services: Sequence[Service], events: Signals, notifier: Notifier) -> bool:
+def _await_readiness(program: str, services: Sequence[Service], events: Signals, notifier: SystemdNotifier) -> bool:
     """Wait until no service waits for anything, and say so; return False when a signal to end comes first."""
     said = ""
     while awaited := ", ".join(filter(None, (service.waits_for() for service in services))):
@@ -192,7 +192,7 @@ def _await_readiness(program: str, services: Sequence[Service], events: Signals,
     return True
 
 
-def _serve(program: str, services: Sequence[Service], events: Signals, notifier: Notifier) -> None:
+def _serve(program: str, services: Sequence[Service], events: Signals, notifier: SystemdNotifier) -> None:
     """Give signs of life, and reload at each SIGHUP, until another signal comes."""
     while True:
         number = events.get(notifier.ping_interval_s)

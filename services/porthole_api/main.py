@@ -22,7 +22,7 @@ from porthole_api.policy import Policy
 from porthole_api.subscription import Subscription
 from porthole_common import conf as porthole_conf
 from porthole_common import log, service
-from porthole_common.discovery import PresenceEndpoint
+from porthole_common.discovery import DiscoveryEndpoint
 from porthole_common.rpc import Rpc
 from porthole_common.unknown_options import warn_of_unknown_options
 from porthole_compute.rpcapi import ComputeAPI
@@ -120,7 +120,7 @@ def _build_rpc(conf: cfg.ConfigOpts) -> Rpc:
 def _build(conf: cfg.ConfigOpts, rpc: Rpc, name: str, policy: Policy) -> tuple[Subscription, WsgiApplication]:
     directory = Directory(time.monotonic)
     compute = ComputeAPI(rpc)
-    examined = [ApiEndpoint(conf, directory), PresenceEndpoint(rpc, "api", conf.host, name)]
+    examined = [ApiEndpoint(conf, directory), DiscoveryEndpoint(rpc, "api", conf.host, name)]
     subscription = Subscription(rpc, compute, directory, name, examined)
     return subscription, build_app(conf, ConsoleOpener(directory, compute, ConsoleAuthAPI(rpc), policy, rpc.run))
 

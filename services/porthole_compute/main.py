@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from oslo_config import cfg
 
 from porthole_common import errors, service
-from porthole_common.discovery import PresenceEndpoint
+from porthole_common.discovery import DiscoveryEndpoint
 from porthole_common.model import RevocationReason
 from porthole_common.notifications import InventoryPublisher
 from porthole_common.rpc import Rpc
@@ -42,8 +42,8 @@ class ComputeService:
         self._reporter = InventoryReporter(conf.host, driver, InventoryPublisher(rpc), conf.compute.inventory_interval)
         self._revoker = Revoker(conf.host, ConsoleAuthAPI(rpc))
         endpoint = ComputeEndpoint(conf, driver, self._reporter.request)
-        presence = PresenceEndpoint(rpc, "compute", conf.host, conf.host)
-        self._server = rpc.get_server(TOPIC, conf.host, [endpoint, presence])
+        discovery = DiscoveryEndpoint(rpc, "compute", conf.host, conf.host)
+        self._server = rpc.get_server(TOPIC, conf.host, [endpoint, discovery])
 
     def start(self) -> None:
         """Try the hypervisor once, serve the topic, and publish the first inventory.

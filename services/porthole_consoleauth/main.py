@@ -14,7 +14,7 @@ from oslo_config import cfg
 
 from porthole_common import service
 from porthole_common.diagnosis import read_vitals
-from porthole_common.discovery import PresenceEndpoint
+from porthole_common.discovery import DiscoveryEndpoint
 from porthole_common.log import get_logger
 from porthole_common.notifications import RevocationPublisher
 from porthole_common.rpc import Rpc
@@ -41,8 +41,8 @@ class ConsoleAuthService:
         self._store = store
         vitals = functools.partial(read_vitals, conf.host, _count_descriptors(conf))
         endpoint = ConsoleAuthEndpoint(store, RevocationPublisher(rpc), conf.consoleauth.token_ttl, vitals)
-        presence = PresenceEndpoint(rpc, "consoleauth", conf.host, conf.host)
-        self._server = rpc.get_server(TOPIC, conf.host, [endpoint, presence])
+        discovery = DiscoveryEndpoint(rpc, "consoleauth", conf.host, conf.host)
+        self._server = rpc.get_server(TOPIC, conf.host, [endpoint, discovery])
 
     def start(self) -> None:
         """Serve the topic. A store that does not answer yet is only a warning: calls get an error until it does."""

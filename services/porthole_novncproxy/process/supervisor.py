@@ -20,7 +20,7 @@ from oslo_config import cfg
 
 from porthole_common.log import get_logger
 from porthole_common.rpc import Rpc
-from porthole_common.systemd import Notifier
+from porthole_common.systemd import SystemdNotifier
 from porthole_novncproxy.daemon import END_S, PROGRAM, NovncProxyService, open_listeners
 from porthole_novncproxy.process.heartbeat import Pulse, Watch, beat_while_alive
 
@@ -69,7 +69,7 @@ def run(conf: cfg.ConfigOpts) -> int:
     listeners = [open_listeners(conf, reuse_port=True) for _ in range(conf.novncproxy.workers)]
     stop_timeout_s = conf.graceful_shutdown_timeout + int(END_S)
     pulse = Pulse(conf.novncproxy.workers)
-    watch = Watch(PROGRAM, pulse, Notifier())
+    watch = Watch(PROGRAM, pulse, SystemdNotifier())
     # cotyledon would call the proxy ready before it has a worker.
     os.environ.pop("NOTIFY_SOCKET", None)
     manager = cotyledon.ServiceManager(graceful_shutdown_timeout=stop_timeout_s)

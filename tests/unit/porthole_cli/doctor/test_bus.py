@@ -14,7 +14,7 @@ from porthole_cli.doctor import bus as bus_module
 from porthole_cli.doctor.bus import ROLL_CALL_S, TOPICS, RpcBus
 from porthole_common import errors
 from porthole_common.context import RequestContext
-from porthole_common.discovery import Presence, PresenceEndpoint
+from porthole_common.discovery import DaemonProcess, DiscoveryEndpoint
 from porthole_common.model import ConnectInfo, ConsoleType
 from porthole_common.rpc import Rpc, RpcTarget
 from porthole_consoleauth.endpoint import ConsoleAuthEndpoint
@@ -59,10 +59,10 @@ def daemons(rpc: Rpc) -> Iterator[None]:
     ]
     api: Any = ApiEndpoint(make_conf(), Hosts())
     served = [
-        (TOPICS["api"], "api-1", [api, PresenceEndpoint(rpc, "api", "a", "api-1")]),
-        (TOPICS["consoleauth"], "a", [consoleauths[0], PresenceEndpoint(rpc, "consoleauth", "a", "a")]),
-        (TOPICS["consoleauth"], "b", [consoleauths[1], PresenceEndpoint(rpc, "consoleauth", "b", "b")]),
-        (TOPICS["compute"], "x", [PresenceEndpoint(rpc, "stranger", "x", "x")]),
+        (TOPICS["api"], "api-1", [api, DiscoveryEndpoint(rpc, "api", "a", "api-1")]),
+        (TOPICS["consoleauth"], "a", [consoleauths[0], DiscoveryEndpoint(rpc, "consoleauth", "a", "a")]),
+        (TOPICS["consoleauth"], "b", [consoleauths[1], DiscoveryEndpoint(rpc, "consoleauth", "b", "b")]),
+        (TOPICS["compute"], "x", [DiscoveryEndpoint(rpc, "stranger", "x", "x")]),
     ]
     servers = [rpc.get_server(*each) for each in served]
     for server in servers:
@@ -111,7 +111,7 @@ def test_the_one_who_asks_is_named(bus: RpcBus) -> None:
     server = bus._rpc.get_server(TOPICS["novncproxy"], "n", [heard])
     server.start()
     try:
-        assert bus.dial(Presence("novncproxy", "n", "n", "n"), []) == []
+        assert bus.dial(DaemonProcess("novncproxy", "n", "n", "n"), []) == []
     finally:
         server.stop()
     assert heard.users == ["porthole-doctor"]
