@@ -32,7 +32,7 @@ EXIT_CONFIG = 78
 EXIT_FAILED = 1
 # How long the interpreter may take to end when all is stopped: threads of a library may not come back.
 EXIT_TIMEOUT_S = 10.0
-# How long stop() may take where nothing is drained: taking leave of a broker that does not answer.
+# How long stop() may take where nothing is drained: a broker that does not answer delays the end of its connections.
 STOP_TIMEOUT_S = 30.0
 # How often a service that waits for something is asked whether it still does.
 _READINESS_POLL_S = 0.1
@@ -45,32 +45,41 @@ class _StartInterrupted(BaseException):
 
 
 class Service(Protocol):
-    """One daemon inside a process. All methods are called from the main thread, one at a time."""
+    """One daemon inside a process. All methods are called from the main thread, one at a time.
+
+    A class that inherits from this one defines only the methods in which it differs: ready at once, alive, nothing to
+    reread, nothing to release.
+    """
 
     name: str
-    # How long stop() may take, in seconds: what systemd is told.
-    stop_timeout_s: float
+    # How long stop() may take, in seconds: the value for systemd.
+    stop_timeout_s: float = STOP_TIMEOUT_S
 
     def start(self) -> None:
         """Begin to serve.
 
-        :raises ConfigInvalid: when an option holds a value it cannot start with.
+        :raises ConfigInvalid: when the service cannot start with the value of an option.
         """
+        return
 
     def waits_for(self) -> str:
-        """Return what the service still waits for, having started; "" once it is ready."""
+        """Return what the started service still waits for; "" once it is ready."""
+        return ""
 
     def is_alive(self) -> bool:
-        """Whether what it serves with has moved on since it was last asked; returns at once.
+        """Whether the service's threads have made progress since the last call; returns at once.
 
-        An outage elsewhere is none of its concern: a restart would not mend it.
+        An outage elsewhere does not count: a restart would not mend it.
         """
+        return True
 
     def reload(self) -> None:
-        """Reread what can change while running (SIGHUP). A bad value is logged and leaves the old one."""
+        """Reread what can change while running (SIGHUP). A bad value is logged, and the old one stays."""
+        return
 
     def stop(self) -> None:
         """Stop serving and release everything; also called after a ``start`` that failed half way."""
+        return
 
 
 def main(

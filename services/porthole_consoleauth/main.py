@@ -28,11 +28,14 @@ LOG = get_logger(__name__)
 PROGRAM = "porthole-consoleauth"
 
 
-class ConsoleAuthService:
-    """Consoleauth inside a process (:class:`porthole_common.service.Service`)."""
+class ConsoleAuthService(service.Service):
+    """Consoleauth inside a process.
+
+    It is ready when the broker has its queues; it does not wait for a store that is away. It is alive while the process
+    is, since oslo.messaging starts its own threads anew. No option of consoleauth changes while it runs.
+    """
 
     name = PROGRAM
-    stop_timeout_s = service.STOP_TIMEOUT_S
 
     def __init__(self, conf: cfg.ConfigOpts, rpc: Rpc, store: TokenStore, owns_rpc: bool) -> None:
         """Prepare; ``owns_rpc`` says whether :meth:`stop` closes ``rpc`` too."""
@@ -50,17 +53,6 @@ class ConsoleAuthService:
             if refusal:
                 LOG.warning("memcached is not usable yet", address=name, reason=refusal)
         self._server.start()
-
-    def waits_for(self) -> str:
-        """Return "": the broker has the queues when the start returns, and a store that is away is not waited for."""
-        return ""
-
-    def is_alive(self) -> bool:
-        """Return True: what serves are oslo.messaging's threads, which start anew by themselves."""
-        return True
-
-    def reload(self) -> None:
-        """Do nothing: no option of consoleauth changes while it runs."""
 
     def stop(self) -> None:
         """Answer what is under way, and let go of the bus and the store."""
