@@ -42,7 +42,7 @@ from porthole_common.broker_trouble import (
 
 __all__ = ["BlockedConnections", "Broker", "BrokerState", "Cause", "Trouble", "examine_broker", "judge_address"]
 
-# How long a broker that has blocked a connection may take to say that it reads again, at each look.
+# How long each examination waits for a broker to say that it reads from a blocked connection again.
 _UNBLOCKED_S = 0.1
 
 
@@ -61,7 +61,7 @@ class BlockedConnections:
     """The connections that brokers have blocked, at most one for each broker. For one thread.
 
     Why they are kept: RabbitMQ does not notice the end of a connection that it has blocked. An examination every few
-    seconds would leave one more behind each time, at a broker that is short of memory.
+    seconds would leave one more connection each time, at a broker that is short of memory.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class BlockedConnections:
 def examine_broker(broker: Broker, queues: Mapping[str, str], blocked: BlockedConnections | None = None) -> BrokerState:
     """Connect to ``broker`` as the daemons do, and count the consumers of ``queues`` (name: key of the count).
 
-    ``blocked`` keeps a connection that the broker blocks; who examines repeatedly hands in the same one each time.
+    ``blocked`` keeps a connection that the broker blocks; a caller that examines again passes the same object.
     """
     kept = BlockedConnections() if blocked is None else blocked
     try:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The life of a process: configuration, logging, signals, readiness, signs of life, an orderly end.
 
-Why: the four daemons differ in what they serve and in nothing else. Each ``main.py`` builds its
-:class:`Service` and hands it to :func:`main`; ``porthole standalone`` hands over all four at once.
-Threads, not eventlet; a second SIGTERM or SIGINT ends the process where it stands.
+Why: the four daemons differ only in their services. Each ``main.py`` builds its :class:`Service` and hands it to
+:func:`main`; ``porthole standalone`` hands over all four. Daemons use threads, not eventlet. A second SIGTERM or SIGINT
+ends the process at once.
 
-The main thread, which handles the signals, also gives the watchdog its signs of life, and asks each service first. So
-they stop when that thread is stuck, when the process is, and when a service's own loop is.
+The main thread handles the signals. It also pings systemd's watchdog, after it has asked each service whether it is
+alive. So the pings stop when the main thread, the process or the loop of a service is stuck.
 """
 
 import faulthandler
@@ -27,21 +27,21 @@ from porthole_common.systemd import SystemdNotifier
 from porthole_common.unknown_options import warn_of_unknown_options
 
 LOG = get_logger(__name__)
-# sysexits.h EX_CONFIG: a unit file can tell "the configuration is wrong" from "it crashed".
+# sysexits.h EX_CONFIG: a unit file can tell a wrong configuration from a crash.
 EXIT_CONFIG = 78
 EXIT_FAILED = 1
-# How long the interpreter may take to end when all is stopped: threads of a library may not come back.
+# How long the interpreter may take to end after all services have stopped: a library's thread may hang.
 EXIT_TIMEOUT_S = 10.0
 # How long stop() may take where nothing is drained: a broker that does not answer delays the end of its connections.
 STOP_TIMEOUT_S = 30.0
-# How often a service that waits for something is asked whether it still does.
+# How often a service that is not ready is asked what it waits for.
 _READINESS_POLL_S = 0.1
 # The logger that names each deprecated option of a file.
 _CONFIG_LOGGER = "oslo_config.cfg"
 
 
 class _StartInterrupted(BaseException):
-    """A signal to end came while a service was still starting: perhaps it waits for a broker that is away."""
+    """A signal to end came while a service was starting, which may wait for a broker that is away."""
 
 
 class Service(Protocol):
@@ -91,7 +91,7 @@ def main(
 ) -> int:
     """Run the services that ``build`` makes from the configuration until a signal; return the exit status.
 
-    The rest is :func:`launch`'s.
+    For the other parameters and the exit status see :func:`launch`.
     """
     return launch(program, lambda parsed: run(program, build(parsed)), argv, conf, **parse_overrides)
 
@@ -105,13 +105,13 @@ def launch(
 ) -> int:
     """Parse the configuration, set up logging, and return what ``serve`` returns.
 
-    ``parse_overrides`` are oslo.config's own (``default_config_files``, ...), for a program that reads other files.
+    ``parse_overrides`` are oslo.config's (``default_config_files``, ...), for a program that reads other files.
 
-    0 after a signal, 78 for a configuration that does not do (one line on stderr names the option), 1 when
-    a service failed to start. Without ``argv`` the process ends with this call, and within EXIT_TIMEOUT_S of it: what
-    keeps it longer is shown on stderr, thread by thread, and the status is 1.
+    The status is 0 after a signal, 78 for an invalid configuration (one line on stderr names the option), and 1 when
+    a service failed to start. Without ``argv`` the process must end within EXIT_TIMEOUT_S after this call; otherwise
+    stderr shows the stack of each thread, and the status is 1.
     """
-    # The watchdog ends a stuck process by SIGABRT; then each thread says where it stood.
+    # The watchdog ends a stuck process by SIGABRT; then stderr shows the stack of each thread.
     faulthandler.enable(file=2)
     try:
         return _launch(program, serve, argv, conf, **parse_overrides)
@@ -166,14 +166,14 @@ def run(program: str, services: Sequence[Service]) -> int:
         if _await_readiness(program, services, events, notifier):
             _serve(program, services, events, notifier)
     except _StartInterrupted:
-        LOG.info("Daemon was told to end before it was ready", program=program)
+        LOG.info("Daemon stopped before it was ready", program=program)
     except (cfg.Error, errors.ConfigInvalid) as exc:
         status = _refuse(program, exc)
     except errors.PortholeError as exc:
         LOG.error("Daemon cannot start", program=program, reason=exc)
         sys.stderr.write(f"{program}: {exc}\n")
         status = EXIT_FAILED
-    LOG.info("Daemon ends", program=program, status=status)
+    LOG.info("Daemon stopping", program=program, status=status)
     notifier.stopping(sum(service.stop_timeout_s for service in started))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(EXIT_FAILED))
@@ -184,11 +184,11 @@ def run(program: str, services: Sequence[Service]) -> int:
 
 
 def _await_readiness(program: str, services: Sequence[Service], events: Signals, notifier: SystemdNotifier) -> bool:
-    """Wait until no service waits for anything, and say so; return False when a signal to end comes first."""
+    """Wait until every service is ready, and tell systemd; return False when a signal to end comes first."""
     said = ""
     while awaited := ", ".join(filter(None, (service.waits_for() for service in services))):
         if awaited != said:
-            LOG.warning("Daemon serves already, but is not ready", program=program, waits_for=awaited)
+            LOG.warning("Daemon not ready", program=program, waits_for=awaited)
             said = awaited
         notifier.wait_for(awaited)
         number = events.get(_READINESS_POLL_S)
@@ -202,14 +202,14 @@ def _await_readiness(program: str, services: Sequence[Service], events: Signals,
 
 
 def _serve(program: str, services: Sequence[Service], events: Signals, notifier: SystemdNotifier) -> None:
-    """Give signs of life, and reload at each SIGHUP, until another signal comes."""
+    """Ping the watchdog, and reload at each SIGHUP, until another signal comes."""
     while True:
         number = events.get(notifier.ping_interval_s)
         if number is None:
-            # Not all(): each is to be asked, since the next answer is about the time since this one.
+            # Every service is asked, since its next answer is about the time since this one.
             silent = [service.name for service in services if not service.is_alive()]
             if silent:
-                LOG.error("No sign of life; the watchdog is not told that all is well", program=",".join(silent))
+                LOG.error("Daemon blocked; no watchdog ping sent", program=",".join(silent))
             else:
                 notifier.ping()
         elif number == signal.SIGHUP:
@@ -221,19 +221,17 @@ def _serve(program: str, services: Sequence[Service], events: Signals, notifier:
 
 
 def _reload(program: str, services: Sequence[Service]) -> None:
-    """Have each service reread; a fault in that must not end what runs."""
-    LOG.info("Daemon rereads its configuration", program=program)
+    """Have each service reread. A fault of one must not end the process."""
+    LOG.info("Configuration reload started", program=program)
     for service in services:
         try:
             service.reload()
         except Exception:
-            LOG.exception(
-                "Daemon could not reread its configuration and goes on with the old one", program=service.name
-            )
+            LOG.exception("Configuration reload failed; the old values stay in use", program=service.name)
 
 
 def _refuse(program: str, exc: Exception) -> int:
-    """Say once what is wrong: on standard error, and in the log where that is elsewhere or JSON."""
+    """Report the reason once: on standard error, and in the log where the log is elsewhere or JSON."""
     reason = config_faults.explain(exc)
     if not log.is_plain_console():
         LOG.error("Daemon cannot start with its configuration", program=program, reason=reason)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """porthole-compute: the process that knows the instances of one host.
 
-Why one per hypervisor: where a VNC server listens is known there and nowhere else. It answers RPC under the
-host's name, publishes the inventory and has tokens revoked. ``porthole standalone`` builds the same service.
+Why one per hypervisor: only there the address of a VNC server is known. The daemon answers RPC under the host's name,
+publishes the inventory, and revokes tokens. ``porthole standalone`` builds the same service.
 """
 
 import sys
@@ -56,7 +56,7 @@ class ComputeService:
         self._reporter.start()
 
     def waits_for(self) -> str:
-        """Return what the driver waits for: the hypervisor, which may come up later than this daemon."""
+        """Return what the driver waits for: the hypervisor, which may start later than this daemon."""
         return self._driver.waits_for()
 
     def is_alive(self) -> bool:
@@ -68,7 +68,7 @@ class ComputeService:
         self._driver.reload()
 
     def stop(self) -> None:
-        """Answer what is under way, and let go of the hypervisor and the bus."""
+        """Finish the calls under way, then leave the hypervisor and the bus."""
         self._server.stop()
         self._driver.stop()
         self._reporter.stop(STOP_TIMEOUT_S)
@@ -81,7 +81,7 @@ class ComputeService:
         self._reporter.request()
 
     def consoles_ended(self, instance_uuid: str, reason: RevocationReason) -> None:
-        """Have the tokens revoked that the instance has for its consoles here."""
+        """Have the instance's tokens for this host revoked."""
         self._revoker.revoke(instance_uuid, reason)
 
 
@@ -93,7 +93,7 @@ def build_driver(conf: cfg.ConfigOpts) -> ComputeDriver:
     if conf.compute.driver == "static":
         return StaticDriver(conf)
     try:
-        # Here, since libvirt-python is an extra that only hosts with libvirt install.
+        # Imported here, since only hosts with libvirt install the extra with libvirt-python.
         from porthole_compute.drivers.libvirt_host import LibvirtDriver  # noqa: PLC0415
     except ImportError as exc:
         raise errors.ConfigInvalid(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """porthole-consoleauth: the process that owns the console tokens.
 
-Why a process of its own: it alone touches the token store, so the rules of a token's life are kept in one place.
-Any number of them may run, on any nodes: they share the store and one RPC topic. ``porthole standalone`` builds
-the same service on the store in memory.
+Why a process of its own: only this process uses the token store, so the rules for tokens are in one place. Any number
+of them may run, on any nodes, since they share the store and one RPC topic. ``porthole standalone`` builds the same
+service on the store in memory.
 """
 
 import functools
@@ -48,14 +48,14 @@ class ConsoleAuthService(service.Service):
         self._server = rpc.get_server(TOPIC, conf.host, [endpoint, discovery])
 
     def start(self) -> None:
-        """Serve the topic. A store that does not answer yet is only a warning: calls get an error until it does."""
+        """Serve the topic. A store that does not answer is a warning: calls get an error until it answers."""
         for name, refusal in self._store.probe().items():
             if refusal:
                 LOG.warning("memcached is not usable yet", address=name, reason=refusal)
         self._server.start()
 
     def stop(self) -> None:
-        """Answer what is under way, and let go of the bus and the store."""
+        """Finish the calls under way, then leave the bus and the store."""
         self._server.stop()
         if self._owns_rpc:
             self._rpc.close()
@@ -70,7 +70,7 @@ def _count_descriptors(conf: cfg.ConfigOpts) -> int:
 def build(conf: cfg.ConfigOpts) -> Sequence[ConsoleAuthService]:
     """Build the daemon's service on memcached.
 
-    :raises ConfigInvalid: when transport_url or [memcache] servers does not do.
+    :raises ConfigInvalid: when transport_url or [memcache] servers is not valid.
     """
     store = memcached_store.build_store(conf)
     return [ConsoleAuthService(conf, Rpc(conf, conf.rpc.call_timeout), store, owns_rpc=True)]

@@ -70,7 +70,7 @@ def _run_event_loop() -> None:
         try:
             libvirt.virEventRunDefaultImpl()
         except libvirt.libvirtError:
-            LOG.exception("libvirt's event loop met an error")
+            LOG.exception("libvirt event loop failed")
 
 
 class LibvirtDriver:
@@ -216,7 +216,7 @@ class LibvirtDriver:
         if code == libvirt.VIR_ERR_OPERATION_INVALID:
             # libvirt's answer to a call that needs a running domain.
             return errors.InstanceNotRunning(instance_uuid, str(InstanceState.SHUTOFF))
-        LOG.warning("libvirt refused", uri=self._uri, instance=instance_uuid or None, reason=exc)
+        LOG.warning("libvirt call failed", uri=self._uri, instance=instance_uuid or None, reason=exc)
         return errors.HypervisorUnavailable(self._host)
 
     def _open_watched(self, lost: threading.Event) -> Any:
@@ -265,7 +265,7 @@ class LibvirtDriver:
             self._events.inventory_changed()
 
     def _tell_ended(self, instance_uuid: str, reason: RevocationReason) -> None:
-        LOG.info("Instance runs here no more: its consoles end", instance=instance_uuid, reason=reason)
+        LOG.info("Instance stopped or moved; its consoles end", instance=instance_uuid, reason=reason)
         if self._events:
             self._events.consoles_ended(instance_uuid, reason)
 
