@@ -105,7 +105,7 @@ def build_driver(conf: cfg.ConfigOpts) -> ComputeDriver:
 def build_standalone(conf: cfg.ConfigOpts, rpc: Rpc) -> ComputeService:
     """Build the service of ``porthole standalone``: ``rpc`` is shared with the other services.
 
-    :raises ConfigInvalid: when an option does not do.
+    :raises ConfigInvalid: when an option is not valid.
     """
     return ComputeService(conf, rpc, build_driver(conf), owns_rpc=False)
 
@@ -113,7 +113,7 @@ def build_standalone(conf: cfg.ConfigOpts, rpc: Rpc) -> ComputeService:
 def build(conf: cfg.ConfigOpts) -> Sequence[ComputeService]:
     """Build the daemon's service.
 
-    :raises ConfigInvalid: when an option does not do.
+    :raises ConfigInvalid: when an option is not valid.
     """
     driver = build_driver(conf)
     return [ComputeService(conf, Rpc(conf, conf.rpc.call_timeout), driver, owns_rpc=True)]

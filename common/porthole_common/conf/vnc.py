@@ -67,29 +67,29 @@ OPTS: list[cfg.Opt] = [
         default=["none"],
         item_type=types.String(choices=["none", "vencrypt"]),
         help="How the proxy secures its connections to VNC servers: schemes, the preferred one first. ``none`` alone: "
-        "it does not, and the RFB stream is opaque to it. ``vencrypt``: TLS, with the server's certificate checked. "
-        "``vencrypt, none``: TLS where a VNC server offers it, which somebody on the way can make it not do; it is for "
-        "the time in which hypervisors get their certificates one by one.",
+        "plain TCP, and the RFB stream is opaque to the proxy. ``vencrypt``: TLS, and the server's certificate is "
+        "checked. ``vencrypt, none``: TLS where a VNC server offers it. An attacker on the network can prevent that "
+        "TLS, so use it only while the hypervisors get their certificates one by one.",
     ),
     cfg.StrOpt(
         "vencrypt_ca_certs",
         help="PEM file with the authorities that sign the certificates of VNC servers. ``vencrypt`` needs it. A "
-        "certificate must have the address that is dialled among its subject alternative names.",
+        "certificate must have the dialled address among its subject alternative names.",
     ),
     cfg.StrOpt(
         "vencrypt_client_cert",
         help="PEM file with the proxy's certificate for VNC servers that ask for one (QEMU's ``verify-peer=yes``). "
-        "Unset: it has none.",
+        "Unset: no certificate.",
     ),
     cfg.StrOpt(
         "vencrypt_client_key",
-        help="PEM file with the key of ``vencrypt_client_cert``. Unset: it stands there.",
+        help="PEM file with the key of ``vencrypt_client_cert``. Unset: the key is in that file.",
     ),
     cfg.BoolOpt(
         "vencrypt_allow_anonymous",
         default=False,
-        help="Take VNC servers that offer TLS without a certificate (TLSNone) and nothing better. It is of use against "
-        "those who only listen: whoever can step in between is taken for the VNC server.",
+        help="Accept VNC servers that offer only TLS without a certificate (TLSNone). It protects against an "
+        "eavesdropper, but not against an attacker who can pretend to be the VNC server.",
     ),
 ]
 

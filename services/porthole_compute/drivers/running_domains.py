@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The domains that run, as events and lists of a hypervisor tell: which of them ended while nobody listened.
+"""The domains that run, from the events and lists of a hypervisor: which of them ended during an outage.
 
 Why: a domain that stops while the connection to libvirt is down sends no event, and its consoles must end all the same.
 So the domains that ran before are compared with the list of the new connection. Pure; any thread may call. Called by
