@@ -13,7 +13,7 @@ from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
 from porthole_common import errors, notifications
-from porthole_common.discovery import PresenceEndpoint
+from porthole_common.discovery import DiscoveryEndpoint
 from porthole_common.log import get_logger
 from porthole_common.model import Target
 from porthole_common.rpc import Rpc
@@ -65,8 +65,6 @@ class NovncProxyService:
 
         :raises ConfigInvalid: when the web root, the certificate or an option does not do.
         """
-        if conf.record:
-            raise errors.ConfigInvalid("[DEFAULT] record", "recording sessions is not offered")
         options = conf.novncproxy
         if options.relay_low_mark > options.relay_high_mark:
             raise errors.ConfigInvalid("[novncproxy] relay_low_mark", "it is above relay_high_mark")
@@ -115,7 +113,7 @@ class NovncProxyService:
             [
                 notifications.RevocationEndpoint(self._on_revoked),
                 ProxyEndpoint(conf),
-                PresenceEndpoint(rpc, "novncproxy", conf.host, server),
+                DiscoveryEndpoint(rpc, "novncproxy", conf.host, server),
             ],
         )
         self._listeners = dict(listeners or {})

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hosts that did not answer lately, so that not every client of theirs waits for the deadline again.
 
-Why: a client of a dead compute host holds a handshake thread for ``[api] rpc_timeout``, and threads are few; a handful
+Why: a client of a dead compute host holds a handshake thread for ``[rpc] call_timeout``, and threads are few; a handful
 of such clients, who try again and again, would hold up the consoles of every other host. A host that did not answer
 is asked by one client every ``pause_s`` seconds until it does; the others are told at once. Whoever asked before may
 still wait: what was sent to a host that was not there yet is lost, and must not hide that it is back.

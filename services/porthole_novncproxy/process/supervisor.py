@@ -20,7 +20,7 @@ from oslo_config import cfg
 
 from porthole_common.log import get_logger
 from porthole_common.rpc import Rpc
-from porthole_common.systemd import Notifier
+from porthole_common.systemd import SystemdNotifier
 from porthole_novncproxy.daemon import END_S, PROGRAM, NovncProxyService, open_listeners
 from porthole_novncproxy.process.heartbeat import Pulse, Watch, beat_while_alive
 
@@ -40,7 +40,7 @@ class ProxyWorker(cotyledon.Service):
         pulse.enter(worker_id)
         for others in (*doors[:worker_id], *doors[worker_id + 1 :]):
             _close(others)
-        self._service = NovncProxyService(conf, Rpc(conf, conf.api.rpc_timeout), True, doors[worker_id], worker_id)
+        self._service = NovncProxyService(conf, Rpc(conf, conf.rpc.call_timeout), True, doors[worker_id], worker_id)
         beat_while_alive(pulse, worker_id, self._service.is_alive)
 
     def run(self) -> None:
@@ -65,11 +65,11 @@ def run(conf: cfg.ConfigOpts) -> int:
     :raises ConfigInvalid: when an option does not do: before a worker is started, which would be started for ever.
     """
     # Built once and thrown away: what would end a worker ends the master, and says why.
-    NovncProxyService(conf, Rpc(conf, conf.api.rpc_timeout), owns_rpc=True).stop()
+    NovncProxyService(conf, Rpc(conf, conf.rpc.call_timeout), owns_rpc=True).stop()
     listeners = [open_listeners(conf, reuse_port=True) for _ in range(conf.novncproxy.workers)]
     stop_timeout_s = conf.graceful_shutdown_timeout + int(END_S)
     pulse = Pulse(conf.novncproxy.workers)
-    watch = Watch(PROGRAM, pulse, Notifier())
+    watch = Watch(PROGRAM, pulse, SystemdNotifier())
     # cotyledon would call the proxy ready before it has a worker.
     os.environ.pop("NOTIFY_SOCKET", None)
     manager = cotyledon.ServiceManager(graceful_shutdown_timeout=stop_timeout_s)

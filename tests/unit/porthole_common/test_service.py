@@ -4,13 +4,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from oslo_config import cfg
 
 from porthole_common import errors, service
-from porthole_common.systemd import Notifier
+from porthole_common.systemd import SystemdNotifier
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -75,7 +76,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What systemd is told, by a notifier whose watchdog wants a ping every 10 ms."""
     states: list[str] = []
     environ = {"NOTIFY_SOCKET": "/run/systemd/notify", "WATCHDOG_USEC": "30000"}
-    monkeypatch.setattr(service, "Notifier", lambda: Notifier(environ, states.append))
+    monkeypatch.setattr(service, "SystemdNotifier", lambda: SystemdNotifier(environ, states.append))
     return states
 
 
@@ -263,3 +264,19 @@ def test_a_reload_is_told(told: list[str], when_ready: Callable[..., None]) -> N
     when_ready(signal.SIGHUP, signal.SIGTERM)
     service.run("p", [Recorder("a", [])])
     assert [state.split("\n")[0] for state in told] == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
+
+
+def test_old_and_unknown_options_are_in_the_log_that_the_same_file_sets_up(tmp_path: Path) -> None:
+    """oslo.config names an old option once in a process, while it reads the file, so before there is a log."""
+    path, log_file = tmp_path / "porthole.conf", tmp_path / "porthole.log"
+    path.write_text(f"[DEFAULT]\nlog_file = {log_file}\n[api]\nrpc_timeout = 4\nbind_prot = 1\n", encoding="utf-8")
+    program = (
+        "from oslo_config import cfg; from porthole_common import service;"
+        f"service.launch('p', lambda conf: print(conf.rpc.call_timeout) or 0, ['--config-file={path}'], cfg.CONF)"
+    )
+    argv = [sys.executable, "-W", "ignore", "-c", program]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    assert (ended.stdout, ended.stderr) == ("4\n", "")
+    old, unknown = log_file.read_text(encoding="utf-8").splitlines()
+    assert 'Deprecated: Option "rpc_timeout" from group "api" is deprecated.' in old
+    assert f'Unknown option ignored option="[api] bind_prot" file={path} line=5 nearest="[api] bind_port"' in unknown
