@@ -21,7 +21,7 @@ import porthole_consoleauth.main
 import porthole_novncproxy.main
 from porthole_api.consoles import CALLS_PER_REQUEST
 from porthole_cli.cloud import DEFAULT_ENDPOINT
-from porthole_cli.examinee import Examinee
+from porthole_cli.doctor_socket import DoctorSocket
 from porthole_cli.invocation import find_command
 from porthole_common import errors, service
 from porthole_common.rpc import Rpc
@@ -207,7 +207,7 @@ def build_services(conf: cfg.ConfigOpts) -> Sequence[service.Service]:
         compute,
         Listening(porthole_api.main.build_standalone(conf, rpc)),
         Listening(porthole_novncproxy.main.build_service(conf, rpc)),
-        Examinee(conf, rpc, build_endpoint(conf)),
+        DoctorSocket(conf, rpc, build_endpoint(conf)),
         Announcement(conf, compute.waits_for),
     ]
 

@@ -41,10 +41,10 @@ _SKEWED = """
 import sys
 from datetime import UTC, datetime, timedelta
 from oslo_config import cfg
-from porthole_cli.doctor import examination, report
+from porthole_cli.doctor import examination, report, run
 ports = examination.Ports(clock=lambda: datetime.now(UTC) + timedelta(seconds=300))
 examined = examination.Examination(cfg.CONF, ports)
-print(report.format_json(examination.examine(examined, sys.argv[1:])))
+print(report.format_json(run.examine(examined, sys.argv[1:])))
 examined.close()
 """
 
