@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The WSGI application: the URL table, and what is wrapped around it.
+"""The WSGI application: the URL table, and the layers around it.
 
 From the outside in: proxy headers (oslo.middleware), request id (oslo.middleware), ``/healthcheck``
-(oslo.middleware), :class:`porthole_api.middleware.Frame`, the URL table, authentication, the handler. Version
+(oslo.middleware), :class:`porthole_api.middleware.RequestLog`, the URL table, authentication, the handler. Version
 documents need no authentication and skip that step. Called by :mod:`porthole_api.main`.
 
-oslo.middleware's parts are called one after the other and not wrapped around each other, where each would make a
-request and an answer of its own.
+The parts of oslo.middleware are called one after the other. If they wrapped each other, each would build a request and
+an answer of its own.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ from porthole_api.handlers import versions
 from porthole_api.handlers.consoles import ConsolesHandler
 from porthole_api.handlers.servers import ServersHandler
 from porthole_api.microversions import CONSOLE_AUTH_TOKENS, REMOTE_CONSOLES
-from porthole_api.middleware import Frame, run_handler
+from porthole_api.middleware import RequestLog, run_handler
 from porthole_api.request import Request
 from porthole_api.routes import Route, UrlTable
 
@@ -34,9 +34,9 @@ HEALTHCHECK = "/healthcheck"
 
 
 def build_routes(opener: ConsoleOpener, auth_strategy: str) -> list[Route]:
-    """Return the API's table of contents.
+    """Return all routes of the API.
 
-    Everything but the version documents also stands below a project's id, as in catalogs of old.
+    Each route but the version documents also exists below a project's id, as in old catalogs.
     """
     servers = ServersHandler(opener.directory, opener.policy)
     consoles = ConsolesHandler(opener)
@@ -72,7 +72,7 @@ def build_routes(opener: ConsoleOpener, auth_strategy: str) -> list[Route]:
 def build_app(conf: cfg.ConfigOpts, opener: ConsoleOpener) -> WsgiApplication:
     """Return the whole application.
 
-    :raises ConfigInvalid: when ``[api] auth_strategy``, or what it needs, does not do.
+    :raises ConfigInvalid: when ``[api] auth_strategy``, or an option that it needs, is wrong.
     """
     table = UrlTable(build_routes(opener, conf.api.auth_strategy))
     authenticate = build_authenticator(conf)
@@ -85,15 +85,15 @@ def build_app(conf: cfg.ConfigOpts, opener: ConsoleOpener) -> WsgiApplication:
             request.environ[request_keys.CONTEXT] = context
         return run_handler(request)
 
-    return _Application(conf, Frame(dispatch))
+    return _Application(conf, RequestLog(dispatch))
 
 
 class _Application:
-    """The outermost layer: what every request and every answer has, whoever answers."""
+    """The outermost layer: what every request and every answer has, also ``/healthcheck``."""
 
-    def __init__(self, conf: cfg.ConfigOpts, frame: Frame) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, request_log: RequestLog) -> None:
         self._conf = conf
-        self._frame = frame
+        self._request_log = request_log
         self._proxy_headers = http_proxy_to_wsgi.HTTPProxyToWSGI(None, conf)
         self._request_ids = request_id.RequestId(None)
         self._health = healthcheck.Healthcheck(None, conf)
@@ -106,7 +106,7 @@ class _Application:
         environ[REQUEST_ID] = oslo_context.generate_request_id()
         environ[request_keys.PUBLIC_ENDPOINT] = self._conf.api.public_endpoint
         is_health = environ.get("PATH_INFO") == HEALTHCHECK
-        response = self._health.process_request(request) if is_health else self._frame(request)
+        response = self._health.process_request(request) if is_health else self._request_log(request)
         response.headers[request_id.HTTP_RESP_HEADER_REQUEST_ID] = environ[REQUEST_ID]
         answer: Iterable[bytes] = response(environ, start_response)
         return answer

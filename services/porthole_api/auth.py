@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who asks: what every ``[api] auth_strategy`` gives to the application, and nothing of how it does.
+"""Authentication: the port that every ``[api] auth_strategy`` implements.
 
-Why one slot: a strategy makes a :class:`RequestContext` of a request or refuses it, and no line behind it knows which
-one it was. Implemented by :mod:`porthole_api.noauth`, :mod:`porthole_api.http_basic` and
+Why a port: a strategy turns a request into a :class:`RequestContext` or refuses it, and no other code knows which
+strategy it was. Implemented by :mod:`porthole_api.noauth`, :mod:`porthole_api.http_basic` and
 :mod:`porthole_api.keystone`; chosen by :mod:`porthole_api.auth_strategy`.
 """
 
@@ -21,16 +21,16 @@ class Authenticator(Protocol):
     """One strategy; called from any number of threads."""
 
     def __call__(self, environ: dict[str, Any]) -> RequestContext:
-        """Return who sent the request.
+        """Return the user who sent the request.
 
-        :raises HTTPUnauthorized: when that is not proven; WWW-Authenticate says how it could be.
-        :raises HTTPForbidden: when nobody may ask from there.
-        :raises IdentityUnavailable: when what knows the users does not answer.
+        :raises HTTPUnauthorized: when the user is not proven; WWW-Authenticate says how to prove it.
+        :raises HTTPForbidden: when requests from that address are not allowed.
+        :raises IdentityUnavailable: when Keystone, or the file of users, does not answer.
         """
 
 
 def build_context(environ: dict[str, Any], **credentials: Any) -> RequestContext:
-    """Return a context with the ids of the request, and make it this thread's for the log lines."""
+    """Return a context with the ids of the request; log lines of this thread use it from now on."""
     return RequestContext(
         request_id=environ.get(REQUEST_ID), global_request_id=environ.get(GLOBAL_REQUEST_ID), **credentials
     )

@@ -20,6 +20,6 @@ _STRATEGIES: dict[str, Callable[[cfg.ConfigOpts], Authenticator]] = {
 def build_authenticator(conf: cfg.ConfigOpts) -> Authenticator:
     """Return the strategy that ``[api] auth_strategy`` names.
 
-    :raises ConfigInvalid: when what it needs of the other options does not do.
+    :raises ConfigInvalid: when an option that the strategy needs is wrong.
     """
     return _STRATEGIES[conf.api.auth_strategy](conf)

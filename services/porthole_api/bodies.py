@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Request bodies: read within a limit, parsed strictly, checked against a JSON schema.
 
-Why: what a client sends is refused here, in words that say what is wrong, or it is well-formed for every line
-behind this one. Called by the handlers; the schemas stand in :mod:`porthole_api.schemas`.
+Why: a malformed body is refused here, with a message that says what is wrong, so the handlers see only well-formed
+bodies. Called by the handlers; the schemas are in :mod:`porthole_api.schemas`.
 """
 
 import json
@@ -15,20 +15,20 @@ from webob import exc
 
 from porthole_common import errors
 
-# The longest well-formed body has 100 bytes. What is longer is refused before it is read.
+# The longest well-formed body has 100 bytes. A longer body than this limit is refused unread; it guards the memory.
 MAX_BODY_BYTES = 64 * 1024
-# A message quotes what was sent; this much of it is enough to recognise it.
-_MAX_MESSAGE = 300
+# A message quotes the body; this length is enough to recognise it.
+_MAX_MESSAGE_CHARS = 300
 
 
 def read_json(request: webob.Request) -> Any:
     """Return the body as parsed JSON.
 
-    JSON as RFC 8259 has it, in UTF-8: no NaN, no key twice in one object. A request without
-    ``Content-Type: application/json`` is refused, since a browser sends any other to a foreign site unasked.
+    Only JSON of RFC 8259, in UTF-8: no NaN, no duplicate key in one object. A request without
+    ``Content-Type: application/json`` is refused: a browser sends other types to a foreign site without asking it.
 
-    :raises RequestInvalid: when it is too long, not JSON, not of that type, or has no length.
-    :raises HTTPRequestTimeout: when it does not arrive in time.
+    :raises RequestInvalid: when the body is too long, is not JSON, has another type, or has no length.
+    :raises HTTPRequestTimeout: when the body does not arrive in time.
     """
     if request.content_type.lower() != "application/json":
         raise errors.RequestInvalid("The request needs a body with Content-Type: application/json.")
@@ -48,7 +48,7 @@ def read_json(request: webob.Request) -> Any:
 def validate(value: Any, validator: jsonschema.protocols.Validator, root: str = "body") -> None:
     """Check ``value`` against a schema.
 
-    :raises RequestInvalid: when it does not match; the text names the field.
+    :raises RequestInvalid: when ``value`` does not match; the text names the field.
     """
     try:
         error = best_match(validator.iter_errors(value))
@@ -64,12 +64,12 @@ def validate(value: Any, validator: jsonschema.protocols.Validator, root: str = 
 def _read(request: webob.Request) -> bytes:
     """Return the bytes that Content-Length announces."""
     if "HTTP_TRANSFER_ENCODING" in request.environ:
-        # One length, known at the start, is what the limit can be held against.
-        raise errors.RequestInvalid("A body in chunks is not taken: send a Content-Length.")
+        # The limit needs a length that is known at the start.
+        raise errors.RequestInvalid("A chunked body is not accepted: send a Content-Length.")
     text = request.environ.get("CONTENT_LENGTH") or "0"
     if not (text.isascii() and text.isdigit()):
         raise errors.RequestInvalid("The Content-Length is not a number.")
-    # A length of many digits need not become a number to be too long.
+    # A length with too many digits is refused before int() parses it.
     if len(text.lstrip("0")) > len(str(MAX_BODY_BYTES)) or int(text) > MAX_BODY_BYTES:
         raise errors.RequestInvalid(f"The request body is too long: the limit is {MAX_BODY_BYTES} bytes.")
     length = int(text)
@@ -88,7 +88,7 @@ def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value: dict[str, Any] = {}
     for key, item in pairs:
         if key in value:
-            raise ValueError(f"the key {key!r} stands twice in one object")
+            raise ValueError(f"the key {key!r} is duplicated in one object")
         value[key] = item
     return value
 
@@ -98,4 +98,4 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _shorten(message: str) -> str:
-    return message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + "..."
+    return message if len(message) <= _MAX_MESSAGE_CHARS else message[:_MAX_MESSAGE_CHARS] + "..."

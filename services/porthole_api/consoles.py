@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opening a console: find the host, ask it for a console, have the token stored, and only then give the URL.
+"""Opening a console: find the host, ask it for a console, have the token stored, and only then return the URL.
 
-Why: this is what the whole service is for, in one place whatever route the request came by, who may do it included.
-What an administrator asks of an open console is here too. Called by
-:mod:`porthole_api.handlers.consoles`.
+Why: every route that opens a console ends here, and the policy is checked here. An administrator's question about a
+token is answered here too. Called by :mod:`porthole_api.handlers.consoles`.
 """
 
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from porthole_common.model import ConnectInfo, ConsoleType
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 
-# What a console takes of the bus: its host is asked, and its token stored.
+# The calls that open a console: get_vnc_console on its host, and authorize_console.
 CALLS_PER_REQUEST = 2
 
 Runner = Callable[[RequestContext, Callable[[], ConnectInfo], int], ConnectInfo]
@@ -32,9 +31,9 @@ def run_here(_context: RequestContext, work: Callable[[], ConnectInfo], _calls: 
 
 @dataclass(frozen=True)
 class ConsoleOpener:
-    """What it takes to open a console: the directory, the two services, who may, and what keeps the deadline.
+    """Opens consoles, with the directory, the two services and the policy.
 
-    ``run``: see :meth:`porthole_common.rpc.Rpc.run`.
+    ``run`` keeps the deadline of a request: see :meth:`porthole_common.rpc.Rpc.run`.
     """
 
     directory: Directory
@@ -44,12 +43,12 @@ class ConsoleOpener:
     run: Runner = run_here
 
     def open_console(self, context: RequestContext, server_id: str, console_type: str) -> ConnectInfo:
-        """Return a new console of the server: its URL, whose token is stored, and when that dies.
+        """Return a new console of the server: its URL, and when the URL expires. The token is stored.
 
-        :raises InstanceNotFound: when there is no such instance, or it is another project's.
-        :raises PolicyForbidden: when the user may see the instance, and not this.
+        :raises InstanceNotFound: when no such instance exists, or another project owns it.
+        :raises PolicyForbidden: when the user may see the instance, but may not open its console.
         :raises ConsoleTypeUnavailable: when Porthole, or the instance, has no console of that type.
-        :raises Conflict: when the instance is in no state to show a screen.
+        :raises Conflict: when the state of the instance allows no console.
         :raises Unavailable: when its host, its hypervisor, the token store or the bus does not answer.
         """
         located = get_server(self.directory, context, server_id)
@@ -58,26 +57,26 @@ class ConsoleOpener:
             raise errors.ConsoleTypeUnavailable(console_type)
         if located.unavailable:
             raise located.unavailable
-        # consoleauth logs that the token is authorized, and "Request answered" to whom it was given.
+        # The log lines are consoleauth's "Console token authorized" and "Request answered".
         return self.run(context, lambda: self._issue(context, located, console_type), CALLS_PER_REQUEST)
 
     def _issue(self, context: RequestContext, located: Located, console_type: str) -> ConnectInfo:
-        """Make all the calls that a console takes."""
+        """Make the calls that open a console."""
         uuid = located.instance.uuid
         try:
             connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type)
         except errors.InstanceNotFound:
-            # It has just gone, or moved: then its next host has it.
+            # The instance has just been deleted, or has moved to another host.
             located = self.directory.await_move(uuid, located.host)
             connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type)
-        # No URL before the store has the token for certain: it could never open anything.
+        # Only when the store has the token for certain: otherwise the URL could never open.
         return replace(connect_info, expires_at=self.consoleauth.authorize_console(context, connect_info))
 
     def show_token(self, context: RequestContext, token: str) -> ConnectInfo:
-        """Return what ``token`` opens, which it does no longer and no less often for having been looked at.
+        """Return the console that ``token`` opens. Looking a token up does not consume it.
 
         :raises PolicyForbidden: when the user is not an administrator.
-        :raises ConsoleTokenNotFound: when it is malformed, unknown, expired or revoked.
+        :raises ConsoleTokenNotFound: when the token is malformed, unknown, expired or revoked.
         :raises Unavailable: when the token store or the bus does not answer.
         """
         self.policy.authorize(context, console_auth_tokens.SHOW)

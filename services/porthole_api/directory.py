@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which instances there are, on which host, in what state: what every compute has published.
+"""All instances, with their hosts and states, as the computes have published them.
 
 Why: the api owns no database. Each compute sends whole snapshots (:class:`porthole_common.notifications.Inventory`),
-and this directory answers from the latest one of each host. Written by RPC threads, read by HTTP threads.
+and this directory answers from the latest snapshot of each host. Written by RPC threads, read by HTTP threads.
 
 The rules:
 
-* A snapshot replaces everything its host said before.
-* A host that was silent for ``SILENT_AFTER_S`` is down, and so is one whose hypervisor does not answer: its
-  instances stay visible with state UNKNOWN, and carry the reason. They are forgotten only when the host says so,
-  or when the process ends.
-* An instance that several hosts report (it is migrating, or a host came back from the dead) is the one of a host
-  that answers, before one that does not; among those a running one; among those the one published last.
-* Until the computes had time to answer the first question, an instance that is not there may be one that was not
-  told of yet: readers wait for it, ``WARM_LIMIT_S`` when nobody answers, ``WARM_MOST_S`` while they still do.
+* A snapshot replaces everything that its host published before.
+* A host that is silent for ``SILENT_AFTER_S`` is down, and so is a host whose hypervisor does not answer. The
+  instances of such a host stay visible with state UNKNOWN, and carry the reason. They are removed only when the host
+  publishes a snapshot without them, or when the process ends.
+* Several hosts may report an instance: it migrates, or a host has come back. A host that answers wins over one that
+  does not; then a host where the instance runs; then the host that published last.
+* At start, an instance may be missing because its compute has not answered yet. Readers therefore wait:
+  ``WARM_LIMIT_S`` when no compute answers, at most ``WARM_MOST_S`` while answers still arrive.
 
-A cloud has tens of thousands of instances, and each user's list looks at all of them: what an instance's one host last
-said is kept as the answer, and is found out anew only when it changes.
+A cloud has tens of thousands of instances, and each user's list reads all of them. The answer for an instance with one
+host is therefore kept, and built again only when it changes.
 """
 
 import threading
@@ -31,22 +31,22 @@ from porthole_common.model import Instance, InstanceState
 from porthole_common.notifications import Inventory
 
 LOG = get_logger(__name__)
-# Three publications of a compute, which sends one every 30 s.
+# Three snapshots of a compute, which publishes one every 30 s.
 SILENT_AFTER_S = 90.0
-# A guest that has moved or gone is told of within a fraction of a second, when all is well.
+# When all is well, a guest that has moved or stopped is published within a fraction of a second.
 MOVE_LIMIT_S = 2.0
-# The computes answer at once; what limits the wait is a user's patience with a cloud that has none.
+# The computes answer at once; this limits the wait of a user of a cloud without computes.
 WARM_LIMIT_S = 2.0
 # A thousand answers take two seconds to be read, on a busy machine several times that; who has waited this long, which
 # is less than [rpc] call_timeout, is told what is known.
 WARM_MOST_S = 8.0
-# Computes answer the first question together: when no further host has appeared for this long, all have.
+# All computes answer the first question at about the same time: when no new host appears for this long, all have.
 WARM_QUIET_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """One instance as users see it; ``unavailable`` says why its console cannot be opened now, or is None."""
+    """One instance as users see it; ``unavailable`` is why its console cannot be opened now, or None."""
 
     instance: Instance
     host: str
@@ -57,7 +57,7 @@ class Located:
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """What one host said last; ``seen_at_s`` is the monotonic clock, ``number`` counts all publications."""
+    """The last snapshot of one host; ``seen_at_s`` is the monotonic clock, ``number`` counts all snapshots."""
 
     instances: dict[str, Instance]
     hypervisor_up: bool
@@ -67,9 +67,9 @@ class _Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the directory itself notes of an instance: its place in the order, its hosts, and two times.
+    """The directory's own notes on an instance: its place in the order, its hosts, and two times.
 
-    ``located`` is the answer for as long as the only host answers; None with several hosts.
+    ``located`` is the answer as long as its only host answers; None with several hosts.
     """
 
     name: str
@@ -83,8 +83,8 @@ class _Known:
 class Directory:
     """The instances of all hosts. Thread-safe.
 
-    ``clock`` is monotonic, in seconds; ``now`` returns the aware time that instances without a date of their own are
-    given; ``condition`` is what readers wait on.
+    ``clock`` is monotonic, in seconds. ``now`` returns the aware time for instances without a date of their own.
+    ``condition`` is what readers wait on.
     """
 
     def __init__(
@@ -106,18 +106,18 @@ class Directory:
         self._silent: set[str] = set()
 
     def mark_asked(self) -> None:
-        """Note that every compute has just been asked for its inventory: the wait for the answers begins."""
+        """Note that every compute has just been asked for its inventory: the wait for the answers starts."""
         with self._changed:
             self._asked_at_s = self._clock()
             self._changed.notify_all()
 
     def update(self, inventory: Inventory) -> None:
-        """Replace what ``inventory.host`` said before."""
+        """Replace the snapshot of ``inventory.host``."""
         with self._changed:
             self._count += 1
             former = self._snapshots.get(inventory.host)
             before = former.instances if former else {}
-            # One that is as it was stays the same object: most of what is published says nothing new.
+            # An instance without a change stays the same object: most snapshots hold nothing new.
             instances = {
                 instance.uuid: before[instance.uuid] if before.get(instance.uuid) == instance else instance
                 for instance in inventory.instances
@@ -138,20 +138,20 @@ class Directory:
         self._log_news(inventory, former, was_silent)
 
     def note_silent_hosts(self) -> None:
-        """Write into the log which hosts have fallen silent since the last time."""
+        """Log the hosts that have become silent since the last call."""
         with self._changed:
             now_s = self._clock()
             silent = {host for host, seen in self._snapshots.items() if now_s - seen.seen_at_s > SILENT_AFTER_S}
             lost = [(host, now_s - self._snapshots[host].seen_at_s) for host in sorted(silent - self._silent)]
             self._silent = silent
         for host, silent_s in lost:
-            LOG.warning("Host lost: nothing was heard of it", compute=host, seconds=silent_s)
+            LOG.warning("Host lost", compute=host, seconds=silent_s)
 
     def get(self, uuid: str) -> Located:
         """Return the instance.
 
         :raises InstanceNotFound: when no host has it.
-        :raises RpcUnavailable: when no host has ever answered: whether it exists cannot be said.
+        :raises RpcUnavailable: when no host has ever answered, so that nobody knows whether the instance exists.
         """
         with self._changed:
             self._wait_while_warming(lambda: uuid in self._known)
@@ -162,12 +162,12 @@ class Directory:
             raise errors.InstanceNotFound(uuid)
 
     def await_move(self, uuid: str, host: str) -> Located:
-        """Return the instance once it is on another host than ``host``, which has just said that it has no such one.
+        """Return the instance once it is on another host than ``host``, which has just said that it does not have it.
 
-        Whoever left last is heard last: the directory may be behind by the time an inventory takes.
+        The directory learns of a move a moment later than the hosts: an inventory takes some time.
 
-        :raises InstanceNotFound: when it is on no host any more.
-        :raises InstanceNotReady: when nothing has been heard within ``MOVE_LIMIT_S``.
+        :raises InstanceNotFound: when no host has the instance any more.
+        :raises InstanceNotReady: when no news arrives within ``MOVE_LIMIT_S``.
         """
         with self._changed:
             give_up_at_s = self._clock() + MOVE_LIMIT_S
@@ -182,7 +182,7 @@ class Directory:
             raise errors.InstanceNotFound(uuid)
 
     def list_silences(self) -> dict[str, float]:
-        """Return ``{host: seconds since it was last heard of}`` for every host that was ever heard of."""
+        """Return ``{host: seconds since its last snapshot}`` for every host that has published one."""
         with self._changed:
             now_s = self._clock()
             return {host: now_s - snapshot.seen_at_s for host, snapshot in self._snapshots.items()}
@@ -190,12 +190,13 @@ class Directory:
     def list_instances(
         self, after: str | None = None, has_name: Callable[[str], bool] | None = None
     ) -> Iterator[Located]:
-        """Yield all instances by name, then UUID; with ``after`` those behind that UUID, with ``has_name`` the named.
+        """Yield all instances, ordered by name, then UUID.
 
-        The order is that of this moment; an instance that goes away while the caller reads is passed over.
+        ``after`` is the UUID to start behind; ``has_name`` selects by name. The order is the one at the call; an
+        instance that disappears while the caller reads is skipped.
 
-        :raises InstanceNotFound: when ``after`` is not there (any more).
-        :raises RpcUnavailable: when the computes could not even be asked yet.
+        :raises InstanceNotFound: when ``after`` does not exist (any more).
+        :raises RpcUnavailable: when the computes could not be asked yet.
         """
         with self._changed:
             self._wait_while_warming(lambda: False)
@@ -210,7 +211,7 @@ class Directory:
         return self._locate_each(order, has_name)
 
     def _log_news(self, inventory: Inventory, former: _Snapshot | None, was_silent: bool) -> None:
-        """Log what an operator wants to know of a publication; most are like the one before."""
+        """Log what has changed since the host's former snapshot; most snapshots change nothing."""
         instances = len(inventory.instances)
         if former is None or was_silent:
             LOG.info("Host found", compute=inventory.host, instances=instances)
@@ -292,7 +293,7 @@ class Directory:
         return None if snapshot.hypervisor_up else errors.HypervisorUnavailable(host)
 
     def _wait_while_warming(self, is_satisfied: Callable[[], bool]) -> None:
-        """Wait, with the lock released, until ``is_satisfied`` or the first answers are in; bounded either way."""
+        """Wait, with the lock released, until ``is_satisfied`` or the first answers are in; at most ``WARM_MOST_S``."""
         while not is_satisfied():
             remaining_s = self._warm_at_s() - self._clock()
             if remaining_s <= 0:
@@ -300,7 +301,7 @@ class Directory:
             self._changed.wait(remaining_s)
 
     def _warm_at_s(self) -> float:
-        """Return when the first answers are taken for complete, or given up, on the clock."""
+        """Return when the first answers count as complete, or are given up, on the clock."""
         if self._asked_at_s is None:
             return self._made_at_s + WARM_LIMIT_S
         if self._new_host_at_s is None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an api answers when it is examined; :mod:`porthole_api.rpcapi` is the other end.
+"""The RPC methods of an api, for ``porthole doctor``; :mod:`porthole_api.rpcapi` is the client.
 
-Why: users' requests come over HTTP, and what an operator wants to know of an api does not concern them. Called by
+Why: users' requests come over HTTP, and they must not see what an operator wants to know about an api. Called by
 oslo.messaging's threads.
 """
 
@@ -14,18 +14,18 @@ from porthole_common.context import RequestContext
 from porthole_common.diagnosis import ApiDescription, read_vitals
 from porthole_common.rpc import RpcTarget
 
-# The bus, the log, the policy file; each of the worker threads has a request's connection, and as many wait.
+# The bus, the log, the policy file. Each worker thread has the connection of a request, and as many connections wait.
 _DESCRIPTORS_BESIDE_REQUESTS = 128
 
 
 class Hosts(Protocol):
-    """The part of :class:`porthole_api.directory.Directory` that is used here."""
+    """The part of :class:`porthole_api.directory.Directory` that the endpoint uses."""
 
     def list_silences(self) -> dict[str, float]: ...  # noqa: D102
 
 
 class ApiEndpoint:
-    """Methods beside the inventories of topic :data:`porthole_api.rpcapi.TOPIC`."""
+    """Methods on topic :data:`porthole_api.rpcapi.TOPIC`, beside the inventories."""
 
     target = RpcTarget(version=VERSION)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one place where an error becomes an HTTP answer, in Nova's shape.
 
-Why: the error tree knows no HTTP, and clients know Nova's faults: ``{"<fault>": {"code": int, "message": str}}``,
-whose message they show to their users. Called by :mod:`porthole_api.middleware`.
+Why: the error tree does not know HTTP, and clients expect Nova's faults: ``{"<fault>": {"code": int, "message": str}}``
+with a message for their users. Called by :mod:`porthole_api.middleware`.
 """
 
 import json
@@ -15,7 +15,7 @@ from porthole_common.log import get_logger
 
 LOG = get_logger(__name__)
 
-# First match wins: leaves before the branch they hang on.
+# The first match wins: leaves come before their branch.
 _STATUSES: tuple[tuple[type[errors.PortholeError], int], ...] = (
     (errors.NotFound, 404),
     (errors.Conflict, 409),
@@ -23,7 +23,7 @@ _STATUSES: tuple[tuple[type[errors.PortholeError], int], ...] = (
     (errors.PolicyForbidden, 403),
     (errors.Refused, 400),
 )
-# Nova's names (compute API guide, "Faults"); what is not here is a computeFault.
+# Nova's names (compute API guide, "Faults"); any other status is a computeFault.
 NAMES = {
     400: "badRequest",
     401: "unauthorized",
@@ -37,15 +37,15 @@ NAMES = {
     501: "notImplemented",
     503: "serviceUnavailable",
 }
-# What RFC 9110 wants on 401 (section 15.5.2) and on 405 (section 15.5.6).
+# The headers that RFC 9110 requires on 401 (section 15.5.2) and on 405 (section 15.5.6).
 _CARRIED_HEADERS = ("WWW-Authenticate", "Allow")
-# Seconds: a daemon that restarts is back by then, and so is a broker's connection.
+# Seconds: by then a daemon has restarted, and a connection to the broker is back.
 RETRY_AFTER_S = 5
 _UNEXPECTED = "An unexpected error prevented the server from fulfilling your request."
 
 
 def build_fault(status: int, message: str) -> webob.Response:
-    """Return the answer of ``status`` with ``message`` for the user's eyes."""
+    """Return the answer with ``status`` and ``message``, which the user sees."""
     name = NAMES.get(status, "computeFault")
     body = json.dumps({name: {"code": status, "message": message}})
     response = webob.Response(status=status, body=body.encode(), content_type="application/json", charset=None)
@@ -55,7 +55,7 @@ def build_fault(status: int, message: str) -> webob.Response:
 
 
 def map_error(error: Exception) -> webob.Response:
-    """Return the answer to ``error``; one that nobody foresaw is logged with its trace and shown to nobody."""
+    """Return the answer to ``error``; an unexpected error is logged with its trace, and its text is not shown."""
     if isinstance(error, errors.PortholeError):
         for kind, status in _STATUSES:
             if isinstance(error, kind):
@@ -66,5 +66,5 @@ def map_error(error: Exception) -> webob.Response:
             if header in error.headers:
                 response.headers[header] = error.headers[header]
         return response
-    LOG.error("Unexpected error", error=type(error).__name__, exc_info=error)
+    LOG.error("Request failed", error=type(error).__name__, exc_info=error)
     return build_fault(500, _UNEXPECTED)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``[api] auth_strategy = http_basic``: users and passwords of a file (RFC 7617), for a cloud without Keystone.
+"""``[api] auth_strategy = http_basic``: users and passwords from a file (RFC 7617), for a cloud without Keystone.
 
-Why not oslo.middleware's middleware as it stands: it answers 401 to whatever the application raises, and reads its
-option off the global configuration. Its functions, which parse the header and check the password, are what is used
-here. Chosen by :mod:`porthole_api.auth_strategy`.
+Why only the functions of oslo.middleware's basic_auth, and not its middleware: that answers 401 to any error of the
+application, and reads its option from the global configuration. The functions parse the header and check the password.
+Chosen by :mod:`porthole_api.auth_strategy`.
 """
 
 import re
@@ -24,28 +24,28 @@ CHALLENGE = 'Basic realm="Porthole", charset="UTF-8"'
 ADMIN_ROLES = ("admin", "member", "reader")
 USER_ROLES = ("member", "reader")
 _BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}", re.ASCII)
-# What bcrypt looks at. Its library refuses longer passwords, and so does htpasswd.
+# bcrypt uses only these bytes of a password. Its library refuses longer passwords, and so does htpasswd.
 _MAX_PASSWORD_BYTES = 72
 
 
 class HttpBasic:
-    """The strategy. A user's project is the user's own name."""
+    """The strategy. The project of a user is the user's own name."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
-        """Look at the file; it is read anew for each request, so that users come and go without a restart.
+        """Check the file. It is read again for each request, so that users can change without a restart.
 
-        :raises ConfigInvalid: when it cannot be read, or a line of it is not ``user:bcrypt``.
+        :raises ConfigInvalid: when the file cannot be read, or a line is not ``user:bcrypt``.
         """
         self._path = conf.api.http_basic_auth_user_file
         self._admin_users = frozenset(conf.api.admin_users)
         _check_file(Path(self._path))
-        # As costly as a real check, so that the time of an answer does not tell which users there are.
+        # As costly as a real check, so that the time of an answer does not show which users exist.
         self._nobodys = bcrypt.hashpw(b"nobody's", bcrypt.gensalt(_read_cost(Path(self._path))))
 
     def __call__(self, environ: dict[str, Any]) -> RequestContext:
         """Return the user whose name and password the request carries.
 
-        :raises HTTPUnauthorized: when it carries none, or not both of one user.
+        :raises HTTPUnauthorized: when it carries no credentials, or wrong ones.
         :raises IdentityUnavailable: when the file cannot be read any more.
         """
         user, password = _parse_credentials(environ)
@@ -64,7 +64,7 @@ class HttpBasic:
                 bcrypt.checkpw(password, self._nobodys)
             return False
         except (exc.HTTPBadRequest, ValueError) as error:
-            # Unreadable, or a line that is no line of such a file: it was one at the start.
+            # The file was valid at the start, and is unreadable or malformed now.
             raise errors.IdentityUnavailable(OPTION) from error
         return True
 
@@ -74,7 +74,7 @@ class HttpBasic:
 
 def _parse_credentials(environ: dict[str, Any]) -> tuple[str, bytes]:
     try:
-        # A copy: what it is handed loses its header.
+        # A copy: parse_header removes the header from its argument.
         return basic_auth.parse_token(basic_auth.parse_header(dict(environ)))
     except (exc.HTTPUnauthorized, exc.HTTPBadRequest):
         raise _refuse("The request you have made requires authentication.") from None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The HTTP server of the daemon: cheroot, with deadlines and limits. The only module that imports cheroot.
 
-Why not cheroot as it comes: there a silent connection holds a thread, a client that sends a byte now and then
-holds one for ever, and a body that nobody reads is taken into memory whole. Called by :mod:`porthole_api.main`;
-under uwsgi or gunicorn those do the same work.
+Why not cheroot as it is: a silent connection holds a thread, a client that sends one byte at a time holds a thread for
+ever, and an unread body is taken into memory whole. Called by :mod:`porthole_api.main`; uwsgi or gunicorn do the same
+work in its place.
 """
 
 import errno
@@ -26,16 +26,16 @@ from porthole_common.private_parts import report_missing
 
 LOG = get_logger(__name__)
 
-# From a request's first byte to the last of its body: as long as a slow client holds a thread.
+# From the first byte of a request to the last of its body: a slow client holds a thread at most so long.
 REQUEST_DEADLINE_S = 5.0
-# Until the first or next request, and for a client to take the answer.
+# The wait for the first or the next request, and for a client to read the answer.
 IDLE_TIMEOUT_S = 15
-# Request line and headers; Keystone tokens of old have 8 KiB.
+# Request line and headers; old Keystone tokens have 8 KiB.
 MAX_HEADER_BYTES = 32 * 1024
-# Connections that wait for a request or for a thread, each; more get 503. It guards the file descriptors.
+# How many connections wait for a request, and how many for a thread; more get 503. It guards the file descriptors.
 MAX_WAITING = 500
-# What is left of a body that was refused unread is thrown away up to here: a client that writes all of it before
-# it reads gets the answer, where a close would have been a reset.
+# So much of a body that was refused unread is discarded: a client that writes all of it before it reads gets the
+# answer, while a close at once would be a reset.
 MAX_DISCARD_BYTES = 4 * 1024 * 1024
 DISCARD_TIMEOUT_S = 2.0
 STOP_TIMEOUT_S = 5
@@ -47,7 +47,7 @@ class HttpServer:
     """Serves one WSGI application at one address, from its own threads."""
 
     def __init__(self, application: WsgiApplication, host: str, port: int, threads: int) -> None:
-        """Prepare; ``threads`` is how many requests are answered at a time."""
+        """Prepare; ``threads`` is how many requests are answered at the same time."""
         self._server = _Server((host, port), application, threads)
         self._thread = threading.Thread(target=self._server.serve, name="http", daemon=True)
         self._probe = _Probe()
@@ -59,9 +59,9 @@ class HttpServer:
         return port
 
     def start(self) -> None:
-        """Listen; returns once connections are taken.
+        """Listen; returns once connections are accepted.
 
-        :raises ConfigInvalid: when the address or the port cannot be had.
+        :raises ConfigInvalid: when the address or the port is not available.
         """
         host, port = self._server.bind_addr
         try:
@@ -76,7 +76,7 @@ class HttpServer:
         LOG.info("Listening", address=str(Target(host, self.port)))
 
     def is_alive(self) -> bool:
-        """Whether the thread that takes connections has answered since this was last asked; asks it anew."""
+        """Whether the thread that accepts connections has answered since the last call; asks it again."""
         answered = self._probe.answered
         if answered:
             self._probe.answered = False
@@ -84,7 +84,7 @@ class HttpServer:
         return answered
 
     def stop(self) -> None:
-        """Take no more requests; those under way have ``STOP_TIMEOUT_S`` to end. Harmless when not started."""
+        """Accept no more requests; running ones have ``STOP_TIMEOUT_S`` to end. Harmless when not started."""
         if self._thread.is_alive():
             self._server.stop()
             self._thread.join(STOP_TIMEOUT_S)
@@ -92,26 +92,26 @@ class HttpServer:
 
 
 class _Probe:
-    """Looks to cheroot like a connection that has a request, and is only there to be seen."""
+    """A health check of cheroot's own thread: to cheroot it looks like a connection that has a request."""
 
     def __init__(self) -> None:
         self.socket, other = socket.socketpair()
-        # The end of the other side makes it readable for ever.
+        # Because the other end is closed, this one is always readable.
         other.close()
         self.rfile = self
         self.last_used: float | None = None
         self.answered = True
 
     def has_data(self) -> bool:
-        """Say that nothing is buffered, so that the thread looks at the socket."""
+        """Return False, nothing is buffered, so that the thread polls the socket."""
         return False
 
     def close(self) -> None:
-        """Do nothing: cheroot closes what it has waited for too long, or what is left when it ends."""
+        """Do nothing: cheroot closes a connection that waits too long, and the remaining ones when it ends."""
 
 
 class _Server(cheroot_wsgi.Server):
-    """cheroot's server, where a thread is taken when a request begins, not when a connection is made."""
+    """cheroot's server, in which a request takes a thread, and a connection without a request does not."""
 
     max_request_header_size = MAX_HEADER_BYTES
     keep_alive_conn_limit = MAX_WAITING
@@ -121,20 +121,20 @@ class _Server(cheroot_wsgi.Server):
             address,
             application,
             numthreads=threads,
-            # Also SERVER_NAME, by which a request without Host is told where it is.
+            # Also SERVER_NAME, which stands for the Host of a request without one.
             server_name=address[0],
             request_queue_size=_BACKLOG,
             timeout=IDLE_TIMEOUT_S,
             shutdown_timeout=STOP_TIMEOUT_S,
             accepted_queue_size=MAX_WAITING,
-            # Not waited for: it would hold up the thread that accepts.
+            # No wait for a full queue: it would block the thread that accepts.
             accepted_queue_timeout=0,
         )
         self.ConnectionClass = _Connection
         self.bind_error: OSError | None = None
 
     def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:  # noqa: A002 - cheroot's name
-        """Bind one socket; cheroot's own would leave it open when that fails, and keep only the error's text."""
+        """Bind one socket; after a failure, cheroot's own method leaves it open and keeps only the error's text."""
         sock: socket.socket = self.prepare_socket(
             self.bind_addr, family, type, proto, self.nodelay, self.ssl_adapter, reuse_port=False
         )
@@ -149,7 +149,7 @@ class _Server(cheroot_wsgi.Server):
         return sock
 
     def process_conn(self, conn: "_Connection | _Probe") -> None:
-        """Put a new connection to those that wait for a request, and one that has a request before the threads."""
+        """Let a new connection wait for a request, and give a connection with a request to the threads."""
         if isinstance(conn, _Probe):
             conn.answered = True
         elif conn.last_used is not None:
@@ -163,20 +163,20 @@ class _Server(cheroot_wsgi.Server):
             super().process_conn(conn)
 
     def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
-        """Log through the process's logging, where tokens are taken out, and not on stderr."""
-        LOG.log(level, "HTTP server", message=msg, exc_info=traceback)
+        """Log through the process's logging, which redacts tokens, and not on stderr."""
+        LOG.log(level, "HTTP server reported", message=msg, exc_info=traceback)
 
 
 class _HeaderReader(cheroot_server.HeaderReader):
     """cheroot's reader, which refuses folded lines (RFC 9112 section 5.2).
 
-    cheroot takes one for another value of the header before it, and fails with 500 where there is none before it.
+    cheroot itself adds a folded line to the header before it, and answers 500 if it is the first line.
     """
 
     def __call__(self, rfile: Any, hdict: Any = None) -> Any:
         """Read the headers.
 
-        :raises ValueError: when they are not HTTP's.
+        :raises ValueError: when they are not valid HTTP.
         """
         return super().__call__(_UnfoldedLines(rfile), hdict)
 
@@ -194,25 +194,25 @@ class _UnfoldedLines:
         """
         line: bytes = self._rfile.readline()
         if line[:1] in {b" ", b"\t"}:
-            raise ValueError("Folded header lines are not taken.")
+            raise ValueError("Folded header lines are not accepted.")
         return line
 
 
 class _Request(cheroot_server.HTTPRequest):
-    """cheroot's request, which never waits for the rest of a body that was refused."""
+    """cheroot's request, which never waits for the rest of a refused body."""
 
     header_reader = _HeaderReader()
 
     def send_headers(self) -> None:
-        """Send the head of the answer, and have the connection closed when part of the body is still to come."""
+        """Send the head of the answer, and close the connection if a part of the body has not arrived yet."""
         if self._has_unread_body():
             self.close_connection = True
             self.conn.discards = True
         super().send_headers()
 
     def simple_response(self, status: str | int, msg: str = "") -> None:
-        """Answer what is not even HTTP, or too long to be read."""
-        # A client that was too slow once is not waited for again.
+        """Answer a request that is not HTTP, or is too long to be read."""
+        # A client that was too slow once gets no more time.
         self.conn.discards = not str(status).startswith("408")
         super().simple_response(status, msg)
 
@@ -223,7 +223,7 @@ class _Request(cheroot_server.HTTPRequest):
         return remaining != 0 and not self._take_from_buffer(remaining)
 
     def _take_from_buffer(self, length: int) -> bool:
-        """Read the body's rest and say so, when all of it has arrived already: then the connection can live on."""
+        """Read the rest of the body and return True, if all of it has arrived: then the connection can stay open."""
         if 0 < length <= self.conn.rfile.buffered_bytes:
             self.rfile.read(length)
             return True
@@ -231,7 +231,7 @@ class _Request(cheroot_server.HTTPRequest):
 
 
 class _Connection(cheroot_server.HTTPConnection):
-    """cheroot's connection with a deadline for each request, and an orderly close."""
+    """cheroot's connection with a deadline for each request, and a close that does not reset the connection."""
 
     RequestHandlerClass = _Request
     deadline_s = float("inf")
@@ -244,17 +244,17 @@ class _Connection(cheroot_server.HTTPConnection):
         super().__init__(server, sock, make_file)
 
     def communicate(self) -> bool:
-        """Answer one request; say whether the connection stays open."""
+        """Answer one request; return True if the connection stays open."""
         self.deadline_s = time.monotonic() + REQUEST_DEADLINE_S
         return bool(super().communicate())  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
-        """Close; what the client may still be writing is taken first, or the answer would be lost in a reset."""
+        """Close; first read what the client still writes, or a reset would destroy the answer."""
         if self.discards:
             try:
                 self._discard()
             except OSError as error:
-                LOG.debug("Client went away", error=type(error).__name__, reason=error)
+                LOG.debug("Client disconnected", error=type(error).__name__, reason=error)
         super().close()
 
     def _discard(self) -> None:
@@ -273,13 +273,13 @@ class _DeadlineReader(StreamReader):
     """The buffered reader of a connection, on :class:`_DeadlineIO`."""
 
     def __init__(self, connection: _Connection, sock: socket.socket) -> None:
-        # Past StreamReader's own, which would make a raw reader without a deadline.
+        # StreamReader's own __init__ is skipped: it would make a raw reader without a deadline.
         super(StreamReader, self).__init__(_DeadlineIO(connection, sock), io.DEFAULT_BUFFER_SIZE)
         self.bytes_read = 0
 
     @property
     def buffered_bytes(self) -> int:
-        """How much can be read without the network."""
+        """How many bytes can be read without the network."""
         if not (hasattr(self, "_read_buf") and hasattr(self, "_read_pos")):
             # Those of Python's _pyio.BufferedReader, of which cheroot's reader is one.
             report_missing("cheroot", "StreamReader._read_buf", "A refused request with a body ends its connection.")
@@ -288,7 +288,7 @@ class _DeadlineReader(StreamReader):
 
 
 class _DeadlineIO(socket.SocketIO):
-    """Reads until the connection's deadline, whenever the last byte came."""
+    """Reads until the deadline of the connection, which a late byte does not extend."""
 
     def __init__(self, connection: _Connection, sock: socket.socket) -> None:
         super().__init__(sock, "rb")
@@ -298,11 +298,11 @@ class _DeadlineIO(socket.SocketIO):
     def readinto(self, buffer: Any) -> int | None:
         """Read some bytes.
 
-        :raises TimeoutError: when the request's time is up.
+        :raises TimeoutError: when the deadline of the request has passed.
         """
         remaining_s = self._connection.deadline_s - time.monotonic()
         if remaining_s <= 0:
-            # cheroot knows a timeout by this text.
+            # cheroot recognises a timeout by this text.
             raise TimeoutError("timed out")
         self._socket.settimeout(remaining_s)
         try:

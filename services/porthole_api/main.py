@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """porthole-api: the process that serves Nova's API for consoles.
 
-Why it holds no state of its own but the directory: any number of api processes answer alike. Run as a daemon, built
-into ``porthole standalone``, or imported by a WSGI server through :mod:`porthole_api.wsgi`.
+Why the directory is its only state: so any number of api processes give the same answers. Run as a daemon, built into
+``porthole standalone``, or imported by a WSGI server through :mod:`porthole_api.wsgi`.
 """
 
 import os
@@ -39,21 +39,21 @@ class ApiService:
     stop_timeout_s = service.STOP_TIMEOUT_S
 
     def __init__(self, conf: cfg.ConfigOpts, rpc: Rpc, owns_rpc: bool) -> None:
-        """Prepare; ``owns_rpc`` says whether :meth:`stop` closes ``rpc`` too.
+        """Prepare; with ``owns_rpc``, :meth:`stop` closes ``rpc`` too.
 
-        :raises ConfigInvalid: when an option does not do.
+        :raises ConfigInvalid: when an option is wrong.
         """
         self._rpc = rpc
         self._owns_rpc = owns_rpc
-        # A host's api keeps its name over restarts, so that no queue is left behind by each.
+        # The name is the same after a restart, so that a restart leaves no queue behind.
         self._policy = Policy(conf)
         self._subscription, application = _build(conf, rpc, f"{conf.host}-{conf.api.bind_port}", self._policy)
         self._http = HttpServer(application, conf.api.bind_host, conf.api.bind_port, conf.api.workers)
 
     def start(self) -> None:
-        """Listen; the bus is joined beside it, and until then the answer is 503.
+        """Listen, and join the bus in a thread; until that is done, the answer is 503.
 
-        :raises ConfigInvalid: when the address or the port cannot be had.
+        :raises ConfigInvalid: when the address or the port is not available.
         """
         self._http.start()
         self._subscription.start()
@@ -63,15 +63,15 @@ class ApiService:
         return "" if self._subscription.joined else "the message bus"
 
     def is_alive(self) -> bool:
-        """Whether the thread that takes connections has been seen at work since this was last asked."""
+        """Whether the thread that accepts connections has worked since the last call."""
         return self._http.is_alive()
 
     def reload(self) -> None:
-        """Read the policy file again; no option of the api can change while it runs."""
+        """Read the policy file again; the options of the api need a restart."""
         self._policy.reload()
 
     def stop(self) -> None:
-        """Answer what is under way, then leave the bus."""
+        """Answer the running requests, then leave the bus."""
         self._http.stop()
         self._subscription.stop()
         if self._owns_rpc:
@@ -79,9 +79,9 @@ class ApiService:
 
 
 def build_standalone(conf: cfg.ConfigOpts, rpc: Rpc) -> ApiService:
-    """Build the service of ``porthole standalone``: ``rpc`` is shared with the other services.
+    """Build the service of ``porthole standalone``, which shares ``rpc`` with the other services.
 
-    :raises ConfigInvalid: when an option does not do.
+    :raises ConfigInvalid: when an option is wrong.
     """
     return ApiService(conf, rpc, owns_rpc=False)
 
@@ -89,24 +89,24 @@ def build_standalone(conf: cfg.ConfigOpts, rpc: Rpc) -> ApiService:
 def build(conf: cfg.ConfigOpts) -> Sequence[ApiService]:
     """Build the daemon's service.
 
-    :raises ConfigInvalid: when an option does not do.
+    :raises ConfigInvalid: when an option is wrong.
     """
     return [ApiService(conf, _build_rpc(conf), owns_rpc=True)]
 
 
 def build_wsgi_application() -> WsgiApplication:
-    """Build the application for a WSGI server's worker process, which it must be called in: it starts threads.
+    """Build the application of a WSGI server's worker process; call it in that process, since it starts threads.
 
-    The configuration is the file that ``PORTHOLE_CONFIG_FILE`` names, or else those that the daemons read.
+    The configuration is the file that ``PORTHOLE_CONFIG_FILE`` names, or else the files that the daemons read.
 
-    :raises ConfigInvalid: when an option does not do.
+    :raises ConfigInvalid: when an option is wrong.
     :raises cfg.Error: when an option or a file does not parse.
     """
     path = os.environ.get(CONFIG_FILE_VARIABLE)
     porthole_conf.parse(cfg.CONF, PROGRAM, ["--config-file", path] if path else [])
     log.setup(cfg.CONF, PROGRAM)
     warn_of_unknown_options(cfg.CONF)
-    # The workers of one host may share a name: what they subscribe to is sent to each all the same.
+    # The workers of one host may share a name: each gets every message of the topic all the same.
     subscription, application = _build(cfg.CONF, _build_rpc(cfg.CONF), f"{cfg.CONF.host}-wsgi", Policy(cfg.CONF))
     subscription.start()
     return application

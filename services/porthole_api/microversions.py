@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nova's microversions: which one a request asks for, and how an answer says it.
+"""Nova's microversions: which one a request asks for, and how an answer states it.
 
-Why: clients that were written for Nova choose by these headers what they send and what they get. Both spellings
-are read and written, as nova-api does it (compute API guide, "Microversions"). Pure; called by
-:mod:`porthole_api.middleware`.
+Why: clients for Nova choose by these headers what they send and what they get. Both headers are read and written, as in
+nova-api (compute API guide, "Microversions"). Pure; called by :mod:`porthole_api.middleware`.
 """
 
 import re
@@ -19,13 +18,13 @@ MAX_VERSION: Version = (2, 96)
 # remote-consoles came with 2.6, and its mks protocol with 2.8.
 REMOTE_CONSOLES: Version = (2, 6)
 REMOTE_CONSOLES_MKS: Version = (2, 8)
-# Before it os-console-auth-tokens knew consoles of type rdp-html5 alone, which there are none of here.
+# Before 2.31, os-console-auth-tokens knew only rdp-html5 consoles, which Porthole does not have.
 CONSOLE_AUTH_TOKENS: Version = (2, 31)
 
 HEADER = "OpenStack-API-Version"
 LEGACY_HEADER = "X-OpenStack-Nova-API-Version"
 _SERVICE_TYPE = "compute"
-# Five digits are more than there will be, and few enough for int().
+# Five digits are more than any version will have, and few enough for int().
 _FORMAT = re.compile(r"([1-9][0-9]{0,4})\.(0|[1-9][0-9]{0,4})", re.ASCII)
 
 
@@ -35,12 +34,12 @@ def format_version(version: Version) -> str:
 
 
 def parse_version(headers: MutableMapping[str, str]) -> Version:
-    """Return the microversion that the request's ``headers`` ask for; without one, the oldest.
+    """Return the microversion that the request's ``headers`` ask for; without such a header, the oldest.
 
-    ``OpenStack-API-Version: compute X`` goes before ``X-OpenStack-Nova-API-Version: X``; ``latest`` is the newest.
+    ``OpenStack-API-Version: compute X`` wins over ``X-OpenStack-Nova-API-Version: X``; ``latest`` is the newest.
 
-    :raises HTTPBadRequest: when it is not of the form MAJOR.MINOR.
-    :raises HTTPNotAcceptable: when it is not offered.
+    :raises HTTPBadRequest: when the version does not have the form MAJOR.MINOR.
+    :raises HTTPNotAcceptable: when the version is not offered.
     """
     text = microversion_parse.get_version(headers, _SERVICE_TYPE, [LEGACY_HEADER])
     if not text:
@@ -62,7 +61,7 @@ def parse_version(headers: MutableMapping[str, str]) -> Version:
 
 
 def build_headers(version: Version) -> list[tuple[str, str]]:
-    """Return the headers that say which microversion an answer is in, and that answers differ by it."""
+    """Return the headers that state the microversion of an answer, and that the answer depends on it (Vary)."""
     text = format_version(version)
     return [
         (HEADER, f"{_SERVICE_TYPE} {text}"),

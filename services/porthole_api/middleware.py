@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every request passes: the microversion, the log line, and the place where errors end.
+"""What every request passes: the log line, the microversion, and the mapping of errors to answers.
 
-Why: handlers raise and return, and know nothing of headers that every answer carries. Called by
+Why: handlers only return or raise; the headers that every answer carries are added here. Called by
 :mod:`porthole_api.app`.
 """
 
@@ -21,12 +21,12 @@ from porthole_common.log import get_logger
 
 LOG = get_logger(__name__)
 _VERSIONED = "/v2.1"
-# What a client calls a method may be anything.
+# The methods that may be logged; a client can send any text as a method.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class Frame:
-    """Frames the application: whatever happens inside, one answer with all headers and one log line come out."""
+class RequestLog:
+    """Logs one line for each request, and turns an error of ``application`` into an answer with all headers."""
 
     def __init__(self, application: Handler) -> None:
         self._application = application
@@ -40,7 +40,7 @@ class Frame:
         return response
 
     def _answer(self, request: Request) -> tuple[webob.Response, Exception | None]:
-        """Return the answer, and the error that it tells of."""
+        """Return the answer, and the error that it reports, or None."""
         path = request.environ.get("PATH_INFO", "")
         is_versioned = path == _VERSIONED or path.startswith(f"{_VERSIONED}/")
         version = MIN_VERSION
@@ -58,7 +58,7 @@ class Frame:
 
 
 def run_handler(request: Request) -> webob.Response:
-    """Run the handler of the route that was found, once it is known who asks.
+    """Run the handler of the request's route; the user is known by now.
 
     :raises RequestInvalid: when the URL names another project than the user's.
     """
@@ -70,10 +70,11 @@ def run_handler(request: Request) -> webob.Response:
 
 
 def _log(request: Request, status: int, error: Exception | None, seconds: float) -> None:
-    """Write the request's line: its route rather than its path, and the instance only when there is one.
+    """Write the log line of the request.
 
-    What is in a path may be a token. An error's own words are Porthole's where something does not answer or is in a
-    state that forbids it; elsewhere they hold what the client sent, and the error's name says enough.
+    It has the route and not the path, since a path may hold a token, and the instance only when it is known to exist.
+    The text of a Conflict or Unavailable is Porthole's own and is logged as reason. The text of other errors may quote
+    the client, so only the name of the error is logged.
     """
     route = request.environ.get(request_keys.ROUTE)
     LOG.info(

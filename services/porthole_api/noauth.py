@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``[api] auth_strategy = noauth``: everybody is the administrator, so nobody is let in but from this machine.
+"""``[api] auth_strategy = noauth``: every client is the administrator, so only clients on this machine are let in.
 
-Why it exists: one machine with a hypervisor needs no users, and ``porthole standalone`` is that. Chosen by
+Why it exists: a single machine with a hypervisor, as with ``porthole standalone``, needs no users. Chosen by
 :mod:`porthole_api.auth_strategy`.
 """
 
@@ -23,27 +23,27 @@ ADMIN_ROLES = ("admin", "member", "reader")
 class NoAuth:
     """The strategy.
 
-    The address is looked at for each request, since under another WSGI server ``[api] bind_host`` is not what is
-    listened on. A connection without an address came by a Unix socket. So is the Host: a page of anybody's, whose name
-    was made to resolve to this machine (DNS rebinding), would be a page of the API's own to the browser that shows it.
+    The client's address is checked for each request, since another WSGI server does not listen on ``[api] bind_host``.
+    A connection without an address came over a UNIX socket. The Host is checked too: a foreign site may let its name
+    resolve to this machine (DNS rebinding), and a browser would then take the API for a part of that site.
     """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         """Prepare.
 
-        :raises ConfigInvalid: when ``[api] bind_host`` is not a loopback address, and nobody said that it need not be.
+        :raises ConfigInvalid: when ``[api] bind_host`` is not loopback, and ``allow_noauth_anywhere`` is not set.
         """
         self._anywhere = conf.api.allow_noauth_anywhere
         host = self._bind_host = conf.api.bind_host
         if not self._anywhere and not all(_is_loopback(address) for address in _resolve(host)):
             raise errors.ConfigInvalid(
                 "[api] auth_strategy",
-                f"noauth makes everybody the administrator, and [api] bind_host {host} is not loopback "
+                f"noauth makes every client the administrator, and [api] bind_host {host} is not loopback "
                 "([api] allow_noauth_anywhere allows it all the same)",
             )
 
     def __call__(self, environ: dict[str, Any]) -> RequestContext:
-        """Return the administrator, who is of no project: there are none.
+        """Return the administrator, who has no project, since noauth has no projects.
 
         :raises HTTPForbidden: when the request comes from another machine.
         """
@@ -52,13 +52,15 @@ class NoAuth:
         return build_context(environ, user_id="admin", project_id=None, roles=list(ADMIN_ROLES))
 
     def _check_source(self, environ: dict[str, Any]) -> None:
-        """Refuse what does not come from this machine, or not under a name of it.
+        """Refuse a request from another machine, or with a Host that is not this machine.
 
-        :raises HTTPForbidden: when it does not.
+        :raises HTTPForbidden: when the request is refused.
         """
         address, host = environ.get("REMOTE_ADDR"), _host_of(environ)
         if (address and not _is_loopback(address)) or "HTTP_X_FORWARDED_FOR" in environ or "HTTP_FORWARDED" in environ:
-            raise exc.HTTPForbidden("Without authentication ([api] auth_strategy = noauth) only this machine may ask.")
+            raise exc.HTTPForbidden(
+                "Without authentication ([api] auth_strategy = noauth) only clients on this machine are allowed."
+            )
         if host is not None and host not in ("localhost", self._bind_host) and not _is_loopback(host):
             raise exc.HTTPForbidden(
                 "Without authentication ([api] auth_strategy = noauth) the Host must be this machine."
@@ -79,7 +81,7 @@ def _host_of(environ: dict[str, Any]) -> str | None:
 def _resolve(host: str) -> list[str]:
     """Return the addresses of ``host``, which is an address or a name.
 
-    :raises ConfigInvalid: when it has none.
+    :raises ConfigInvalid: when it has no address.
     """
     try:
         return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The API's document: OpenAPI 3.1, made of the URL table and the schemas that requests are checked with.
+"""The API's OpenAPI 3.1 document, built from the URL table and the schemas that check the requests.
 
-Why it is made and not written: a route without a description is an error here, and a schema cannot say other than what
-is enforced. A document is for one microversion, since a header that changes every body is more than OpenAPI can say;
-nor is that header one of its parameters, since with any other value of it another document counts. Called by
+Why it is built and not written: a route without a description is an error here, and the document always has the schemas
+that are enforced. A document is for one microversion, since OpenAPI cannot describe a header that changes every body.
+That header is not a parameter either: for another value, another document applies. Called by
 :mod:`porthole_api.handlers.versions`. Pure.
 """
 
@@ -37,7 +37,10 @@ _SECURITY: dict[str, Schema] = {
 
 @dataclass(frozen=True)
 class _Operation:
-    """What is said of a route. ``answer`` and ``body`` make the schemas of a microversion."""
+    """The description of a route. ``answer`` and ``body`` build the schemas of a microversion.
+
+    ``links``: the id of a server in the answer leads to other operations.
+    """
 
     name: str
     summary: str
@@ -45,7 +48,6 @@ class _Operation:
     faults: tuple[int, ...] = ()
     body: Callable[[Version], Schema] | None = None
     query: tuple[Schema, ...] = ()
-    # Where the id of a server in the answer leads.
     links: bool = False
     gives_console: bool = False
 
@@ -55,7 +57,7 @@ def _load_schema(name: str) -> Schema:
 
 
 def _build_remote_console_body(version: Version) -> Schema:
-    """Return the schema of the request, with the types that go with each protocol."""
+    """Return the schema of the request, with the types of each protocol."""
     schema = _load_schema("remote_console_2_8" if version >= REMOTE_CONSOLES_MKS else "remote_console_2_6")
     console = schema["properties"]["remote_console"]
     known = console["properties"]["protocol"]["enum"]
@@ -72,16 +74,16 @@ def _build_parameter(name: str, schema: Schema, description: str, **more: Any) -
 
 _TEXT: Schema = {"type": "string"}
 _EXPIRES_AT: Schema = {
-    "description": "Until when the URL opens its console.",
+    "description": "When the URL expires.",
     "required": True,
     "schema": {"type": "string", "format": "date-time"},
 }
 _LIST_QUERY = (
     _build_parameter(
-        "name", {"type": "string", "maxLength": MAX_NAME_LENGTH}, "Text, or an expression of RE2's dialect."
+        "name", {"type": "string", "maxLength": MAX_NAME_LENGTH}, "Text, or a regular expression of RE2's dialect."
     ),
     _build_parameter("status", _TEXT, "Such as ACTIVE; in capitals or not."),
-    _build_parameter("host", _TEXT, "The compute host; of administrators only, else it is passed over."),
+    _build_parameter("host", _TEXT, "The compute host. For administrators; ignored for other users."),
     _build_parameter("all_tenants", {"enum": ["0", "1", "false", "true"]}, "The servers of all projects."),
     _build_parameter("project_id", _TEXT, "With all_tenants: the servers of this project."),
     _build_parameter("tenant_id", _TEXT, "The same, by its old name."),
@@ -90,19 +92,19 @@ _LIST_QUERY = (
     _build_parameter(
         "sort_key",
         {"type": "array", "items": {"enum": sorted(SORT_KEYS)}},
-        "Given again for a further key. host and node are for administrators.",
+        "May be repeated. host and node are for administrators.",
         style="form",
         explode=True,
     ),
     _build_parameter(
         "sort_dir",
         {"type": "array", "items": {"enum": ["asc", "desc"]}},
-        "One for each sort_key, in their order; desc where one is missing.",
+        "One for each sort_key, in their order; desc if one is missing.",
         style="form",
         explode=True,
     ),
 )
-# By method and path; below a project's id the same is said.
+# By method and path; the same applies below a project's id.
 _OPERATIONS: dict[tuple[str, str], _Operation] = {
     ("GET", "/"): _Operation(
         "listVersions",
@@ -161,16 +163,16 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
 
 
 def build_document(routes: Iterable[Route], version: Version, url: str, auth_strategy: str) -> dict[str, Any]:
-    """Return the document of ``version``; ``url`` is where the API is, as its reader sees it.
+    """Return the document of ``version``; ``url`` is the URL of the API, as the client sees it.
 
     ``{openapi, info, servers, security, paths: {path: {method: operation}}, components}``.
 
-    :raises KeyError: when nothing is said here of one of ``routes``.
+    :raises KeyError: when one of ``routes`` has no description here.
     """
     paths: dict[str, Any] = {}
     text = format_version(version)
     for route in routes:
-        # With and without the slash it is one document.
+        # The path with the slash is the same document.
         if route.since <= version and route.path != "/v2.1/":
             paths.setdefault(route.path, {})[route.method.lower()] = _build_operation(route, version, auth_strategy)
     return {
@@ -233,7 +235,7 @@ def _build_fault(status: int, headers: Schema) -> Schema:
         503: {"Retry-After": {"required": True, "schema": {"type": "string", "pattern": "^[0-9]+$"}}},
     }.get(status, {})
     if status in (400, 406):
-        # A microversion that is refused is answered in the oldest.
+        # The answer to a refused microversion is in the oldest one.
         headers = {name: header for name, header in headers.items() if name not in (HEADER, LEGACY_HEADER)}
     return {
         "description": name,
@@ -258,7 +260,7 @@ def _build_content(schema: Schema) -> Schema:
 
 
 def _build_links(version: Version) -> Schema:
-    """Return where the first server of a page leads."""
+    """Return the operations that the id of a page's first server leads to."""
     names = [said.name for (_, path), said in _OPERATIONS.items() if "{id}" in path]
     if version < (2, 6):
         names.remove("createRemoteConsole")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one place where a user's request is allowed or refused: oslo.policy with Porthole's rules.
 
-Why the file is read at the start and at SIGHUP only, and not at each request: a bad edit is then one line in the log
+Why the file is read only at the start and at SIGHUP, and not at each request: a bad edit is then one line in the log,
 and changes nothing. Called by the handlers and by :mod:`porthole_api.consoles`.
 """
 
@@ -18,43 +18,43 @@ from porthole_common.model import Instance
 
 LOG = get_logger(__name__)
 OPTION = "[oslo_policy] policy_file"
-# oslo.policy's default, which need not be there.
+# oslo.policy's default; this file may be missing.
 _DEFAULT_FILE = "policy.yaml"
 
 
 class Policy:
-    """The rules in force: those in code, and over them those of ``[oslo_policy] policy_file``. Thread-safe."""
+    """The rules in force: the default rules, and those of ``[oslo_policy] policy_file`` over them. Thread-safe."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         """Read the policy file.
 
-        :raises ConfigInvalid: when it is not there although it is named, or does not do.
+        :raises ConfigInvalid: when the file is named and missing, or is not valid.
         """
         self._conf = conf
         self._enforcer = _build_enforcer(conf)
 
     def reload(self) -> None:
-        """Read the policy file again; one that does not do is logged, and the rules stay as they were."""
+        """Read the policy file again; an invalid file is logged, and the rules stay as they were."""
         try:
             self._enforcer = _build_enforcer(self._conf)
         except errors.ConfigInvalid as error:
-            LOG.error("Policy stays as it was", reason=error)
+            LOG.error("Policy refused", reason=error)
             return
-        LOG.info("Policy is reread", file=self._enforcer.policy_path)
+        LOG.info("Policy reread", file=self._enforcer.policy_path)
 
     def is_admin(self, context: RequestContext) -> bool:
-        """Say whether the user is an administrator, who sees the servers of all projects and of none."""
+        """Return True when the user is an administrator, who sees all servers, also those without a project."""
         return self._enforce(base.IS_ADMIN, context, {})
 
     def allows(self, context: RequestContext, action: str, instance: Instance | None = None) -> bool:
-        """Say whether the user may do ``action`` to the instance, or without one in the user's own project."""
+        """Return True when the user may do ``action`` to ``instance``, or without one, in the user's own project."""
         owner = instance or context
         return self._enforce(action, context, {"project_id": owner.project_id, "user_id": owner.user_id})
 
     def authorize(self, context: RequestContext, action: str, instance: Instance | None = None) -> None:
-        """Do nothing when the user may do ``action``.
+        """Check that the user may do ``action``.
 
-        :raises PolicyForbidden: when not.
+        :raises PolicyForbidden: when the user may not.
         """
         if not self.allows(context, action, instance):
             raise errors.PolicyForbidden(action)
@@ -72,11 +72,11 @@ def _build_enforcer(conf: cfg.ConfigOpts) -> policy.Enforcer:
     except (policy.InvalidDefinitionError, cfg.Error, OSError) as error:
         raise errors.ConfigInvalid(OPTION, str(error)) from error
     except (AttributeError, TypeError, ValueError) as error:
-        # YAML that is none, or is no mapping of names to rules.
-        raise errors.ConfigInvalid(OPTION, f"{enforcer.policy_path} is no policy file: {error}") from error
+        # The file is not YAML, or is not a mapping of names to rules.
+        raise errors.ConfigInvalid(OPTION, f"{enforcer.policy_path} is not a policy file: {error}") from error
     name = conf.oslo_policy.policy_file
     if enforcer.policy_path is None and name != _DEFAULT_FILE:
-        raise errors.ConfigInvalid(OPTION, f"{name} is not there")
-    # From here on no request reads the disk.
+        raise errors.ConfigInvalid(OPTION, f"{name} does not exist")
+    # From now on no request reads the disk.
     enforcer.use_conf = False
     return enforcer

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A request as the handlers see it, and the two things they make: its query, and JSON answers.
+"""A request as the handlers see it, its query, and JSON answers.
 
-Why: what the middleware found out (who asks, which microversion, what the URL names) travels in the WSGI
-environment, so that other people's middleware can stand in between; here it gets names and types.
-Called by the middleware, the URL table and every handler.
+Why: the results of the middleware (user, microversion, parts of the URL) travel in the WSGI environment, so that other
+WSGI middleware can stand in between; here they get names and types. Called by the middleware, the URL table and every
+handler.
 """
 
 import json
@@ -20,42 +20,42 @@ CONTEXT = "porthole.context"
 MICROVERSION = "porthole.microversion"
 URL_ARGUMENTS = "porthole.url_arguments"
 ROUTE = "porthole.route"
-# [api] public_endpoint; without one a request's own Host, and what proxies say, make the links.
+# [api] public_endpoint; without it, links use the request's Host and the headers of trusted proxies.
 PUBLIC_ENDPOINT = "porthole.public_endpoint"
-# Far more than any client sends; what it guards is the time to parse.
+# Far more than any client sends; it guards the time to parse.
 _MAX_QUERY_FIELDS = 100
 
 
 class Request(webob.Request):  # type: ignore[misc]
-    """webob's request, with what the middleware put into the environment."""
+    """webob's request, with the values that the middleware put into the environment."""
 
     @property
     def context(self) -> RequestContext:
-        """Who asks, and under which request id."""
+        """The user and the request id."""
         context: RequestContext = self.environ[CONTEXT]
         return context
 
     @property
     def microversion(self) -> Version:
-        """The microversion the answer must be in."""
+        """The microversion of the answer."""
         version: Version = self.environ.get(MICROVERSION, MIN_VERSION)
         return version
 
     @property
     def url_arguments(self) -> dict[str, str]:
-        """The variable parts of the path, by the names the URL table gives them."""
+        """The variable parts of the path, by their names in the URL table."""
         arguments: dict[str, str] = self.environ.get(URL_ARGUMENTS, {})
         return arguments
 
     @property
     def root_url(self) -> str:
-        """The URL of the whole API, as the request's sender sees it; without a final slash."""
+        """The URL of the whole API, as the client sees it; without a final slash."""
         url: str = self.environ.get(PUBLIC_ENDPOINT) or self.application_url
         return url.rstrip("/")
 
     @property
     def base_url(self) -> str:
-        """The URL below which this request's resources stand; without a final slash."""
+        """The URL of the versioned API for this request; without a final slash."""
         project_id = self.url_arguments.get("project_id")
         return f"{self.root_url}/v2.1/{project_id}" if project_id else f"{self.root_url}/v2.1"
 
@@ -66,7 +66,7 @@ class Request(webob.Request):  # type: ignore[misc]
         return f"{self.root_url}/{project_id}" if project_id else self.root_url
 
     def parse_query(self) -> dict[str, str]:
-        """Return the query's parameters; of one that is given twice, the last.
+        """Return the query's parameters; the last value of a repeated one.
 
         :raises RequestInvalid: as :meth:`parse_query_pairs`.
         """
@@ -75,7 +75,7 @@ class Request(webob.Request):  # type: ignore[misc]
     def parse_query_pairs(self) -> list[tuple[str, str]]:
         """Return the query's parameters in their order.
 
-        :raises RequestInvalid: when it is not UTF-8, or has too many parameters.
+        :raises RequestInvalid: when the query is not UTF-8, or has too many parameters.
         """
         try:
             return parse_qsl(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The URL table: which handler answers a method and a path.
 
-Why: all routes in one list can be read as the API's table of contents (and be checked against a document of
-it), and what is not in it is refused in one place. Called by :mod:`porthole_api.app`.
+Why: one list of all routes is the API's table of contents, from which the OpenAPI document is built, and an unknown
+path is refused in one place. Called by :mod:`porthole_api.app`.
 """
 
 import re
@@ -21,7 +21,7 @@ Handler = Callable[[Request], webob.Response]
 
 @dataclass(frozen=True)
 class Route:
-    """``method`` and ``path`` with ``{variables}``, each a whole segment; below ``since`` the route is not there.
+    """``method`` and ``path`` with ``{variables}``, each a whole segment; the route exists from ``since`` on.
 
     A GET route answers HEAD too. ``public`` routes need no authentication.
     """
@@ -35,7 +35,7 @@ class Route:
 
     def __post_init__(self) -> None:
         parts = re.split(r"\{(\w+)\}", self.path)
-        # Literal parts stand at even places, names of variables at odd ones.
+        # Literal parts have even positions, names of variables odd ones.
         pattern = "".join(f"(?P<{part}>[^/]+)" if number % 2 else re.escape(part) for number, part in enumerate(parts))
         object.__setattr__(self, "pattern", re.compile(pattern))
 
@@ -46,16 +46,16 @@ class Route:
 
 
 class UrlTable:
-    """Finds the route of a request. Of two routes whose paths match, the earlier one is taken."""
+    """Finds the route of a request. If the paths of two routes match, the first one wins."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self.routes = tuple(routes)
 
     def match(self, request: Request) -> Route:
-        """Return the request's route, and put it and the path's variables into the request's environment.
+        """Return the request's route, and put the route and the path's variables into the request's environment.
 
-        :raises HTTPNotFound: when there is no such path, or not at the request's microversion.
-        :raises HTTPMethodNotAllowed: when the path is there and takes other methods, which ``Allow`` names.
+        :raises HTTPNotFound: when the path does not exist at the request's microversion.
+        :raises HTTPMethodNotAllowed: when the path exists for other methods, which ``Allow`` names.
         """
         path = request.environ.get("PATH_INFO") or "/"
         allowed: set[str] = set()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a server looks like in an answer, at every microversion.
+"""The JSON of a server, at every microversion.
 
-Why: clients and their schemas demand fields that a console service knows nothing of, and refuse fields of later
-microversions (compute API reference, "Servers"). Here is the smallest body that satisfies them. Pure; called by
+Why: clients and their schemas require fields that a console service does not know, and refuse fields of later
+microversions (compute API reference, "Servers"). This is the smallest body that satisfies them. Pure; called by
 :mod:`porthole_api.handlers.servers`.
 """
 
@@ -18,7 +18,7 @@ from porthole_api.servers import get_status
 from porthole_common import errors
 from porthole_common.model import InstanceState
 
-# (vm_state, power_state): Nova's nova.compute.vm_states and power_state. UNKNOWN has none, as with a cell that is down.
+# (vm_state, power_state): Nova's nova.compute.vm_states and power_state. UNKNOWN has neither, as in a cell that is off.
 _EXTENDED_STATES = {
     InstanceState.RUNNING: ("active", 1),
     InstanceState.PAUSED: ("paused", 3),
@@ -35,9 +35,9 @@ _TASK_STATES = {
     InstanceState.DELETING: "deleting",
 }
 FLAVOR_ID = "unknown"
-# The times of this many servers are kept as text, since who shows a list asks for it again and again.
+# The times of so many servers are cached as text, since a client that shows a list fetches it again and again.
 _TIMES = 4096
-# Keys that Porthole has nothing to say about, by the microversion that brought them; the value is always this one.
+# Keys for which Porthole has no information, with the microversion that added them and their constant value.
 _CONSTANTS_SINCE: tuple[tuple[Version, str, Any], ...] = (
     ((2, 9), "locked", False),
     ((2, 19), "description", None),
@@ -52,7 +52,7 @@ _FLAVOR_EMBEDDED: Version = (2, 47)
 
 
 class _Texts(NamedTuple):
-    """What a server says in words of its own; all else is the same in every server of its state."""
+    """The texts that differ between servers; everything else is the same in all servers of one state."""
 
     uuid: str
     name: str
@@ -63,15 +63,15 @@ class _Texts(NamedTuple):
     host: str
 
 
-# Stand for the texts while a template is made. No text that comes over HTTP holds a NUL, so no URL looks like one.
+# Placeholders for the texts while a template is made. No text that comes over HTTP holds a NUL, so no URL is like one.
 _MARKS = _Texts(*(f"\0{field}\0" for field in _Texts._fields))
 
 
 class View:
     """Writes servers for one request: at its microversion, with its URLs, for its user.
 
-    A page has a thousand servers. So a list takes them as JSON, which is made once for each state there is, and only
-    the texts are filled in: that takes a fifth of the time of making each server, and then JSON of it.
+    A page has up to a thousand servers. So for a list, a JSON template is made once for each state, and only the texts
+    are filled in. That takes a fifth of the time of building and encoding each server.
     """
 
     def __init__(self, version: Version, is_admin: bool, base_url: str, bookmark_url: str) -> None:
@@ -84,16 +84,16 @@ class View:
         self._brief_template = _make_template(self._build_brief(_MARKS))
 
     def build_shown(self, located: Located) -> dict[str, Any]:
-        """Return the server as it is shown alone, which has one key more than in a list."""
+        """Return a single server, which has one key more than in a list."""
         body = self._build_detail(_collect(located), located)
         return body | {"server_groups": []} if self._version >= _SERVER_GROUPS else body
 
     def encode_brief(self, located: Located) -> str:
-        """Return the JSON of the server's line in a list: ``{id, name, links}`` and nothing more."""
+        """Return the JSON of the server in a list without details: ``{id, name, links}``."""
         return _fill(self._brief_template, located)
 
     def encode_detail(self, located: Located) -> str:
-        """Return the JSON of the server as it stands in a list with details; administrators see hosts."""
+        """Return the JSON of the server in a list with details; administrators see hosts."""
         kind = located.instance.state, type(located.unavailable)
         template = self._templates.get(kind)
         if template is None:
@@ -108,7 +108,7 @@ class View:
         return {"id": texts.uuid, "name": texts.name, "links": links}
 
     def _build_detail(self, texts: _Texts, located: Located) -> dict[str, Any]:
-        """Return the server with ``texts``; ``located`` is read for its state alone."""
+        """Return the server with ``texts``; of ``located``, only the state is used."""
         state = located.instance.state
         body = self._build_brief(texts) | {
             "status": get_status(located),
@@ -116,7 +116,7 @@ class View:
             "user_id": texts.user_id,
             "metadata": {},
             "hostId": "",
-            # As of a server that was booted from a volume: Porthole knows no images.
+            # As for a server that was booted from a volume: Porthole does not know images.
             "image": "",
             "flavor": _build_flavor(self._version, self._bookmark_url),
             "created": texts.created,
@@ -155,7 +155,7 @@ def _collect(located: Located) -> _Texts:
 
 
 def _make_template(body: dict[str, Any]) -> str:
-    """Return the JSON of ``body`` for the % operator, with a place for each mark."""
+    """Return the JSON of ``body`` as a template for the % operator."""
     template = json.dumps(body, separators=(",", ":")).replace("%", "%%")
     for field, mark in zip(_Texts._fields, _MARKS, strict=True):
         template = template.replace(encode_basestring_ascii(mark)[1:-1], f"%({field})s")
@@ -177,5 +177,5 @@ def _build_flavor(version: Version, bookmark_url: str) -> dict[str, Any]:
 
 @lru_cache(_TIMES)
 def _format_time(moment: datetime) -> str:
-    """Return ISO 8601 in UTC, to the second, as Nova writes it: ``2026-01-31T12:00:00Z``."""
+    """Return ISO 8601 in UTC, to the second, as in Nova: ``2026-01-31T12:00:00Z``."""
     return moment.astimezone(UTC).isoformat(timespec="seconds")[: -len("+00:00")] + "Z"

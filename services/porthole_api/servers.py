@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which servers a user sees: the directory, narrowed to the user's own and to what was asked for.
+"""Which servers a user sees: the directory, narrowed to the user's own servers and to the filters of the request.
 
-Why: what the API calls a server is an instance of the directory; who may see it is decided here and nowhere
-else, so that another project's instance is as absent from a list as from a console request. An instance without
-an owner is the administrators'. What a user may do with a server that is seen is :mod:`porthole_api.policy`'s. Called
-by the handlers and by :mod:`porthole_api.consoles`.
+Why: a server of the API is an instance of the directory. Only this module decides who may see it, so another project's
+instance is hidden from lists and from console requests alike. Only administrators see an instance without an owner.
+:mod:`porthole_api.policy` decides what a user may do with a visible server. Called by the handlers and by
+:mod:`porthole_api.consoles`.
 """
 
 import re
@@ -24,9 +24,9 @@ from porthole_common.model import InstanceState, is_uuid
 MAX_LIMIT = 1000
 # As Nova's display_name.
 MAX_NAME_LENGTH = 255
-# An expression that is one only for its dots, like most names: it is looked for by its longest part first.
+# A text whose only special characters are dots, like most names: its longest part is searched first, which is faster.
 _DOTTED = re.compile(r"[A-Za-z0-9_.-]*", re.ASCII)
-# RE2 matches in linear time, and compiles no expression beyond this: nobody's filter stops the others.
+# RE2 matches in linear time, and compiles no larger expression: so no user's filter can stop other users.
 _RE2_MAX_BYTES = 1024 * 1024
 _STATUSES = {
     InstanceState.RUNNING: "ACTIVE",
@@ -36,11 +36,11 @@ _STATUSES = {
     InstanceState.CRASHED: "ERROR",
     InstanceState.BUILDING: "BUILD",
     InstanceState.MIGRATING: "MIGRATING",
-    # As Nova, where a server stays what it was while its task_state is "deleting".
+    # As in Nova, where a server keeps its status while its task_state is "deleting".
     InstanceState.DELETING: "ACTIVE",
     InstanceState.UNKNOWN: "UNKNOWN",
 }
-# Nova's sort keys of which something is known here; None sorts as the empty text, first.
+# The sort keys of Nova that Porthole can serve; None sorts as the empty text, first.
 _SORT_VALUES: dict[str, Callable[[Located], Any]] = {
     "created_at": lambda located: located.created_at,
     "display_name": lambda located: located.instance.name,
@@ -53,7 +53,7 @@ _SORT_VALUES: dict[str, Callable[[Located], Any]] = {
     "vm_state": lambda located: str(located.instance.state),
 }
 SORT_KEYS = frozenset(_SORT_VALUES)
-# An order by these says which servers share a host.
+# An order by these keys shows which servers share a host.
 HOST_SORT_KEYS = frozenset({"host", "node"})
 
 
@@ -64,11 +64,11 @@ def get_status(located: Located) -> str:
 
 @dataclass(frozen=True)
 class Filters:
-    """What a list is narrowed to; None: not at all. ``limit`` is 1 to MAX_LIMIT, ``marker`` a UUID.
+    """The filters of a list; None: no filter. ``limit`` is 1 to MAX_LIMIT, ``marker`` a UUID.
 
-    ``name`` matches anywhere in a name, as text or as a regular expression, capitals or not, like Nova on MySQL;
-    the expression is RE2's dialect. ``all_projects`` is for whom the policy grants it; ``project_id`` narrows that.
-    ``sort`` is of (one of SORT_KEYS, whether descending), the first before the others; without it a list is by name.
+    ``name`` matches anywhere in a name, as text or as a regular expression of RE2's dialect, and ignores case, as Nova
+    on MySQL. ``all_projects`` needs the policy; ``project_id`` narrows it. ``sort`` holds pairs of (one of SORT_KEYS,
+    whether descending), the most important first; without it a list is sorted by name.
     """
 
     name: str | None = None
@@ -84,7 +84,7 @@ class Filters:
 def get_server(directory: Directory, context: RequestContext, server_id: str) -> Located:
     """Return the instance that ``server_id`` names in a URL.
 
-    :raises InstanceNotFound: when it is not a UUID, unknown, or not the user's.
+    :raises InstanceNotFound: when it is not a UUID, is unknown, or is hidden from the user.
     :raises RpcUnavailable: when no compute has answered yet.
     """
     uuid = server_id.lower()
@@ -93,15 +93,15 @@ def get_server(directory: Directory, context: RequestContext, server_id: str) ->
     located = directory.get(uuid)
     if not _is_visible(located, context):
         raise errors.InstanceNotFound(server_id)
-    # For the log: what else stands in a URL may be anything, a token too.
+    # For the log, which names only an instance that exists: a URL may hold any text, also a token.
     context.resource_uuid = uuid
     return located
 
 
 def list_servers(directory: Directory, context: RequestContext, filters: Filters) -> tuple[list[Located], bool]:
-    """Return the user's servers in order, at most ``filters.limit``, and whether there are more.
+    """Return the user's servers in order, at most ``filters.limit``, and whether more follow.
 
-    :raises RequestInvalid: when the marker is not there, or the name filter is too long.
+    :raises RequestInvalid: when the marker does not exist, or the name filter is too long.
     :raises RpcUnavailable: when the computes could not be asked yet.
     """
     matching = (
@@ -116,7 +116,7 @@ def list_servers(directory: Directory, context: RequestContext, filters: Filters
 
 
 def _list_in_order(directory: Directory, context: RequestContext, filters: Filters) -> Iterable[Located]:
-    """Return what the user may have listed, is named as asked, and stands behind the marker."""
+    """Return the servers that the user may list, that match the name filter, and that follow the marker."""
     has_name = _build_name_filter(filters.name) if filters.name else None
     marker = filters.marker.lower() if filters.marker is not None else None
     if marker is not None:
@@ -124,7 +124,7 @@ def _list_in_order(directory: Directory, context: RequestContext, filters: Filte
     try:
         if not filters.sort:
             return _keep_listed(directory.list_instances(marker, has_name), context, filters)
-        # The marker may be one that the name filter leaves out.
+        # The name filter may exclude the marker, so it is applied after the marker is found.
         instances = directory.list_instances(has_name=has_name if marker is None else None)
         order = _sort(_keep_listed(instances, context, filters), filters)
     except errors.InstanceNotFound:
@@ -140,7 +140,7 @@ def _keep_listed(instances: Iterable[Located], context: RequestContext, filters:
 
 
 def _sort(instances: Iterable[Located], filters: Filters) -> list[Located]:
-    # They come by name and UUID, and sorting is stable: no two servers ever change places between two pages.
+    # The instances are ordered by name and UUID, and sorting is stable: servers keep their places between two pages.
     order = list(instances)
     for key, is_descending in reversed(filters.sort):
         order.sort(key=_SORT_VALUES[key], reverse=is_descending)
@@ -161,7 +161,10 @@ def _refuse_marker(marker: str | None) -> errors.RequestInvalid:
 
 
 def _is_listed(located: Located, context: RequestContext, filters: Filters) -> bool:
-    """Say whether a list has the instance: all of them, or the project's own and, for administrators, nobody's."""
+    """Return True when a list has the instance.
+
+    A list has the instances of all projects, or those of the user's project; for administrators also those without one.
+    """
     project_id = located.instance.project_id
     if filters.all_projects:
         return True
@@ -176,7 +179,7 @@ def _is_visible(located: Located, context: RequestContext) -> bool:
 
 
 def _build_name_filter(text: str) -> Callable[[str], bool]:
-    """Return what says whether a name holds ``text``, or matches it as a regular expression."""
+    """Return a function that is True for a name that contains ``text``, or matches it as a regular expression."""
     if len(text) > MAX_NAME_LENGTH:
         raise errors.RequestInvalid(f"The name filter is longer than {MAX_NAME_LENGTH} characters.")
     folded = text.casefold()
@@ -188,6 +191,6 @@ def _build_name_filter(text: str) -> Callable[[str], bool]:
     try:
         pattern = re2.compile(text, options)
     except re2.error:
-        # A name that is no expression, such as "vm[1", is only that: clients look servers up by name with this.
+        # A text such as "vm[1" is not an expression: clients use this filter to find a server by its name.
         return lambda name: folded in name.casefold()
     return lambda name: longest in (own := name.casefold()) and (folded in own or pattern.search(name) is not None)

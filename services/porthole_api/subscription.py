@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Joining the bus: subscribe to the inventory, then ask every compute for it.
 
-Why in a thread of its own: without a broker the first connection is tried for ever, and meanwhile users are owed
-a 503. Called by :mod:`porthole_api.main`.
+Why in a thread of its own: without a broker the first connection is tried for ever, and meanwhile users must get 503.
+Called by :mod:`porthole_api.main`.
 """
 
 import threading
@@ -18,12 +18,12 @@ from porthole_compute.rpcapi import ComputeAPI
 LOG = get_logger(__name__)
 RETRY_AFTER_S = 2.0
 STOP_TIMEOUT_S = 2.0
-# How often it is looked for hosts that have fallen silent, for the log: what users are told needs no looking.
+# How often silent hosts are looked for, for the log. The answers to users do not depend on it.
 WATCH_INTERVAL_S = 5.0
 
 
 class Subscription:
-    """Fills ``directory`` from the bus, under ``name``, which no other host's api has."""
+    """Fills ``directory`` from the bus, under ``name``, which is unique to this host's api."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Subscription:
         endpoints: Sequence[object] = (),
         retry_after_s: float = RETRY_AFTER_S,
     ) -> None:
-        """Prepare; ``endpoints`` are served beside the inventory, on the same connection."""
+        """Prepare; ``endpoints`` are served with the inventory, on the same connection."""
         self._rpc = rpc
         self._compute = compute
         self._directory = directory
@@ -48,15 +48,15 @@ class Subscription:
 
     @property
     def joined(self) -> bool:
-        """Whether the inventory is subscribed to and has been asked for."""
+        """Whether this process has subscribed to the inventory and asked for it."""
         return self._joined.is_set()
 
     def start(self) -> None:
-        """Begin; returns at once."""
+        """Start the thread; returns at once."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no further inventory. Harmless when not started, or while the first connection is still tried."""
+        """Accept no more inventories. Harmless when not started, or while the first connection is still tried."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(STOP_TIMEOUT_S)
@@ -67,18 +67,18 @@ class Subscription:
         while not self._stopping.is_set():
             try:
                 if not self._server:
-                    # One thread: of two inventories of a host the later one counts.
+                    # One thread, so that of two inventories of a host the later one wins.
                     server = self._rpc.get_server(notifications.INVENTORY_TOPIC, self._name, self._endpoints, threads=1)
                     server.start()
-                    # Only now: one whose start failed is not started again, but made anew.
+                    # Only now: a server whose start failed cannot be started again, so the next try makes a new one.
                     self._server = server
                 self._ask()
             except errors.Unavailable as error:
                 if not self._stopping.is_set():
-                    LOG.warning("Computes could not be asked for their inventory; trying again", reason=error)
+                    LOG.warning("Inventory request failed", reason=error)
             except Exception:
-                # A broker that cannot be used is not among these: the start of a server waits for it.
-                LOG.exception("Bus could not be joined; trying again")
+                # An unusable broker does not end here: the start of a server waits for the broker.
+                LOG.exception("Bus subscription failed")
             else:
                 self._joined.set()
                 break
@@ -90,8 +90,8 @@ class Subscription:
             self._directory.note_silent_hosts()
 
     def _ask(self) -> None:
-        """Ask, subscribed already: the answers are publications."""
+        """Ask every compute; the subscription exists already, since the answers are published."""
         context = build_daemon_context()
         self._compute.request_inventory(context)
         self._directory.mark_asked()
-        LOG.info("Subscribed to the inventory; every compute was asked for it", context=context)
+        LOG.info("Inventory requested", context=context)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``porthole_api.wsgi:application``, for uwsgi, gunicorn and other WSGI servers.
 
-Why it builds nothing at import: a server may import it before it forks its workers, and a connection to the bus
-must not be carried over a fork. The first request of each process builds what that process needs, and waits for
-the first inventory. Threads must be allowed (uwsgi: ``enable-threads``).
+Why it builds nothing at import: a server may import it before it forks its workers, and a connection to the bus must
+not survive a fork. The first request of each process builds the application of that process, and waits for the first
+inventory. Threads must be enabled (uwsgi: ``enable-threads``).
 """
 
 import os
@@ -16,7 +16,7 @@ from porthole_api.main import build_wsgi_application
 
 
 class LazyApplication:
-    """Builds the application of this very process when its first request comes."""
+    """Builds the application of this process at its first request."""
 
     def __init__(self, build: Callable[[], WsgiApplication]) -> None:
         self._build = build

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compute API over a keystoneauth adapter: servers and their consoles.
 
-Why: the commands need three requests of Nova's API; this is the one module that knows their shapes. What fails becomes
-one line for the user in :mod:`porthole_cli.failures`. Works against Porthole and against Nova. Called by
+Why: the commands need three requests of Nova's API; only this module knows their shapes. :mod:`porthole_cli.failures`
+turns a failure into one line for the user. Works against Porthole and against Nova. Called by
 :mod:`porthole_cli.servers` and :mod:`porthole_cli.consoles`.
 """
 
@@ -26,9 +26,9 @@ from porthole_common.model import is_uuid
 # Nova's API reference, "Server Consoles": remote-consoles came with 2.6 and replaced os-getVNCConsole.
 REMOTE_CONSOLES_SINCE = (2, 6)
 PAGE_SIZE = 500
-# Porthole's own header on the answer with a console's URL (porthole_api.schemas.answers).
+# Porthole's own header of the answer with a console's URL (porthole_api.schemas.answers).
 EXPIRES_AT = "Porthole-Expires-At"
-# Characters that are no letter to a regular expression, in every dialect that Nova's databases have.
+# Special characters of a regular expression, in every dialect of Nova's databases.
 _REGEX_SPECIAL = re.compile(r"[\\.^$*+?()\[\]{}|]")
 # What keystoneauth replaces in an endpoint (keystoneauth1.session, endpoint_override).
 _SUBSTITUTIONS = re.compile(r"%\((project_id|user_id)\)s|%%")
@@ -36,9 +36,9 @@ _SUBSTITUTIONS = re.compile(r"%\((project_id|user_id)\)s|%%")
 
 @dataclass(frozen=True)
 class Console:
-    """A console as the API gives it; ``url`` holds the token and is for the user's eyes alone.
+    """A console as the API returns it; ``url`` holds the token, so only the user may see it.
 
-    ``expires_at``: until when the URL opens it, or None: Nova does not say.
+    ``expires_at`` is when the URL expires, or None: Nova does not say so.
     """
 
     type: str
@@ -51,7 +51,7 @@ class Console:
 
 @dataclass(frozen=True)
 class _Base:
-    """Where the API stands and the microversions it offers (None: it has none)."""
+    """The URL of the API and the microversions that it offers (None: it has none)."""
 
     url: str
     min_microversion: tuple[int | float, ...] | None = None
@@ -59,7 +59,7 @@ class _Base:
 
 
 class ComputeClient:
-    """Asks one compute API, as one user. Makes no request before it is asked something.
+    """Asks one compute API, as one user. Makes no request before the first method is called.
 
     Every method raises CloudInvalid when the cloud has no compute API, ApiUnavailable when the API does not answer,
     ApiRefused when it answers an error, and AnswerInvalid when the answer is not what Nova's API reference says.
@@ -91,11 +91,11 @@ class ComputeClient:
     def find_server(self, name_or_id: str) -> dict[str, Any]:
         """Return the server with that ID or else that very name, with all its keys.
 
-        :raises ServerNotFound: when there is none.
+        :raises ServerNotFound: when no server has it.
         :raises ServerAmbiguous: when several have the name.
         """
         try:
-            # Under a locale that is not UTF-8, Python hands the bytes of the name on as surrogates.
+            # Under a locale that is not UTF-8, Python passes the bytes of the name as surrogates.
             name = name_or_id.encode("utf-8", "surrogateescape").decode("utf-8")
         except ValueError as exc:
             raise ServerNotFound(name_or_id) from exc
@@ -114,7 +114,7 @@ class ComputeClient:
         try:
             return self.get_server(ids[0])
         except ApiRefused as exc:
-            # It may have been deleted a moment ago.
+            # The server may have been deleted a moment ago.
             raise exc.about(ids[0], name_or_id) from exc
 
     def create_console(self, server_id: str, console_type: str) -> Console:
@@ -144,7 +144,7 @@ class ComputeClient:
 
     @cached_property
     def _base(self) -> _Base:
-        """The versioned API behind the endpoint, which may be given as the server's root."""
+        """The versioned API at the endpoint, which may be the server's root URL."""
         try:
             url = self._adapter.get_endpoint()
         except exceptions.ClientException as exc:
@@ -152,7 +152,7 @@ class ComputeClient:
         if not url:
             raise CloudInvalid("The cloud has no compute API: set its URL with --os-endpoint.")
         if not _is_url(url):
-            # A password with a slash is one cause, and then no pattern finds it.
+            # One cause is a password with a slash, which no pattern of the redaction finds.
             shown = f"***@{url.rpartition('@')[2]}" if "@" in url else url
             raise CloudInvalid(f"The endpoint {shown!r} is not a URL: http://127.0.0.1:8774/v2.1 would be one.")
         self._check_substitutions(url)
@@ -165,18 +165,18 @@ class ComputeClient:
         except exceptions.ClientException as exc:
             if self._auth_url is not None:
                 raise self._map(exc) from exc
-            # No version document, or nobody there: the request itself tells the user which.
+            # There is no version document, or no server: the next request tells the user which.
             data = None
             timeout_s = self._adapter.session.timeout
             if timeout_s and time.monotonic() - started >= timeout_s:
-                # keystoneauth hides that its question timed out; the next one would wait as long again.
+                # keystoneauth hides that its request timed out; the next request would wait as long again.
                 raise build_timeout(url) from None
         if data is None or not data.url:
             return _Base(url.rstrip("/"))
         return _Base(data.url.rstrip("/"), data.min_microversion, data.max_microversion)
 
     def _check_substitutions(self, url: str) -> None:
-        """Check that keystoneauth can fill in what ``url`` leaves open.
+        """Check that keystoneauth can replace each placeholder of ``url``.
 
         :raises CloudInvalid: when it cannot.
         """
@@ -195,7 +195,7 @@ class ComputeClient:
         try:
             return self._request("GET", path, params=query)
         except ApiRefused as exc:
-            # Every compute API has a list of servers; behind a marker, 404 may mean that server.
+            # Every compute API has a list of servers; with a marker, 404 may mean that the marker is gone.
             if exc.status == 404 and "marker" not in query:
                 raise build_answer_invalid(self._base.url) from exc
             raise
@@ -220,7 +220,7 @@ class ComputeClient:
 
     @property
     def _auth_url(self) -> str | None:
-        """Keystone's URL while Keystone has given no token yet, else None."""
+        """Keystone's URL until Keystone has issued a token, else None."""
         session = self._adapter.session
         return session.auth_url if isinstance(session, CloudSession) and session.is_logging_in else None
 
@@ -239,14 +239,14 @@ def _is_url(text: str) -> bool:
         return False
     try:
         parts = urlsplit(text)
-        # A port out of range is an error of its own.
+        # urlsplit raises ValueError for a port out of range.
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
 
 
 def _parse_time(text: str | None) -> datetime | None:
-    """Return the UTC time of an ISO 8601 text with its offset; None when it is anything else."""
+    """Return the UTC time of an ISO 8601 text with an offset; None for any other text."""
     try:
         parsed = datetime.fromisoformat(text or "")
     except ValueError:

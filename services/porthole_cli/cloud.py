@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the cloud as OpenStack's clients do, and opens a keystoneauth adapter to its compute API.
 
-Why: users have their OS_* variables and clouds.yaml already, and both libraries that read them come with
-OpenStack. keystoneauth1 alone reads variables and flags, in a sixth of a second; openstacksdk is what reads
-clouds.yaml, takes twice as long to import, and is therefore imported when a cloud is named and not before.
-Called by :mod:`porthole_cli.main`.
+Why two libraries: users have OS_* variables or a clouds.yaml already. keystoneauth1 reads variables and flags in a
+sixth of a second. Only openstacksdk reads clouds.yaml; its import takes twice as long, so it is imported only when a
+cloud is named. Called by :mod:`porthole_cli.main`.
 """
 
 import argparse
@@ -21,45 +20,45 @@ DEFAULT_ENDPOINT = "http://127.0.0.1:8774/v2.1"
 # Seconds that all requests of a command may take; keystoneauth's own 600 are longer than a user waits.
 TIMEOUT_S = 60.0
 
-# openstacksdk says neither where it looked nor that it skipped a file.
+# openstacksdk names neither the places that it searched nor a file that it skipped.
 _SEARCHED = (
-    "clouds.yaml is looked for in this directory, in ~/.config/openstack and in /etc/openstack, or is what "
-    "OS_CLIENT_CONFIG_FILE names; one that is not YAML is passed over"
+    "clouds.yaml is searched in this directory, in ~/.config/openstack and in /etc/openstack, or is the file in "
+    "OS_CLIENT_CONFIG_FILE; a file that is not YAML is ignored"
 )
 
 OpenCloud = Callable[[argparse.Namespace], adapter.Adapter]
 
 
 def register_options(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
-    """Add the options that say which cloud; what it parses is for :func:`open_cloud`.
+    """Add the options that choose the cloud; :func:`open_cloud` takes the result of ``parser``.
 
-    ``argv`` is peeked into, since the options depend on the cloud and the authentication type named there.
+    The options depend on the cloud and the authentication type, so these are read from ``argv`` first.
 
-    :raises CloudInvalid: when the cloud or the authentication type is not known.
+    :raises CloudInvalid: when the cloud or the authentication type is unknown.
     """
     register = _register_named_cloud if _find_cloud_name(argv) else _register_environment
     parser.set_defaults(open_cloud=register(parser, argv))
-    # Those of the openstack client that neither library has; its users give them to every program.
+    # Options of the openstack client that neither library has; users set them for every program.
     parser.add_argument(
         "--verify",
         dest="insecure",
         action="store_false",
         default=argparse.SUPPRESS,
-        help="Check the server's certificate, as without this; the opposite of --insecure.",
+        help="Check the server's certificate. This is the default; the opposite is --insecure.",
     )
     parser.add_argument(
         "--os-identity-api-version",
         metavar="<identity-api-version>",
-        help="Taken and passed over: Keystone says itself which versions it has.",
+        help="Ignored: Keystone itself says which versions it has.",
     )
 
 
 def open_cloud(options: argparse.Namespace | None) -> adapter.Adapter:
-    """Return an adapter to the compute API of the cloud that ``options`` say; no request is made yet.
+    """Return an adapter to the compute API of the cloud in ``options``; no request is made yet.
 
-    :raises CloudInvalid: when something that the authentication needs is not given.
+    :raises CloudInvalid: when the authentication needs something that is missing.
     """
-    # cliff types the global options of a command as optional; within an App they are always there.
+    # cliff types the global options of a command as optional; within an App they are always set.
     if options is None:
         raise CloudInvalid("No options: the command runs outside the porthole program.")
     opener: OpenCloud = options.open_cloud
@@ -130,8 +129,8 @@ def _register_environment(parser: argparse.ArgumentParser, argv: Sequence[str]) 
     for name, text in (
         ("interface", "Interface of the catalog to use: public, internal or admin."),
         ("region-name", "Region of the catalog to use."),
-        ("compute-endpoint-override", "URL to use in place of the catalog's."),
-        ("compute-api-version", "Microversion to ask for. Unset: what the server offers decides."),
+        ("compute-endpoint-override", "URL to use instead of the catalog's."),
+        ("compute-api-version", "Microversion to use. Unset: the oldest one that has the request."),
     ):
         variable = "OS_" + name.upper().replace("-", "_")
         service.add_argument(
@@ -147,10 +146,9 @@ def _register_environment(parser: argparse.ArgumentParser, argv: Sequence[str]) 
 
 
 def _find_auth_type(argv: Sequence[str]) -> str:
-    """Return the type that the variables and flags mean when they do not name one.
+    """Return the authentication type to use when neither a variable nor a flag names one.
 
-    An auth URL means Keystone: with a token if there is one, else with a password. Else there is nothing to
-    authenticate to.
+    An auth URL means Keystone: with a token if one is given, else with a password. Without an auth URL: none.
     """
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.add_argument("--os-auth-url", default=os.environ.get("OS_AUTH_URL"))
@@ -163,7 +161,7 @@ def _find_auth_type(argv: Sequence[str]) -> str:
 
 def _open_environment(options: argparse.Namespace) -> adapter.Adapter:
     for name in ("os_endpoint", "os_auth_url", "os_compute_endpoint_override"):
-        # A file with CRLF, sourced by a shell, leaves a carriage return behind.
+        # A shell that sources a file with CRLF puts a carriage return at the end of a value.
         if isinstance(url := getattr(options, name, None), str):
             setattr(options, name, url.strip())
     try:
@@ -182,11 +180,11 @@ def _open_environment(options: argparse.Namespace) -> adapter.Adapter:
 
 
 def _find_microversion(text: str | None) -> str | None:
-    """Return the microversion that ``text`` names, as keystoneauth writes it.
+    """Return the microversion in ``text``, in the form of keystoneauth.
 
     OpenStack's clients write "2" for no particular one and "2.latest" for keystoneauth's "latest".
 
-    :raises CloudInvalid: when it names none.
+    :raises CloudInvalid: when ``text`` is not a microversion.
     """
     if text in (None, "", "2"):
         return None

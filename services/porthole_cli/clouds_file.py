@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names the file and the key when a cloud of clouds.yaml has another shape than a cloud has.
+"""Checks a cloud in clouds.yaml, and names the file and the key that are wrong.
 
-Why: openstacksdk takes the shape for granted, so an empty ``auth:`` is a traceback and a wrong ``api_timeout`` a line
-that names neither file nor key. Called by :mod:`porthole_cli.cloud`, before openstacksdk reads the same files.
+Why: openstacksdk does not check the types, so an empty ``auth:`` is a traceback, and the error of a wrong
+``api_timeout`` names neither file nor key. Called by :mod:`porthole_cli.cloud`, before openstacksdk reads the same
+files.
 """
 
 import json
@@ -22,16 +23,16 @@ _KINDS: dict[str, tuple[type, str]] = {
 
 
 def check_clouds_files(paths: Iterable[str], cloud: str) -> None:
-    """Check ``cloud`` in the first of ``paths`` that can be read, which is the one that openstacksdk takes.
+    """Check ``cloud`` in the first of ``paths`` that can be read, which is the file that openstacksdk uses.
 
-    :raises CloudInvalid: when a part of it has the wrong kind.
+    :raises CloudInvalid: when a part of it has the wrong type.
     """
     for path in paths:
         try:
             with open(path, encoding="utf-8") as text:
                 document = json.load(text) if path.endswith("json") else yaml.safe_load(text)
         except (OSError, ValueError, yaml.YAMLError):
-            # openstacksdk passes such a file over as well.
+            # openstacksdk ignores such a file too.
             continue
         check_clouds(os.path.abspath(path), document, cloud)
         return
@@ -40,10 +41,10 @@ def check_clouds_files(paths: Iterable[str], cloud: str) -> None:
 def check_clouds(path: str, document: Any, cloud: str) -> None:
     """Check ``cloud`` in the ``document`` of a clouds.yaml; ``path`` is for the message.
 
-    :raises CloudInvalid: when a part of it has the wrong kind.
+    :raises CloudInvalid: when a part of it has the wrong type.
     """
     if not isinstance(document, dict) or "clouds" not in document:
-        # openstacksdk has words for these.
+        # openstacksdk reports these clearly.
         return
     clouds = document["clouds"]
     _check(path, "clouds", clouds, dict, "a mapping of names to clouds")
@@ -63,6 +64,6 @@ def check_clouds(path: str, document: Any, cloud: str) -> None:
 
 def _check(path: str, key: str, value: Any, kind: type, wanted: str) -> None:
     if not isinstance(value, kind):
-        # The kind and not the value, which may be a password.
+        # The type and not the value, which may be a password.
         found = "empty" if value is None else f"of the type {type(value).__name__}"
         raise CloudInvalid(f"{path}: the key '{key}' must be {wanted}; it is {found}.")

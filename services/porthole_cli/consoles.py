@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``porthole get-vnc-console``: the URL of a server's screen.
 
-Why: the name, the arguments and the table are those of ``nova get-vnc-console``, which people have in their
-fingers and scripts. The type may be left out here: almost every user wants the page. Called by cliff through
-:mod:`porthole_cli.main`.
+Why: the name, the arguments and the table are those of ``nova get-vnc-console``, which people and scripts already use.
+The type is optional here: almost every user wants the page. Called by cliff through :mod:`porthole_cli.main`.
 """
 
 import argparse
@@ -20,7 +19,7 @@ from porthole_common.model import ConsoleType
 class GetVncConsole(Lister):
     """Get a VNC console of a server: a URL that opens it, for a few minutes.
 
-    The URL alone: -f value -c Url. The table keeps the URL on one line, whatever the width.
+    To print only the URL: -f value -c Url. The table keeps the URL on one line, whatever the width.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -39,7 +38,7 @@ class GetVncConsole(Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, str], list[tuple[str, str]]]:
         """Return the header and the one console."""
-        # cliff would fit the table to the terminal, and nobody can copy a URL that is broken over two lines.
+        # cliff would fit the table to the terminal, and a URL over two lines cannot be copied.
         parsed_args.max_width = sys.maxsize
         client = ComputeClient(open_cloud(self.app_args))
         server = client.find_server(parsed_args.server)
@@ -48,6 +47,6 @@ class GetVncConsole(Lister):
         except ApiRefused as exc:
             raise exc.about(server["id"], parsed_args.server) from exc
         if console.expires_at is not None and sys.stderr.isatty():
-            # For who reads it (O13), and not in the way of who parses stdout or minds stderr.
+            # Only for a person at a terminal (O13), so that no script has to parse or ignore the line.
             sys.stderr.write(f"This URL opens the console until {console.expires_at:%Y-%m-%d %H:%M:%S} UTC.\n")
         return ("Type", "Url"), [(console.type, console.url)]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ``porthole`` command can say went wrong: one line each, for a terminal.
+"""The errors of the ``porthole`` command: one line each, for a terminal.
 
-Why: cliff prints ``str()`` of whatever a command raises and exits with 1, so the text is made here. Raised by
+Why: cliff prints ``str()`` of a command's exception and exits with 1, so the text is made here. Raised by
 :mod:`porthole_cli.cloud`, :mod:`porthole_cli.client` and :mod:`porthole_cli.failures`.
 """
 
@@ -12,7 +12,7 @@ from porthole_common.errors import NotFound, PortholeError, Refused, Unavailable
 
 @dataclass(eq=False)
 class CloudInvalid(Refused):
-    """The options, variables or clouds.yaml do not say which cloud, or how to log in to it."""
+    """The options, variables or clouds.yaml do not say which cloud to use, or how to log in to it."""
 
     reason: str
 
@@ -22,7 +22,7 @@ class CloudInvalid(Refused):
 
 @dataclass(eq=False)
 class ApiUnavailable(Unavailable):
-    """The API, or Keystone before it, does not answer; ``reason`` names its URL."""
+    """The API, or Keystone, does not answer; ``reason`` names its URL."""
 
     reason: str
 
@@ -41,7 +41,7 @@ class ApiRefused(PortholeError):
         return f"{self.message} (HTTP {self.status})"
 
     def about(self, server_id: str, typed: str) -> "ApiRefused":
-        """Return the same refusal in the words of a user who called the server ``typed``."""
+        """Return the same refusal for a user who called the server ``typed``."""
         if server_id in self.message:
             named = typed if typed.lower() == server_id else f"'{typed}'"
             return ApiRefused(self.status, self.message.replace(server_id, named))
@@ -50,9 +50,9 @@ class ApiRefused(PortholeError):
 
 @dataclass(eq=False)
 class AnswerInvalid(PortholeError):
-    """What answers at ``url`` is not ``service``; ``status`` is the HTTP status when that was an error.
+    """The server at ``url`` is not ``service``; ``status`` is the HTTP status of an answer with an error.
 
-    ``hint`` is a sentence on where the service may be.
+    ``hint`` is a sentence that says where the service may be.
     """
 
     url: str
@@ -67,7 +67,7 @@ class AnswerInvalid(PortholeError):
 
 @dataclass(eq=False)
 class OutputFailed(Unavailable):
-    """Standard output takes no text: it is closed, or its file system is full."""
+    """Standard output cannot be written: it is closed, or its file system is full."""
 
     reason: str
 
@@ -87,7 +87,7 @@ class ServerNotFound(NotFound):
 
 @dataclass(eq=False)
 class ServerAmbiguous(Refused):
-    """Several servers have ``name``; ``ids`` are theirs."""
+    """Several servers have ``name``; ``ids`` are their IDs."""
 
     name: str
     ids: tuple[str, ...]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What went wrong at the API, in the user's words: keystoneauth's exceptions become :mod:`porthole_cli.errors`.
+"""Turns keystoneauth's exceptions into :mod:`porthole_cli.errors` that a user understands.
 
-Why apart from the client: keystoneauth puts every failed connection into one class and quotes urllib3's repr. A user
-must read which of these it was: nothing listens, the name is wrong, the port speaks TLS, the server is another one.
-The cause is in the chain of exceptions. Called by :mod:`porthole_cli.client`.
+Why apart from the client: keystoneauth has one class for every failed connection and quotes urllib3's repr. A user must
+read which of these it was: nothing listens, the name is wrong, the port speaks TLS, it is another server. The cause is
+in the chain of exceptions. Called by :mod:`porthole_cli.client`.
 """
 
 import http.client
@@ -24,7 +24,7 @@ from porthole_cli.forward_proxy import ForwardProxy, find_proxy
 PROXY_PORTS = frozenset({6080, 6081})
 # The header Server of Porthole's proxy (porthole_novncproxy.front.handler).
 _PROXY = "Porthole"
-# Statuses that any server in front of an API may answer; the other ones below 500 come from a server that has no API.
+# Any server in front of an API may answer with these statuses; other ones below 500 come from a server without an API.
 _FROM_THE_FRONT = frozenset({401, 403, 407, 429})
 # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH (openssl/x509_vfy.h).
 _NAME_MISMATCHES = frozenset({62, 64})
@@ -39,7 +39,7 @@ _AUTH_URL_HINT = "OS_AUTH_URL or --os-auth-url must be the URL of Keystone, like
 
 
 def map_failure(exc: exceptions.ClientException, url: str = "") -> ApiRefused | ApiUnavailable | AnswerInvalid:
-    """Return the error for the user. ``url`` is the compute API's, or empty when it is not known yet."""
+    """Return the error for the user. ``url`` is the compute API's, or empty if it is not known yet."""
     if isinstance(exc, exceptions.HttpError):
         return _map_status(exc, url)
     if not url:
@@ -50,7 +50,7 @@ def map_failure(exc: exceptions.ClientException, url: str = "") -> ApiRefused | 
 
 
 def map_keystone_failure(exc: exceptions.ClientException, auth_url: str) -> ApiRefused | ApiUnavailable | AnswerInvalid:
-    """Return the error for a login that failed. ``auth_url`` is Keystone's URL as the user gave it."""
+    """Return the error for a failed login. ``auth_url`` is Keystone's URL as the user gave it."""
     if isinstance(exc, exceptions.HttpError):
         return _map_keystone_status(exc, auth_url)
     chain = list(_list_causes(exc))
@@ -80,12 +80,12 @@ def _build_keystone_invalid(auth_url: str, response: Any) -> AnswerInvalid:
 
 
 def build_timeout(url: str) -> ApiUnavailable:
-    """Return the error for an API that takes the connection and gives no answer."""
+    """Return the error for an API that accepts the connection and does not answer."""
     return ApiUnavailable(f"The API at {url} does not answer in time.{_build_way(url)}")
 
 
 def build_answer_invalid(url: str, response: Any = None) -> AnswerInvalid:
-    """Return the error for what answers at ``url`` and is no compute API; ``response`` is that answer, if one is known.
+    """Return the error for a server at ``url`` that is not a compute API; ``response`` is its answer, if known.
 
     An answer with a status of success adds no status to the text.
     """
@@ -93,11 +93,11 @@ def build_answer_invalid(url: str, response: Any = None) -> AnswerInvalid:
     port = urlsplit(url).port
     proxy = _find_proxy(url, response)
     if proxy is not None:
-        hint = f"{proxy}; the API has another one, usually 8774."
+        hint = f"{proxy}; the API has another port, usually 8774."
     elif response is not None and status == 400 and b"HTTPS" in response.content:
         hint = "The port speaks TLS: write https://."
-    elif response is not None and _is_xvp_door(response):
-        hint = f"{port} looks like the port for VNC viewers (xvpvnc); the API has another one, usually 8774."
+    elif response is not None and _is_xvp_listener(response):
+        hint = f"{port} looks like the port for VNC viewers (xvpvnc); the API has another port, usually 8774."
     elif urlsplit(url).path.rstrip("/") == "/v2.1":
         hint = "Correct the host or the port of the URL."
     elif urlsplit(url).path.rstrip("/").endswith("/v2.1"):
@@ -107,23 +107,23 @@ def build_answer_invalid(url: str, response: Any = None) -> AnswerInvalid:
     return AnswerInvalid(url, status, f"{hint}{_build_way(url)}")
 
 
-def _is_xvp_door(response: Any) -> bool:
-    """Say whether this is the bare 400 with which porthole_novncproxy.front.connect answers a request for HTTP."""
+def _is_xvp_listener(response: Any) -> bool:
+    """Return True for the bare 400 with which porthole_novncproxy.front.connect answers an HTTP request."""
     bare = {name.lower() for name in response.headers} == {"content-length", "connection"}
     return response.status_code == HTTPStatus.BAD_REQUEST and bare and not response.content
 
 
 def _build_way(url: str) -> str:
-    """Return a sentence that names the forward proxy on the way to ``url``: it may have given the answer."""
+    """Return a sentence that names the forward proxy on the way to ``url``: the answer may come from it."""
     proxy = find_proxy(url)
     return f" The request went through {proxy}." if proxy else ""
 
 
 def _find_proxy(url: str, response: Any) -> str | None:
-    """Return a clause that says that the port of ``url`` is the port of Porthole's proxy, if that is likely."""
+    """Return the text that the port of ``url`` belongs to Porthole's proxy, if that is likely."""
     port = urlsplit(url).port
     if find_proxy(url) is not None:
-        # The answer may be the forward proxy's own.
+        # The answer may come from the forward proxy.
         return None
     if response is not None and response.headers.get("Server") == _PROXY:
         return f"{port} is the port of Porthole's proxy"
@@ -140,7 +140,7 @@ def _map_status(exc: exceptions.HttpError, url: str) -> ApiRefused | AnswerInval
 
 
 def _build_status(exc: exceptions.HttpError, service: str) -> ApiRefused:
-    # keystoneauth has written the status behind its own message.
+    # keystoneauth has added the status to its own message.
     reason = " ".join(str(exc.message).split()).removesuffix(f"(HTTP {exc.http_status})").rstrip(" .")
     return ApiRefused(exc.http_status, f"{service} answers: {reason}.{_build_way(exc.url or '')}")
 
@@ -159,7 +159,7 @@ def _read_fault(exc: exceptions.HttpError, name: str | None = None) -> str | Non
 
 
 def _explain_connection(exc: exceptions.ClientException, url: str, service: str = "The API") -> str | None:
-    """Return why no answer came from ``url``; None when the chain of causes holds nothing that is known."""
+    """Return why no answer came from ``url``; None when the chain holds no known cause."""
     chain = list(_list_causes(exc))
     proxy = find_proxy(url)
     if proxy is not None and (reason := _explain_proxy(chain, proxy)) is not None:
@@ -168,10 +168,10 @@ def _explain_connection(exc: exceptions.ClientException, url: str, service: str 
 
 
 def _explain_proxy(chain: list[BaseException], proxy: ForwardProxy) -> str | None:
-    """Return what is wrong with the forward proxy; None when the failure lies behind it."""
+    """Return what is wrong with the forward proxy; None when the proxy is not at fault."""
     remedy = "Correct the variable, or name the API's host in no_proxy."
     if any(isinstance(cause, _PROXY_MALFORMED) for cause in chain):
-        return f"The variable {proxy.variable} names no proxy that is understood here: '{proxy.url}'. {remedy}"
+        return f"The variable {proxy.variable} does not hold a usable proxy: '{proxy.url}'. {remedy}"
     if any(isinstance(cause, requests.exceptions.ProxyError) for cause in chain):
         reasons = (cause.strerror or str(cause) for cause in chain if isinstance(cause, OSError))
         return f"No connection through {proxy}: {next(reasons, 'it failed').rstrip('.')}. {remedy}"
@@ -198,7 +198,7 @@ def _explain(cause: BaseException, url: str, service: str) -> str | None:
             hint = " If it speaks TLS, write https://." if url.startswith("http://") else ""
             text = f"{url} closed the connection without an answer.{hint}"
         case http.client.HTTPException():
-            text = f"What answers at {url} speaks no HTTP, so it is {kind}."
+            text = f"The server at {url} does not speak HTTP, so it is {kind}."
         case ConnectionRefusedError():
             text = f"Nothing listens at {url}: start {service.replace('The', 'the')}, or correct the URL."
         case OSError() if cause.strerror:
@@ -207,7 +207,7 @@ def _explain(cause: BaseException, url: str, service: str) -> str | None:
 
 
 def _list_causes(exc: BaseException) -> Iterator[BaseException]:
-    """Yield the innermost cause first: the outer ones are the libraries' words for the inner ones."""
+    """Yield the innermost cause first: the outer exceptions only repeat the inner ones."""
     chain: list[BaseException] = []
     cause: BaseException | None = exc
     while cause is not None and cause not in chain:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The forward proxy that the environment names for a URL: http_proxy, https_proxy, all_proxy and no_proxy.
 
-Why: requests obeys these variables, and says of a proxy's failure that the API failed. A proxy on another host cannot
-reach this host's loopback, so loopback is never sent to one. Called by :mod:`porthole_cli.session` and
+Why: requests obeys these variables, and reports a failure of the proxy as a failure of the API. A proxy on another host
+cannot reach this host's loopback, so requests to loopback never use a proxy. Called by :mod:`porthole_cli.session` and
 :mod:`porthole_cli.failures`.
 """
 
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from requests import utils
 
-# What tells requests to use no proxy, whatever the environment says.
+# Tells requests to use no proxy, whatever the environment says.
 DIRECT = {"http": None, "https": None, "all": None}
 
 
@@ -44,7 +44,7 @@ def find_proxy(url: str) -> ForwardProxy | None:
 
 
 def is_loopback(url: str) -> bool:
-    """Say whether ``url`` names this host's loopback: localhost or an address of it."""
+    """Return True when ``url`` names this host's loopback: localhost, or a loopback address."""
     try:
         host = urlsplit(url).hostname or ""
     except ValueError:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ``porthole`` command: its global options, its subcommands, its log.
 
-Why: cliff gives the formats and the help; what is added here is where the cloud is (:mod:`porthole_cli.cloud`)
-and that no line on the terminal or in a log file holds a token. Imports no service: ``porthole list`` is to
-answer before the user has looked up. Started by the shell as ``porthole``.
+Why: cliff has the formats and the help. Added here are the options that find the cloud (:mod:`porthole_cli.cloud`), and
+filters that keep tokens out of the terminal and the log file. Imports no service, so that ``porthole list`` starts
+fast. Started by the shell as ``porthole``.
 """
 
 import logging
@@ -28,8 +28,8 @@ from porthole_cli.standalone import Standalone
 from porthole_common.redaction import RedactingFilter
 
 DESCRIPTION = (
-    "Opens the screens of virtual machines. The cloud is found as OpenStack's clients do: by OS_* variables, by "
-    "--os-cloud or OS_CLOUD and clouds.yaml, or by --os-auth-type none --os-endpoint URL. With nothing set at all "
+    "Opens the screens of virtual machines. The cloud is found as by OpenStack's clients: with OS_* variables, with "
+    "--os-cloud or OS_CLOUD and clouds.yaml, or with --os-auth-type none --os-endpoint URL. With none of these, "
     f"it is the Porthole on this machine, {cloud.DEFAULT_ENDPOINT}, without authentication."
 )
 COMMANDS: dict[str, type[Command]] = {
@@ -51,7 +51,7 @@ class PortholeApp(App):  # type: ignore[misc, unused-ignore]
     def __init__(self, argv: Sequence[str]) -> None:
         """Build the parser for ``argv``.
 
-        :raises CloudInvalid: when the cloud or the authentication type named there is not known.
+        :raises CloudInvalid: when the cloud or the authentication type in ``argv`` is unknown.
         """
         self._argv = argv
         self.is_stdout_closed = False
@@ -63,13 +63,13 @@ class PortholeApp(App):  # type: ignore[misc, unused-ignore]
     def build_option_parser(
         self, description: str | None, version: str | None, argparse_kwargs: dict[str, Any] | None = None
     ) -> ArgumentParser:
-        """Add the options that say which cloud to cliff's own."""
+        """Add the options that choose the cloud to cliff's own."""
         parser: ArgumentParser = super().build_option_parser(description, version, argparse_kwargs)
         cloud.register_options(parser, self._argv)
         return parser
 
     def initialize_app(self, argv: list[str]) -> None:
-        """Refuse a command that has no stdout, before it does anything. A standalone prints nothing there.
+        """Refuse a command without a stdout, before it does anything; a standalone needs none.
 
         :raises OutputFailed: when stdout is closed.
         """
@@ -78,7 +78,7 @@ class PortholeApp(App):  # type: ignore[misc, unused-ignore]
             raise OutputFailed("standard output is closed")
 
     def configure_logging(self) -> None:
-        """Let cliff set up the log, then keep the tokens out of it. ``--debug`` shows every request."""
+        """Let cliff set up the log, then redact tokens in it. ``--debug`` shows every request."""
         if self.options.debug:
             self.options.verbose_level = _DEBUG_LEVEL
         super().configure_logging()
@@ -88,16 +88,16 @@ class PortholeApp(App):  # type: ignore[misc, unused-ignore]
             if isinstance(handler, logging.FileHandler) and handler.stream is not None:
                 handler.stream.reconfigure(errors="backslashreplace")
             elif not isinstance(handler, logging.FileHandler) and self.options.verbose_level < _DEBUG_LEVEL:
-                # The libraries' warnings repeat what the error says that the user gets anyway.
+                # The libraries' warnings only repeat the error that the user gets.
                 handler.setLevel(logging.ERROR)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
-    0; 1 after one line on stderr; 2 for a wrong command line; 3 when stdout takes no text. The doctor has more.
+    0; 1 after one line on stderr; 2 for a wrong command line; 3 when stdout cannot be written. The doctor has its own.
     """
-    # cliff would open a shell of its own on an empty command line.
+    # With an empty command line, cliff would open an interactive shell.
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     prepare_streams()
     try:

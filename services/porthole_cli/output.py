@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Standard output and standard error of the ``porthole`` command, whatever the shell made of them.
+"""Standard output and standard error of the ``porthole`` command, also when they are closed or full.
 
-Why: Python writes what stdout holds after the command has given its status, so a full disk would be an exit status of
-Python's own; and a name that the locale cannot write would hide the other servers. Called by
-:mod:`porthole_cli.main`.
+Why: Python writes the buffer of stdout after the command has returned its status, so a full disk would give Python's
+own exit status. And a name that the locale cannot encode would end the whole list. Called by :mod:`porthole_cli.main`.
 """
 
 import io
@@ -15,15 +14,15 @@ from contextlib import contextmanager
 
 from porthole_cli.errors import OutputFailed
 
-# The doctor's own are 0, 1 and 2.
+# The doctor uses 0, 1 and 2 for its report.
 STATUS_OUTPUT_LOST = 3
 _STATUS_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
 class Output(io.TextIOWrapper):
-    """A stdout whose failures to write are OutputFailed; a reader that leaves is a BrokenPipeError as ever.
+    """A stdout that raises OutputFailed when a write fails; a reader that leaves is a BrokenPipeError, as usual.
 
-    ``is_lost`` is true from the first failure on.
+    ``is_lost`` is True after the first failure.
     """
 
     is_lost = False
@@ -31,15 +30,15 @@ class Output(io.TextIOWrapper):
     def write(self, text: str, /) -> int:
         """Write ``text``.
 
-        :raises OutputFailed: when the file takes no more.
+        :raises OutputFailed: when the file cannot be written.
         """
         with self._map_failure():
             return super().write(text)
 
     def flush(self) -> None:
-        """Write what the buffer holds.
+        """Write the buffer.
 
-        :raises OutputFailed: when the file takes no more.
+        :raises OutputFailed: when the file cannot be written.
         """
         with self._map_failure():
             super().flush()
@@ -56,19 +55,19 @@ class Output(io.TextIOWrapper):
 
 
 def prepare_streams() -> None:
-    """Put an :class:`Output` in the place of ``sys.stdout``, and a stream in the place of a closed ``sys.stderr``."""
+    """Replace ``sys.stdout`` by an :class:`Output`, and a closed ``sys.stderr`` by a stream."""
     if sys.stderr is None:
-        # The caller closed it: nobody reads the messages.
+        # The caller closed it, so no one reads the messages.
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (open until the process ends)
     stdout = sys.stdout
-    # A stream of a test stays what it is.
+    # A test's own stream stays.
     if type(stdout) is io.TextIOWrapper:
         encoding, line_buffering = stdout.encoding, stdout.line_buffering
         sys.stdout = Output(stdout.detach(), encoding, "backslashreplace", line_buffering=line_buffering)
 
 
 def finish_stdout(status: int) -> int:
-    """Write what stdout still holds; return ``status``, or the status of a failure to write, now or before."""
+    """Write the buffer of stdout; return ``status``, or the status of a failed write, now or before."""
     stdout = sys.stdout
     if not isinstance(stdout, Output):
         return status
@@ -82,7 +81,7 @@ def finish_stdout(status: int) -> int:
             sys.stderr.write(f"{exc}\n")
     else:
         return STATUS_OUTPUT_LOST if was_lost else status
-    # The text stays in the buffer, and Python would try to write it once more at its end.
+    # The text stays in the buffer, and Python would try to write it again when it exits.
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), stdout.fileno())
     return STATUS_OUTPUT_LOST if stdout.is_lost else status

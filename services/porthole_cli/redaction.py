@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takes the user and the password of a URL out of what the ``porthole`` command prints.
+"""Removes the user and the password of a URL from the output of the ``porthole`` command.
 
 Why: an endpoint may be ``http://user:password@host``, and nearly every message names the endpoint. Called by
-:mod:`porthole_cli.main`; console tokens are :mod:`porthole_common.redaction`'s.
+:mod:`porthole_cli.main`; :mod:`porthole_common.redaction` removes console tokens.
 """
 
 import logging
 import re
 
-# RFC 3986 section 3.2.1: the user information stands between "//" and "@". Users write "@" into passwords as well.
+# RFC 3986 section 3.2.1: the user information is between "//" and "@". A password may hold another "@".
 _USER_INFO = re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/?#]*@", re.IGNORECASE)
 
 
@@ -21,7 +21,7 @@ class UserInfoFilter(logging.Filter):
     """Rewrites each record that passes a handler; never drops one."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Fold message and arguments into one redacted string, and the traceback's text likewise."""
+        """Merge message and arguments into one redacted string, and redact the traceback's text."""
         record.msg, record.args = redact_user_info(record.getMessage()), ()
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)

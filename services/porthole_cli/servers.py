@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``porthole list`` and ``porthole show``: which servers there are, and what is known of one.
+"""``porthole list`` and ``porthole show``: all servers, and the properties of one.
 
 Why: a user wants to see the name before asking for the console. Called by cliff through :mod:`porthole_cli.main`.
 """
@@ -15,7 +15,7 @@ from porthole_cli.client import ComputeClient
 from porthole_cli.cloud import open_cloud
 from porthole_cli.invocation import find_command
 
-# What ``show`` prints, in this order, and where it stands in Nova's server. A key the API does not give is left out.
+# The rows of ``show``, in this order, and their keys in Nova's server. A key that the API omits is left out.
 _SHOWN = {
     "id": "id",
     "name": "name",
@@ -36,16 +36,16 @@ class ListServers(Lister):
         """Return the header and one row per server."""
         servers = list(ComputeClient(open_cloud(self.app_args)).list_servers(details=True))
         if not servers:
-            # Not on stdout: a script reads rows there, and an empty table looks like a fault.
+            # On stderr: scripts read the rows on stdout, and to a person an empty table looks like an error.
             sys.stderr.write(
-                "There are no servers, or none whose console you may open. "
+                "There are no servers whose console you may open. "
                 f"{find_command()} doctor says whether the hypervisor answers.\n"
             )
         return ("ID", "Name", "Status"), [(s["id"], s["name"], s.get("status", "")) for s in servers]
 
 
 class ShowServer(ShowOne):
-    """Show what is known of one server."""
+    """Show the properties of one server."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add SERVER."""

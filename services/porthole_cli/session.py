@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""keystoneauth's session for one command: one deadline for all its requests, and no lock that a thread takes twice.
+"""keystoneauth's session for one command: one deadline for all its requests, and no deadlock.
 
-Why: keystoneauth limits each wait at a socket, so a server that sends a byte now and then holds a command for ever.
-And where the auth URL answers 401 to discovery, keystoneauth asks for a token while it gets the token, and waits for
-its own lock. Made by :mod:`porthole_cli.cloud`; the client asks it which service failed.
+Why: keystoneauth's timeout is for each read, so a server that sends one byte at a time holds a command for ever. And if
+the auth URL answers 401 to discovery, keystoneauth asks for a token while it gets the token, and waits for its own
+lock. Made by :mod:`porthole_cli.cloud`; the client asks it which service failed.
 """
 
 import os
@@ -21,7 +21,7 @@ from urllib3.exceptions import InsecureRequestWarning
 from porthole_cli.errors import CloudInvalid
 from porthole_cli.forward_proxy import DIRECT, is_loopback
 
-# Seconds that a request may need to end by its own timeout after the deadline of the command.
+# Seconds after the command's deadline in which a request can end by its own timeout.
 _GRACE_S = 1.0
 
 
@@ -31,22 +31,22 @@ class CloudSession(session.Session):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.verify is False:
-            # The user has said --insecure, and urllib3 would repeat that at each request.
+            # The user has chosen --insecure, and urllib3 would warn at each request.
             warnings.simplefilter("ignore", InsecureRequestWarning)
         self._ends_at: float | None = None
         self._worker: threading.Thread | None = None
-        # True from the first question to Keystone until it has given a token.
+        # True from the first request to Keystone until it has issued a token.
         self.is_logging_in = False
 
     @property
     def auth_url(self) -> str | None:
-        """Keystone's URL as the user gave it; None where the authentication needs no Keystone."""
+        """Keystone's URL as the user gave it; None if the authentication needs no Keystone."""
         url: str | None = getattr(self.auth, "auth_url", None)
         return url
 
     @property
     def is_overdue(self) -> bool:
-        """True when the time for all requests is over."""
+        """True when the deadline for all requests has passed."""
         return self._ends_at is not None and time.monotonic() >= self._ends_at
 
     def request(self, url: str, method: str, *args: Any, **kwargs: Any) -> requests.Response:
@@ -54,14 +54,14 @@ class CloudSession(session.Session):
 
         :raises DiscoveryFailure: when Keystone's own discovery needs a token.
         :raises ConnectTimeout: when the deadline has passed.
-        :raises CloudInvalid: when the file of authorities holds none.
+        :raises CloudInvalid: when the file of authorities has no certificate.
         """
         target = url if "://" in url else kwargs.get("endpoint_override") or ""
         if target.startswith("https:") and isinstance(self.verify, str):
             _check_authorities(self.verify)
         is_discovery = self._is_keystones(url)
         if is_discovery and kwargs.get("authenticated"):
-            raise exceptions.DiscoveryFailure(f"{url} wants a token before it gives one.")
+            raise exceptions.DiscoveryFailure(f"{url} requires a token before it issues one.")
         is_login = is_discovery or (method == "POST" and kwargs.get("authenticated") is False)
         self.is_logging_in = self.is_logging_in or is_login
         if is_loopback(target):
@@ -84,12 +84,12 @@ class CloudSession(session.Session):
             raise exceptions.ConnectTimeout(f"Request to {url} timed out")
         kwargs.setdefault("timeout", left_s)
         if threading.current_thread() is self._worker:
-            # A request for a token, on the way to the one that the worker sends.
+            # The worker's own request needs a token, and this is the request for it.
             return super().request(url, method, *args, **kwargs)
         return self._send_in_worker(left_s, url, method, *args, **kwargs)
 
     def _send_in_worker(self, left_s: float, url: str, *args: Any, **kwargs: Any) -> requests.Response:
-        """Leave a request behind that its socket's timeout does not end: a slow resolver, or a body that trickles."""
+        """Send in a thread, and abandon a request that its socket's timeout does not end: a slow resolver or body."""
         answers: list[requests.Response] = []
         failures: list[BaseException] = []
 
@@ -114,19 +114,19 @@ class CloudSessionLoading(session_loading.Session):
 
     @property
     def plugin_class(self) -> type[session.Session]:
-        """The class of the sessions that it loads."""
+        """The class of the loaded sessions."""
         return CloudSession
 
 
 def _check_authorities(path: str) -> None:
-    """Check the file of OS_CACERT: without this, its fault looks like a fault of the server's TLS.
+    """Check the file of OS_CACERT: otherwise an invalid file looks like a TLS error of the server.
 
-    :raises CloudInvalid: when the file holds no certificates.
+    :raises CloudInvalid: when the file has no certificate.
     """
     if os.path.isdir(path):
         return
     try:
         ssl.create_default_context(cafile=path)
     except OSError as exc:
-        reason = "it holds no certificates in PEM" if isinstance(exc, ssl.SSLError) else exc.strerror
+        reason = "it has no certificate in PEM" if isinstance(exc, ssl.SSLError) else exc.strerror
         raise CloudInvalid(f"The file of --os-cacert (OS_CACERT, cacert) is {path}: {reason}.") from exc

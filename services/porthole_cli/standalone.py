@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``porthole standalone``: the command line of the four services in one process.
 
-Why apart from :mod:`porthole_cli.wiring`: this module is imported by every ``porthole`` command, and the services
-only by this one. Called by cliff through :mod:`porthole_cli.main`.
+Why apart from :mod:`porthole_cli.wiring`: every ``porthole`` command imports this module, and only this command imports
+the services. Called by cliff through :mod:`porthole_cli.main`.
 """
 
 import argparse
@@ -13,17 +13,17 @@ from cliff.command import Command
 class Standalone(Command):
     """Run all of Porthole in one process, for the virtual machines of this one host.
 
-    Messages and tokens are kept in memory and everything listens on loopback, so nothing else need run but the
-    hypervisor. It ends with Ctrl-C; tokens that were given out end with it. /etc/porthole is not read.
+    Messages and tokens are kept in memory and everything listens on loopback, so only the hypervisor must run.
+    Ctrl-C ends it, and all its tokens with it. It does not read /etc/porthole.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add the flags; each stands in for one option of the configuration file."""
+        """Add the flags; each sets one option of the configuration file."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         add = parser.add_argument
         add("--config-file", metavar="PATH", action="append", default=[], help="Read this porthole.conf.")
         add("--libvirt-uri", metavar="URI", help="[libvirt] connection_uri: the hypervisor. Default: qemu:///system")
-        add("--driver", choices=["libvirt", "static"], help="[compute] driver: where the instances are found.")
+        add("--driver", choices=["libvirt", "static"], help="[compute] driver: how the instances are found.")
         add("--instances-file", metavar="PATH", help="[static] instances_file: VNC servers in YAML. Implies static.")
         add("--api-port", metavar="PORT", type=int, help="[api] bind_port. Default: 8774")
         add("--novnc-port", metavar="PORT", type=int, help="[vnc] novncproxy_port. Default: 6080")

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The four services in one process: the wiring of ``porthole standalone``.
 
-Why: someone with one hypervisor wants its screens without a broker, a memcached and four units. Everything that
-decides or relays is the daemons' own; what differs is that messages and tokens stay in memory, and that no
-address off this machine is listened on, since nobody authenticates. Called by :mod:`porthole_cli.standalone`,
-which imports this module late, for what it pulls in.
+Why: the owner of one hypervisor wants its screens without a broker, a memcached and four units. The code that decides
+or relays is the daemons' own. Two things differ: messages and tokens stay in memory, and all listeners are on loopback,
+since nobody authenticates. Called by :mod:`porthole_cli.standalone`, which imports this module late, since it imports
+all services.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import porthole_consoleauth.main
 import porthole_novncproxy.main
 from porthole_api.consoles import CALLS_PER_REQUEST
 from porthole_cli.cloud import DEFAULT_ENDPOINT
-from porthole_cli.examinee import Examinee
+from porthole_cli.doctor_socket import DoctorSocket
 from porthole_cli.invocation import find_command
 from porthole_common import errors, service
 from porthole_common.rpc import Rpc
@@ -30,9 +30,9 @@ PROGRAM = "porthole standalone"
 # oslo.messaging's driver within one process.
 TRANSPORT_URL = "fake://"
 LOOPBACK = "127.0.0.1"
-# The options that say where something listens.
+# The options with the address of a listener.
 _ADDRESSES = (("api", "bind_host"), ("vnc", "novncproxy_host"), ("vnc", "xvpvncproxy_host"))
-# Flag of the command -> the option that it stands in for.
+# Flag of the command -> the option that it sets.
 _FLAGS = {
     "libvirt_uri": ("libvirt", "connection_uri"),
     "driver": ("compute", "driver"),
@@ -44,18 +44,18 @@ _FLAGS = {
 _PORT_FLAGS = ("api_port", "novnc_port", "xvp_port")
 
 
-class Listening:
-    """One of the daemons' services; when a port is taken, its error names the flag that chooses another."""
+class FlaggedService:
+    """A daemon's service; when its port is taken, the error names the flag that chooses another port."""
 
-    def __init__(self, listening: service.Service) -> None:
-        self._service = listening
-        self.name = listening.name
-        self.stop_timeout_s = listening.stop_timeout_s
+    def __init__(self, daemon: service.Service) -> None:
+        self._service = daemon
+        self.name = daemon.name
+        self.stop_timeout_s = daemon.stop_timeout_s
 
     def start(self) -> None:
         """Start the service.
 
-        :raises ConfigInvalid: when an option does not do.
+        :raises ConfigInvalid: when an option is wrong.
         """
         try:
             self._service.start()
@@ -63,7 +63,7 @@ class Listening:
             raise name_flag(exc) from exc
 
     def waits_for(self) -> str:
-        """Return what the service waits for."""
+        """Return what the service waits for, or ""."""
         return self._service.waits_for()
 
     def is_alive(self) -> bool:
@@ -71,7 +71,7 @@ class Listening:
         return self._service.is_alive()
 
     def reload(self) -> None:
-        """Have the service reread."""
+        """Let the service reread its configuration."""
         self._service.reload()
 
     def stop(self) -> None:
@@ -80,9 +80,9 @@ class Listening:
 
 
 class Announcement(service.Service):
-    """The last service to start: tells the user that the others serve, where, and what to type.
+    """The last service to start: prints where the other services listen, and what to type next.
 
-    ``waits_for`` is compute's: what it returns does not answer yet.
+    ``waits_for`` is compute's method: it names the hypervisor that does not answer yet.
     """
 
     name = "announcement"
@@ -107,8 +107,8 @@ class Announcement(service.Service):
         sys.stdout.flush()
 
 
-class Bus(service.Service):
-    """The first service to start, and so the last to stop: closes what all the others speak through."""
+class RpcCloser(service.Service):
+    """The first service to start, and so the last to stop: closes the RPC that all other services share."""
 
     name = "bus"
 
@@ -131,16 +131,16 @@ def run(arguments: argparse.Namespace, debug: bool) -> int:
         configure(conf, arguments)
         return build_services(conf)
 
-    # What /etc/porthole says is for this node's daemons.
+    # The files in /etc/porthole are for the daemons of this node.
     return service.main(PROGRAM, build, argv, cfg.CONF, default_config_files=[], default_config_dirs=[])
 
 
 def configure(conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> None:
-    """Bring the flags and standalone's own defaults into ``conf``, before any service has seen it.
+    """Put the flags and standalone's own defaults into ``conf``, before any service uses it.
 
     A flag wins over the configuration file, and the file over the defaults.
 
-    :raises ConfigInvalid: when a flag's value does not do, or an address is not on loopback.
+    :raises ConfigInvalid: when the value of a flag is wrong, or an address is not on loopback.
     """
     for flag, (group, option) in _FLAGS.items():
         value = getattr(arguments, flag)
@@ -150,13 +150,13 @@ def configure(conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> None:
         conf.set_override("driver", "static", group="compute")
     conf.set_default("novncproxy_host", LOOPBACK, group="vnc")
     conf.set_default("xvpvncproxy_host", LOOPBACK, group="vnc")
-    # Ctrl-C ends the open consoles too: whoever types it sits beside them.
+    # Ctrl-C ends the open consoles at once: they belong to the user who types it.
     conf.set_default("graceful_shutdown_timeout", 0)
     for group, option in _ADDRESSES:
         if not _is_loopback(conf[group][option]):
             raise errors.ConfigInvalid(
                 f"[{group}] {option}",
-                f"standalone authenticates nobody and listens on loopback only, not on {conf[group][option]}",
+                f"standalone has no authentication and listens only on loopback, not on {conf[group][option]}",
             )
     vnc = conf.vnc
     novnc, xvp = (_format_host(host) for host in (vnc.novncproxy_host, vnc.xvpvncproxy_host))
@@ -166,19 +166,19 @@ def configure(conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> None:
 
 
 def build_services(conf: cfg.ConfigOpts) -> Sequence[service.Service]:
-    """Return the services in the order they start in: each after those that it calls.
+    """Return the services in the order of their start: each after the services that it calls.
 
-    :raises ConfigInvalid: when an option does not do.
+    :raises ConfigInvalid: when an option is wrong.
     """
     rpc = Rpc(conf, conf.rpc.call_timeout / CALLS_PER_REQUEST, TRANSPORT_URL)
     compute = porthole_compute.main.build_standalone(conf, rpc)
     return [
-        Bus(rpc),
+        RpcCloser(rpc),
         porthole_consoleauth.main.build_standalone(conf, rpc),
         compute,
-        Listening(porthole_api.main.build_standalone(conf, rpc)),
-        Listening(porthole_novncproxy.main.build_service(conf, rpc)),
-        Examinee(conf, rpc, build_endpoint(conf)),
+        FlaggedService(porthole_api.main.build_standalone(conf, rpc)),
+        FlaggedService(porthole_novncproxy.main.build_service(conf, rpc)),
+        DoctorSocket(conf, rpc, build_endpoint(conf)),
         Announcement(conf, compute.waits_for),
     ]
 
@@ -189,7 +189,7 @@ def build_endpoint(conf: cfg.ConfigOpts) -> str:
 
 
 def name_flag(exc: errors.ConfigInvalid) -> errors.ConfigInvalid:
-    """Return the error of a port that is taken with the flag beside its option; any other error as it is."""
+    """Add the flag to the error of a port that is taken; return any other error as it is."""
     if isinstance(exc.__cause__, OSError) and exc.__cause__.errno == errno.EADDRNOTAVAIL:
         return exc
     for flag in _PORT_FLAGS:
@@ -214,7 +214,7 @@ def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        # A name is looked up when it is bound, and may mean anything by then; this one never does.
+        # Any other name is resolved only when it is bound, and may then be any address.
         return host == "localhost"
 
 

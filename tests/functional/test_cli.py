@@ -110,7 +110,7 @@ def test_no_servers_and_the_proxys_port(make_porthole: Callable[..., Porthole], 
     done = run(porthole, "list", "-f", "json")
     assert (done.returncode, done.stdout.strip()) == (0, "[]")
     assert done.stderr == (
-        "There are no servers, or none whose console you may open. "
+        "There are no servers whose console you may open. "
         f"{sys.executable} -m porthole_cli.main doctor says whether the hypervisor answers.\n"
     )
 
@@ -120,5 +120,5 @@ def test_no_servers_and_the_proxys_port(make_porthole: Callable[..., Porthole], 
         said = fail(porthole, "--os-endpoint", proxy, *arguments)
         assert said == (
             f"There is no compute API at {proxy} (HTTP 404). {porthole.novnc_port} is the port of Porthole's proxy; "
-            "the API has another one, usually 8774."
+            "the API has another port, usually 8774."
         )

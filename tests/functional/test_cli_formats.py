@@ -160,4 +160,4 @@ class TestErrors:
     def test_a_clouds_yaml_that_is_no_yaml(self, shell: Shell) -> None:
         (shell.directory / "clouds.yaml").write_text("clouds: [", encoding="utf-8")
 
-        assert "not YAML is passed over" in shell.fail("--os-cloud", "lab", "list")
+        assert "not YAML is ignored" in shell.fail("--os-cloud", "lab", "list")

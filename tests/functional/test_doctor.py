@@ -42,10 +42,10 @@ _SKEWED = """
 import sys
 from datetime import UTC, datetime, timedelta
 from oslo_config import cfg
-from porthole_cli.doctor import examination, report
+from porthole_cli.doctor import examination, report, run
 ports = examination.Ports(clock=lambda: datetime.now(UTC) + timedelta(seconds=300))
 examined = examination.Examination(cfg.CONF, ports)
-print(report.format_json(examination.examine(examined, sys.argv[1:])))
+print(report.format_json(run.examine(examined, sys.argv[1:])))
 examined.close()
 """
 
@@ -258,7 +258,7 @@ def test_a_screen_that_is_not_there_and_a_url_that_is_not_spoken(
     finally:
         compute.stop()
     assert troubles(found) == {"vnc.unreachable", "url.https_without_certificate", "url.unreachable"}
-    assert f"refused by the VNC server of absent (127.0.0.1:{port})" in found["vnc.unreachable"][0]["problem"]
+    assert f"The VNC server of absent (127.0.0.1:{port}) on" in found["vnc.unreachable"][0]["problem"]
     # The next test starts where no api remembers it.
     porthole.api.stop()
     porthole.start_daemon("api")
@@ -287,7 +287,7 @@ def test_a_proxy_with_an_old_certificate_too_few_descriptors_and_a_wish_that_no_
     assert troubles(found) == {"certificate.expired", "url.http_with_certificate", "descriptors.low", "vnc.security"}
     assert found["url.http_with_certificate"][0]["severity"] == "warning"
     assert "VNC server of demo (127.0.0.1:" in found["vnc.security"][0]["problem"]
-    assert "may open 256 descriptors and needs 456" in found["descriptors.low"][0]["problem"]
+    assert "may open 256 descriptors, and its own limits need 456" in found["descriptors.low"][0]["problem"]
 
 
 def test_a_proxy_that_does_not_start_without_a_web_root(

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from porthole_cli.doctor.broker import examine_broker
-from porthole_cli.doctor.doors import STEP_TIMEOUT_S, knock
 from porthole_cli.doctor.examination import BUDGET_S
+from porthole_cli.doctor.url_check import STEP_TIMEOUT_S, check_url
 from porthole_common.broker import BlockedConnections
 from porthole_common.broker import examine_broker as look
 from porthole_common.rpc import Broker
@@ -58,49 +58,49 @@ def new_token() -> str:
 class TestDoors:
     def test_a_door_that_lets_the_origin_in(self, make_proxy: MakeProxy) -> None:
         proxy, token = make_proxy(), new_token()
-        door = knock(url_of(proxy), token)
-        assert (door.problem, door.page_status, door.upgrade_status, door.certificate) == ("", 200, 401, None)
+        check = check_url(url_of(proxy), token)
+        assert (check.problem, check.page_status, check.upgrade_status, check.certificate) == ("", 200, 401, None)
         assert proxy.consoleauth.asked == [token]
 
     def test_a_page_that_is_not_there(self, make_proxy: MakeProxy) -> None:
-        assert knock(url_of(make_proxy(), page="other.html"), new_token()).page_status == 404
+        assert check_url(url_of(make_proxy(), page="other.html"), new_token()).page_status == 404
 
     def test_an_origin_whose_scheme_is_not_the_urls(self, make_proxy: MakeProxy) -> None:
         proxy = make_proxy()
         with EchoVnc() as server:
-            door = knock(url_of(proxy), proxy.issue(server, scheme="https"))
+            check = check_url(url_of(proxy), proxy.issue(server, scheme="https"))
             assert server.accepted == 0
-        assert door.upgrade_status == 403
+        assert check.upgrade_status == 403
 
     def test_the_path_of_the_websocket_is_the_one_in_the_url(self, make_proxy: MakeProxy) -> None:
-        door = knock(url_of(make_proxy(), page="console.html?path=some/where"), new_token())
-        assert (door.page_status, door.upgrade_status) == (200, 401)
+        check = check_url(url_of(make_proxy(), page="console.html?path=some/where"), new_token())
+        assert (check.page_status, check.upgrade_status) == (200, 401)
 
     @pytest.mark.parametrize("expired", [False, True])
     def test_a_certificate_is_shown_though_it_is_not_trusted(
         self, make_proxy: MakeProxy, tmp_path: Path, expired: bool
     ) -> None:
         proxy = make_proxy(Authority(tmp_path).issue("localhost", expired=expired, chain=False))
-        door = knock(url_of(proxy, "https"), new_token())
-        assert "unable to get local issuer" in door.mistrust
-        assert door.certificate is not None
-        assert (door.certificate.not_after < datetime.now(UTC)) is expired
-        assert door.certificate.names == ("localhost", "127.0.0.1", "::1")
-        assert (door.page_status, door.upgrade_status) == (200, 401)
+        check = check_url(url_of(proxy, "https"), new_token())
+        assert "unable to get local issuer" in check.mistrust
+        assert check.certificate is not None
+        assert (check.certificate.not_after < datetime.now(UTC)) is expired
+        assert check.certificate.names == ("localhost", "127.0.0.1", "::1")
+        assert (check.page_status, check.upgrade_status) == (200, 401)
 
     def test_nobody_is_there(self) -> None:
-        door = knock(f"http://127.0.0.1:{free_port()}/", new_token())
-        assert door.problem == "Connection refused"
-        assert (door.page_status, door.upgrade_status) == (None, None)
+        check = check_url(f"http://127.0.0.1:{free_port()}/", new_token())
+        assert check.problem == "Connection refused"
+        assert (check.page_status, check.upgrade_status) == (None, None)
 
     def test_https_where_http_is_spoken(self, make_proxy: MakeProxy) -> None:
-        assert knock(url_of(make_proxy(), "https"), new_token()).problem
+        assert check_url(url_of(make_proxy(), "https"), new_token()).problem
 
     def test_one_who_says_nothing(self) -> None:
         # It is not asked for a second thing when it has no answer to the first one.
         with SilentServer() as server, kept_within(STEP_TIMEOUT_S, "the first step"):
-            door = knock(f"http://127.0.0.1:{server.port}/", new_token())
-        assert door.problem == "no answer in time"
+            check = check_url(f"http://127.0.0.1:{server.port}/", new_token())
+        assert check.problem == "no answer in time"
 
 
 def broker_at(port: int, tls: bool = False, ca: Path | None = None) -> Broker:

@@ -350,7 +350,7 @@ class TestRefusals:
 
         said = self.refuse(tmp_path, "--config-file", str(path))
 
-        assert "[vnc] novncproxy_host: standalone authenticates nobody" in said
+        assert "[vnc] novncproxy_host: standalone has no authentication" in said
         assert "Traceback" not in said
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:

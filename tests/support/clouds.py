@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from porthole_cli.doctor.facts import Daemons, Dialled, Heard
+from porthole_cli.doctor.facts import Daemons, Described, DialResult
 from porthole_cli.doctor.finding import Finding
 from porthole_common import errors
 from porthole_common.diagnosis import Reach
@@ -22,10 +22,10 @@ def make_presence(daemon: str, host: str = "controller", number: int = 1) -> Dae
     return DaemonProcess(daemon, host, f"{host}-{number}", f"{daemon}-{host}-{number}")
 
 
-def heard(daemon: str, description: Any, number: int = 1) -> Heard[Any]:
+def described(daemon: str, description: Any, number: int = 1) -> Described[Any]:
     """One that was asked and answered at :data:`NOW`, a tenth of a second either way."""
     presence = make_presence(daemon, description.vitals.host, number)
-    return Heard(presence, description, NOW - timedelta(seconds=0.1), NOW + timedelta(seconds=0.1))
+    return Described(presence, description, NOW - timedelta(seconds=0.1), NOW + timedelta(seconds=0.1))
 
 
 def make_daemons(
@@ -37,24 +37,24 @@ def make_daemons(
 ) -> Daemons:
     """One of each, in order; whatever is given stands in place of the one."""
     found = Daemons()
-    found.apis = [heard("api", each, n) for n, each in enumerate([make_api()] if apis is None else apis)]
+    found.apis = [described("api", each, n) for n, each in enumerate([make_api()] if apis is None else apis)]
     found.computes = [
-        heard("compute", each, n) for n, each in enumerate([make_host()] if computes is None else computes)
+        described("compute", each, n) for n, each in enumerate([make_host()] if computes is None else computes)
     ]
     found.stores = [
-        heard("consoleauth", each, n) for n, each in enumerate([make_store()] if stores is None else stores)
+        described("consoleauth", each, n) for n, each in enumerate([make_store()] if stores is None else stores)
     ]
     found.proxies = [
-        heard("novncproxy", each, n) for n, each in enumerate([make_proxy()] if proxies is None else proxies)
+        described("novncproxy", each, n) for n, each in enumerate([make_proxy()] if proxies is None else proxies)
     ]
-    found.presences = [presence for presence, *_ in found.list_heard()]
+    found.presences = [presence for presence, *_ in found.list_described()]
     kinds = ("api", "compute", "consoleauth", "novncproxy")
     found.consumers = {kind: sum(each.daemon == kind for each in found.presences) for kind in kinds}
     return found
 
 
-def reached(target: Target = SCREEN, problem: str = "", types: tuple[int, ...] = (1,)) -> Dialled:
-    return Dialled("controller", "compute1", (Reach(target, problem, () if problem else types),))
+def reached(target: Target = SCREEN, problem: str = "", types: tuple[int, ...] = (1,)) -> DialResult:
+    return DialResult("controller", "compute1", (Reach(target, problem, () if problem else types),))
 
 
 def ids(findings: Sequence[Finding]) -> list[str]:
@@ -79,7 +79,7 @@ class FakeBus:
         self.authorized: list[ConnectInfo] = []
         self.refusing: set[Target] = set()
         self._closed = threading.Event()
-        everybody: list[Heard[Any]] = [*found.apis, *found.computes, *found.stores, *found.proxies]
+        everybody: list[Described[Any]] = [*found.apis, *found.computes, *found.stores, *found.proxies]
         self._descriptions = {each.presence: each.description for each in everybody}
 
     def _enter(self, method: str) -> None:

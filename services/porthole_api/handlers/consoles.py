@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""POST of a console request, by Nova's two routes, the action of old and remote-consoles since 2.6; GET of a token.
+"""POST of a console request, on Nova's two routes: the action, and remote-consoles since 2.6; GET of a token.
 
-Why: old and new clients each know one of them; both end in the same :class:`porthole_api.consoles.ConsoleOpener`.
+Why two routes: old and new clients each know one of them; both end in :class:`porthole_api.consoles.ConsoleOpener`.
 Called through the URL table.
 """
 
@@ -66,8 +66,8 @@ class ConsolesHandler:
 def _build_answer(value: dict[str, dict[str, Any]], expires_at: datetime | None = None) -> webob.Response:
     response = build_json(value)
     if expires_at is not None:
-        # Not in the body, where Nova's clients know every key there may be (O13).
+        # In a header and not in the body, where Nova's clients refuse an unknown key (O13).
         response.headers[EXPIRES_AT] = expires_at.isoformat(timespec="seconds")
-    # It opens a screen, or says where one is: no cache on the way keeps it.
+    # The answer opens a screen, or says where it is: no cache on the way may keep it.
     response.headers["Cache-Control"] = "no-store"
     return response

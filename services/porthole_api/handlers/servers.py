@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """GET servers: the list, with and without details, and one server.
 
-Why: clients look a server up by name or id before they ask for its console. Called through the URL table.
+Why: clients find a server by name or id before they ask for its console. Called through the URL table.
 """
 
 import json
@@ -28,7 +28,7 @@ Query = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class ServersHandler:
-    """Answers for servers out of the directory, as far as the policy lets it."""
+    """Answers requests for servers from the directory, as far as the policy allows it."""
 
     directory: Directory
     policy: Policy
@@ -50,22 +50,22 @@ class ServersHandler:
         return build_json({"server": _get_view(request).build_shown(located)})
 
     def _get_filters(self, request: Request, rule: str, all_tenants_rule: str) -> Filters:
-        """Return what the query asks for, so far as the user may have it.
+        """Return the filters of the query, as far as the user may use them.
 
-        :raises PolicyForbidden: when the user may not have this list, that of all projects, or this order.
+        :raises PolicyForbidden: when the user may not have this list, the list of all projects, or this order.
         """
         context = request.context
         self.policy.authorize(context, rule)
         filters = parse_filters(request.parse_query_pairs())
         if HOST_SORT_KEYS & {key for key, _is_descending in filters.sort}:
-            # As Nova, which says so to all but administrators; here it is the rule of the host filter.
+            # As in Nova, which refuses this order to all but administrators; here the rule is that of the host filter.
             self.policy.authorize(context, rules.ALLOW_ALL_FILTERS)
-        # Who is of no project has no list but that of all.
+        # A user without a project can only list all projects.
         if filters.all_projects or context.project_id is None:
             self.policy.authorize(context, all_tenants_rule)
             filters = replace(filters, all_projects=True)
         else:
-            # As Nova: another project is asked for with all_tenants, and passed over without.
+            # As in Nova: project_id counts only together with all_tenants.
             filters = replace(filters, project_id=None)
         return filters if self.policy.allows(context, rules.ALLOW_ALL_FILTERS) else replace(filters, host=None)
 
@@ -84,10 +84,10 @@ def parse_filters(pairs: Query) -> Filters:
     """Return the filters that the query asks for.
 
     ``name``, ``status``, ``host``, ``all_tenants``, ``project_id`` or ``tenant_id``, ``marker``, ``limit``, and any
-    number of ``sort_key`` and ``sort_dir``: Nova's names (compute API reference, "List Servers"); others are
-    passed over, as Nova does it below 2.75. A limit of 0, or above MAX_LIMIT, is MAX_LIMIT.
+    number of ``sort_key`` and ``sort_dir``: Nova's names (compute API reference, "List Servers"). Other parameters are
+    ignored, as in Nova before 2.75. A limit of 0, or above MAX_LIMIT, is MAX_LIMIT.
 
-    :raises RequestInvalid: when the limit is not a number from 0 up, or another value is not one of those there are.
+    :raises RequestInvalid: when the limit is not a number from 0 up, or another value is unknown.
     """
     query = dict(pairs)
     limit = query.get("limit", "0")
@@ -107,14 +107,14 @@ def parse_filters(pairs: Query) -> Filters:
 
 def _parse_all_tenants(text: str | None) -> bool:
     try:
-        # Named without a value it is meant.
+        # A parameter without a value counts as true.
         return text == "" or (text is not None and bool(strutils.bool_from_string(text, strict=True)))
     except ValueError:
         raise _refuse("all_tenants", "it must be true or false") from None
 
 
 def _parse_sort(pairs: Query) -> tuple[tuple[str, bool], ...]:
-    """Return (key, whether descending) of each; like Nova, created_at when only a direction is named, and downwards."""
+    """Return pairs of (key, whether descending). As in Nova, the default key is created_at, the default way down."""
     keys = [value for name, value in pairs if name == "sort_key"]
     directions = [value for name, value in pairs if name == "sort_dir"]
     if not set(keys) <= SORT_KEYS:
@@ -122,7 +122,7 @@ def _parse_sort(pairs: Query) -> tuple[tuple[str, bool], ...]:
     if not set(directions) <= _DESCENDING.keys():
         raise _refuse("sort_dir", "it must be asc or desc")
     if len(directions) > max(len(keys), 1):
-        raise _refuse("sort_dir", "there are more of them than of sort_key")
+        raise _refuse("sort_dir", "it is given more often than sort_key")
     if directions and not keys:
         keys = ["created_at"]
     return tuple((key, _DESCENDING[way]) for key, way in zip_longest(keys, directions, fillvalue="desc"))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The version documents, by which clients find out what they can ask for, and the API's OpenAPI document.
+"""The version documents, from which clients learn the microversions, and the API's OpenAPI document.
 
-Why: discovery reads these fields and no others; without ``id``, ``status`` or ``links`` openstacksdk fails, and
-without ``min_version`` novaclient does. Called through the URL table.
+Why: version discovery reads exactly these fields; without ``id``, ``status`` or ``links`` openstacksdk fails, and
+without ``min_version`` novaclient fails. Called through the URL table.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def handle_show_version(request: Request) -> webob.Response:
 
 @dataclass(frozen=True)
 class DocumentHandler:
-    """Answers with the document of ``routes``, which may still grow until the first request."""
+    """Answers with the document of ``routes``; routes may be added until the first request."""
 
     routes: Sequence[Route]
     auth_strategy: str

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may do what, as it stands without a policy file: Nova's rules, by Nova's names.
+"""The default rules, which apply without a policy file: Nova's rules, with Nova's names.
 
-Why in code: a policy file then holds what an operator wants otherwise, and nothing else. One module per kind of
-resource. Called by :mod:`porthole_api.policy`, and by oslo.policy's commands through ``list_rules``.
+Why in code: a policy file then holds only what an operator changes. One module per kind of resource: :mod:`servers`,
+:mod:`remote_consoles` and :mod:`console_auth_tokens`; :mod:`base` has the personas that they refer to. Called by
+:mod:`porthole_api.policy`, and by oslo.policy's commands through ``list_rules``.
 """
 
 from oslo_policy import policy

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The personas that the other rules are made of: administrator, member and reader (Keystone's default roles)."""
+"""The personas in the other rules: administrator, member and reader (Keystone's default roles)."""
 
 from oslo_policy import policy
 
@@ -7,7 +7,7 @@ IS_ADMIN = "context_is_admin"
 ADMIN = f"rule:{IS_ADMIN}"
 MEMBER_OR_ADMIN = "rule:project_member_or_admin"
 READER_OR_ADMIN = "rule:project_reader_or_admin"
-# A token for the whole system, or for a domain, names no project whose servers these would be.
+# A token for the whole system, or for a domain, names no project, and so no servers.
 SCOPE_TYPES = ["project"]
 
 RULES = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may look a console token up."""
+"""The rule for looking up a console token."""
 
 from oslo_policy import policy
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may open a console."""
+"""The rule for opening a console."""
 
 from oslo_policy import policy
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may see servers, and how many of them."""
+"""The rules for listing and showing servers."""
 
 from typing import Any
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON schemas of request bodies, one file each, beside this module; those of answers are in :mod:`.answers`.
+"""The JSON schemas: those of request bodies are files beside this module, those of answers are in :mod:`.answers`.
 
 Why files: they are the API's contract, and documents and tests can read them without importing the service.
 Called by the handlers and by :mod:`porthole_api.openapi`.
@@ -10,7 +10,7 @@ from importlib import resources
 
 import jsonschema
 
-# What a request may combine: Nova's schema names protocols and types, and its API reference which go together.
+# Nova's schema names protocols and types; its API reference says which types belong to which protocol.
 TYPES_OF_PROTOCOL = {
     "vnc": ("novnc", "xvpvnc"),
     "spice": ("spice-html5",),

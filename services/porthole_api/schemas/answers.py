@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The JSON schemas of answers, at every microversion: what :mod:`porthole_api.openapi` publishes.
 
-Why: clients that were written for Nova refuse keys of a later microversion, and miss those of their own; with
-``additionalProperties`` false a schema says exactly which there are (compute API reference and its microversion
-history). Tests hold the answers against them. Pure.
+Why: clients for Nova refuse keys of a later microversion, and need all keys of their own. With ``additionalProperties``
+false a schema lists exactly these keys (compute API reference and its microversion history). Tests check the answers
+against the schemas. Pure.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from porthole_api.microversions import MAX_VERSION, MIN_VERSION, Version, format
 
 Schema = dict[str, Any]
 
-# The header that says until when the URL of an answer opens its console: ISO 8601, with the offset.
+# The header that says when the URL of an answer expires: ISO 8601, with the offset.
 EXPIRES_AT = "Porthole-Expires-At"
 UUID_PATTERN = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 _TIME_PATTERN = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$"
@@ -66,7 +66,7 @@ def build_brief_server() -> Schema:
 
 
 def build_server(version: Version, is_shown: bool = False) -> Schema:
-    """Return the schema of a server with details; one that is shown alone has ``server_groups`` from 2.71 on."""
+    """Return the schema of a server with details; a single server (``is_shown``) has ``server_groups`` since 2.71."""
     properties = {
         **_build_brief(),
         "status": {"enum": _STATUSES},
@@ -84,12 +84,12 @@ def build_server(version: Version, is_shown: bool = False) -> Schema:
     }
     if is_shown and version >= (2, 71):
         properties["server_groups"] = {"type": "array", "maxItems": 0}
-    # Not of a server whose host is silent.
+    # A server whose host is silent has no states.
     optional: dict[str, Schema] = {
         "OS-EXT-STS:vm_state": {"enum": ["active", "building", "error", "paused", "stopped", "suspended"]},
         "OS-EXT-STS:power_state": {"enum": [0, 1, 3, 4, 6, 7]},
     }
-    # Administrators'.
+    # Only administrators see hosts.
     optional |= dict.fromkeys(
         [f"OS-EXT-SRV-ATTR:{key}" for key in ("host", "hypervisor_hostname", "instance_name")], _TEXT
     )
@@ -106,18 +106,18 @@ def build_server_list(server: Schema) -> Schema:
 
 
 def build_console(types: list[str]) -> Schema:
-    """Return the schema of what os-getVNCConsole answers."""
+    """Return the schema of the answer of os-getVNCConsole."""
     return build_object({"console": build_object({"type": {"enum": types}, "url": _URL})})
 
 
 def build_remote_console(types: list[str]) -> Schema:
-    """Return the schema of what remote-consoles answers."""
+    """Return the schema of the answer of remote-consoles."""
     console = build_object({"protocol": {"const": "vnc"}, "type": {"enum": types}, "url": _URL})
     return build_object({"remote_console": console})
 
 
 def build_connection() -> Schema:
-    """Return the schema of what os-console-auth-tokens answers."""
+    """Return the schema of the answer of os-console-auth-tokens."""
     connection = {
         "instance_uuid": _UUID,
         "host": _TEXT,

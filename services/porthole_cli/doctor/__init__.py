@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """``porthole doctor``: what is wrong, and how to mend it.
 
-Why: an operator on call wants one command that looks at everything between a user's browser and a screen, names
-what is broken, and says what to type. The parts, in the order of an examination:
+Why: an operator on call wants one command that examines everything between a user's browser and a screen, names what
+is broken, and says what to type. The path of an examination:
 
-* :mod:`command` is cliff's command; it alone is imported by the ``porthole`` program, the rest when it runs.
-* :mod:`choice` decides what is examined: this host's daemons, or a ``porthole standalone``.
-* :mod:`examination` goes through the stages under one deadline, and knows what rests on what.
-* :mod:`bus` (RPC), :mod:`broker` (AMQP), :mod:`doors` (HTTP) and :mod:`config` (files) are the ports to the outside;
-  :mod:`facts` is what they bring home.
-* :mod:`daemons`, :mod:`stores`, :mod:`displays`, :mod:`web`, :mod:`processes` and :mod:`tokens` turn facts into
-  findings (:mod:`finding`), without any I/O.
-* :mod:`standalone` finds a ``porthole standalone`` and fetches the report that it makes of itself, by the same
-  examination; :mod:`standalone_words` says what to do where there are no units.
-* :mod:`report` shows them.
+* :mod:`command` is cliff's command. The ``porthole`` program imports only this module; the command imports the others.
+* :mod:`choice` decides what is examined: the daemons of this host's configuration, or a ``porthole standalone``.
+* :mod:`run` gives the examination one deadline and makes the report.
+* :mod:`examination` goes through the stages. :mod:`live_checks` has the daemons describe themselves, dial, and check a
+  token; :mod:`parallel` asks several questions at once.
+* The ports to the outside are :mod:`bus` (RPC), :mod:`broker` (AMQP), :mod:`url_check` (HTTP), :mod:`config` (files)
+  and :mod:`standalone_port` (UNIX sockets). :mod:`facts` holds what they return.
+* The judges turn facts into findings (:mod:`finding`), without I/O: :mod:`daemons`, :mod:`stores`, :mod:`displays`,
+  :mod:`web`, :mod:`processes` and :mod:`tokens`.
+* :mod:`standalone` asks a ``porthole standalone`` for the report that it makes of itself, by the same examination;
+  :mod:`standalone_advice` puts the advice in words for a host without units.
+* :mod:`report` formats the report.
 
-What a daemon alone can know it is asked over RPC; nothing is read from other hosts in any other way, and nothing is
-left behind: the one token that is made is revoked again.
+A new finding is an id in :mod:`finding`, a line in the judge of its subject, and an entry in
+``doc/source/troubleshooting.rst``. The doctor reads other hosts only over RPC. It leaves nothing behind: it revokes the
+one token that it makes.
 """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The brokers as findings: what :mod:`porthole_common.broker` met, with an id for monitoring.
+"""The brokers as findings: the result of :mod:`porthole_common.broker`, with an id for monitoring.
 
-Why so little: a daemon that cannot use its broker logs the same words. Called by :mod:`examination`.
+Why so little: a daemon that cannot use its broker logs the same text. Called by :mod:`examination`.
 """
 
 from collections.abc import Mapping
@@ -24,30 +24,30 @@ _IDS = {
 
 
 @dataclass(frozen=True)
-class Met:
-    """What was met at one broker. ``consumers``: how many processes consume from a queue, by the queue's name."""
+class BrokerResult:
+    """The result of examining one broker. ``consumers``: how many processes consume from a queue, by its key."""
 
     finding: Finding
     consumers: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_usable(self) -> bool:
-        """Whether the daemons can work with it."""
+        """Whether the daemons can use it."""
         return self.finding.id is FindingId.BROKER_OK
 
 
-def examine_broker(broker: Broker, queues: Mapping[str, str]) -> Met:
+def examine_broker(broker: Broker, queues: Mapping[str, str]) -> BrokerResult:
     """Connect to ``broker`` as the daemons do, and count the consumers of ``queues`` (name: key of the count)."""
-    met = port.examine_broker(broker, queues)
-    if met.trouble is not None:
-        return Met(_build_finding(broker, met.trouble))
+    result = port.examine_broker(broker, queues)
+    if result.trouble is not None:
+        return BrokerResult(_build_finding(broker, result.trouble))
     how = "over TLS" if broker.tls is not None else "without TLS"
     text = f"user {broker.user} has virtual host {broker.virtual_host}, {how}"
-    return Met(finding.ok(FindingId.BROKER_OK, text, str(broker)), met.consumers)
+    return BrokerResult(finding.ok(FindingId.BROKER_OK, text, str(broker)), result.consumers)
 
 
 def judge_address(broker: Broker, exc: OSError) -> Finding:
-    """Return what it means that no connection could be made, or that it stayed silent."""
+    """Return the finding of a broker that refused the connection, or stayed silent."""
     return _build_finding(broker, port.judge_address(broker, exc))
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The port to the daemons: the roll call, and one RPC after the other under a short deadline.
+"""The port to the daemons: discovery, and single RPCs under a short deadline.
 
-Why a protocol beside it: what the doctor concludes from answers is tested with answers that no real cloud would give
-on demand. Every error of the bus ends here or is one of ``porthole_common.errors``. Called by :mod:`examination`.
+Why a protocol: the tests replace the bus by one whose answers no real cloud would give on demand. Every error of the
+bus ends here or is one of ``porthole_common.errors``. Called by :mod:`examination` and :mod:`live_checks`.
 """
 
 import threading
@@ -34,25 +34,25 @@ TOPICS = {
     "novncproxy": NOVNCPROXY_TOPIC,
     "compute": COMPUTE_TOPIC,
 }
-# One RPC: a daemon that works answers within milliseconds, a machine that is busy within a second or two.
+# One RPC: a healthy daemon answers within milliseconds, on a busy machine within a second or two.
 CALL_TIMEOUT_S = 4.0
-# How long answers to the roll call are waited for, when not all came before.
+# How long discovery waits for the daemons that have not answered.
 ROLL_CALL_S = 4.0
 JOIN_TIMEOUT_S = 5.0
 # The name under which the doctor listens; always the same, so that it leaves no new queue behind each time.
 SERVER_NAME = "doctor"
-# Whom the daemons' logs name as the one who asked.
+# The user in the daemons' logs.
 USER = "porthole-doctor"
 
 
 class Bus(Protocol):
-    """What is asked of the daemons. What may fail raises Unavailable within :data:`CALL_TIMEOUT_S`."""
+    """The questions to the daemons. A question that fails raises Unavailable within :data:`CALL_TIMEOUT_S`."""
 
     def call_roll(self, expected: Mapping[str, int]) -> list[DaemonProcess]:
-        """Return who answers; early when ``expected`` (by daemon) have, if it is not empty."""
+        """Return the processes that answer; early when the ``expected`` number of each daemon has, if not empty."""
 
     def describe(self, presence: DaemonProcess) -> Any:
-        """Return the description of that process: of the class that its daemon has."""
+        """Return the description of that process, of the class for its daemon."""
 
     def dial(self, proxy: DaemonProcess, targets: Sequence[Target]) -> list[Reach]:
         """Have a proxy dial."""
@@ -71,7 +71,7 @@ class Bus(Protocol):
 
 
 class RpcBus:
-    """A :class:`Bus` over ``rpc``, which is closed with it if ``owns_rpc``."""
+    """A :class:`Bus` over ``rpc``; it closes ``rpc`` too if ``owns_rpc``."""
 
     def __init__(self, rpc: Rpc, owns_rpc: bool = True) -> None:
         self._rpc = rpc
@@ -82,7 +82,7 @@ class RpcBus:
         self._compute = ComputeAPI(self._rpc)
         self._proxy = NovncProxyAPI(self._rpc)
         self._api = PortholeAPI(self._rpc)
-        self._heard: dict[str, DaemonProcess] = {}
+        self._answered: dict[str, DaemonProcess] = {}
         self._changed = threading.Condition()
         self._server: RpcServer | None = None
         self._describers: dict[str, Callable[[RequestContext, str], Any]] = {
@@ -93,9 +93,9 @@ class RpcBus:
         }
 
     def call_roll(self, expected: Mapping[str, int]) -> list[DaemonProcess]:
-        """Ask everybody, and return those who have answered after :data:`ROLL_CALL_S`, or when nobody is missing.
+        """Ask every process, and return those that answered within :data:`ROLL_CALL_S`; early when none is missing.
 
-        :raises RpcUnavailable: when there is no broker to take the question.
+        :raises RpcUnavailable: when no broker takes the question.
         """
         server = self._rpc.get_server(DISCOVERY_TOPIC, SERVER_NAME, [DiscoveryAnswers(self._take)])
         try:
@@ -106,12 +106,14 @@ class RpcBus:
         ask_processes(self._rpc, self._context, TOPICS.values())
         with self._changed:
             self._changed.wait_for(lambda: self._is_complete(expected), ROLL_CALL_S)
-            return sorted(self._heard.values(), key=lambda presence: (presence.daemon, presence.host, presence.server))
+            return sorted(
+                self._answered.values(), key=lambda presence: (presence.daemon, presence.host, presence.server)
+            )
 
     def describe(self, presence: DaemonProcess) -> Any:
-        """Return its description.
+        """Return the description of that process.
 
-        :raises Unavailable: when it does not answer, or is of a version that cannot say (RemoteFailure).
+        :raises Unavailable: when it does not answer, or its version cannot describe itself (RemoteFailure).
         """
         return self._describers[presence.daemon](self._context, presence.server)
 
@@ -125,7 +127,7 @@ class RpcBus:
     def authorize(self, connect_info: ConnectInfo) -> None:
         """Have a consoleauth authorize a console.
 
-        :raises Unavailable: when none does.
+        :raises Unavailable: when no consoleauth does.
         """
         self._consoleauth.authorize_console(self._context, connect_info)
 
@@ -156,19 +158,19 @@ class RpcBus:
         if presence.daemon not in TOPICS:
             return
         with self._changed:
-            self._heard[presence.process] = presence
+            self._answered[presence.process] = presence
             self._changed.notify_all()
 
     def _is_complete(self, expected: Mapping[str, int]) -> bool:
         counts = dict.fromkeys(expected, 0)
-        for presence in self._heard.values():
+        for presence in self._answered.values():
             counts[presence.daemon] = counts.get(presence.daemon, 0) + 1
         return bool(expected) and all(counts[daemon] >= number for daemon, number in expected.items())
 
 
 def build_bus(conf: cfg.ConfigOpts) -> Bus:
-    """Return the bus of the daemons of ``conf``; the first connection is made when it is first used.
+    """Return the bus of the daemons of ``conf``; the first use makes the first connection.
 
-    :raises ConfigInvalid: when the transport URL is none.
+    :raises ConfigInvalid: when the transport URL is not valid.
     """
     return RpcBus(Rpc(conf, CALL_TIMEOUT_S))

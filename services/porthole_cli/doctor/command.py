@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``porthole doctor``: the command line.
 
-Why apart from the rest: this module is imported by every ``porthole`` command, and what examines only by this one.
+Why apart from the rest: every ``porthole`` command imports this module, and only this command imports the examination.
 Called by cliff through :mod:`porthole_cli.main`.
 """
 
@@ -26,10 +26,10 @@ EXIT_FAILED = 3
 class Doctor(Command):
     """Examine Porthole from here: configuration, RabbitMQ, every daemon, memcached, libvirt, VNC, TLS, clocks, limits.
 
-    Says what is wrong and how to mend it; changes nothing. It reads the configuration of this host and asks the daemons
-    of all hosts over RabbitMQ, so run it as root or as the daemons' user, on any host of Porthole's. On a host without
-    a configuration it examines the porthole standalone that runs there. It ends within half a minute, whatever is
-    broken. Exit status: 0 all is well, 1 there are warnings, 2 there are errors, 3 the doctor itself failed.
+    It says what is wrong and how to mend it; it changes nothing. It reads the configuration of this host and asks the
+    daemons of all hosts over RabbitMQ, so run it as root or as the daemons' user, on any host that runs Porthole. On a
+    host without a configuration it examines the porthole standalone that runs there. It ends within half a minute,
+    whatever is broken. Exit status: 0 all is well, 1 there are warnings, 2 there are errors, 3 the doctor failed.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -41,7 +41,7 @@ class Doctor(Command):
             metavar="PATH",
             action="append",
             default=[],
-            help="Read this porthole.conf; may be given again. Default: what the daemons read, /etc/porthole.",
+            help="Read this porthole.conf; may be repeated. Default: the daemons' own files, in /etc/porthole.",
         )
         what.add_argument(
             "--standalone",
@@ -66,7 +66,7 @@ class Doctor(Command):
         from porthole_cli.doctor import choice  # noqa: PLC0415
 
         if not self.app.options.debug:
-            # What the libraries think of a broker that is away is what the findings say, in better words.
+            # The libraries log that a broker is unreachable; the findings say so in better words.
             for handler in logging.getLogger().handlers:
                 handler.setLevel(logging.CRITICAL + 1)
         try:
@@ -97,7 +97,7 @@ class Doctor(Command):
 
 
 def _explain(exc: Exception) -> str:
-    """Return one line. The text of an exception may hold a password, or what another user wrote; it is not shown."""
+    """Return one line without the exception's own text, which may hold a password or another user's words."""
     if isinstance(exc, OSError) and exc.strerror:
         return f"{exc.strerror}."
     return f"{type(exc).__name__}. porthole --debug doctor shows where; please report that."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration of this host: whether it can be read, by whom else, and whether it does.
+"""The configuration of this host: whether it is valid, and which other users can read or write its files.
 
 Why first: everything else rests on it. Reads files and their modes, and parses them as the daemons do. Called by
 :mod:`examination`.
@@ -21,7 +21,7 @@ _OWN = "chown root:porthole {0} && chmod 640 {0}"
 
 
 def load(conf: cfg.ConfigOpts, files: Sequence[str]) -> Finding | None:
-    """Parse ``files``, or what the daemons would read, into ``conf``; return why that failed, or None."""
+    """Parse ``files``, or the files that the daemons would read, into ``conf``; return why that failed, or None."""
     for path in files:
         if trouble := _find_unreadable(Path(path)):
             return trouble
@@ -30,17 +30,17 @@ def load(conf: cfg.ConfigOpts, files: Sequence[str]) -> Finding | None:
     except cfg.ConfigFilesPermissionDeniedError as exc:
         return _unreadable(", ".join(exc.config_files), "permission denied")
     except cfg.ConfigFileParseError as exc:
-        # Its own text has the line, which may be the one with the password.
+        # The exception's own text quotes the line, which may hold the password.
         mend = "Write each option as NAME = VALUE in a [GROUP]."
         return finding.error(FindingId.CONFIG_INVALID, "", f"{config_faults.explain(exc)}.", mend)
     except (cfg.Error, errors.ConfigInvalid) as exc:
-        mend = "Correct the option; deploy/config/porthole.conf.sample says what it takes."
+        mend = "Correct the option; deploy/config/porthole.conf.sample describes its values."
         return finding.error(FindingId.CONFIG_INVALID, "", config_faults.explain(exc), mend)
     return None
 
 
 def has_default_files() -> bool:
-    """Say whether this host has a configuration that the daemons would read without ``--config-file``."""
+    """Return True when this host has a configuration that the daemons would read without ``--config-file``."""
     program = "porthole doctor"
     directories = cfg.find_config_dirs("porthole", program)
     return bool(cfg.find_config_files("porthole", program)) or any(
@@ -49,27 +49,27 @@ def has_default_files() -> bool:
 
 
 def examine(conf: cfg.ConfigOpts) -> list[Finding]:
-    """Return who else may read or write the files and the certificate's key, and the options that nobody reads."""
+    """Return whether other users may read or write the files and read the key, and the options that nobody reads."""
     paths = list_files(conf)
     if not paths:
         mend = "Write /etc/porthole/porthole.conf (deploy/config/porthole.conf.sample), or give --config-file."
-        problem = "There is no configuration file; the daemons run on the defaults, with RabbitMQ's guest on this host."
+        problem = "There is no configuration file; the daemons use the defaults: RabbitMQ on this host, as user guest."
         return [finding.warning(FindingId.CONFIG_MISSING, "", problem, mend)]
     findings = [each for path in paths for each in _judge_mode(path)]
     findings += map(_judge_unknown, find_unknown_options(conf))
     if conf.key or conf.cert:
         findings += _judge_key(Path(conf.key or conf.cert))
     if not findings:
-        findings.append(finding.ok(FindingId.CONFIG_OK, f"{', '.join(map(str, paths))}, for nobody else to read"))
+        findings.append(finding.ok(FindingId.CONFIG_OK, f"{', '.join(map(str, paths))}; no other user can read it"))
     return findings
 
 
 def build_none() -> Finding:
-    """Return the finding that this host has neither a configuration nor anything of Porthole that runs."""
-    problem = "No configuration of the daemons was found on this host, and nothing of Porthole runs here."
+    """Return the finding that this host has no configuration and no running daemon."""
+    problem = "This host has no configuration for the daemons, and no part of Porthole runs here."
     mend = (
-        "For the guests of this host alone start porthole standalone: it needs no configuration. On a host with "
-        "daemons write /etc/porthole/porthole.conf (deploy/config/porthole.conf.sample), or give --config-file."
+        "For the guests of this one host, start porthole standalone: it needs no configuration. On a host with "
+        "daemons, write /etc/porthole/porthole.conf (deploy/config/porthole.conf.sample), or give --config-file."
     )
     return finding.error(FindingId.CONFIG_MISSING, "", problem, mend)
 
@@ -102,10 +102,10 @@ def _unreadable(path: str, reason: str) -> Finding:
 def _judge_mode(path: Path) -> Iterable[Finding]:
     mode = path.stat().st_mode
     if mode & stat.S_IWOTH:
-        problem = f"Every user of this host may write to {path}, and so decide whom the daemons trust."
+        problem = f"Every user of this host may write to {path}, and so decide which broker the daemons trust."
         yield finding.error(FindingId.CONFIG_WRITABLE_BY_ALL, "", problem, _OWN.format(path))
     elif mode & stat.S_IROTH:
-        problem = f"Every user of this host may read {path}, which is where the broker's password stands."
+        problem = f"Every user of this host may read {path}, which holds the broker's password."
         yield finding.warning(FindingId.CONFIG_READABLE_BY_ALL, "", problem, _OWN.format(path))
 
 
@@ -121,7 +121,7 @@ def _judge_key(path: Path) -> list[Finding]:
     try:
         mode = path.stat().st_mode
     except OSError:
-        # On a host that runs no proxy it need not be there; the proxy itself says so where it does.
+        # A host without a proxy needs no key; a proxy without its key says so itself.
         return []
     if not mode & stat.S_IROTH:
         return []

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is there, and who should be: the daemons on the bus.
+"""The daemons on the bus: which ones answer, and which ones should.
 
-Why two counts: a process that hangs holds its place at the broker and says nothing, and takes its share of the users'
-requests with it. The broker counts those that consume, the roll call those that answer. A compute that is gone consumes
-no more; that there was one, the apis remember. Pure.
+Why two counts: a process that hangs keeps its queue at the broker and answers nothing, so its share of the users'
+requests is lost. The broker counts the processes that consume, discovery counts those that answer. A compute that has
+stopped does not consume any more; the apis remember that it existed. Pure.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from porthole_cli.doctor.facts import Daemons
 from porthole_cli.doctor.finding import Finding, FindingId
 
 _NONE = {
-    "api": (FindingId.API_NONE, "users can ask nobody for a console"),
+    "api": (FindingId.API_NONE, "users cannot ask for a console"),
     "compute": (FindingId.COMPUTE_NONE, "no instance is known"),
     "consoleauth": (FindingId.CONSOLEAUTH_NONE, "every request for a console ends in 503"),
     "novncproxy": (FindingId.NOVNCPROXY_NONE, "no URL of a console opens"),
@@ -21,13 +21,13 @@ _NONE = {
 
 
 def judge_daemons(daemons: Daemons) -> list[Finding]:
-    """Return what is wrong with who is there; one finding in order when nothing is."""
+    """Return which daemons are missing, silent or duplicated; one finding in order when all is well."""
     findings = [
         *_judge_absence(daemons),
         *_judge_silence(daemons),
         *_judge_lost_computes(daemons),
         *_judge_duplicates(daemons),
-        *_judge_mute(daemons),
+        *_judge_undescribed(daemons),
         *_judge_versions(daemons),
     ]
     return findings or [finding.ok(FindingId.DAEMONS_OK, _count(daemons))]
@@ -37,13 +37,13 @@ def _judge_absence(daemons: Daemons) -> list[Finding]:
     present = {presence.daemon for presence in daemons.presences}
     findings = []
     for daemon, (finding_id, consequence) in _NONE.items():
-        # One that hangs is there, and is told of as such.
+        # A daemon that hangs is present, and has a finding of its own.
         if daemon in present or daemons.consumers.get(daemon, 0):
             continue
         problem = f"No porthole-{daemon} is on the bus: {consequence}."
         mend = (
-            f"Where one should run: systemctl start porthole-{daemon}, then journalctl -u porthole-{daemon} -n 50. It "
-            "must use the same transport_url; status 78 means that its configuration does not do."
+            f"On its host: systemctl start porthole-{daemon}, then journalctl -u porthole-{daemon} -n 50. It "
+            "must use the same transport_url; status 78 means that its configuration is wrong."
         )
         findings.append(finding.error(finding_id, "", problem, mend))
     return findings
@@ -51,7 +51,7 @@ def _judge_absence(daemons: Daemons) -> list[Finding]:
 
 def _judge_silence(daemons: Daemons) -> list[Finding]:
     answered = Counter(presence.daemon for presence in daemons.presences)
-    # Those that the apis remember are told of by name.
+    # The computes that the apis remember have findings of their own.
     answered["compute"] += len(_find_lost(daemons))
     findings = []
     for daemon, number in daemons.consumers.items():
@@ -63,18 +63,18 @@ def _judge_silence(daemons: Daemons) -> list[Finding]:
         problem = (
             f"{missing} of {number} porthole-{daemon} on the bus "
             f"{'does' if missing == 1 else 'do'} not answer{others}. It hangs, or its host "
-            "was cut off a moment ago; until it ends it gets its share of the requests."
+            "was cut off a moment ago; until it ends, its share of the requests fails."
         )
         mend = (
-            f"On {'the other hosts' if hosts else 'its host'}: systemctl restart porthole-{daemon}. One of a version "
-            "before the roll call is upgraded."
+            f"On {'the other hosts' if hosts else 'its host'}: systemctl restart porthole-{daemon}. Upgrade a daemon "
+            "whose version is too old for discovery."
         )
         findings.append(finding.error(FindingId.DAEMONS_UNHEARD, "", problem, mend))
     return findings
 
 
 def _find_lost(daemons: Daemons) -> dict[str, float]:
-    """Return ``{host: seconds since it was heard of}`` of the computes that the apis know and that did not answer."""
+    """Return ``{host: seconds since its last message}`` of the computes that the apis know and that did not answer."""
     present = {presence.host for presence in daemons.presences if presence.daemon == "compute"}
     lost: dict[str, float] = {}
     for api in daemons.apis:
@@ -88,12 +88,12 @@ def _judge_lost_computes(daemons: Daemons) -> list[Finding]:
     findings = []
     for host, silent_s in sorted(_find_lost(daemons).items()):
         problem = (
-            f"porthole-compute on {host} is stopped, or hangs; it was last "
-            f"heard of {silent_s:.0f} s ago. No console of its instances opens."
+            f"porthole-compute on {host} is stopped, or hangs; its last message "
+            f"came {silent_s:.0f} s ago. No console of its instances opens."
         )
         mend = (
             f"On {host}: systemctl restart porthole-compute. If the host was "
-            "taken away for good, restart porthole-api, which then forgets it."
+            "removed for good, restart porthole-api, which then forgets it."
         )
         findings.append(finding.error(FindingId.COMPUTE_LOST, host, problem, mend))
     return findings
@@ -105,24 +105,24 @@ def _judge_duplicates(daemons: Daemons) -> list[Finding]:
     for host, number in names.items():
         if number == 1:
             continue
-        problem = f"{number} porthole-compute call themselves {host}: each gets requests for instances of the other."
-        mend = "Give each node a [DEFAULT] host of its own (unset, it is the machine's name), or stop the one too many."
+        problem = f"{number} porthole-compute have the name {host}: each gets requests for the other's instances."
+        mend = "Give each node its own [DEFAULT] host (unset, it is the machine's name), or stop the superfluous one."
         findings.append(finding.error(FindingId.DAEMONS_DUPLICATE, host, problem, mend))
     return findings
 
 
-def _judge_mute(daemons: Daemons) -> list[Finding]:
+def _judge_undescribed(daemons: Daemons) -> list[Finding]:
     findings = []
-    for mute in daemons.mute:
-        presence = mute.presence
-        if mute.is_old:
-            problem = f"porthole-{presence.daemon} failed to describe itself, or is of a version that cannot."
+    for process in daemons.undescribed:
+        presence = process.presence
+        if process.is_old:
+            problem = f"porthole-{presence.daemon} failed to describe itself, or its version is too old to do so."
             mend = f"On {presence.host}: journalctl -u porthole-{presence.daemon} -n 50; upgrade it if it is old."
         else:
-            problem = f"porthole-{presence.daemon} answered the roll call, and then no further question in time."
+            problem = f"porthole-{presence.daemon} answered discovery, but no further question in time."
             mend = (
-                f"Ask again. If it stays so, the host is overloaded or a thread hangs: on {presence.host}, "
-                f"journalctl -u porthole-{presence.daemon} -n 50, and restart it."
+                f"Run the doctor again. If that does not help, the host is overloaded or a thread hangs: on "
+                f"{presence.host}, journalctl -u porthole-{presence.daemon} -n 50, and restart it."
             )
         findings.append(finding.error(FindingId.DAEMONS_MUTE, presence.host, problem, mend))
     return findings
@@ -130,12 +130,12 @@ def _judge_mute(daemons: Daemons) -> list[Finding]:
 
 def _judge_versions(daemons: Daemons) -> list[Finding]:
     versions: dict[str, set[str]] = {}
-    for presence, vitals, *_ in daemons.list_heard():
+    for presence, vitals, *_ in daemons.list_described():
         versions.setdefault(vitals.version, set()).add(f"{presence.daemon} on {presence.host}")
     if len(versions) < 2:
         return []
     listed = "; ".join(f"{version or 'unknown'}: {', '.join(sorted(who))}" for version, who in sorted(versions.items()))
-    mend = "Finish the upgrade: install the same version everywhere and restart what is older."
+    mend = "Finish the upgrade: install the same version everywhere and restart the older daemons."
     return [finding.warning(FindingId.DAEMONS_VERSIONS, "", f"Versions differ ({listed}).", mend)]
 
 

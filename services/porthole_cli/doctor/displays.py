@@ -1,37 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VNC servers: where they listen, where the proxies dial, and whether they get there.
+"""VNC servers: where they listen, where the proxies dial, and whether the proxies reach them.
 
-Why the proxies are asked: an address that answers on the hypervisor, or here, need not answer there, and 127.0.0.1 is
-another machine's. A guest's listen address stands in its own XML; what a host's options say counts for those that
-listen on a wildcard address, or on loopback (``porthole_compute.domain_xml.get_proxy_host``). Pure.
+Why the proxies are asked: an address that answers on the hypervisor, or here, may not answer on the proxy's host, and
+127.0.0.1 is another machine there. A guest's listen address is in its own XML; the options of a host apply to guests
+that listen on a wildcard address, or on loopback (``porthole_compute.domain_xml.get_proxy_host``). Pure.
 """
 
 import ipaddress
 from collections.abc import Iterator, Sequence
 
 from porthole_cli.doctor import finding
-from porthole_cli.doctor.facts import Daemons, Dialled, Heard
+from porthole_cli.doctor.facts import Daemons, Described, DialResult
 from porthole_cli.doctor.finding import Finding, FindingId
 from porthole_common.diagnosis import Display, HostDescription, ProxyDescription
 from porthole_common.model import Target
 
-# So many displays of one host are dialled: what keeps a proxy from one keeps it from its neighbours.
+# At most so many displays of one host are dialled: what keeps a proxy from one keeps it from its neighbours.
 MAX_DIALLED = 8
 MAX_NAMED = 3
-# Security types that stand on TLS: TLS and VeNCrypt (the registry of RFC 6143 section 8.4.2).
+# Security types that use TLS: TLS and VeNCrypt (the registry of RFC 6143 section 8.4.2).
 _ENCRYPTED = frozenset({18, 19})
 EXCLUSIVE = "allow-exclusive"
 
 
 def choose_targets(host: HostDescription, proxy: ProxyDescription) -> list[Target]:
-    """Return which VNC servers of ``host`` the proxy is asked to dial: those where it would find them."""
+    """Return which VNC servers of ``host`` the proxy is asked to dial: those that it could reach at their address."""
     here = proxy.vitals.shares_loopback(host.vitals)
     targets = [display.target for display in host.displays if here or not is_loopback(display.target.host)]
     return list(dict.fromkeys(targets))[:MAX_DIALLED]
 
 
-def judge_displays(daemons: Daemons, dialled: Sequence[Dialled]) -> list[Finding]:
-    """Return what is wrong between the proxies and the VNC servers; one finding in order when nothing is."""
+def judge_displays(daemons: Daemons, dialled: Sequence[DialResult]) -> list[Finding]:
+    """Return what is wrong between the proxies and the VNC servers; one finding in order when all is well."""
     findings = []
     for compute in daemons.computes:
         findings += _judge_loopback(compute, [proxy.description for proxy in daemons.proxies])
@@ -47,18 +47,18 @@ def judge_displays(daemons: Daemons, dialled: Sequence[Dialled]) -> list[Finding
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether ``host`` is a loopback address, or its usual name."""
+    """Return True when ``host`` is a loopback address, or its usual name."""
     address = _parse(host)
     return host == "localhost" if address is None else address.is_loopback
 
 
 def is_wildcard(host: str | None) -> bool:
-    """Say whether a server that listens on ``host`` listens on every address."""
+    """Return True when a server that listens on ``host`` listens on every address."""
     address = _parse(host or "0.0.0.0")  # noqa: S104
     return address is not None and address.is_unspecified
 
 
-def _judge_loopback(compute: Heard[HostDescription], proxies: Sequence[ProxyDescription]) -> list[Finding]:
+def _judge_loopback(compute: Described[HostDescription], proxies: Sequence[ProxyDescription]) -> list[Finding]:
     host = compute.description
     if not is_loopback(host.proxyclient_address):
         return []
@@ -70,17 +70,17 @@ def _judge_loopback(compute: Heard[HostDescription], proxies: Sequence[ProxyDesc
     whose = f"{_name(dialled)} and every" if dialled else "a"
     problem = (
         f"[vnc] server_proxyclient_address of {compute.presence.host} is "
-        f"{host.proxyclient_address}, and a proxy runs on {', '.join(remote)}: for {whose} "
-        "guest that listens on loopback or on every address the proxy dials itself."
+        f"{host.proxyclient_address}, and a proxy runs on {', '.join(remote)}: that proxy dials its own "
+        f"host for {whose} guest that listens on loopback or on every address."
     )
     mend = (
         f"On {compute.presence.host}, set [vnc] server_proxyclient_address to its address in the network "
-        "that it shares with the proxies, have the guests listen there, and restart porthole-compute."
+        "that it shares with the proxies, let the guests listen there, and restart porthole-compute."
     )
     return [makes(FindingId.VNC_PROXYCLIENT_LOOPBACK, compute.presence.host, problem, mend)]
 
 
-def _judge_wildcard(compute: Heard[HostDescription], dialled: Sequence[Dialled]) -> list[Finding]:
+def _judge_wildcard(compute: Described[HostDescription], dialled: Sequence[DialResult]) -> list[Finding]:
     types = {
         reach.target: frozenset(reach.security_types)
         for each in dialled
@@ -96,31 +96,31 @@ def _judge_wildcard(compute: Heard[HostDescription], dialled: Sequence[Dialled])
     if not open_to_all:
         return []
     problem = (
-        f"The VNC server of {_name(open_to_all)} on {compute.presence.host} listens on every "
-        "address, without TLS: whoever reaches the host gets past the proxy and its tokens."
+        f"The VNC server of {_name(open_to_all)} on {compute.presence.host} listens on every address, "
+        "without TLS: anybody who reaches the host can open the screen without the proxy and its tokens."
     )
     mend = (
-        "In the domain's XML (or nova.conf's [vnc] server_listen) have it listen on "
-        "the address of the internal network alone, or on 127.0.0.1 with the proxy "
-        "on the same host; or shut the ports 5900 to 6900 to all but the proxies."
+        "In the domain's XML (or nova.conf's [vnc] server_listen) let it listen only on "
+        "the address of the internal network, or on 127.0.0.1 with the proxy on the "
+        "same host; or close the ports 5900 to 6900 to all hosts but the proxies."
     )
     return [finding.warning(FindingId.VNC_WILDCARD, compute.presence.host, problem, mend)]
 
 
-def _judge_sharing(compute: Heard[HostDescription]) -> list[Finding]:
-    # Unset is QEMU's default and means the same; every guest of Nova's is so, and a doctor who calls all ill is no use.
+def _judge_sharing(compute: Described[HostDescription]) -> list[Finding]:
+    # Unset is QEMU's default and means the same; every guest of Nova has it, and a warning for every guest is no help.
     exclusive = [display for display in compute.description.displays if display.share_policy == EXCLUSIVE]
     if not exclusive:
         return []
     problem = (
         f"{_name(exclusive)} on {compute.presence.host}: sharePolicy is {EXCLUSIVE}, "
-        "so a viewer that asks for the screen alone ends everybody else's console."
+        "so a viewer that asks for exclusive access ends all other consoles of the guest."
     )
     mend = "Set sharePolicy='force-shared' on <graphics> in the domain's XML, and restart the guest."
     return [finding.warning(FindingId.VNC_EXCLUSIVE, compute.presence.host, problem, mend)]
 
 
-def _judge_reach(compute: Heard[HostDescription], dialled: Sequence[Dialled]) -> Iterator[Finding]:
+def _judge_reach(compute: Described[HostDescription], dialled: Sequence[DialResult]) -> Iterator[Finding]:
     host = compute.presence.host
     displays = {display.target: display for display in compute.description.displays}
     for each in dialled:
@@ -140,17 +140,17 @@ def _judge_reach(compute: Heard[HostDescription], dialled: Sequence[Dialled]) ->
         if hidden:
             yield _judge_hidden(host, each.proxy_host, hidden)
         if other:
-            problem = f"The proxy on {each.proxy_host} is refused by the VNC server of {_name(other)} on {host}."
+            problem = f"The VNC server of {_name(other)} on {host} refuses the proxy on {each.proxy_host}."
             mend = (
-                f"On {host}, see what listens there (ss -ltnp) and virsh vncdisplay; have the "
+                f"On {host}, see what listens there (ss -ltnp) and virsh vncdisplay; let the "
                 "guest listen on an address that the proxy reaches. A firewall may also refuse."
             )
             yield finding.error(FindingId.VNC_UNREACHABLE, host, problem, mend)
         if silent:
             problem = f"The proxy on {each.proxy_host} gets no answer from the VNC server of {_name(silent)} on {host}."
             mend = (
-                f"Let the proxy's host through to {host} (routes, firewall, ports 5900 "
-                "to 6900); if it gets through, the guest's QEMU hangs: virsh domstate."
+                f"Let the proxy's host reach {host} (routes, firewall, ports 5900 "
+                "to 6900); if it reaches the host, the guest's QEMU hangs: virsh domstate."
             )
             yield finding.error(FindingId.VNC_UNREACHABLE, host, problem, mend)
 
@@ -172,9 +172,9 @@ def _judge_hidden(host: str, proxy_host: str, displays: Sequence[Display]) -> Fi
     address = displays[0].target.host
     problem = (
         f"The VNC server of {_name(displays)} on {host} listens on {displays[0].listen}, and the proxy on "
-        f"{proxy_host} dials {address}, [vnc] server_proxyclient_address: nobody takes the connection there."
+        f"{proxy_host} dials {address}, [vnc] server_proxyclient_address: nothing listens there."
     )
-    mend = f"Have the guest listen on {address} (domain's XML, or nova.conf's [vnc] server_listen), and start it anew."
+    mend = f"Let the guest listen on {address} (domain's XML, or nova.conf's [vnc] server_listen), and restart it."
     return finding.error(FindingId.VNC_LISTENS_ON_LOOPBACK, host, problem, mend)
 
 
@@ -195,7 +195,7 @@ def _count(number: int, word: str) -> str:
 
 
 def _describe_dials(answered: int) -> str:
-    """Return the words for ``answered`` dials that were all answered; a screen may be dialled by several proxies."""
+    """Return the text for ``answered`` dials that were all answered; several proxies may dial one screen."""
     match answered:
         case 0:
             return "none was dialled"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an examination brings home, before anybody judges it.
+"""The facts of an examination, before they are judged.
 
-Why apart from the judging: the ports fill these in, and what is wrong follows from them alone, so that every fault is
-a unit test without a network. Pure.
+Why apart from the judges: the ports fill these in, and every finding follows from them alone, so that every fault is a
+unit test without a network. Pure.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,23 +26,23 @@ Description = TypeVar("Description", ApiDescription, HostDescription, ProxyDescr
 
 
 @dataclass(frozen=True)
-class Heard(Generic[Description]):
-    """One process's description; the doctor's clock showed ``asked_at`` before the question, ``heard_at`` after it."""
+class Described(Generic[Description]):
+    """A process that described itself, from ``asked_at`` to ``answered_at`` by the doctor's clock."""
 
     presence: DaemonProcess
     description: Description
     asked_at: datetime
-    heard_at: datetime
+    answered_at: datetime
 
     @property
     def vitals(self) -> Vitals:
-        """The process's."""
+        """The vitals of the process."""
         return self.description.vitals
 
 
 @dataclass(frozen=True)
-class Mute:
-    """A process that answered the roll call and could not be asked further: ``is_old`` when its version cannot say."""
+class Undescribed:
+    """A process that answered discovery and did not describe itself; ``is_old`` when its version cannot do so."""
 
     presence: DaemonProcess
     is_old: bool
@@ -50,26 +50,31 @@ class Mute:
 
 @dataclass
 class Daemons:
-    """Who is on the bus. ``consumers`` is how many processes the broker counts, by daemon; empty when it cannot say."""
+    """The daemons on the bus.
+
+    ``presences`` are the processes that answered discovery. ``consumers`` is how many processes the broker counts, by
+    daemon; empty when it cannot say. The other lists hold the processes by daemon, or those that did not describe
+    themselves.
+    """
 
     presences: list[DaemonProcess] = field(default_factory=list)
     consumers: dict[str, int] = field(default_factory=dict)
-    apis: list[Heard[ApiDescription]] = field(default_factory=list)
-    computes: list[Heard[HostDescription]] = field(default_factory=list)
-    stores: list[Heard[StoreDescription]] = field(default_factory=list)
-    proxies: list[Heard[ProxyDescription]] = field(default_factory=list)
-    mute: list[Mute] = field(default_factory=list)
+    apis: list[Described[ApiDescription]] = field(default_factory=list)
+    computes: list[Described[HostDescription]] = field(default_factory=list)
+    stores: list[Described[StoreDescription]] = field(default_factory=list)
+    proxies: list[Described[ProxyDescription]] = field(default_factory=list)
+    undescribed: list[Undescribed] = field(default_factory=list)
 
-    def list_heard(self) -> Iterator[tuple[DaemonProcess, Vitals, datetime, datetime]]:
-        """Yield who was heard, of every kind."""
-        kinds: tuple[Sequence[Heard[Any]], ...] = (self.apis, self.computes, self.stores, self.proxies)
-        for heard in chain.from_iterable(kinds):
-            yield heard.presence, heard.vitals, heard.asked_at, heard.heard_at
+    def list_described(self) -> Iterator[tuple[DaemonProcess, Vitals, datetime, datetime]]:
+        """Yield ``(presence, vitals, asked_at, answered_at)`` of every process that described itself."""
+        kinds: tuple[Sequence[Described[Any]], ...] = (self.apis, self.computes, self.stores, self.proxies)
+        for process in chain.from_iterable(kinds):
+            yield process.presence, process.vitals, process.asked_at, process.answered_at
 
 
 @dataclass(frozen=True)
-class Dialled:
-    """What one proxy met at the VNC servers of one compute host; ``reaches`` is None when it did not answer."""
+class DialResult:
+    """How one proxy fared with the VNC servers of one compute host; ``reaches`` is None when it did not answer."""
 
     proxy_host: str
     compute_host: str
@@ -77,11 +82,11 @@ class Dialled:
 
 
 @dataclass(frozen=True)
-class Door:
-    """What a browser's way in through one base URL looks like from where the doctor runs.
+class UrlCheck:
+    """What a browser on the doctor's host would meet at one base URL.
 
-    ``problem`` is why nothing could be asked, or "". ``page_status`` and ``upgrade_status`` are HTTP statuses, None
-    when there was no answer. ``certificate`` is what was served; ``mistrust`` why it is not trusted here, or "".
+    ``problem`` is why no request could be made, or "". ``page_status`` and ``upgrade_status`` are HTTP statuses, None
+    without an HTTP answer. ``certificate`` is the served one; ``mistrust`` is why this host does not trust it, or "".
     """
 
     url: str
@@ -93,11 +98,11 @@ class Door:
 
 
 @dataclass
-class TokenTrip:
-    """A token's life at every consoleauth, by host: authorized once, checked, revoked and checked again everywhere.
+class TokenCheck:
+    """The life of a token: authorized once, then checked, revoked and checked again at every consoleauth.
 
-    ``refusal`` is why it could not be authorized, or "". ``before`` and ``after`` say of each consoleauth whether it
-    knew the token (True, False), or why it could not say.
+    ``refusal`` is why the token could not be authorized, or "". ``before`` and ``after`` the revocation map the host of
+    each consoleauth to whether it knew the token (True, False), or to the reason why it could not say.
     """
 
     refusal: str = ""

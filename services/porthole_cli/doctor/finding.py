@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A finding, and every id that one can have.
 
-Why a closed list: monitoring matches on ids, and ``doc/source/troubleshooting.rst`` explains each; a test holds that
-page and this list together. An id is never given to something else. Pure.
+Why a closed list: monitoring matches on ids, and ``doc/source/troubleshooting.rst`` explains each; a test compares that
+page with this list. An id is never reused for something else. Pure.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """How bad it is: ``error`` keeps users from consoles, or strangers will get in; ``warning`` soon may."""
+    """``error``: users get no console, or strangers can get one. ``warning``: that may soon happen."""
 
     OK = "ok"
     WARNING = "warning"
@@ -18,7 +18,7 @@ class Severity(StrEnum):
 
 
 class FindingId(StrEnum):
-    """What can be found; the part before the point is the subject."""
+    """Everything that can be found; the part before the point is the subject."""
 
     CONFIG_OK = "config.ok"
     CONFIG_MISSING = "config.missing"
@@ -96,10 +96,10 @@ class FindingId(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: ``problem`` in a sentence (or what is in order), ``mend`` what to do about it.
+    """One thing that was examined: ``problem`` in a sentence (or what is in order), ``mend`` what to do about it.
 
-    ``host`` is the ``[DEFAULT] host`` it concerns, or an address where no host is known; "" for all. Neither text holds
-    a password or a token.
+    ``host`` is the ``[DEFAULT] host`` that it concerns, or an address if no host is known; "" for all hosts. Neither
+    text holds a password or a token.
     """
 
     id: FindingId
@@ -110,15 +110,15 @@ class Finding:
 
 
 def ok(finding_id: FindingId, problem: str, host: str = "") -> Finding:
-    """Return a finding of something in order."""
+    """Return a finding that something is in order."""
     return Finding(finding_id, Severity.OK, host, problem)
 
 
 def warning(finding_id: FindingId, host: str, problem: str, mend: str) -> Finding:
-    """Return a finding of something that works, or may, and should be otherwise."""
+    """Return a finding that something works, or may work, and should be changed."""
     return Finding(finding_id, Severity.WARNING, host, problem, mend)
 
 
 def error(finding_id: FindingId, host: str, problem: str, mend: str) -> Finding:
-    """Return a finding of something that does not work, or lets strangers in."""
+    """Return a finding that something does not work, or lets strangers in."""
     return Finding(finding_id, Severity.ERROR, host, problem, mend)

@@ -16,11 +16,11 @@ AT_ONCE = 16
 
 
 class NotDone(Exception):
-    """A question that had no answer at the deadline."""
+    """A question without an answer at the deadline."""
 
 
 def gather(questions: Sequence[Callable[[], Result]], timeout_s: float) -> list[Result | BaseException]:
-    """Return what each returned or raised, in their order; :class:`NotDone` for what is not done in ``timeout_s``."""
+    """Return what each question returned or raised, in their order; :class:`NotDone` after ``timeout_s``."""
     answers: list[Result | BaseException] = [NotDone() for _ in questions]
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     done = threading.Semaphore(0)
@@ -35,7 +35,7 @@ def gather(questions: Sequence[Callable[[], Result]], timeout_s: float) -> list[
                 return
             try:
                 answers[number] = questions[number]()
-            except BaseException as exc:  # noqa: BLE001 (whoever asked decides what it means)
+            except BaseException as exc:  # noqa: BLE001 (the caller decides what it means)
                 answers[number] = exc
             done.release()
 
@@ -45,5 +45,5 @@ def gather(questions: Sequence[Callable[[], Result]], timeout_s: float) -> list[
     for _ in questions:
         if not done.acquire(timeout=max(0.0, deadline - time.monotonic())):
             break
-    # A copy: what is late must not change what was answered.
+    # A copy: a late answer must not change the result.
     return list(answers)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clocks and descriptors: what is true of any process, whatever it does.
+"""Clocks and descriptors: what every process has, whatever it does.
 
-Why clocks: ``expires_at`` is written by one daemon's clock and shown, or enforced, by another's, certificates are
-judged by every clock, and logs of several hosts are read together. Pure.
+Why clocks: one daemon's clock writes ``expires_at`` and another's shows or enforces it, every clock judges
+certificates, and logs of several hosts are read together. Pure.
 """
 
 from collections.abc import Iterable
@@ -15,26 +15,26 @@ from porthole_cli.doctor.finding import Finding, FindingId, Severity
 
 SKEW_WARNING_S = 2.0
 SKEW_ERROR_S = 60.0
-# Below this a daemon cannot even begin to serve.
+# With fewer descriptors a daemon cannot start to serve.
 FEW_DESCRIPTORS = 512
 DOCTOR = "(this host)"
 
 
 def judge_clocks(daemons: Daemons) -> list[Finding]:
-    """Return the hosts whose clock differs from most others'; one finding in order when there are none.
+    """Return the hosts whose clock differs from most others; one finding in order when all agree.
 
-    A clock is read over RPC, so it is known to half the time that the answer took; only what is beyond that counts.
+    A clock is read over RPC, so its error is up to half the time of the call; only a larger difference counts.
     """
     offsets: dict[str, tuple[float, float]] = {}
-    for presence, vitals, asked_at, heard_at in daemons.list_heard():
-        measured = measure_offset(vitals.now, asked_at, heard_at)
-        # Of several processes of a host, the one that answered fastest says it best.
+    for presence, vitals, asked_at, answered_at in daemons.list_described():
+        measured = measure_offset(vitals.now, asked_at, answered_at)
+        # Of several processes of a host, the fastest answer is the most exact one.
         best = offsets.get(presence.host)
         if best is None or measured[1] < best[1]:
             offsets[presence.host] = measured
     if not offsets:
         return []
-    # The doctor's own clock is one among them: 0, by definition.
+    # The doctor's own clock is one of them; its offset is 0 by definition.
     reference = median([0.0, *(offset for offset, _ in offsets.values())])
     findings = []
     for host, (offset, uncertainty_s) in sorted({**offsets, DOCTOR: (0.0, 0.0)}.items()):
@@ -50,12 +50,12 @@ def judge_clocks(daemons: Daemons) -> list[Finding]:
     ]
 
 
-def measure_offset(now: datetime, asked_at: datetime, heard_at: datetime) -> tuple[float, float]:
-    """Return how far ahead a clock is that showed ``now`` at some moment between the other two, and how uncertain.
+def measure_offset(now: datetime, asked_at: datetime, answered_at: datetime) -> tuple[float, float]:
+    """Return how far a clock is ahead that showed ``now`` between the other two times, and the possible error.
 
     Both in seconds. Source: the clock offset of NTP (RFC 5905 section 8), with one time stamp on the far side.
     """
-    half = (heard_at - asked_at) / 2
+    half = (answered_at - asked_at) / 2
     return (now - (asked_at + half)).total_seconds(), half.total_seconds()
 
 
@@ -63,15 +63,15 @@ def judge_descriptors(daemons: Daemons) -> list[Finding]:
     """Return the processes that may open fewer descriptors than their own limits need."""
     findings = []
     lowest: tuple[int, str] | None = None
-    for presence, vitals, *_ in daemons.list_heard():
+    for presence, vitals, *_ in daemons.list_described():
         limit = vitals.descriptor_limit
         lowest = min(filter(None, (lowest, (limit, f"{presence.daemon} on {presence.host}"))))
         if limit >= vitals.descriptors_needed:
             continue
         severity = Severity.ERROR if limit < min(FEW_DESCRIPTORS, vitals.descriptors_needed) else Severity.WARNING
         problem = (
-            f"porthole-{presence.daemon} (process {vitals.pid}) may open {limit} descriptors and needs "
-            f"{vitals.descriptors_needed} at its own limits: above that, connections are refused."
+            f"porthole-{presence.daemon} (process {vitals.pid}) may open {limit} descriptors, and its own limits need "
+            f"{vitals.descriptors_needed}: it refuses connections when the descriptors run out."
         )
         mend = f"Set LimitNOFILE={vitals.descriptors_needed} in its unit (ulimit -n by hand) and restart it"
         mend += ", or lower [novncproxy] max_sessions." if presence.daemon == "novncproxy" else "."
@@ -86,7 +86,7 @@ def _build_skew(host: str, skew_s: float) -> Finding:
     direction = "ahead of" if skew_s > 0 else "behind"
     problem = (
         f"The clock of {where} is {abs(skew_s):.0f} s {direction} "
-        "most others': what expires there does so at another time."
+        "most others: tokens and certificates expire there at another time."
     )
     mend = f"On {where}: timedatectl, and systemctl restart systemd-timesyncd or chronyd."
     severity = Severity.ERROR if abs(skew_s) >= SKEW_ERROR_S else Severity.WARNING

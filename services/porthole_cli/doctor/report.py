@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operator sees: words for a terminal, or JSON for a program; and the exit status.
+"""What the operator sees: text for a terminal, or JSON for a program; and the exit status.
 
-Why words of our own and not cliff's table: a sentence and what to type do not fit into a column. What is wrong comes
-first, the worst first; what is in order is one line each at the end. Pure; called by :mod:`command`.
+Why not cliff's table: a sentence and a command do not fit into a column. Errors come first, then warnings; each thing
+that is in order is one line at the end. Pure; called by :mod:`command`.
 """
 
 import json
@@ -17,7 +17,7 @@ from porthole_cli.doctor.finding import Finding, FindingId, Severity
 # The convention of monitoring plugins: 0 fine, 1 warnings, 2 errors.
 EXIT_STATUS = {Severity.OK: 0, Severity.WARNING: 1, Severity.ERROR: 2}
 MAX_WIDTH = 110
-# What a report of another process may hold; a standalone's own is far below.
+# Limits of a report from another process; they guard the doctor's memory, and a standalone's report is far smaller.
 MAX_FINDINGS = 500
 MAX_TEXT_CHARS = 2000
 MAX_HOST_CHARS = 255
@@ -28,7 +28,7 @@ _PLAIN = "\x1b[0m"
 
 @dataclass(frozen=True)
 class Report:
-    """The findings in the order they were made, what could not be looked at because of them, and how long it took."""
+    """The findings in the order they were made, what could not be examined because of them, and how long it took."""
 
     findings: tuple[Finding, ...]
     not_examined: tuple[str, ...]
@@ -45,7 +45,7 @@ class Report:
         return EXIT_STATUS[self.severity]
 
     def count(self, severity: Severity) -> int:
-        """Return how many findings are so severe."""
+        """Return how many findings have that severity."""
         return sum(finding.severity is severity for finding in self.findings)
 
 
@@ -61,9 +61,9 @@ def format_json(report: Report) -> str:
 
 
 def parse_json(text: str) -> Report:
-    """Return the report that :func:`format_json` wrote, perhaps in another process; its texts are as :func:`show` says.
+    """Return the report that :func:`format_json` wrote, perhaps in another process; its texts pass :func:`show`.
 
-    :raises ValueError: when it is none.
+    :raises ValueError: when ``text`` is not a report.
     """
     try:
         document = json.loads(text)
@@ -88,9 +88,9 @@ def _parse_finding(value: Mapping[str, Any]) -> Finding:
 
 
 def show(text: object, max_chars: int = MAX_TEXT_CHARS) -> str:
-    """Return at most ``max_chars`` of ``text``, and "..." where it was longer, for a terminal.
+    """Return at most ``max_chars`` of ``text``, with "..." if it was longer, for a terminal.
 
-    What is not printable, such as an escape sequence, becomes a question mark.
+    A character that is not printable, such as an escape, becomes a question mark.
     """
     shown = str(text)
     shown = shown if len(shown) <= max_chars else shown[:max_chars] + "..."
@@ -141,7 +141,7 @@ def _format_fine(findings: Sequence[Finding], width: int) -> str:
 
 
 def _wrap(text: str, width: int, indent: str) -> list[str]:
-    # A command or an address is copied whole.
+    # A command or an address stays whole, so that it can be copied.
     return textwrap.wrap(
         text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )

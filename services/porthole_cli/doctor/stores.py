@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""memcached, as each consoleauth sees it, and libvirt, as each compute does.
+"""memcached, as each consoleauth sees it, and libvirt, as each compute sees it.
 
-Why not asked from here: a memcached that listens on loopback answers its own host, and the doctor may be on another.
-Whether the consoleauths share one store is not a matter of options alone, since 127.0.0.1 is another place on every
-host: a token that one of them authorized must be known to all. Pure.
+Why the daemons are asked: a memcached that listens on loopback answers only its own host, and the doctor may run on
+another. The options alone do not show whether the consoleauths share one store, since 127.0.0.1 is another machine on
+every host: a token that one consoleauth authorized must be known to all. Pure.
 """
 
 from porthole_cli.doctor import finding
-from porthole_cli.doctor.facts import Daemons, TokenTrip
+from porthole_cli.doctor.facts import Daemons, TokenCheck
 from porthole_cli.doctor.finding import Finding, FindingId
 
 _SAME = (
@@ -16,8 +16,8 @@ _SAME = (
 )
 
 
-def judge_memcached(daemons: Daemons, trip: TokenTrip) -> list[Finding]:
-    """Return what is wrong with the token store; one finding in order when it was seen at all and nothing is."""
+def judge_memcached(daemons: Daemons, token_check: TokenCheck) -> list[Finding]:
+    """Return what is wrong with the token store; one finding in order when a consoleauth answered and all is well."""
     findings = []
     for store in daemons.stores:
         host = store.presence.host
@@ -25,7 +25,7 @@ def judge_memcached(daemons: Daemons, trip: TokenTrip) -> list[Finding]:
             judge_server(server, refusal, host) for server, refusal in store.description.servers.items() if refusal
         ]
     findings += _judge_lists(daemons)
-    findings += _judge_sharing(trip)
+    findings += _judge_sharing(token_check)
     if findings or not daemons.stores:
         return findings
     servers = sorted({server for store in daemons.stores for server in store.description.servers})
@@ -34,17 +34,17 @@ def judge_memcached(daemons: Daemons, trip: TokenTrip) -> list[Finding]:
 
 
 def judge_server(server: str, refusal: str, host: str) -> Finding:
-    """Return the finding of one memcached that does not answer ``host``; ``refusal`` is why."""
-    problem = f"memcached at {server} does not answer from {host}: {refusal}. Tokens that belong there cannot be had."
+    """Return the finding that one memcached does not answer ``host``; ``refusal`` is why."""
+    problem = f"memcached at {server} does not answer {host}: {refusal}. The tokens on it cannot be read."
     mend = (
-        "On its host: systemctl start memcached, and see that it listens there (-l in "
-        f"/etc/memcached.conf) and that {host} gets through to it; or correct [memcache] servers."
+        "On its host: systemctl start memcached. Check that it listens at that address (-l in "
+        f"/etc/memcached.conf) and that {host} reaches it; or correct [memcache] servers."
     )
     return finding.error(FindingId.MEMCACHED_UNREACHABLE, host, problem, mend)
 
 
 def judge_hypervisors(daemons: Daemons) -> list[Finding]:
-    """Return the computes whose hypervisor does not answer; one finding in order when there are none."""
+    """Return the computes whose hypervisor does not answer; one finding in order when all answer."""
     findings = []
     for compute in daemons.computes:
         host, description = compute.presence.host, compute.description
@@ -69,17 +69,17 @@ def _judge_lists(daemons: Daemons) -> list[Finding]:
     if len({frozenset(servers) for servers in lists.values()}) < 2:
         return []
     listed = "; ".join(f"{host}: {', '.join(servers)}" for host, servers in sorted(lists.items()))
-    problem = f"The consoleauths do not list the same memcached servers ({listed}): a token works by chance."
+    problem = f"The consoleauths list different memcached servers ({listed}): a token works only by chance."
     return [finding.error(FindingId.MEMCACHED_DIFFERS, "", problem, _SAME)]
 
 
-def _judge_sharing(trip: TokenTrip) -> list[Finding]:
-    strangers = sorted(host for host, knew in trip.before.items() if knew is False)
+def _judge_sharing(token_check: TokenCheck) -> list[Finding]:
+    strangers = sorted(host for host, knew in token_check.before.items() if knew is False)
     if not strangers:
         return []
-    knowing = ", ".join(sorted(host for host, knew in trip.before.items() if knew is True)) or "another"
+    knowing = ", ".join(sorted(host for host, knew in token_check.before.items() if knew is True)) or "another"
     problem = (
         f"consoleauth on {', '.join(strangers)} does not know a token that {knowing} has just authorized: they do not "
-        "share one memcached, and a console opens by chance."
+        "share one memcached, and a console opens only by chance."
     )
     return [finding.error(FindingId.MEMCACHED_NOT_SHARED, strangers[0], problem, _SAME)]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A token's life through the real daemons: authorized, known, used at the doors, revoked, and known no more.
+"""A token's life through the real daemons: authorized, known, used at the URLs, revoked, and unknown again.
 
-Why: every part can say that it is well, and a console not open. The token is for an instance that there is none of, so
-it opens nothing at any moment; it is revoked at every consoleauth, whatever happens before, and would die by itself.
-Called by :mod:`examination`.
+Why: a console may fail to open although every part is well by itself. The token is for an instance that does not exist,
+so it opens nothing at any time. It is revoked at every consoleauth, whatever happens before, and would expire by
+itself. Called by :mod:`live_checks`.
 """
 
 import uuid
@@ -11,30 +11,30 @@ from collections.abc import Callable, Sequence
 
 from porthole_cli.doctor import finding
 from porthole_cli.doctor.bus import Bus
-from porthole_cli.doctor.facts import TokenTrip
+from porthole_cli.doctor.facts import TokenCheck
 from porthole_cli.doctor.finding import Finding, FindingId
 from porthole_common import errors
 from porthole_common.discovery import DaemonProcess
 from porthole_common.model import ConnectInfo, ConsoleType
 
 
-def travel(
+def check_token(
     bus: Bus,
     stores: Sequence[DaemonProcess],
     compute_host: str,
     base_url: str,
-    at_the_doors: Callable[[str], None],
-) -> TokenTrip:
-    """Lead a new token through its life; while it is valid, ``at_the_doors`` is called with it.
+    use_token: Callable[[str], None],
+) -> TokenCheck:
+    """Take a new token through its life; while it is valid, ``use_token`` is called with it.
 
-    ``compute_host`` is asked by the proxies whether the instance is there, and says no.
+    The proxies ask ``compute_host`` whether the instance exists, and it says no.
     """
-    trip = TokenTrip()
+    token_check = TokenCheck()
     token, instance_uuid = str(uuid.uuid4()), str(uuid.uuid4())
     connect_info = ConnectInfo(
         instance_uuid=instance_uuid,
         console_type=ConsoleType.NOVNC,
-        # Never dialled: the compute is asked before, and knows no such instance.
+        # Never dialled: the compute is asked first, and does not know the instance.
         host="127.0.0.1",
         port=1,
         access_url=base_url,
@@ -43,51 +43,51 @@ def travel(
     )
     try:
         bus.authorize(connect_info)
-        trip.before = {store.host: _knows(bus, token, store) for store in stores}
-        at_the_doors(token)
+        token_check.before = {store.host: _knows(bus, token, store) for store in stores}
+        use_token(token)
     except errors.PortholeError as exc:
-        trip.refusal = str(exc)
+        token_check.refusal = str(exc)
     finally:
-        # Also after an authorization that failed: whether the store took it is not known then.
+        # Also after a failed authorization: the store may have kept the token all the same.
         for store in stores:
-            trip.after[store.host] = _revoke(bus, instance_uuid, store)
+            token_check.after[store.host] = _revoke(bus, instance_uuid, store)
     for store in stores:
-        if trip.after[store.host] is True:
-            trip.after[store.host] = _knows(bus, token, store)
-    return trip
+        if token_check.after[store.host] is True:
+            token_check.after[store.host] = _knows(bus, token, store)
+    return token_check
 
 
-def judge_trip(trip: TokenTrip) -> list[Finding]:
-    """Return what went wrong on the way; one finding in order when nothing did.
+def judge_token(token_check: TokenCheck) -> list[Finding]:
+    """Return what went wrong; one finding in order when nothing did.
 
-    That a consoleauth does not know the token is :mod:`stores`'s to say.
+    :mod:`stores` reports a consoleauth that does not know the token.
     """
-    if trip.refusal:
+    if token_check.refusal:
         mend = (
             "Mend what is wrong with memcached and consoleauth first; "
             "journalctl -u porthole-consoleauth -n 50 says more."
         )
-        problem = f"No token can be authorized: {trip.refusal.rstrip('.')}. Users get 503."
+        problem = f"No token can be authorized: {token_check.refusal.rstrip('.')}. Users get 503."
         return [finding.error(FindingId.TOKEN_FAILED, "", problem, mend)]
     findings = []
-    for host, known in trip.before.items():
+    for host, known in token_check.before.items():
         if isinstance(known, str):
             problem = f"consoleauth on {host} cannot say whether a token is valid: {known.rstrip('.')}."
-            mend = f"On {host}: journalctl -u porthole-consoleauth -n 50. memcached is what it needs."
+            mend = f"On {host}: journalctl -u porthole-consoleauth -n 50. Check that it reaches memcached."
             findings.append(finding.error(FindingId.TOKEN_FAILED, host, problem, mend))
-    for host, known in trip.after.items():
+    for host, known in token_check.after.items():
         if known is False:
             continue
         why = "it is still valid" if known is True else known.rstrip(".")
-        problem = f"A token was not revoked for certain at consoleauth on {host}: {why}."
+        problem = f"consoleauth on {host} may not have revoked a token: {why}."
         mend = (
             f"On {host}: journalctl -u porthole-consoleauth -n 50. "
             "Until it works, stopping a guest does not end its consoles."
         )
         findings.append(finding.error(FindingId.TOKEN_NOT_REVOKED, host, problem, mend))
-    if findings or not trip.before:
+    if findings or not token_check.before:
         return findings
-    where = f"{len(trip.before)} consoleauth{'' if len(trip.before) == 1 else 's'}"
+    where = f"{len(token_check.before)} consoleauth{'' if len(token_check.before) == 1 else 's'}"
     return [finding.ok(FindingId.TOKEN_OK, f"authorized, known to {where}, revoked, and gone")]
 
 

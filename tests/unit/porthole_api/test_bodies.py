@@ -126,7 +126,7 @@ def test_what_is_not_json_is_refused_with_the_reason() -> None:
         (b"{} {}", "Malformed request body"),
         (b'{"a": NaN}', "NaN is not JSON"),
         (b'{"a": -Infinity}', "-Infinity is not JSON"),
-        (b'{"a": 1, "b": 2, "a": 3}', "'a' stands twice"),
+        (b'{"a": 1, "b": 2, "a": 3}', "'a' is duplicated"),
         (b'{"a": "\xff"}', "not UTF-8 at byte 7"),
         ('{"a": 1}'.encode("utf-16"), "not UTF-8"),
         (b"[" * 60000, "nested too deeply"),

@@ -323,7 +323,7 @@ class TestNews:
         directory.update(inventory("a", build_instance(1)))
         directory.note_silent_hosts()
         assert caplog.messages[2:] == [
-            "Host lost: nothing was heard of it compute=a seconds=91.0",
+            "Host lost compute=a seconds=91.0",
             "Host found compute=a instances=1",
         ]
 

@@ -8,7 +8,7 @@ import pytest
 import webob
 from oslo_context import context as oslo_context
 
-from porthole_api.middleware import Frame, run_handler
+from porthole_api.middleware import RequestLog, run_handler
 from porthole_api.request import CONTEXT, MICROVERSION, ROUTE, URL_ARGUMENTS, Request, build_json
 from porthole_api.routes import Handler, Route
 from porthole_common import errors
@@ -22,7 +22,7 @@ UUID = "5a9d4f5e-0000-4000-8000-000000000001"
 def send(application: Handler, path: str = "/v2.1/servers", **headers: str) -> webob.Response:
     request = Request.blank(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
     request.environ["openstack.request_id"] = "req-of-this-test"
-    return Frame(application)(request)
+    return RequestLog(application)(request)
 
 
 def fail_with(error: BaseException) -> Handler:
@@ -144,5 +144,5 @@ def test_the_log_names_the_instance_once_it_is_known(caplog: pytest.LogCaptureFi
 
 def test_a_made_up_method_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        Frame(fail_with(errors.InstanceNotFound("x")))(Request.blank("/", method="S3CRET"))
+        RequestLog(fail_with(errors.InstanceNotFound("x")))(Request.blank("/", method="S3CRET"))
     assert "S3CRET" not in caplog.text

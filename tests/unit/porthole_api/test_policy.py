@@ -91,7 +91,7 @@ def test_a_file_that_does_not_do_names_the_option(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(errors.ConfigInvalid, match="not there"):
+    with pytest.raises(errors.ConfigInvalid, match="does not exist"):
         build(tmp_path / "elsewhere.yaml")
 
 

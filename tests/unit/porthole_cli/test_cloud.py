@@ -200,7 +200,7 @@ class TestCloudsYaml:
     def test_an_unknown_cloud(self, api: NovaApi) -> None:
         self.write(api)
 
-        with pytest.raises(CloudInvalid, match=r"^Cloud moon was not found\. \(clouds\.yaml is looked for in"):
+        with pytest.raises(CloudInvalid, match=r"^Cloud moon was not found\. \(clouds\.yaml is searched in"):
             open_with("--os-cloud", "moon")
 
     def test_a_shape_that_is_no_cloud_is_one_line_with_file_and_key(self) -> None:

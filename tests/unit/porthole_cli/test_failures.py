@@ -34,8 +34,8 @@ def test_servers_that_are_no_compute_api_are_named_and_a_status_is_said_once() -
         (http("200 OK"), f"There is no compute API at URL. {plain}"),
         (
             http("404 Not Found", headers="Server: Porthole\r\n"),
-            "There is no compute API at URL (HTTP 404). PORT is the port of Porthole's proxy; the API has another one, "
-            "usually 8774.",
+            "There is no compute API at URL (HTTP 404). PORT is the port of Porthole's proxy; the API has another "
+            "port, usually 8774.",
         ),
         (
             http("400 Bad Request", "The plain HTTP request was sent to HTTPS port"),
@@ -43,7 +43,7 @@ def test_servers_that_are_no_compute_api_are_named_and_a_status_is_said_once() -
         ),
         (http("502 Bad Gateway"), "URL answers: Bad Gateway. (HTTP 502)"),
         (http("401 Unauthorized"), "URL answers: Unauthorized. (HTTP 401)"),
-        (say("RFB 003.008\n"), "What answers at URL speaks no HTTP, so it is no compute API."),
+        (say("RFB 003.008\n"), "The server at URL does not speak HTTP, so it is no compute API."),
         (say(""), "URL closed the connection without an answer. If it speaks TLS, write https://."),
     ):
         with serve(answer) as port:
@@ -60,11 +60,11 @@ def test_a_url_that_ends_as_an_apis_does() -> None:
             )
 
 
-def test_the_door_for_vnc_viewers_on_another_port() -> None:
+def test_the_port_for_vnc_viewers_on_another_number() -> None:
     with serve(say("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")) as port:
         said = ask(f"http://127.0.0.1:{port}/v2.1")
     assert said.endswith(
-        f" {port} looks like the port for VNC viewers (xvpvnc); the API has another one, usually 8774."
+        f" {port} looks like the port for VNC viewers (xvpvnc); the API has another port, usually 8774."
     )
 
 
@@ -134,7 +134,7 @@ def test_certificates_of_another_name_and_files_of_authorities(tmp_path: Path) -
         url = f"https://127.0.0.1:{port}"
         for trusted, expected in (
             (authority.cert, f"The certificate at {url} is for another name: "),
-            (words, f"The file of --os-cacert (OS_CACERT, cacert) is {words}: it holds no certificates in PEM."),
+            (words, f"The file of --os-cacert (OS_CACERT, cacert) is {words}: it has no certificate in PEM."),
             (gone, f"The file of --os-cacert (OS_CACERT, cacert) is {gone}: No such file or directory."),
         ):
             opened = CloudSession(auth=noauth.NoAuth(endpoint=url), timeout=TIMEOUT_S, verify=str(trusted))
@@ -183,7 +183,7 @@ def test_the_proxys_usual_ports_are_known_without_its_answer() -> None:
         said = str(build_answer_invalid(f"http://127.0.0.1:{port}/v2.1"))
         assert said == (
             f"There is no compute API at http://127.0.0.1:{port}/v2.1. {port} is usually the port of Porthole's proxy; "
-            "the API has another one, usually 8774."
+            "the API has another port, usually 8774."
         )
 
 

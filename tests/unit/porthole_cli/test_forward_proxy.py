@@ -73,7 +73,7 @@ def test_the_variable_that_decides(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_variable_that_names_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in (":::", "http://[::1", "ftp://proxy", "http://proxy:99999"):
         monkeypatch.setenv("http_proxy", value)
-        assert ask(API) == f"The variable http_proxy names no proxy that is understood here: '{value}'. {REMEDY}"
+        assert ask(API) == f"The variable http_proxy does not hold a usable proxy: '{value}'. {REMEDY}"
 
 
 def test_a_proxy_that_is_away_or_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

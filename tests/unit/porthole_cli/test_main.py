@@ -293,7 +293,7 @@ class TestServers:
             full = run("list", OS_ENDPOINT=api.url)
 
         assert {done.stderr for done in (words, rows, report)} == {
-            "There are no servers, or none whose console you may open. "
+            "There are no servers whose console you may open. "
             f"{sys.executable} -m porthole_cli.main doctor says whether the hypervisor answers.\n"
         }
         assert [words.returncode, rows.stdout.strip(), json.loads(report.stdout)] == [0, "", []]

@@ -41,7 +41,7 @@ def test_other_servers_at_the_auth_url() -> None:
     for answer, expected in (
         (http("404 Not Found"), f"There is no Keystone at URL (HTTP 404). {HINT}"),
         (http("200 OK"), f"There is no Keystone at URL. {HINT}"),
-        (say("RFB 003.008\n"), f"What answers at URL speaks no HTTP, so it is no Keystone. {HINT}"),
+        (say("RFB 003.008\n"), f"The server at URL does not speak HTTP, so it is no Keystone. {HINT}"),
         (http("502 Bad Gateway"), "Keystone at URL/v3 answers: Bad Gateway. (HTTP 502)"),
     ):
         with serve(answer) as port:

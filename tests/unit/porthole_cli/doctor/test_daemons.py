@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from porthole_cli.doctor.daemons import judge_daemons
-from porthole_cli.doctor.facts import Mute
+from porthole_cli.doctor.facts import Undescribed
 from support.clouds import ids, make_daemons, make_presence
 from support.descriptions import make_api, make_host, make_store, make_vitals
 
@@ -78,7 +78,7 @@ def test_two_consoleauths_of_one_host_are_no_fault() -> None:
 @pytest.mark.parametrize("is_old", [True, False])
 def test_one_that_answers_the_roll_call_and_nothing_else(is_old: bool) -> None:
     found = make_daemons()
-    found.mute = [Mute(make_presence("api"), is_old)]
+    found.undescribed = [Undescribed(make_presence("api"), is_old)]
     findings = judge_daemons(found)
     assert ids(findings) == ["daemons.mute"]
     assert ("version" in findings[0].problem) is is_old

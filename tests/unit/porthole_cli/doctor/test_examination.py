@@ -11,11 +11,12 @@ import pytest
 from oslo_config import cfg
 
 from porthole_cli.doctor import finding
-from porthole_cli.doctor.broker import Met
-from porthole_cli.doctor.examination import Examination, Ports, examine
-from porthole_cli.doctor.facts import Daemons, Door
+from porthole_cli.doctor.broker import BrokerResult
+from porthole_cli.doctor.examination import Examination, Ports
+from porthole_cli.doctor.facts import Daemons, UrlCheck
 from porthole_cli.doctor.finding import FindingId
 from porthole_cli.doctor.report import Report
+from porthole_cli.doctor.run import examine
 from porthole_common import conf as porthole_conf
 from porthole_common import errors
 from porthole_common.rpc import Broker
@@ -37,15 +38,17 @@ class Cloud:
     def __init__(self, conf_path: Path, found: Daemons | None = None) -> None:
         self.bus = FakeBus(found or make_daemons())
         self.conf_path = conf_path
-        self.broker: Callable[[Broker], Met] = lambda _: Met(
+        self.broker: Callable[[Broker], BrokerResult] = lambda _: BrokerResult(
             finding.ok(FindingId.BROKER_OK, "fine"), dict(self.bus.found.consumers)
         )
-        self.knocked: list[tuple[str, str]] = []
+        self.checked_urls: list[tuple[str, str]] = []
 
-    def knock(self, url: str, token: str) -> Door:
-        assert any(token in store for store in self.bus.stores.values()), "the token is not valid at the door"
-        self.knocked.append((url, token))
-        return Door(url, page_status=200, upgrade_status=401)
+    def check_url(self, url: str, token: str) -> UrlCheck:
+        assert any(token in store for store in self.bus.stores.values()), (
+            "the token is not valid while the URL is checked"
+        )
+        self.checked_urls.append((url, token))
+        return UrlCheck(url, page_status=200, upgrade_status=401)
 
     def examine(self, budget_s: float = 20) -> Report:
         with self.make_examination() as examination:
@@ -66,7 +69,7 @@ class Cloud:
             clock=lambda: NOW,
             make_bus=lambda _conf: self.bus,
             examine_broker=lambda broker, _queues: self.broker(broker),
-            knock=self.knock,
+            check_url=self.check_url,
         )
         examination = Examination(cfg.CONF, ports)
         try:
@@ -98,7 +101,7 @@ def test_all_is_well(cloud: Cloud) -> None:
         "token.ok",
     ]
     assert report.not_examined == ()
-    assert [url for url, _ in cloud.knocked] == ["http://192.0.2.10:6080/console.html"]
+    assert [url for url, _ in cloud.checked_urls] == ["http://192.0.2.10:6080/console.html"]
     assert cloud.bus.calls[-1] == "close"
     assert not any(cloud.bus.stores.values())
 
@@ -113,7 +116,7 @@ def test_without_a_configuration_nothing_is_asked(cloud: Cloud) -> None:
 
 def test_without_any_file_and_without_daemons_only_that_is_said(cloud: Cloud) -> None:
     good = cloud.broker
-    refusal = Met(finding.error(FindingId.BROKER_ADDRESS, "x", "x", "Start RabbitMQ"))
+    refusal = BrokerResult(finding.error(FindingId.BROKER_ADDRESS, "x", "x", "Start RabbitMQ"))
     for broker, consumers in ((lambda _: refusal, {}), (good, dict.fromkeys(cloud.bus.found.consumers, 0))):
         cloud.broker = broker
         cloud.bus.found.consumers = consumers
@@ -139,7 +142,7 @@ def test_a_transport_that_is_not_rabbitmqs(cloud: Cloud, url: str) -> None:
 
 
 def test_without_a_broker_nobody_is_asked(cloud: Cloud) -> None:
-    cloud.broker = lambda _: Met(finding.error(FindingId.BROKER_VHOST, "x", "x", "x"))
+    cloud.broker = lambda _: BrokerResult(finding.error(FindingId.BROKER_VHOST, "x", "x", "x"))
     report = cloud.examine()
     assert ids(report.findings) == ["config.ok", "broker.vhost"]
     assert len(report.not_examined) == 1
@@ -151,8 +154,10 @@ def test_one_broker_of_two_is_enough_to_go_on(cloud: Cloud) -> None:
     cloud.conf_path.write_text(f"[DEFAULT]\ntransport_url = {url}\n", encoding="utf-8")
     good = cloud.broker
 
-    def broker(asked: Broker) -> Met:
-        return Met(finding.error(FindingId.BROKER_ADDRESS, "x", "x", "x")) if "20" in asked.host else good(asked)
+    def broker(asked: Broker) -> BrokerResult:
+        return (
+            BrokerResult(finding.error(FindingId.BROKER_ADDRESS, "x", "x", "x")) if "20" in asked.host else good(asked)
+        )
 
     cloud.broker = broker
     assert ids(cloud.examine().findings)[1:4] == ["broker.ok", "broker.address", "daemons.ok"]
@@ -197,7 +202,7 @@ def test_a_compute_without_its_hypervisor_is_not_sent_a_token(conf_path: Path) -
     assert cloud.bus.authorized[0].compute_host == "compute2"
     alone = Cloud(conf_path, make_daemons(computes=[down]))
     assert "whether the URLs open" in alone.examine().not_examined
-    assert alone.knocked == []
+    assert alone.checked_urls == []
 
 
 def test_two_stores_that_are_not_one(conf_path: Path) -> None:

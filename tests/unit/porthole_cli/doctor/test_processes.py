@@ -6,7 +6,7 @@ import pytest
 
 from porthole_cli.doctor.finding import Severity
 from porthole_cli.doctor.processes import judge_clocks, judge_descriptors, measure_offset
-from support.clouds import heard, ids, make_daemons
+from support.clouds import described, ids, make_daemons
 from support.descriptions import NOW, make_api, make_host, make_proxy, make_store, make_vitals
 
 
@@ -56,7 +56,7 @@ def test_the_doctors_own_clock_is_the_one_that_differs() -> None:
 
 def test_an_answer_that_took_long_says_little() -> None:
     found = make_daemons()
-    slow = heard("compute", make_host(vitals=skewed("compute1", 3)))
+    slow = described("compute", make_host(vitals=skewed("compute1", 3)))
     found.computes = [type(slow)(slow.presence, slow.description, NOW, NOW + timedelta(seconds=4))]
     assert ids(judge_clocks(found)) == ["clock.ok"]
 
@@ -86,5 +86,5 @@ def test_descriptors(limit: int, needed: int, severity: Severity | None) -> None
         return
     assert ids(findings) == ["descriptors.low"]
     assert findings[0].severity is severity
-    assert f"may open {limit} descriptors and needs {needed}" in findings[0].problem
+    assert f"may open {limit} descriptors, and its own limits need {needed}" in findings[0].problem
     assert "max_sessions" in findings[0].mend

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-from porthole_cli.doctor.facts import TokenTrip
+from porthole_cli.doctor.facts import TokenCheck
 from porthole_cli.doctor.stores import judge_hypervisors, judge_memcached
 from support.clouds import ids, make_daemons
 from support.descriptions import make_host, make_store
 
-KNOWN = TokenTrip(before={"controller": True})
+KNOWN = TokenCheck(before={"controller": True})
 
 
 def test_one_memcached_for_all() -> None:
     found = make_daemons(stores=[make_store("a"), make_store("b")])
-    findings = judge_memcached(found, TokenTrip(before={"a": True, "b": True}))
+    findings = judge_memcached(found, TokenCheck(before={"a": True, "b": True}))
     assert ids(findings) == ["memcached.ok"]
     assert findings[0].problem == "192.0.2.10:11211 is the same for all 2 consoleauths"
 
@@ -26,29 +26,29 @@ def test_a_memcached_that_does_not_answer() -> None:
     found = make_daemons(stores=[make_store(servers={"192.0.2.1:1": "", "192.0.2.2:1": "Connection refused"})])
     findings = judge_memcached(found, KNOWN)
     assert ids(findings) == ["memcached.unreachable"]
-    assert "192.0.2.2:1 does not answer from controller: Connection refused" in findings[0].problem
+    assert "192.0.2.2:1 does not answer controller: Connection refused" in findings[0].problem
 
 
 def test_lists_that_differ() -> None:
     found = make_daemons(stores=[make_store("a"), make_store("b", servers={"192.0.2.99:11211": ""})])
-    assert ids(judge_memcached(found, TokenTrip())) == ["memcached.differs"]
+    assert ids(judge_memcached(found, TokenCheck())) == ["memcached.differs"]
 
 
 def test_lists_that_are_the_same_and_mean_different_places() -> None:
     servers = {"127.0.0.1:11211": ""}
     found = make_daemons(stores=[make_store("a", servers=servers), make_store("b", servers=servers)])
-    findings = judge_memcached(found, TokenTrip(before={"a": True, "b": False}))
+    findings = judge_memcached(found, TokenCheck(before={"a": True, "b": False}))
     assert ids(findings) == ["memcached.not_shared"]
     assert findings[0].host == "b"
     assert "consoleauth on b does not know a token that a has just authorized" in findings[0].problem
 
 
 def test_a_consoleauth_that_could_not_say_is_not_accused_of_another_store() -> None:
-    assert ids(judge_memcached(make_daemons(), TokenTrip(before={"controller": "no answer"}))) == ["memcached.ok"]
+    assert ids(judge_memcached(make_daemons(), TokenCheck(before={"controller": "no answer"}))) == ["memcached.ok"]
 
 
 def test_nothing_is_said_of_what_nobody_saw() -> None:
-    assert judge_memcached(make_daemons(stores=()), TokenTrip()) == []
+    assert judge_memcached(make_daemons(stores=()), TokenCheck()) == []
     assert judge_hypervisors(make_daemons(computes=())) == []
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from porthole_cli.doctor.facts import Door
+from porthole_cli.doctor.facts import UrlCheck
 from porthole_cli.doctor.finding import Severity
 from porthole_cli.doctor.web import bears_name, judge_certificate, judge_novnc, judge_web, list_base_urls
 from support.clouds import ids, make_daemons
@@ -15,12 +15,12 @@ HTTPS = "https://console.example:6080/console.html"
 CERTIFICATE = make_certificate()
 
 
-def door(url: str = HTTP, **changes: Any) -> Door:
-    return Door(url, **{"page_status": 200, "upgrade_status": 401, **changes})
+def check(url: str = HTTP, **changes: Any) -> UrlCheck:
+    return UrlCheck(url, **{"page_status": 200, "upgrade_status": 401, **changes})
 
 
-def troubles(found: Any, *doors: Door) -> list[tuple[str, Severity]]:
-    findings = judge_web(found, doors, NOW)
+def troubles(found: Any, *checks: UrlCheck) -> list[tuple[str, Severity]]:
+    findings = judge_web(found, checks, NOW)
     return [(str(each.id), each.severity) for each in findings if each.severity is not Severity.OK]
 
 
@@ -29,22 +29,22 @@ def proxies(**changes: Any) -> Any:
 
 
 def test_http_in_order() -> None:
-    assert ids(judge_web(make_daemons(), [door()], NOW)) == ["url.ok", "novnc.ok"]
+    assert ids(judge_web(make_daemons(), [check()], NOW)) == ["url.ok", "novnc.ok"]
 
 
 def test_https_in_order() -> None:
-    served = door(HTTPS, certificate=CERTIFICATE)
+    served = check(HTTPS, certificate=CERTIFICATE)
     findings = judge_web(proxies(certificate=CERTIFICATE, ssl_only=True), [served], NOW)
     assert ids(findings) == ["url.ok", "novnc.ok", "certificate.ok"]
     assert findings[2].problem == "good until 2026-09-29"
 
 
 def test_https_in_front_of_the_proxy() -> None:
-    assert troubles(proxies(trusted_proxies=("192.0.2.9",)), door(HTTPS, certificate=CERTIFICATE)) == []
+    assert troubles(proxies(trusted_proxies=("192.0.2.9",)), check(HTTPS, certificate=CERTIFICATE)) == []
 
 
 def test_https_and_nobody_who_speaks_it() -> None:
-    assert troubles(make_daemons(), door(HTTPS, problem="refused")) == [
+    assert troubles(make_daemons(), check(HTTPS, problem="refused")) == [
         ("url.https_without_certificate", Severity.ERROR),
         ("url.unreachable", Severity.WARNING),
     ]
@@ -53,7 +53,7 @@ def test_https_and_nobody_who_speaks_it() -> None:
 @pytest.mark.parametrize(("ssl_only", "severity"), [(False, Severity.WARNING), (True, Severity.ERROR)])
 def test_http_and_a_certificate(ssl_only: bool, severity: Severity) -> None:
     found = proxies(certificate=CERTIFICATE, ssl_only=ssl_only)
-    assert troubles(found, door()) == [("url.http_with_certificate", severity)]
+    assert troubles(found, check()) == [("url.http_with_certificate", severity)]
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_http_and_a_certificate(ssl_only: bool, severity: Severity) -> None:
         ({"upgrade_status": 503}, ("url.upgrade", "error")),
     ],
 )
-def test_a_door(changes: dict[str, Any], expected: tuple[str, str]) -> None:
-    assert troubles(make_daemons(), door(**changes)) == [expected]
+def test_one_url(changes: dict[str, Any], expected: tuple[str, str]) -> None:
+    assert troubles(make_daemons(), check(**changes)) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_when_a_certificate_ends(days: float, expected: list[str]) -> None:
     assert ids(judge_certificate(certificate, None, "controller", NOW)) == expected
     # What the file holds and what is served is told once.
     found = proxies(certificate=certificate)
-    assert [each for each, _ in troubles(found, door(HTTPS, certificate=certificate))] == expected
+    assert [each for each, _ in troubles(found, check(HTTPS, certificate=certificate))] == expected
 
 
 def test_a_certificate_of_tomorrow() -> None:
@@ -92,19 +92,19 @@ def test_a_certificate_of_tomorrow() -> None:
 
 def test_an_old_certificate_is_served_though_the_file_is_new() -> None:
     found = proxies(certificate=CERTIFICATE)
-    assert troubles(found, door(HTTPS, certificate=make_certificate(days=-1))) == [
+    assert troubles(found, check(HTTPS, certificate=make_certificate(days=-1))) == [
         ("certificate.expired", Severity.ERROR)
     ]
 
 
 def test_a_name_that_is_not_the_urls() -> None:
     found = proxies(certificate=make_certificate(("other.example",)))
-    served = door(HTTPS, certificate=make_certificate(("other.example",)), mistrust="Hostname mismatch")
+    served = check(HTTPS, certificate=make_certificate(("other.example",)), mistrust="Hostname mismatch")
     assert troubles(found, served) == [("certificate.name", Severity.ERROR)]
 
 
 def test_an_authority_that_is_not_known_here() -> None:
-    served = door(HTTPS, certificate=CERTIFICATE, mistrust="self-signed certificate")
+    served = check(HTTPS, certificate=CERTIFICATE, mistrust="self-signed certificate")
     assert troubles(proxies(certificate=CERTIFICATE), served) == [("certificate.untrusted", Severity.WARNING)]
 
 

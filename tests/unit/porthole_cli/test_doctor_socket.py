@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The door of a standalone for the doctor, on a bus in memory on which no service answers."""
+"""The socket of a standalone for the doctor, on a bus in memory on which no service answers."""
 
 import os
 import socket
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 from oslo_config import cfg
 
-from porthole_cli.doctor import bus, standalone
-from porthole_cli.doctor.standalone import Standalone
-from porthole_cli.examinee import Examinee
+from porthole_cli.doctor import bus, standalone, standalone_port
+from porthole_cli.doctor.standalone_port import Standalone
+from porthole_cli.doctor_socket import DoctorSocket
 from porthole_common.rpc import Rpc
 from support.bus import parse_global_conf
 from support.clouds import ids
@@ -21,18 +21,18 @@ from support.clouds import ids
 _OUT_OF_DESCRIPTORS = """
 import logging, os, resource, socket, threading
 from oslo_config import cfg
-from porthole_cli import examinee
-from porthole_cli.doctor import standalone
+from porthole_cli import doctor_socket
+from porthole_cli.doctor import standalone_port
 from support.bus import parse_global_conf
 
 failed = threading.Event()
 handler = logging.Handler()
 handler.emit = lambda record: failed.set()
-logging.getLogger(examinee.__name__).addHandler(handler)
+logging.getLogger(doctor_socket.__name__).addHandler(handler)
 parse_global_conf()
-examined = examinee.Examinee(cfg.CONF, None, "http://127.0.0.1:8774/v2.1")
+examined = doctor_socket.DoctorSocket(cfg.CONF, None, "http://127.0.0.1:8774/v2.1")
 examined.start()
-[name] = [each.name for each in standalone.find_standalones() if each.pid == os.getpid()]
+[name] = [each.name for each in standalone_port.find_standalones() if each.pid == os.getpid()]
 clients = [socket.socket(socket.AF_UNIX) for _ in range(4)]
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
@@ -43,64 +43,64 @@ print("failed" if failed.wait(20) else "accepted")
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 print("greeted" if all(client.recv(1) == b"{" for client in clients) else "closed")
 examined.stop()
-print("stopped" if not any(thread.name == "examinee" for thread in threading.enumerate()) else "runs")
+print("stopped" if not any(thread.name == "doctor-socket" for thread in threading.enumerate()) else "runs")
 """
 ENDPOINT = "http://127.0.0.1:8774/v2.1"
 
 
 @pytest.fixture
-def examinee(monkeypatch: pytest.MonkeyPatch) -> Iterator[Examinee]:
+def doctor_socket(monkeypatch: pytest.MonkeyPatch) -> Iterator[DoctorSocket]:
     # Nobody answers the roll call here.
     monkeypatch.setattr(bus, "ROLL_CALL_S", 0.2)
     parse_global_conf()
     rpc = Rpc(cfg.CONF, 1, transport_url="fake://")
-    examinee = Examinee(cfg.CONF, rpc, ENDPOINT)
-    examinee.start()
-    yield examinee
-    examinee.stop()
+    doctor_socket = DoctorSocket(cfg.CONF, rpc, ENDPOINT)
+    doctor_socket.start()
+    yield doctor_socket
+    doctor_socket.stop()
     rpc.close()
     cfg.CONF.reset()
 
 
 def find() -> Standalone | None:
     """Return the one of this process, beside which others may run on the machine."""
-    return next((each for each in standalone.find_standalones() if each.pid == os.getpid()), None)
+    return next((each for each in standalone_port.find_standalones() if each.pid == os.getpid()), None)
 
 
-def test_it_is_found_greets_and_examines_again_and_again(examinee: Examinee) -> None:
-    met = find()
-    assert met is not None
-    assert met.greeting is not None
-    assert met.greeting.endpoint == ENDPOINT
-    assert met.greeting.novncproxy_base_url == cfg.CONF.vnc.novncproxy_base_url
+def test_it_is_found_greets_and_examines_again_and_again(doctor_socket: DoctorSocket) -> None:
+    one = find()
+    assert one is not None
+    assert one.greeting is not None
+    assert one.greeting.endpoint == ENDPOINT
+    assert one.greeting.novncproxy_base_url == cfg.CONF.vnc.novncproxy_base_url
     for _ in range(2):
-        report = standalone.examine_standalone(met)
+        report = standalone.examine_standalone(one)
         assert "daemons.unheard" in ids(report.findings)
         assert "standalone.mute" not in ids(report.findings)
 
 
-def test_it_is_gone_when_it_was_stopped(examinee: Examinee) -> None:
-    examinee.stop()
+def test_it_is_gone_when_it_was_stopped(doctor_socket: DoctorSocket) -> None:
+    doctor_socket.stop()
     assert find() is None
 
 
 def test_one_that_never_started_can_be_stopped() -> None:
     parse_global_conf()
     rpc = Rpc(cfg.CONF, 1, transport_url="fake://")
-    Examinee(cfg.CONF, rpc, ENDPOINT).stop()
+    DoctorSocket(cfg.CONF, rpc, ENDPOINT).stop()
     rpc.close()
     cfg.CONF.reset()
 
 
-def test_a_client_that_leaves_or_stays_silent_keeps_nobody_out(examinee: Examinee) -> None:
-    met = find()
-    assert met is not None
+def test_a_client_that_leaves_or_stays_silent_keeps_nobody_out(doctor_socket: DoctorSocket) -> None:
+    one = find()
+    assert one is not None
     with socket.socket(socket.AF_UNIX) as silent, socket.socket(socket.AF_UNIX) as gone:
         for each in (silent, gone):
-            each.connect(f"\0{met.name}")
+            each.connect(f"\0{one.name}")
         gone.sendall(b"\n")
         gone.close()
-        assert "daemons.unheard" in ids(standalone.examine_standalone(met).findings)
+        assert "daemons.unheard" in ids(standalone.examine_standalone(one).findings)
 
 
 def test_it_outlives_a_lack_of_descriptors() -> None:
@@ -111,13 +111,13 @@ def test_it_outlives_a_lack_of_descriptors() -> None:
     assert done.stdout.split() == ["failed", "greeted", "stopped"], done.stderr
 
 
-def test_another_user_is_told_nothing(examinee: Examinee) -> None:
-    examinee.stop()
+def test_another_user_is_told_nothing(doctor_socket: DoctorSocket) -> None:
+    doctor_socket.stop()
     rpc = Rpc(cfg.CONF, 1, transport_url="fake://")
-    other = Examinee(cfg.CONF, rpc, ENDPOINT, uids=frozenset({os.geteuid() + 1}))
+    other = DoctorSocket(cfg.CONF, rpc, ENDPOINT, uids=frozenset({os.geteuid() + 1}))
     other.start()
     try:
-        [name] = [each.name for each in standalone.find_standalones() if each.pid == os.getpid()]
+        [name] = [each.name for each in standalone_port.find_standalones() if each.pid == os.getpid()]
         with socket.socket(socket.AF_UNIX) as stranger:
             stranger.settimeout(10)
             stranger.connect(f"\0{name}")

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The door of ``porthole standalone`` for ``porthole doctor``: a UNIX socket that answers with a report.
+"""The UNIX socket at which ``porthole standalone`` answers ``porthole doctor`` with a report.
 
 Why: the messages of a standalone stay in its memory, so no other process can put the doctor's questions on that bus.
 The standalone therefore examines itself, by the doctor's own code, and the doctor asks for the report.
 
-Why an abstract socket (unix(7)): it lives in no directory, so the environment of the two processes may differ; it
-ends with its process, also by SIGKILL, so nothing stale is left; and it belongs to the network namespace that the
-loopback ports belong to. Every user of the host can connect, so the kernel is asked who connects (SO_PEERCRED): root
-and the standalone's own user get an answer.
+Why an abstract socket (unix(7)): it is in no directory, so the environments of the two processes may differ; it ends
+with its process, also after SIGKILL, so no stale file remains; and it belongs to the same network namespace as the
+loopback ports. Every user of the host can connect, so the kernel is asked for the user (SO_PEERCRED): only root and the
+standalone's own user get an answer.
 
-The standalone sends a line of JSON at once, ``{pid, endpoint, novncproxy_base_url}``. When a line comes back, the
-report follows as :func:`porthole_cli.doctor.report.format_json` writes it. Started by :mod:`porthole_cli.wiring`.
+The standalone sends a line of JSON at once, ``{pid, endpoint, novncproxy_base_url}``. When the doctor sends a byte, the
+report follows, in the format of :func:`porthole_cli.doctor.report.format_json`. Started by :mod:`porthole_cli.wiring`.
 """
 
 import json
@@ -21,29 +21,29 @@ import uuid
 
 from oslo_config import cfg
 
-from porthole_cli.doctor import examination, report
+from porthole_cli.doctor import report, run
 from porthole_cli.doctor.bus import RpcBus
-from porthole_cli.doctor.standalone import SOCKET_PREFIX, read_peer
+from porthole_cli.doctor.standalone_port import SOCKET_PREFIX, read_peer
 from porthole_common import service
 from porthole_common.log import get_logger
 from porthole_common.rpc import Rpc
 
 LOG = get_logger(__name__)
-# How long a doctor may take to ask and to read; it is on the same machine.
+# How long a doctor may take to send its byte and to read; it is on the same machine.
 STEP_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 2.0
-# Before the next accept() where one failed.
+# The pause after an accept() that failed.
 ACCEPT_PAUSE_S = 0.5
 
 
-class Examinee(service.Service):
-    """A service of ``porthole standalone``: takes the doctor's connections, and runs one examination at a time.
+class DoctorSocket(service.Service):
+    """A service of ``porthole standalone``: accepts the doctor's connections, and runs one examination at a time.
 
-    ``endpoint`` is the API's URL. ``rpc`` is the standalone's own and stays open. ``uids`` are the users that get an
-    answer: root and the process's own, unless given.
+    ``endpoint`` is the API's URL. ``rpc`` belongs to the standalone and stays open. ``uids`` are the users that get an
+    answer: root and the user of the process, unless given.
     """
 
-    name = "examinee"
+    name = "doctor-socket"
     stop_timeout_s = STOP_TIMEOUT_S
 
     def __init__(self, conf: cfg.ConfigOpts, rpc: Rpc, endpoint: str, uids: frozenset[int] | None = None) -> None:
@@ -63,16 +63,16 @@ class Examinee(service.Service):
         listener.bind(f"\0{SOCKET_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}")
         listener.listen()
         self._listener = listener
-        self._thread = threading.Thread(target=self._accept, args=(listener,), name="examinee", daemon=True)
+        self._thread = threading.Thread(target=self._accept, args=(listener,), name="doctor-socket", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no further question. An examination that is under way ends with the process."""
+        """Accept no more connections. A running examination ends with the process."""
         if self._listener is None or self._thread is None:
             return
         listener, self._listener = self._listener, None
         self._stopping.set()
-        # Wakes the thread, which close() alone would not.
+        # Wakes the thread; close() alone would not.
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         self._thread.join(STOP_TIMEOUT_S)
@@ -86,7 +86,7 @@ class Examinee(service.Service):
             except OSError as exc:
                 if self._stopping.is_set():
                     return
-                # Such as EMFILE: it passes when a console is closed, and accept() fails at once until then.
+                # Such as EMFILE, until a console is closed; one log line is enough for the whole time.
                 if was_accepted:
                     LOG.warning("Doctor's connection not accepted", error=exc)
                 was_accepted = False
@@ -94,7 +94,7 @@ class Examinee(service.Service):
                     return
                 continue
             if read_peer(connection).uid in self._uids:
-                threading.Thread(target=self._serve, args=(connection,), name="examinee-answer", daemon=True).start()
+                threading.Thread(target=self._serve, args=(connection,), name="doctor-report", daemon=True).start()
             else:
                 connection.close()
 
@@ -109,18 +109,18 @@ class Examinee(service.Service):
             try:
                 connection.sendall(json.dumps(greeting).encode() + b"\n")
                 if not connection.recv(1):
-                    # It only wanted to know who is here.
+                    # The doctor only looks for standalones.
                     return
                 self._examine(connection)
             except OSError:
-                # The doctor has left; nobody reads the answer.
+                # The doctor has left; no answer is needed.
                 return
 
     def _examine(self, connection: socket.socket) -> None:
         with self._examining:
-            examined = examination.build_standalone(self._conf, RpcBus(self._rpc, owns_rpc=False))
+            examined = run.build_standalone(self._conf, RpcBus(self._rpc, owns_rpc=False))
             try:
-                found = examination.examine_standalone(examined)
+                found = run.examine_standalone(examined)
                 connection.sendall(report.format_json(found).encode())
             finally:
                 examined.close()

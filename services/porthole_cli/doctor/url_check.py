@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The port to the proxies' doors: one page and one WebSocket, asked for as a browser would.
+"""The port to the base URLs: requests one page and one WebSocket, as a browser would.
 
-Why a WebSocket: Origin, scheme, token and the way through a reverse proxy come together there and nowhere else. Its
-token is for an instance that does not exist, so the answer of a proxy that is in order is 401, and the one that no
-browser gets past is 403. Called by :mod:`examination`.
+Why a WebSocket: only there do Origin, scheme, token and the path through a reverse proxy meet. The token is for an
+instance that does not exist, so a proxy that is in order answers 401; 403 means that it refuses every browser. Called
+by :mod:`live_checks`.
 """
 
 import base64
@@ -16,19 +16,19 @@ from urllib.parse import parse_qsl, urlsplit
 
 from cryptography import x509
 
-from porthole_cli.doctor.facts import Door
+from porthole_cli.doctor.facts import UrlCheck
 from porthole_common.deadline import get_remaining_s
 from porthole_compute.access_url import build_novnc_url
 from porthole_novncproxy.certificate import parse_certificate
 
 STEP_TIMEOUT_S = 4.0
-# The head of an answer; the page behind it is not read.
+# The head of an answer; the body is not read.
 MAX_HEAD_BYTES = 16384
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
 
 
-def knock(base_url: str, token: str) -> Door:
-    """Ask at ``base_url`` for the page, and open a WebSocket with ``token`` as the page would; never raises."""
+def check_url(base_url: str, token: str) -> UrlCheck:
+    """Request the page at ``base_url``, and open a WebSocket with ``token`` as the page would; raises nothing."""
     certificate, mistrust = None, ""
     parts = urlsplit(base_url)
     try:
@@ -40,10 +40,10 @@ def knock(base_url: str, token: str) -> Door:
         upgrade_status = _ask(base_url, _build_upgrade(base_url, token))
     except (OSError, ValueError) as exc:
         reason = "no answer in time" if isinstance(exc, TimeoutError) else getattr(exc, "strerror", None) or str(exc)
-        return Door(
+        return UrlCheck(
             base_url, problem=str(reason).rstrip(".") or type(exc).__name__, certificate=certificate, mistrust=mistrust
         )
-    return Door(base_url, "", certificate, mistrust, page_status, upgrade_status)
+    return UrlCheck(base_url, "", certificate, mistrust, page_status, upgrade_status)
 
 
 def _build_page_request(base_url: str) -> bytes:
@@ -54,7 +54,7 @@ def _build_page_request(base_url: str) -> bytes:
 
 def _build_upgrade(base_url: str, token: str) -> bytes:
     parts = urlsplit(base_url)
-    # What noVNC makes of the URL that a user is given: a WebSocket at its "path", on the page's own host.
+    # As noVNC does with the URL that a user gets: a WebSocket at its "path", on the host of the page.
     query = dict(parse_qsl(urlsplit(build_novnc_url(base_url, token)).query))
     lines = [
         f"GET /{query['path'].lstrip('/')} HTTP/1.1",
@@ -70,7 +70,7 @@ def _build_upgrade(base_url: str, token: str) -> bytes:
 
 
 def _ask(base_url: str, request: bytes) -> int | None:
-    """Send ``request`` and return the status of the answer, None when it is no answer of HTTP's.
+    """Send ``request`` and return the status of the answer, None when the answer is not HTTP.
 
     :raises OSError: when the connection fails; TimeoutError when it takes too long.
     """
@@ -89,9 +89,9 @@ def _ask(base_url: str, request: bytes) -> int | None:
 
 
 def _find_mistrust(base_url: str) -> str:
-    """Return why the certificate is not trusted by this host, or "".
+    """Return why this host does not trust the certificate, or "".
 
-    :raises OSError: when there is no TLS to be had at all.
+    :raises OSError: when the server does not speak TLS.
     """
     try:
         with _connect(base_url, verify=True):
@@ -114,7 +114,7 @@ def _connect(base_url: str, verify: bool) -> socket.socket:
         return sock
     context = ssl.create_default_context()
     if not verify:
-        # What is asked with a token that opens nothing may be asked of anybody; who it was is said apart.
+        # The token opens nothing, so an untrusted server may see it; the missing trust is reported separately.
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
         return context.wrap_socket(sock, server_hostname=host)

@@ -3,7 +3,7 @@ import re
 
 from porthole_cli.doctor import finding
 from porthole_cli.doctor.finding import Finding, FindingId, Severity
-from porthole_cli.doctor.standalone_words import adapt
+from porthole_cli.doctor.standalone_advice import adapt
 
 # What only daemons, their files, their broker and their hosts can have, and what the doctor says of itself.
 NOT_HERE = ("config.", "broker.", "memcached.", "clock.", "standalone.", "doctor.")

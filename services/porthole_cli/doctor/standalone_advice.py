@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What to do about a finding where all four services are ``porthole standalone``.
+"""What to do about a finding when all four services are one ``porthole standalone``.
 
-Why: the judges advise to restart a unit or to edit an option on compute nodes, and beside a standalone there is no unit
-and no other node. Some problems and most remedies are reworded here. Pure; called by :mod:`examination`.
+Why: the judges advise to restart a unit or to edit an option on compute nodes, and a standalone has no unit and no
+other node. Some problems and most remedies are reworded here. Pure; called by :mod:`examination`.
 """
 
 from collections.abc import Iterable
@@ -14,8 +14,8 @@ _AGAIN = "End porthole standalone by Ctrl-C and start it again"
 _PART = f"{_AGAIN}. If that does not help, start it with: porthole --debug standalone"
 _URL = f"Correct [vnc] novncproxy_base_url in the file that porthole standalone was given. {_AGAIN}."
 _CERTIFICATE = f"Renew it where [DEFAULT] cert points, in the file that porthole standalone was given. {_AGAIN}."
-# What is wrong with a part that the process itself holds.
-_SILENT = "A part of porthole standalone does not answer the others, so consoles do not open. A thread of it hangs."
+# The problem of each service that is a part of this process.
+_SILENT = "A part of porthole standalone does not answer the others, so consoles do not open. One of its threads hangs."
 _PROBLEMS = {
     FindingId.DAEMONS_UNHEARD: _SILENT,
     FindingId.DAEMONS_MUTE: _SILENT,
@@ -49,16 +49,16 @@ _MENDS = dict.fromkeys(_PROBLEMS, _PART) | {
 
 
 def adapt(findings: Iterable[Finding]) -> list[Finding]:
-    """Return ``findings`` in the words for a standalone; what is in order stays as it is."""
+    """Return ``findings`` in words for a standalone; a finding that is in order stays as it is."""
     adapted = []
     for finding in findings:
         if finding.id is FindingId.DESCRIPTORS_LOW and finding.severity is Severity.WARNING:
-            # Every shell's limit is below what 9500 consoles need, and the users of one host open a few.
+            # The limit of every shell is too low for 9500 consoles, and the users of one host open only a few.
             continue
         if finding.severity is Severity.OK:
             adapted.append(finding)
             continue
         problem = _PROBLEMS.get(finding.id, finding.problem)
         adapted.append(replace(finding, problem=problem, mend=_MENDS.get(finding.id, finding.mend)))
-    # Several of the daemons' findings are one here.
+    # Several findings about daemons become the same one here.
     return list(dict.fromkeys(adapted))
