@@ -148,7 +148,7 @@ class Porthole:
     def start_waiting(self, name: str) -> None:
         """Start one (again) whose broker or hypervisor is away: it serves already, and is not ready."""
         self.processes[name].start()
-        self.processes[name].wait_for_line("serves already, but is not ready", READY_TIMEOUT_S)
+        self.processes[name].wait_for_line("Daemon not ready", READY_TIMEOUT_S)
 
     def stop(self) -> None:
         """Stop whatever runs, all at once: each may have to wait for its broker's answer.
