@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from porthole_common.context import RequestContext, build_request_context
 from porthole_common.errors import FrameInvalid, RfbInvalid
 from porthole_common.log import get_logger
-from porthole_common.model import ConnectInfo
 from porthole_common.rfb.conversation import Conversation, Peer, StartTls, Talk, Write
 from porthole_relay import frames
 from porthole_relay.codec import Codec
@@ -54,6 +53,18 @@ class Marks:
     low_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a session is about, for its lines in the log: ``client`` is an address, the rest are names and ids."""
+
+    instance_uuid: str
+    console_type: str
+    client: str
+    request_id: str | None = None
+    user_id: str | None = None
+    project_id: str | None = None
+
+
 class Session:
     """One open console. Every method is called from the loop's thread."""
 
@@ -78,14 +89,12 @@ class Session:
         "_opening",
         "_opening_timer",
         "_outcome",
-        "_request_id",
         "_server",
         "_server_unheard",
-        "_source",
         "_timer",
         "_to_client",
         "_to_server",
-        "connect_info",
+        "subject",
     )
 
     def __init__(
@@ -98,19 +107,12 @@ class Session:
         codec: Codec,
         marks: Marks,
         liveness: Liveness,
-        connect_info: ConnectInfo,
-        source: str,
-        request_id: str | None,
+        subject: Subject,
         on_end: Callable[["Session"], None],
         farewell_s: float = 0.0,
     ) -> None:
-        """``source``: the client's address, and ``request_id``: that of the request it came by; for the log.
-
-        ``farewell_s``: how long after the VNC server's end somebody may still say why; see :meth:`_server_ended`.
-        """
-        self.connect_info = connect_info
-        self._source = source
-        self._request_id = request_id
+        """``farewell_s``: how long after the VNC server's end somebody may still say why; see :meth:`_server_ended`."""
+        self.subject = subject
         self._loop = loop
         self._buffer = buffer
         self._client = client
@@ -142,12 +144,14 @@ class Session:
 
     @property
     def context(self) -> RequestContext:
-        """The request that opened the session, and the user and project of its token, for the log.
+        """The request that opened the session, and its user and project, for the log.
 
         Built on demand: it is much larger than its inputs.
         """
-        info = self.connect_info
-        return build_request_context(request_id=self._request_id, user_id=info.user_id, project_id=info.project_id)
+        subject = self.subject
+        return build_request_context(
+            request_id=subject.request_id, user_id=subject.user_id, project_id=subject.project_id
+        )
 
     @property
     def server_has_ended(self) -> bool:
@@ -205,9 +209,9 @@ class Session:
         LOG.info(
             "Console closed",
             context=self.context,
-            instance=self.connect_info.instance_uuid,
-            console_type=self.connect_info.console_type,
-            client=self._source,
+            instance=self.subject.instance_uuid,
+            console_type=self.subject.console_type,
+            client=self.subject.client,
             code=self._close_code,
             reason=self._outcome,
             bytes_to_client=self._bytes_down,
@@ -277,7 +281,7 @@ class Session:
             self.end()
         except Exception:
             # A fault of ours must not come again with every event of a descriptor that stays ready.
-            instance_uuid = self.connect_info.instance_uuid
+            instance_uuid = self.subject.instance_uuid
             LOG.exception("Console ends by a fault of the proxy", context=self.context, instance=instance_uuid)
             self._outcome = "a fault of the proxy"
             self.end()

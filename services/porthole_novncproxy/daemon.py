@@ -27,11 +27,11 @@ from porthole_novncproxy.admission.limits import Limits, SessionCounter
 from porthole_novncproxy.admission.vencrypt import build_security
 from porthole_novncproxy.endpoint import ProxyEndpoint
 from porthole_novncproxy.front.pages import Pages
+from porthole_novncproxy.sessions.registry import SessionRegistry
+from porthole_novncproxy.tls_options import build_context
 from porthole_relay.liveness import LivenessPolicy
 from porthole_relay.loop import Loop
-from porthole_relay.relay import Relay
 from porthole_relay.session import Marks
-from porthole_relay.tls import build_context
 
 LOG = get_logger(__name__)
 PROGRAM = "porthole-novncproxy"
@@ -74,7 +74,7 @@ class NovncProxyService:
         self.stop_timeout_s = conf.graceful_shutdown_timeout + END_S
         self._rpc, self._owns_rpc = rpc, owns_rpc
         loop = Loop("relay")
-        self._relay = Relay(
+        self._relay = SessionRegistry(
             loop,
             Marks(high_bytes=options.relay_high_mark, low_bytes=options.relay_low_mark),
             LivenessPolicy(

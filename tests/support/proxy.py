@@ -27,9 +27,9 @@ from porthole_novncproxy.admission.limits import Limits, SessionCounter
 from porthole_novncproxy.admission.vencrypt import Security
 from porthole_novncproxy.front.pages import Pages
 from porthole_novncproxy.server import NOVNC, XVPVNC, ProxyServer
+from porthole_novncproxy.sessions.registry import SessionRegistry
 from porthole_relay.liveness import LivenessPolicy
 from porthole_relay.loop import Loop
-from porthole_relay.relay import Relay
 from porthole_relay.session import Marks
 from support.vnc_servers import GREETING
 from support.websocket import RawWebSocket
@@ -119,7 +119,7 @@ class InProcessProxy:
             security=security,
         )
         self.loop = Loop("relay")
-        self.relay = Relay(
+        self.relay = SessionRegistry(
             self.loop,
             marks or Marks(262144, 65536),
             liveness or LivenessPolicy(),

@@ -6,7 +6,6 @@ import ssl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porthole_common.model import ConnectInfo, ConsoleType
 from porthole_common.rfb.messages import Version
 from porthole_common.rfb.negotiation import Offer
 from porthole_common.rfb.presentation import present
@@ -15,13 +14,13 @@ from porthole_relay.codec import MAX_MESSAGE_BYTES, RawCodec, WebSocketCodec
 from porthole_relay.frames import CloseCode, Opcode
 from porthole_relay.liveness import Liveness, LivenessPolicy
 from porthole_relay.loop import READ, WRITE
-from porthole_relay.session import CLOSE_TIMEOUT_S, Marks, Session
+from porthole_relay.session import CLOSE_TIMEOUT_S, Marks, Session, Subject
 from support.cases import naming
 from support.fake_loop import FakeLeg, FakeLoop, pump
 from support.rfb_talks import CHALLENGE, OK, RESPONSE, failed
 
 MASK = b"\x5a\x11\xf0\x0f"
-INFO = ConnectInfo("i-1", ConsoleType.NOVNC, "192.0.2.1", 5900, "http://good.org/", "host-1")
+SUBJECT = Subject("i-1", "novnc", "192.0.2.7", "req-1")
 HANG_UP = select.EPOLLHUP | select.EPOLLERR
 MARKS = Marks(high_bytes=1024, low_bytes=256)
 GREETING = b"RFB 003.008\n"
@@ -89,9 +88,7 @@ class Console:
             codec=codec or WebSocketCodec(),
             marks=marks,
             liveness=Liveness(policy or LivenessPolicy(), 0.0, None),
-            connect_info=INFO,
-            source="192.0.2.7",
-            request_id="req-1",
+            subject=SUBJECT,
             on_end=self.ended.append,
         )
         if start:

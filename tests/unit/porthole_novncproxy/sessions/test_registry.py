@@ -11,10 +11,10 @@ from porthole_common.model import ConnectInfo, ConsoleType, RevocationReason
 from porthole_common.rfb.messages import Version
 from porthole_common.rfb.negotiation import Offer
 from porthole_novncproxy.admission.gate import Admission
+from porthole_novncproxy.sessions.registry import SessionRegistry
 from porthole_relay.codec import RawCodec, WebSocketCodec
 from porthole_relay.liveness import LivenessPolicy
 from porthole_relay.loop import READ
-from porthole_relay.relay import Relay
 from porthole_relay.session import CLOSE_TIMEOUT_S, Marks
 from support.cases import naming
 from support.fake_loop import FakeLoop
@@ -28,7 +28,9 @@ class House:
 
     def __init__(self, liveness=None, enforce=False, farewell_s=0.0):
         self.loop = FakeLoop()
-        self.relay = Relay(self.loop, Marks(65536, 16384), liveness or LivenessPolicy(), enforce, 30.0, farewell_s)
+        self.relay = SessionRegistry(
+            self.loop, Marks(65536, 16384), liveness or LivenessPolicy(), enforce, 30.0, farewell_s
+        )
         self.released = []
         self.sockets = []
         self.server_fds = []
@@ -228,7 +230,7 @@ def test_revocations_are_not_remembered_for_ever(house):
 
 
 def stop_in_a_thread(house, drain_timeout_s=0.0):
-    """Relay.stop waits for the loop, which is this test."""
+    """SessionRegistry.stop waits for the loop, which is this test."""
     stopper = threading.Thread(target=house.relay.stop, args=(drain_timeout_s,))
     stopper.start()
     return stopper
@@ -291,7 +293,8 @@ def test_a_native_viewer_is_never_pinged():
 
 def test_a_consoles_lines_bear_its_request_and_a_revocations_line_its_own(house, caplog):
     """They are written by the loop's thread, which serves no request."""
-    caplog.set_level(logging.INFO, "porthole_relay")
+    for package in ("porthole_relay", "porthole_novncproxy"):
+        caplog.set_level(logging.INFO, package)
     house.open()
     revocation = RequestContext(overwrite=False)
     with serving(revocation):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All open consoles of this process: where a finished handshake ends, and where a revocation or the end begins.
+"""All open consoles of this process: it opens their sessions, and revocations and the end of the process close them.
 
-Called from handshake threads (:meth:`Relay.open`), from RPC threads (:meth:`Relay.close_instance`) and from the
-main thread (:meth:`Relay.stop`); the sessions themselves live in the loop's thread alone.
+Called from handshake threads (:meth:`SessionRegistry.open`), from RPC threads (:meth:`SessionRegistry.close_instance`)
+and from the main thread (:meth:`SessionRegistry.stop`); the sessions themselves live in the loop's thread alone.
 """
 
 import socket
@@ -20,7 +20,7 @@ from porthole_relay.codec import Codec
 from porthole_relay.frames import CloseCode
 from porthole_relay.liveness import Liveness, LivenessPolicy
 from porthole_relay.loop import Loop
-from porthole_relay.session import CLOSE_TIMEOUT_S, SERVER_ENDED, Marks, Session
+from porthole_relay.session import CLOSE_TIMEOUT_S, SERVER_ENDED, Marks, Session, Subject
 from porthole_relay.stream import Leg
 
 LOG = get_logger(__name__)
@@ -35,7 +35,7 @@ REVOKED_WORDS = {
 }
 
 
-class Relay:
+class SessionRegistry:
     """The open sessions of one loop."""
 
     def __init__(
@@ -60,7 +60,8 @@ class Relay:
         self._farewell_s = farewell_s
         # One for all sessions: a session that is not being relayed this instant holds no buffer.
         self._buffer = memoryview(bytearray(max(_BUFFER_BYTES, marks.high_bytes)))
-        self._sessions: dict[Session, None] = {}
+        # Where each of them leads.
+        self._sessions: dict[Session, ConnectInfo] = {}
         # By instance, and host or None for all of them.
         self._revoked_at: dict[tuple[str, str | None], float] = {}
         self._all_ended = threading.Event()
@@ -112,13 +113,11 @@ class Relay:
             codec=codec,
             marks=self._marks,
             liveness=self._start_clock(codec, info),
-            connect_info=info,
-            source=admission.source,
-            request_id=admission.request_id,
+            subject=_build_subject(admission),
             on_end=on_end,
             farewell_s=self._farewell_s,
         )
-        self._sessions[session] = None
+        self._sessions[session] = info
         LOG.info(
             "Console opened",
             context=session.context,
@@ -156,9 +155,8 @@ class Relay:
         self._revoked_at[instance_uuid, compute_host] = now
         sessions = [
             session
-            for session in self._sessions
-            if session.connect_info.instance_uuid == instance_uuid
-            and compute_host in (None, session.connect_info.compute_host)
+            for session, info in self._sessions.items()
+            if info.instance_uuid == instance_uuid and compute_host in (None, info.compute_host)
         ]
         LOG.info(
             "Revocation received",
@@ -185,3 +183,15 @@ class Relay:
         LOG.info("Drain ended", sessions=len(self._sessions))
         for session in list(self._sessions):
             session.close(CloseCode.GOING_AWAY, "The console proxy is stopping")
+
+
+def _build_subject(admission: Admission) -> Subject:
+    info = admission.connect_info
+    return Subject(
+        instance_uuid=info.instance_uuid,
+        console_type=info.console_type,
+        client=admission.source,
+        request_id=admission.request_id,
+        user_id=info.user_id,
+        project_id=info.project_id,
+    )
