@@ -21,6 +21,8 @@ _MAX_HEADER_BYTES = 14
 # Below this many bytes one big-integer XOR is cheaper than building numpy views.
 _SMALL_BYTES = 256
 MAX_CONTROL_BYTES = 125
+# What stands for the code of a close frame that has none (RFC 6455 section 7.1.5); it is never sent.
+NO_CODE = 1005
 
 
 class Opcode(IntEnum):
@@ -73,7 +75,7 @@ class Pong:
 
 @dataclass(frozen=True)
 class Close:
-    """The peer's close frame; ``code`` is 1005 when it had none (RFC 6455 section 7.1.5)."""
+    """The peer's close frame; ``code`` is :data:`NO_CODE` when it had none."""
 
     code: int
     reason: str
@@ -233,7 +235,7 @@ class FrameDecoder:
         if self._opcode is Opcode.PONG:
             return Pong(payload)
         if not payload:
-            return Close(1005, "")
+            return Close(NO_CODE, "")
         if len(payload) == 1:
             raise FrameInvalid(CloseCode.PROTOCOL_ERROR, "a close frame has half a code")
         code = int.from_bytes(payload[:2], "big")

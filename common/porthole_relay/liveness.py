@@ -20,12 +20,12 @@ class LivenessPolicy:
 
 
 @dataclass(frozen=True)
-class Ping:
-    """A ping is due."""
+class SendPing:
+    """A ping is due: the client must answer it before the next one."""
 
 
 @dataclass(frozen=True)
-class End:
+class EndSession:
     """The session is to be closed with this code and reason."""
 
     code: CloseCode
@@ -64,16 +64,16 @@ class Liveness:
             times.append(self._moved_at + self._policy.idle_timeout_s)
         return max(0.0, min(times) - now) if times else None
 
-    def check(self, now: float) -> Ping | End | None:
+    def check(self, now: float) -> SendPing | EndSession | None:
         """Return what is due at ``now``."""
         policy = self._policy
         if self._ends_at is not None and now >= self._ends_at:
-            return End(CloseCode.SESSION_LIMIT, "The time of this session is over")
+            return EndSession(CloseCode.SESSION_LIMIT, "The time of this session is over")
         if policy.idle_timeout_s and now >= self._moved_at + policy.idle_timeout_s:
-            return End(CloseCode.IDLE, "Nothing has moved for too long")
+            return EndSession(CloseCode.IDLE, "Nothing has moved for too long")
         if not policy.ping_interval_s or now < self._pinged_at + policy.ping_interval_s:
             return None
         if self._heard_at < self._pinged_at:
-            return End(CloseCode.INTERNAL_ERROR, "The client does not answer")
+            return EndSession(CloseCode.INTERNAL_ERROR, "The client does not answer")
         self._pinged_at = now
-        return Ping()
+        return SendPing()

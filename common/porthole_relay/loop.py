@@ -82,7 +82,7 @@ class Loop:
             self.call_soon(lambda: None)
             self._thread.join(timeout_s)
         if self._thread.is_alive():
-            LOG.error("The event loop is stuck; stderr has where")
+            LOG.error("The event loop is blocked; its stack is on stderr")
             faulthandler.dump_traceback()
             return
         with self._closing:
@@ -145,7 +145,7 @@ class Loop:
                 callback = self._callbacks.get(fd)
                 # A callback before it in the same round may have closed it.
                 if callback is not None:
-                    self._guard(lambda callback=callback, events=events: callback(events))  # type: ignore[misc]
+                    self._guard(callback, events)
             while self._soon:
                 self._guard(self._soon.popleft())
             self._run_timers()
@@ -170,9 +170,9 @@ class Loop:
             if action is not None:
                 self._guard(action)
 
-    def _guard(self, action: Callable[[], None]) -> None:
-        """Run one callback; a fault in one connection must not end the loop of all of them."""
+    def _guard(self, action: Callable[..., None], *arguments: int) -> None:
+        """Run one callback; an error in one connection must not end the loop of all of them."""
         try:
-            action()
+            action(*arguments)
         except Exception:
-            LOG.exception("A callback of the event loop failed")
+            LOG.exception("Event loop callback failed")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One leg of a console as the relay sees it: a non-blocking stream, plain or TLS.
+"""One connection of a console: a non-blocking stream, plain or TLS.
 
-Why: a plain socket and Python's SSLSocket say "not now" in different ways, and only the plain one takes
-scattered buffers. Called by :mod:`porthole_relay.session` alone, from the loop's thread.
+Why: a plain socket and Python's SSLSocket say "not now" in different ways, and only the plain one takes scattered
+buffers. Called by :mod:`porthole_relay.transport` and :mod:`porthole_relay.pipe`, from the loop's thread.
 """
 
 import array
@@ -20,10 +20,10 @@ _UNSENT = array.array("i", [0])
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Leg:
-    """A connected stream. ``mask`` and ``watched`` belong to the session: what epoll waits for on it."""
+class Stream:
+    """A connected socket. ``mask`` and ``watched`` belong to its transport: what epoll waits for on it."""
 
-    __slots__ = ("_late", "at_end", "fd", "mask", "sock", "tls", "watched")
+    __slots__ = ("_late", "fd", "mask", "sock", "tls", "watched")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -32,7 +32,6 @@ class Leg:
         self.tls = isinstance(sock, ssl.SSLSocket)
         self.mask = 0
         self.watched = False
-        self.at_end = False
         # How the last read would have ended, had it not had bytes to return.
         self._late: OSError | int | None = None
 
@@ -116,7 +115,7 @@ class Leg:
         return written
 
     def free_bytes(self) -> int:
-        """Return about how many bytes the kernel takes for this leg at once, on top of what it holds; 0 for TLS.
+        """Return about how many bytes the kernel takes for this stream at once, on top of what it holds; 0 for TLS.
 
         SO_SNDBUF counts the kernel's own bookkeeping too, about as much again as the data (socket(7)).
         """

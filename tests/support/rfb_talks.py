@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from porthole_common.rfb.conversation import Conversation, Peer, StartTls, Talk, Write
+from porthole_common.rfb.handshake import Handshake, HandshakeDriver, Peer, StartTls, Write
 
 VERSIONS = {3: b"RFB 003.003\n", 7: b"RFB 003.007\n", 8: b"RFB 003.008\n"}
 CHALLENGE = bytes(range(100, 116))
@@ -48,7 +48,7 @@ def vencrypt(*numbers: int, version: bytes = b"\0\2", ack: bytes = b"\0", accept
 class Told:
     """What a talk had done, and what came of it."""
 
-    conversation: Conversation[Any]
+    conversation: HandshakeDriver[Any]
     to_server: list[bytes] = field(default_factory=list)
     to_viewer: list[bytes] = field(default_factory=list)
     tls: list[StartTls] = field(default_factory=list)
@@ -63,12 +63,12 @@ class Told:
                 (self.to_server if step.peer is Peer.SERVER else self.to_viewer).append(step.data)
 
 
-def drive(talk: Talk[Any], *said: tuple[Peer, bytes], cuts: Sequence[int] | None = None) -> Told:
+def drive(talk: Handshake[Any], *said: tuple[Peer, bytes], cuts: Sequence[int] | None = None) -> Told:
     """Run ``talk`` with what the peers say, in that order.
 
     ``cuts``: where each of them is cut, as positions modulo its length; without any they come whole.
     """
-    told = Told(Conversation(talk))
+    told = Told(HandshakeDriver(talk))
     told.note(told.conversation.start())
     for peer, stream in said:
         edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts or ())})

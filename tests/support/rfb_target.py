@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from porthole_common import errors
-from porthole_common.rfb.conversation import MAX_READ_BYTES, Conversation, Peer, StartTls, Write
+from porthole_common.rfb.handshake import MAX_READ_BYTES, HandshakeDriver, Peer, StartTls, Write
 from porthole_common.rfb.messages import Version
 from porthole_common.rfb.negotiation import Offer, Policy, negotiate
-from porthole_common.rfb.presentation import present
+from porthole_common.rfb.viewer_handshake import offer_security
 from support.rfb_talks import CHALLENGE, OK, RESPONSE, VERSIONS, X509_NONE, X509_VNC, failed, types, vencrypt
 
 _POLICIES = (
@@ -39,16 +39,16 @@ def fuzz_one(data: bytes, planted: bool = False) -> None:
     case = (data[0] if data else 0) % _CASES
     try:
         if case < len(_POLICIES):
-            finished = _feed(Conversation(negotiate("192.0.2.1:5900", _POLICIES[case])), data[1:], both=False)
+            finished = _feed(HandshakeDriver(negotiate("192.0.2.1:5900", _POLICIES[case])), data[1:], both=False)
             if finished and planted:
                 raise FaultFound("the planted one")
         else:
-            _feed(Conversation(present(_OFFERS[case - len(_POLICIES)])), data[1:], both=True)
+            _feed(HandshakeDriver(offer_security(_OFFERS[case - len(_POLICIES)])), data[1:], both=True)
     except (errors.RfbInvalid, errors.VncSecurityUnsuitable) as exc:
         _check(str(exc).isprintable() and len(str(exc)) < 2 * MAX_READ_BYTES, "an error that is no line for a log")
 
 
-def _feed(conversation: Conversation[Any], data: bytes, both: bool) -> bool:
+def _feed(conversation: HandshakeDriver[Any], data: bytes, both: bool) -> bool:
     """Feed the parts; return whether the talk came to its end."""
     streams = dict.fromkeys(Peer, b"")
     _look_at(conversation.start())

@@ -10,7 +10,7 @@ import struct
 from enum import IntEnum
 
 from porthole_common.errors import RfbInvalid
-from porthole_common.rfb.conversation import Peer, Read, Talk
+from porthole_common.rfb.handshake import Handshake, Peer, Read
 
 # A reason is a sentence for a user; one that is announced longer is not read at all.
 MAX_REASON_BYTES = 1024
@@ -58,7 +58,7 @@ def build_failure(reason: bytes) -> bytes:
     return struct.pack(">II", 1, len(shown)) + shown
 
 
-def read_version(peer: Peer, name: str) -> Talk[Version]:
+def read_version(peer: Peer, name: str) -> Handshake[Version]:
     """Read ProtocolVersion; return the highest version that both sides know.
 
     Whatever is not 3.7 or above counts as 3.3, and what is above 3.8 as 3.8 (RFC 6143 section 7.1.1 and appendix A).
@@ -75,7 +75,7 @@ def read_version(peer: Peer, name: str) -> Talk[Version]:
     return Version.V3_8 if version >= (3, 8) else Version.V3_7 if version == (3, 7) else Version.V3_3
 
 
-def read_reason(peer: Peer, name: str) -> Talk[bytes]:
+def read_reason(peer: Peer, name: str) -> Handshake[bytes]:
     """Read ``U32 length, length * U8``.
 
     :raises RfbInvalid: when a reason of more than :data:`MAX_REASON_BYTES` is announced.
@@ -88,17 +88,17 @@ def read_reason(peer: Peer, name: str) -> Talk[bytes]:
     return (yield Read(peer, size))
 
 
-def read_u8(peer: Peer) -> Talk[int]:
+def read_u8(peer: Peer) -> Handshake[int]:
     """Read ``U8``."""
     return (yield Read(peer, 1))[0]
 
 
-def read_u32(peer: Peer) -> Talk[int]:
+def read_u32(peer: Peer) -> Handshake[int]:
     """Read ``U32``."""
     return int.from_bytes((yield Read(peer, 4)), "big")
 
 
-def read_security_result(peer: Peer, name: str, version: Version) -> Talk[bytes | None]:
+def read_security_result(peer: Peer, name: str, version: Version) -> Handshake[bytes | None]:
     """Read SecurityResult (RFC 6143 section 7.1.3); return None for OK, else the reason, which only 3.8 gives.
 
     :raises RfbInvalid: when it is neither OK nor failed, or its reason is too long.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from porthole_common.errors import RfbInvalid, VncSecurityUnsuitable
 from porthole_common.rfb import messages
-from porthole_common.rfb.conversation import Peer, Read, StartTls, Talk, Write
+from porthole_common.rfb.handshake import Handshake, Peer, Read, StartTls, Write
 from porthole_common.rfb.messages import SecurityType, VencryptType, Version
 
 NONE = "none"
@@ -46,7 +46,7 @@ class Offer:
     challenge: bytes | None = None
 
 
-def negotiate(server: str, policy: Policy) -> Talk[Offer]:
+def negotiate(server: str, policy: Policy) -> Handshake[Offer]:
     """Agree with the VNC server on a security type that ``policy`` allows, encrypt, and get past its None.
 
     ``server`` names it in errors.
@@ -70,7 +70,7 @@ def negotiate(server: str, policy: Policy) -> Talk[Offer]:
     return Offer(version)
 
 
-def _read_decision(server: str, policy: Policy) -> Talk[SecurityType]:
+def _read_decision(server: str, policy: Policy) -> Handshake[SecurityType]:
     """Read ``U32 type``: in 3.3 the server decides (RFC 6143 appendix A)."""
     decided = yield from messages.read_u32(Peer.SERVER)
     if decided == SecurityType.INVALID:
@@ -78,7 +78,7 @@ def _read_decision(server: str, policy: Policy) -> Talk[SecurityType]:
     return _pick(server, policy, [decided])
 
 
-def _choose(server: str, policy: Policy) -> Talk[SecurityType]:
+def _choose(server: str, policy: Policy) -> Handshake[SecurityType]:
     """Read ``U8 count, count * U8 type`` and answer ``U8 type`` (RFC 6143 section 7.1.2)."""
     count = yield from messages.read_u8(Peer.SERVER)
     if not count:
@@ -99,7 +99,7 @@ def _pick(server: str, policy: Policy, offered: Sequence[int]) -> SecurityType:
     )
 
 
-def _negotiate_vencrypt(server: str, policy: Policy, version: Version) -> Talk[Offer]:
+def _negotiate_vencrypt(server: str, policy: Policy, version: Version) -> Handshake[Offer]:
     """Agree on a sub-type, begin TLS, and go on inside it.
 
     Server: ``U8 major, U8 minor``; client the same; server: ``U8 0`` for yes, ``U8 count, count * U32 sub-type``;
@@ -140,13 +140,13 @@ def _pick_vencrypt(server: str, policy: Policy, offered: Sequence[int]) -> Vencr
     raise VncSecurityUnsuitable(server, f"it offers the sub-types {_list(offered)} of VeNCrypt, which are not known")
 
 
-def _read_ok(server: str, version: Version) -> Talk[None]:
+def _read_ok(server: str, version: Version) -> Handshake[None]:
     reason = yield from messages.read_security_result(Peer.SERVER, server, version)
     if reason is not None:
         raise VncSecurityUnsuitable(server, f"it refuses: {messages.show(reason)!r}")
 
 
-def _refused(server: str) -> Talk[None]:
+def _refused(server: str) -> Handshake[None]:
     """Read why the server offers nothing at all."""
     reason = yield from messages.read_reason(Peer.SERVER, server)
     raise VncSecurityUnsuitable(server, f"it takes no viewer: {messages.show(reason)!r}")

@@ -17,7 +17,7 @@ from porthole_common import errors
 from porthole_common.deadline import get_remaining_s
 from porthole_common.log import get_logger
 from porthole_common.model import Target
-from porthole_common.rfb.conversation import Conversation, Peer, StartTls, Write
+from porthole_common.rfb.handshake import HandshakeDriver, Peer, StartTls, Write
 from porthole_common.rfb.negotiation import VENCRYPT, Offer, Policy, negotiate
 from porthole_relay.tls import Setting, check_readable, load_certificate
 
@@ -124,7 +124,7 @@ def secure(sock: socket.socket, first_bytes: bytes, target: Target, security: Se
 
 
 def _converse(line: "_Line", server: str, first_bytes: bytes, policy: Policy) -> Secured:
-    conversation = Conversation(negotiate(server, policy))
+    conversation = HandshakeDriver(negotiate(server, policy))
     steps = conversation.start() + conversation.feed(Peer.SERVER, first_bytes)
     while True:
         for step in steps:

@@ -14,14 +14,16 @@ from datetime import UTC, datetime
 from porthole_common.context import RequestContext, get_current
 from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, RevocationReason
-from porthole_common.rfb.presentation import present
+from porthole_common.rfb.viewer_handshake import offer_security
 from porthole_novncproxy.admission.gate import Admission
 from porthole_relay.codec import Codec
 from porthole_relay.frames import CloseCode
 from porthole_relay.liveness import Liveness, LivenessPolicy
 from porthole_relay.loop import Loop
-from porthole_relay.session import CLOSE_TIMEOUT_S, SERVER_ENDED, Marks, Session, Subject
-from porthole_relay.stream import Leg
+from porthole_relay.pipe import Watermarks
+from porthole_relay.session import CLOSE_TIMEOUT_S, SERVER_ENDED, Session
+from porthole_relay.stream import Stream
+from porthole_relay.subject import Subject
 
 LOG = get_logger(__name__)
 # What is read at once at most: doc/source/performance.rst has the figures of other sizes.
@@ -41,27 +43,26 @@ class SessionRegistry:
     def __init__(
         self,
         loop: Loop,
-        marks: Marks,
+        watermarks: Watermarks,
         liveness: LivenessPolicy,
         enforce_session_timeout: bool,
         security_timeout_s: float,
-        farewell_s: float = 0.0,
+        close_grace_s: float = 0.0,
     ) -> None:
         """``enforce_session_timeout``: end a console when its token expires.
 
-        ``security_timeout_s`` bounds the security handshake with a viewer, where that is Porthole's. ``farewell_s``:
+        ``security_timeout_s`` bounds the security handshake with a viewer, where that is Porthole's. ``close_grace_s``:
         how long after a VNC server's end a revocation may still say why.
         """
         self._loop = loop
-        self._marks = marks
+        self._watermarks = watermarks
         self._liveness = liveness
         self._enforce_session_timeout = enforce_session_timeout
         self._security_timeout_s = security_timeout_s
-        self._farewell_s = farewell_s
+        self._close_grace_s = close_grace_s
         # One for all sessions: a session that is not being relayed this instant holds no buffer.
-        self._buffer = memoryview(bytearray(max(_BUFFER_BYTES, marks.high_bytes)))
-        # Where each of them leads.
-        self._sessions: dict[Session, ConnectInfo] = {}
+        self._buffer = memoryview(bytearray(max(_BUFFER_BYTES, watermarks.high_bytes)))
+        self._sessions: dict[Session, Admission] = {}
         # By instance, and host or None for all of them.
         self._revoked_at: dict[tuple[str, str | None], float] = {}
         self._all_ended = threading.Event()
@@ -91,7 +92,7 @@ class SessionRegistry:
         """Wait ``drain_timeout_s`` for the consoles to end, then end those that are left with 1001."""
         self._loop.call_soon(self._drain)
         if drain_timeout_s and not self._all_ended.wait(0):
-            LOG.info("Drain begins", sessions=len(self._sessions), seconds=drain_timeout_s)
+            LOG.info("Drain started", sessions=len(self._sessions), seconds=drain_timeout_s)
             self._all_ended.wait(drain_timeout_s)
         self._loop.call_soon(self._stop)
         self._all_ended.wait(CLOSE_TIMEOUT_S + 1)
@@ -99,28 +100,22 @@ class SessionRegistry:
     def _open(self, client: socket.socket, from_client: bytes, admission: Admission, codec: Codec) -> None:
         info = admission.connect_info
 
-        def on_end(ended: Session) -> None:
-            self._sessions.pop(ended, None)
-            admission.release()
-            if self._draining and not self._sessions:
-                self._all_ended.set()
-
         session = Session(
             loop=self._loop,
             buffer=self._buffer,
-            client=Leg(client),
-            server=Leg(admission.sock),
+            client=Stream(client),
+            server=Stream(admission.sock),
             codec=codec,
-            marks=self._marks,
+            watermarks=self._watermarks,
             liveness=self._start_clock(codec, info),
             subject=_build_subject(admission),
-            on_end=on_end,
-            farewell_s=self._farewell_s,
+            on_end=self._on_end,
+            close_grace_s=self._close_grace_s,
         )
-        self._sessions[session] = info
+        self._sessions[session] = admission
         LOG.info(
             "Console opened",
-            context=session.context,
+            context=session.subject.context,
             instance=info.instance_uuid,
             console_type=info.console_type,
             client=admission.source,
@@ -129,12 +124,17 @@ class SessionRegistry:
         if admission.offer is None:
             session.start(admission.first_bytes, from_client)
         else:
-            talk = present(admission.offer)
-            session.start_with_talk(talk, self._security_timeout_s, admission.first_bytes, from_client)
+            handshake = offer_security(admission.offer)
+            session.start_with_handshake(handshake, self._security_timeout_s, admission.first_bytes, from_client)
         if self._stopping:
             session.close(CloseCode.GOING_AWAY, "The console proxy is stopping")
         elif self._last_revoked_at(info) >= admission.admitted_at:
             session.close(CloseCode.REVOKED, REVOKED_WORDS[RevocationReason.ENDED])
+
+    def _on_end(self, session: Session) -> None:
+        self._sessions.pop(session).release()
+        if self._draining and not self._sessions:
+            self._all_ended.set()
 
     def _start_clock(self, codec: Codec, info: ConnectInfo) -> Liveness:
         now = time.monotonic()
@@ -155,8 +155,9 @@ class SessionRegistry:
         self._revoked_at[instance_uuid, compute_host] = now
         sessions = [
             session
-            for session, info in self._sessions.items()
-            if info.instance_uuid == instance_uuid and compute_host in (None, info.compute_host)
+            for session, admission in self._sessions.items()
+            if admission.connect_info.instance_uuid == instance_uuid
+            and compute_host in (None, admission.connect_info.compute_host)
         ]
         LOG.info(
             "Revocation received",

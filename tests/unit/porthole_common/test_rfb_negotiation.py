@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from porthole_common import errors
 from porthole_common.rfb import messages
-from porthole_common.rfb.conversation import MAX_READ_BYTES, Conversation, Peer, Read, StartTls
+from porthole_common.rfb.handshake import MAX_READ_BYTES, HandshakeDriver, Peer, Read, StartTls
 from porthole_common.rfb.messages import Version
 from porthole_common.rfb.negotiation import Offer, Policy, negotiate
 from support.cases import naming
@@ -246,4 +246,4 @@ def test_a_talk_that_would_ask_for_more_than_any_message_has_is_stopped():
 
     for size in [0, -1, MAX_READ_BYTES + 1, 1 << 32]:
         with naming(size), pytest.raises(ValueError, match="more, or less"):
-            Conversation(talk(size)).start()
+            HandshakeDriver(talk(size)).start()

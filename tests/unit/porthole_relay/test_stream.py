@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 
-from porthole_relay.stream import Leg
+from porthole_relay.stream import Stream
 from support.cases import naming
 from support.certificates import make_certificate
 
@@ -21,7 +21,7 @@ def connect():
     """A plain leg, and its peer."""
     near, far = socket.socketpair()
     with near, far:
-        yield Leg(near), far
+        yield Stream(near), far
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def connect_tls(contexts):
                 continue
             waiting.remove(sock)
     with wrapped, peer:
-        yield Leg(wrapped), peer
+        yield Stream(wrapped), peer
 
 
 def read(leg, size=65536):

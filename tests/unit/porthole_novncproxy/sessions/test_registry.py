@@ -15,7 +15,8 @@ from porthole_novncproxy.sessions.registry import SessionRegistry
 from porthole_relay.codec import RawCodec, WebSocketCodec
 from porthole_relay.liveness import LivenessPolicy
 from porthole_relay.loop import READ
-from porthole_relay.session import CLOSE_TIMEOUT_S, Marks
+from porthole_relay.pipe import Watermarks
+from porthole_relay.session import CLOSE_TIMEOUT_S
 from support.cases import naming
 from support.fake_loop import FakeLoop
 
@@ -26,10 +27,10 @@ REQUEST_ID = "req-00000000-0000-4000-8000-000000000001"
 class House:
     """A relay on a fake loop, and consoles on socket pairs: (client's far end, VNC server's far end)."""
 
-    def __init__(self, liveness=None, enforce=False, farewell_s=0.0):
+    def __init__(self, liveness=None, enforce=False, close_grace_s=0.0):
         self.loop = FakeLoop()
         self.relay = SessionRegistry(
-            self.loop, Marks(65536, 16384), liveness or LivenessPolicy(), enforce, 30.0, farewell_s
+            self.loop, Watermarks(65536, 16384), liveness or LivenessPolicy(), enforce, 30.0, close_grace_s
         )
         self.released = []
         self.sockets = []
@@ -201,7 +202,7 @@ def test_the_end_of_a_vnc_server_waits_for_its_reason():
     """QEMU of a guest that moves away ends before its host has said so."""
     for reason, code in ((RevocationReason.MOVED, 4401), (RevocationReason.ENDED, 1000), (None, 1000)):
         with naming(reason, code):
-            house = House(farewell_s=2.0)
+            house = House(close_grace_s=2.0)
             client, server = house.open()
             heard(client)
             server.close()
@@ -312,4 +313,4 @@ def test_a_consoles_lines_bear_its_request_and_a_revocations_line_its_own(house,
     assert users == {"Console opened": USER, "Revocation received": (None, None), "Console closed": USER}
     closed = found["Console closed"][1]
     assert (closed["code"], closed["client"], closed["instance"]) == (4401, "192.0.2.7", "i-1")
-    assert (closed["bytes_to_client"], closed["bytes_from_client"]) == (0, 0)
+    assert (closed["bytes_to_client"], closed["bytes_from_client"]) == (3, 0)

@@ -10,7 +10,7 @@ import struct
 
 from porthole_common.errors import RfbInvalid
 from porthole_common.rfb import messages
-from porthole_common.rfb.conversation import Peer, Read, Talk, Write
+from porthole_common.rfb.handshake import Handshake, Peer, Read, Write
 from porthole_common.rfb.messages import SecurityType, Version
 from porthole_common.rfb.negotiation import Offer
 
@@ -19,7 +19,7 @@ _SERVER = Peer.SERVER.value
 _OK = struct.pack(">I", 0)
 
 
-def present(offer: Offer) -> Talk[None]:
+def offer_security(offer: Offer) -> Handshake[None]:
     """Offer None or VNC authentication to the viewer, and see it through.
 
     A wrong password is told to the viewer and is no error: the VNC server ends such a connection itself.
@@ -41,7 +41,7 @@ def present(offer: Offer) -> Talk[None]:
         yield Write(Peer.VIEWER, _OK)
 
 
-def _pass_authentication(challenge: bytes, server_version: Version, version: Version) -> Talk[None]:
+def _pass_authentication(challenge: bytes, server_version: Version, version: Version) -> Handshake[None]:
     """Hand over challenge, response (16 bytes each) and verdict (RFC 6143 section 7.2.2)."""
     yield Write(Peer.VIEWER, challenge)
     yield Write(Peer.SERVER, (yield Read(Peer.VIEWER, messages.CHALLENGE_BYTES)))

@@ -54,15 +54,15 @@ class StartTls:
     anonymous: bool
 
 
-Talk = Generator[Read | Write | StartTls, bytes, Result]
+Handshake = Generator[Read | Write | StartTls, bytes, Result]
 
 
-class Conversation(Generic[Result]):
+class HandshakeDriver(Generic[Result]):
     """One talk under way. Its methods raise what the talk raises; nothing may be fed afterwards."""
 
     __slots__ = ("_buffers", "_talk", "_wanted", "is_over", "result")
 
-    def __init__(self, talk: Talk[Result]) -> None:
+    def __init__(self, talk: Handshake[Result]) -> None:
         self._talk = talk
         self._buffers = {peer: bytearray() for peer in Peer}
         self._wanted: Read | None = None
