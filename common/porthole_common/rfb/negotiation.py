@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The talk with the VNC server, up to what the viewer is to be offered.
+"""The handshake with the VNC server, up to the offer for the viewer.
 
-Why before the viewer is asked anything: whether the server's security does can be told while a status and a reason can
-still be given. With VNC authentication it ends at the server's challenge, which only the viewer's user can answer.
-Called through :mod:`conversation`.
+Why before the handshake with the viewer: a server without acceptable security can still be answered with a status and a
+reason. With VNC authentication this handshake ends at the server's challenge, which only the viewer's user can answer.
+Run by :class:`porthole_common.rfb.handshake.HandshakeDriver`.
 """
 
 import struct
@@ -17,7 +17,7 @@ from porthole_common.rfb.messages import SecurityType, VencryptType, Version
 
 NONE = "none"
 VENCRYPT = "vencrypt"
-# What each scheme of [vnc] auth_schemes stands for, the one that asks least of the viewer first.
+# The security types of each scheme of [vnc] auth_schemes, the one that asks least of the viewer first.
 _TYPES = {
     NONE: (SecurityType.NONE, SecurityType.VNC_AUTHENTICATION),
     VENCRYPT: (SecurityType.VENCRYPT,),
@@ -26,9 +26,9 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Policy:
-    """What may be agreed on. ``schemes``: of ``none`` and ``vencrypt``, the preferred one first.
+    """The security that is acceptable. ``schemes``: of ``none`` and ``vencrypt``, the preferred one first.
 
-    ``anonymous``: whether TLS with a server that has no certificate is better than nothing.
+    ``anonymous``: whether TLS with a server that has no certificate is acceptable.
     """
 
     schemes: Sequence[str]
@@ -37,9 +37,9 @@ class Policy:
 
 @dataclass(frozen=True)
 class Offer:
-    """What the viewer is to be offered: None, or with a ``challenge`` VNC authentication.
+    """The security for the viewer: None, or with a ``challenge`` VNC authentication.
 
-    ``version`` is the server's: how it will say the result.
+    ``version`` is the server's: the form of its SecurityResult depends on it.
     """
 
     version: Version
@@ -47,12 +47,12 @@ class Offer:
 
 
 def negotiate(server: str, policy: Policy) -> Handshake[Offer]:
-    """Agree with the VNC server on a security type that ``policy`` allows, encrypt, and get past its None.
+    """Agree with the VNC server on a security type that ``policy`` allows, start TLS, and read its result of None.
 
-    ``server`` names it in errors.
+    ``server`` names the VNC server in errors.
 
-    :raises RfbInvalid: when it breaks the protocol.
-    :raises VncSecurityUnsuitable: when it offers nothing that is allowed, or refuses.
+    :raises RfbInvalid: when the server breaks the protocol.
+    :raises VncSecurityUnsuitable: when the server offers nothing that is allowed, or refuses.
     """
     version = yield from messages.read_version(Peer.SERVER, server)
     yield Write(Peer.SERVER, messages.build_version(version))
@@ -124,7 +124,7 @@ def _negotiate_vencrypt(server: str, policy: Policy, version: Version) -> Handsh
         raise RfbInvalid(server, "it says something between its agreement to TLS and TLS")
     if chosen is VencryptType.X509_VNC:
         return Offer(version, (yield Read(Peer.SERVER, messages.CHALLENGE_BYTES)))
-    # Whatever the version: the rule of 3.7 is for the type None, and this is another (QEMU, TigerVNC).
+    # In every version: the rule of 3.7 is for the type None, and VeNCrypt is another type (QEMU, TigerVNC).
     yield from _read_ok(server, version)
     return Offer(version)
 

@@ -26,11 +26,11 @@ from porthole_relay.stream import Stream
 from porthole_relay.subject import Subject
 
 LOG = get_logger(__name__)
-# What is read at once at most: doc/source/performance.rst has the figures of other sizes.
+# The largest read: doc/source/performance.rst has the figures of other sizes.
 _BUFFER_BYTES = 4 * 1024 * 1024
-# A revocation is remembered for consoles that were being opened when it came: longer than any opening takes.
+# How long a revocation is remembered, for consoles that are being opened when it comes: longer than opening takes.
 _REVOCATION_MEMORY_S = 1000.0
-# What the close frame says; the console page has longer words for each.
+# The reason in the close frame; the console page has a longer text for each.
 REVOKED_WORDS = {
     RevocationReason.ENDED: "The console was revoked",
     RevocationReason.MOVED: "The instance has moved to another host",
@@ -51,8 +51,8 @@ class SessionRegistry:
     ) -> None:
         """``enforce_session_timeout``: end a console when its token expires.
 
-        ``security_timeout_s`` bounds the security handshake with a viewer, where that is Porthole's. ``close_grace_s``:
-        how long after a VNC server's end a revocation may still say why.
+        ``security_timeout_s`` bounds the security handshake with a viewer. ``close_grace_s``: how long after a VNC
+        server's end a revocation may still tell the reason.
         """
         self._loop = loop
         self._watermarks = watermarks
@@ -60,7 +60,7 @@ class SessionRegistry:
         self._enforce_session_timeout = enforce_session_timeout
         self._security_timeout_s = security_timeout_s
         self._close_grace_s = close_grace_s
-        # One for all sessions: a session that is not being relayed this instant holds no buffer.
+        # One for all sessions: a session holds no buffer between two turns of the loop.
         self._buffer = memoryview(bytearray(max(_BUFFER_BYTES, watermarks.high_bytes)))
         self._sessions: dict[Session, Admission] = {}
         # By instance, and host or None for all of them.
@@ -81,15 +81,15 @@ class SessionRegistry:
         compute_host: str | None = None,
         reason: RevocationReason = RevocationReason.ENDED,
     ) -> None:
-        """End every console of the instance with 4401, those that are being opened right now too.
+        """End every console of the instance with 4401, also those that are being opened.
 
-        With ``compute_host`` only those that lead there: an instance that has moved may have others by now.
+        With ``compute_host`` only those to that host: an instance that has moved may have new consoles elsewhere.
         """
         context = get_current()
         self._loop.call_soon(lambda: self._close_instance(instance_uuid, compute_host, reason, context))
 
     def stop(self, drain_timeout_s: float) -> None:
-        """Wait ``drain_timeout_s`` for the consoles to end, then end those that are left with 1001."""
+        """Wait ``drain_timeout_s`` for the consoles to end, then end the remaining ones with 1001."""
         self._loop.call_soon(self._drain)
         if drain_timeout_s and not self._all_ended.wait(0):
             LOG.info("Drain started", sessions=len(self._sessions), seconds=drain_timeout_s)
@@ -169,7 +169,7 @@ class SessionRegistry:
         )
         for session in sessions:
             if session.server_has_ended and reason is RevocationReason.ENDED:
-                # It is known how, which says more than that it is over.
+                # The client learns that the VNC server ended, which says more than that its console was revoked.
                 session.close(CloseCode.NORMAL, SERVER_ENDED)
             else:
                 session.close(CloseCode.REVOKED, REVOKED_WORDS[reason])
