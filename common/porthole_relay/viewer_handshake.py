@@ -47,14 +47,6 @@ class ViewerHandshake:
         """
         return self._driver.missing_bytes(Peer.SERVER)
 
-    def may_read_server(self) -> bool:
-        """Say whether the VNC server is to be read: when it is its turn, and the client takes its bytes."""
-        return self.missing_from_server() > 0 and self._to_client.may_read()
-
-    def may_read_client(self) -> bool:
-        """Say whether the client is to be read: not while the VNC server must answer, or take its bytes, first."""
-        return not self.missing_from_server() and self._to_server.may_read()
-
     def _perform(self, steps: Sequence[Write | StartTls]) -> None:
         """Send each message in a frame of its own."""
         for step in steps:
@@ -72,7 +64,7 @@ class _FromServer:
         self._handshake = handshake
 
     def may_read(self) -> bool:
-        return self._handshake.may_read_server()
+        return self._handshake.missing_from_server() > 0
 
     def room_bytes(self, limit_bytes: int) -> int:
         return min(limit_bytes, self._handshake.missing_from_server())
@@ -88,7 +80,8 @@ class _FromClient:
         self._handshake = handshake
 
     def may_read(self) -> bool:
-        return self._handshake.may_read_client()
+        # The VNC server must take its bytes and answer them first.
+        return not self._handshake.missing_from_server()
 
     def relay(self, parts: Sequence[memoryview]) -> None:
         self._handshake.feed(Peer.VIEWER, parts)

@@ -6,7 +6,7 @@ import ssl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porthole_common.errors import RfbInvalid
+from porthole_common.errors import FrameInvalid, RfbInvalid
 from porthole_common.rfb.messages import Version
 from porthole_common.rfb.negotiation import Offer
 from porthole_common.rfb.viewer_handshake import offer_security
@@ -496,6 +496,34 @@ def test_a_breach_of_the_protocol_is_told_and_then_nothing_is_heard():
             assert not console.ended
             console.client_sends(b"")
             console.assert_ended()
+
+
+class OnceBroken(WebSocketCodec):
+    """A codec that must not be fed after a breach."""
+
+    def feed(self, data):
+        assert not self.is_broken
+        try:
+            yield from super().feed(data)
+        except FrameInvalid:
+            self.is_broken = True
+            raise
+
+    is_broken = False
+
+
+def test_after_a_breach_of_the_protocol_nothing_is_decoded(caplog):
+    for is_closing in (False, True):
+        with naming(is_closing):
+            console = Console(OnceBroken())
+            if is_closing:
+                console.session.close(CloseCode.REVOKED, "because")
+            console.client_sends(masked(0x3, b"x"), masked_close(1000))
+            assert console.session.state is State.REJECTING
+            assert [code for code, _ in close_frames(console.client.written)] == [4401 if is_closing else 1002]
+            console.loop.advance(CLOSE_TIMEOUT_S)
+            console.assert_ended()
+    assert "internal error" not in caplog.text
 
 
 def test_a_client_that_breaks_the_protocol_for_ever_is_cut_at_the_deadline():
