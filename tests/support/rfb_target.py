@@ -34,7 +34,7 @@ def fuzz_one(data: bytes, planted: bool = False) -> None:
 
     The header's highest bit says whose bytes they are, the others how many; what is missing at the end is missing.
 
-    :raises FaultFound: when a talk does what it must not.
+    :raises FaultFound: when a handshake does what it must not.
     """
     case = (data[0] if data else 0) % _CASES
     try:
@@ -48,21 +48,21 @@ def fuzz_one(data: bytes, planted: bool = False) -> None:
         _check(str(exc).isprintable() and len(str(exc)) < 2 * MAX_READ_BYTES, "an error that is no line for a log")
 
 
-def _feed(conversation: HandshakeDriver[Any], data: bytes, both: bool) -> bool:
-    """Feed the parts; return whether the talk came to its end."""
+def _feed(driver: HandshakeDriver[Any], data: bytes, both: bool) -> bool:
+    """Feed the parts; return whether the handshake came to its end."""
     streams = dict.fromkeys(Peer, b"")
-    _look_at(conversation.start())
+    _look_at(driver.start())
     at = 0
-    while at < len(data) and not conversation.is_over:
+    while at < len(data) and not driver.is_over:
         peer = Peer.VIEWER if both and data[at] & 0x80 else Peer.SERVER
         part = data[at + 1 : at + 1 + (data[at] & 0x7F)]
         at += 1 + len(part)
         streams[peer] += part
-        _look_at(conversation.feed(peer, part))
-        _check(all(conversation.missing_bytes(who) <= MAX_READ_BYTES for who in Peer), "more is wanted than any has")
+        _look_at(driver.feed(peer, part))
+        _check(all(driver.missing_bytes(who) <= MAX_READ_BYTES for who in Peer), "more is wanted than any has")
     for peer, stream in streams.items():
-        _check(stream.endswith(conversation.take_rest(peer)), "what is left over is not what was said last")
-    return conversation.is_over
+        _check(stream.endswith(driver.take_rest(peer)), "what is left over is not what was said last")
+    return driver.is_over
 
 
 def _look_at(steps: list[Write | StartTls]) -> None:
@@ -77,7 +77,7 @@ def _check(is_so: bool, fault: str) -> None:
 
 
 def write_corpus(directory: Path, whole: bool = True) -> None:
-    """Write inputs from which the fuzzer makes its own: talks that come to their end, or lack the last part of it."""
+    """Write inputs from which the fuzzer makes its own: handshakes that are whole, or lack their last part."""
     version, server, viewer = VERSIONS[8], Peer.SERVER, Peer.VIEWER
     talks: list[tuple[int, list[tuple[Peer, bytes]]]] = [
         (0, [(server, version), (server, types(1)), (server, OK)]),

@@ -39,7 +39,7 @@ def test_none_is_offered_in_the_viewers_own_version_wherever_its_bytes_are_cut()
             for cuts in ((), *((cut,) for cut in range(len(says) + 1)), tuple(range(len(says)))):
                 with naming(cuts):
                     done = drive(offer_security(NONE), (Peer.VIEWER, says), cuts=cuts)
-                    assert done.conversation.is_over
+                    assert done.driver.is_over
                     assert done.to_viewer == told
                     assert done.to_server == []
 
@@ -54,7 +54,7 @@ def test_a_password_goes_through_wherever_the_bytes_are_cut():
                     done = drive(
                         offer_security(VNC[server_version]), (Peer.VIEWER, says), (Peer.SERVER, verdict), cuts=cuts
                     )
-                    assert done.conversation.is_over
+                    assert done.driver.is_over
                     assert done.to_server == [RESPONSE]
                     assert done.to_viewer == [*told, OK if is_right else FAILED[minor]]
 
@@ -62,25 +62,25 @@ def test_a_password_goes_through_wherever_the_bytes_are_cut():
 def test_the_viewer_is_told_nothing_before_the_server_has_judged():
     done = drive(offer_security(VNC[Version.V3_8]), (Peer.VIEWER, V38 + b"\2" + RESPONSE + b"\1"))
     assert done.to_viewer == [V38, b"\1\2", CHALLENGE]
-    assert done.conversation.missing_bytes(Peer.SERVER) == 4
-    assert done.conversation.missing_bytes(Peer.VIEWER) == 0
-    assert done.conversation.held_bytes(Peer.VIEWER) == 1
+    assert done.driver.missing_bytes(Peer.SERVER) == 4
+    assert done.driver.missing_bytes(Peer.VIEWER) == 0
+    assert done.driver.held_bytes(Peer.VIEWER) == 1
 
 
 def test_what_a_viewer_sends_ahead_is_for_the_server_and_the_other_way_round():
     for cuts in [(), tuple(range(100))]:
         with naming(cuts):
             said = ((Peer.VIEWER, V38 + b"\1" + b"\1ahead"), (Peer.SERVER, b"early"))
-            conversation = drive(offer_security(NONE), *said, cuts=cuts).conversation
-            assert conversation.take_rest(Peer.VIEWER) == b"\1ahead"
-            assert conversation.take_rest(Peer.SERVER) == b"early"
+            driver = drive(offer_security(NONE), *said, cuts=cuts).driver
+            assert driver.take_rest(Peer.VIEWER) == b"\1ahead"
+            assert driver.take_rest(Peer.SERVER) == b"early"
 
 
 def test_a_server_that_speaks_early_is_not_taken_for_its_verdict():
-    conversation = HandshakeDriver(offer_security(NONE))
-    conversation.start()
-    assert conversation.feed(Peer.SERVER, OK) == []
-    assert not conversation.is_over
+    driver = HandshakeDriver(offer_security(NONE))
+    driver.start()
+    assert driver.feed(Peer.SERVER, OK) == []
+    assert not driver.is_over
 
 
 def test_long_reasons_are_cut_to_one_short_frame():
@@ -132,7 +132,7 @@ def test_whatever_is_said_by_whom_ends_in_order_and_all_frames_are_short(offer, 
     seen = done.to_viewer
     assert all(1 <= len(message) <= 125 for message in seen)
     total = sum(len(data) for _peer, data in said)
-    assert all(done.conversation.held_bytes(peer) <= total for peer in Peer)
+    assert all(done.driver.held_bytes(peer) <= total for peer in Peer)
 
 
 @settings(deadline=None)
@@ -145,7 +145,7 @@ def test_any_viewer_in_any_segments_comes_to_the_same(says, cuts):
             done = drive(offer_security(NONE), (Peer.VIEWER, says), cuts=edges)
         except errors.RfbInvalid as exc:
             return str(exc)
-        return done.to_viewer, done.conversation.is_over, done.conversation.take_rest(Peer.VIEWER)
+        return done.to_viewer, done.driver.is_over, done.driver.take_rest(Peer.VIEWER)
 
     assert outcome(cuts) == outcome(())
 

@@ -113,10 +113,10 @@ class Console:
         self.server.incoming.extend(chunks)
         self.pump()
 
-    def hang_up(self, leg):
+    def hang_up(self, stream):
         """What epoll tells when a connection is gone, whatever it was asked."""
-        if leg.fd in self.loop.callbacks:
-            self.loop.callbacks[leg.fd](HANG_UP)
+        if stream.fd in self.loop.callbacks:
+            self.loop.callbacks[stream.fd](HANG_UP)
         self.pump()
 
     @property
@@ -721,8 +721,8 @@ def test_when_both_sides_have_ended_what_is_held_still_arrives():
         with naming(first):
             console = Console(RawCodec(), room=(10, None))
             ends = [(console.client, [b""]), (console.server, [b"x" * 200, b""])]
-            for leg, chunks in ends if first == "client" else reversed(ends):
-                leg.incoming.extend(chunks)
+            for stream, chunks in ends if first == "client" else reversed(ends):
+                stream.incoming.extend(chunks)
                 console.pump()
             console.client.room_bytes = None
             console.pump()
@@ -736,8 +736,8 @@ def test_when_both_sides_have_ended_what_is_held_for_the_vnc_server_still_arrive
         with naming(first):
             console = Console(RawCodec(), room=(None, 10))
             ends = [(console.server, [b""]), (console.client, [b"x" * 200, b""])]
-            for leg, chunks in ends if first == "server" else reversed(ends):
-                leg.incoming.extend(chunks)
+            for stream, chunks in ends if first == "server" else reversed(ends):
+                stream.incoming.extend(chunks)
                 console.pump()
             console.server.room_bytes = None
             console.pump()
@@ -857,7 +857,7 @@ def test_no_frame_length_lies_about_the_payload():
         assert console.client.written == frames.build_header(size) + b"x" * size
 
 
-# The security handshake with the client, where the VNC leg is secured.
+# The security handshake with the client, where the connection to the VNC server is secured.
 
 
 def opening(offer=NONE, from_server=b"", from_client=b"", tls=False, **options):
