@@ -27,11 +27,11 @@ from porthole_novncproxy.admission.limits import Limits, SessionCounter
 from porthole_novncproxy.admission.vencrypt import build_security
 from porthole_novncproxy.endpoint import ProxyEndpoint
 from porthole_novncproxy.front.pages import Pages
+from porthole_novncproxy.sessions.registry import SessionRegistry
+from porthole_novncproxy.tls_options import build_context
 from porthole_relay.liveness import LivenessPolicy
 from porthole_relay.loop import Loop
-from porthole_relay.relay import Relay
-from porthole_relay.session import Marks
-from porthole_relay.tls import build_context
+from porthole_relay.pipe import Watermarks
 
 LOG = get_logger(__name__)
 PROGRAM = "porthole-novncproxy"
@@ -40,7 +40,7 @@ _LISTEN_BACKLOG = 1024
 # How often a host that did not answer is tried: it works again so long after it is back, at the latest.
 _SILENT_HOST_PAUSE_S = 2.0
 # How long the end of a VNC server waits for its reason: the way of a revocation from libvirt to here, on a busy site.
-_FAREWELL_S = 5.0
+_CLOSE_GRACE_S = 5.0
 # What ending handshakes, sessions and the RPC may take beyond the drain.
 END_S = 30.0
 
@@ -72,9 +72,9 @@ class NovncProxyService:
         self.stop_timeout_s = conf.graceful_shutdown_timeout + END_S
         self._rpc, self._owns_rpc = rpc, owns_rpc
         loop = Loop("relay")
-        self._relay = Relay(
+        self._relay = SessionRegistry(
             loop,
-            Marks(high_bytes=options.relay_high_mark, low_bytes=options.relay_low_mark),
+            Watermarks(high_bytes=options.relay_high_mark, low_bytes=options.relay_low_mark),
             LivenessPolicy(
                 ping_interval_s=options.ping_interval,
                 idle_timeout_s=options.idle_timeout,
@@ -82,7 +82,7 @@ class NovncProxyService:
             ),
             enforce_session_timeout=conf.consoleauth.enforce_session_timeout,
             security_timeout_s=options.security_timeout,
-            farewell_s=_FAREWELL_S,
+            close_grace_s=_CLOSE_GRACE_S,
         )
         self._gate = Gate(
             consoleauth=ConsoleAuthAPI(rpc),

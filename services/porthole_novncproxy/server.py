@@ -29,9 +29,9 @@ from porthole_novncproxy.front.handler import ConsoleHandler
 from porthole_novncproxy.front.handshakes import Handshake, Handshakes
 from porthole_novncproxy.front.listener import MAX_HEAD_BYTES, Connection, Doorway, Overtaken
 from porthole_novncproxy.front.pages import PageResponse, Pages
+from porthole_novncproxy.sessions.registry import SessionRegistry
 from porthole_relay.codec import RawCodec, WebSocketCodec
 from porthole_relay.loop import Loop
-from porthole_relay.relay import Relay
 
 LOG = get_logger(__name__)
 # Files are read by threads of their own: no console that waits for a daemon holds up a page.
@@ -61,7 +61,7 @@ class ProxyServer:
         request_timeout_s: float,
         handshake_threads: int,
         handshake_backlog: int,
-        relay: Relay,
+        relay: SessionRegistry,
         max_header_bytes: int = MAX_HEAD_BYTES,
     ) -> None:
         self._gate = gate
