@@ -46,9 +46,9 @@ from porthole_common.broker import Broker
 from porthole_common.broker_watch import BrokerWatch
 from porthole_common.conf import upgrade_levels
 from porthole_common.context import RequestContext, serving
-from porthole_common.deadline import DeadlinePassed
+from porthole_common.deadline import Deadline, DeadlinePassed
 from porthole_common.log import get_logger
-from porthole_common.thread_pool import EAGER, Workers, get_current_job
+from porthole_common.thread_pool import EAGER, ThreadPool
 from porthole_common.transport_url import find_fault
 
 __all__ = ["Broker", "Rpc", "RpcClient", "RpcServer", "Target", "expected_exceptions", "list_brokers", "log_unanswered"]
@@ -74,6 +74,8 @@ Result = TypeVar("Result")
 # A send that finds no broker is tried this often again before the caller is told: long enough to step over
 # a connection that died idle in the pool, short enough for the caller's deadline.
 SEND_RETRIES = 1
+# Topic and method in the log line of a sequence that is late before its first call.
+_NO_CALL = ("the message bus", "anything")
 # Calls under way at once in one process; each may hold a thread for as long as the broker is away.
 MAX_CALLS = 128
 # The deadline of a call is oslo.messaging's first, since it says more; this much later it is ours.
@@ -138,17 +140,29 @@ class RpcClient:
     """Calls the methods of one topic. Thread-safe; makes no connection of its own."""
 
     def __init__(
-        self, client: Any, topic: str, workers: Workers, timeout_s: float, watch: BrokerWatch | None = None
+        self, client: Any, topic: str, threads: ThreadPool, timeout_s: float, watch: BrokerWatch | None = None
     ) -> None:
         """``watch`` is told of each call that found no broker."""
         self._client = client
         self._watch = watch
         self._topic = topic
-        self._workers = workers
+        self._threads = threads
         self._timeout_s = timeout_s
 
-    def call(self, context: RequestContext, method: str, server: str | None = None, **arguments: Any) -> Any:
+    def call(
+        self,
+        context: RequestContext,
+        method: str,
+        *,
+        server: str | None = None,
+        deadline: Deadline | None = None,
+        **arguments: Any,
+    ) -> Any:
         """Call ``method`` and return its result; ``server`` names one host, None any of the topic's servers.
+
+        With a ``deadline`` the call is made in the caller's thread: whoever waits for that thread looks at the deadline
+        and gives the work up when the call is late. Without one the call is made in a thread of the pool, and the
+        caller returns in time by itself.
 
         :raises PortholeError: what the far side raised, rebuilt from its fields.
         :raises RpcUnavailable: when nothing answered within the deadline, or there is no broker.
@@ -156,7 +170,7 @@ class RpcClient:
         """
         client = self._client.prepare(server=server) if server else self._client
         try:
-            return self._run(context, method, functools.partial(client.call, context, method, **arguments))
+            return self._run(context, method, functools.partial(client.call, context, method, **arguments), deadline)
         except errors.PortholeError as exc:
             raise exc.local() from None
         except BROKER_ERRORS as exc:
@@ -177,21 +191,26 @@ class RpcClient:
         except BROKER_ERRORS as exc:
             raise self._map(exc, context, method) from exc
 
-    def _run(self, context: RequestContext, method: str, work: Callable[[], Any]) -> Any:
-        job = get_current_job()
-        if job is not None:
-            # Whoever waits for this thread has a deadline for it, and has said so when that has passed.
-            try:
-                return job.call(work, self._timeout_s + GRACE_S, (self._topic, method))
-            except DeadlinePassed:
-                raise errors.RpcUnavailable(self._topic, method) from None
+    def _run(
+        self, context: RequestContext, method: str, work: Callable[[], Any], deadline: Deadline | None = None
+    ) -> Any:
+        timeout_s = self._timeout_s + GRACE_S
+        if deadline is not None:
+            unavailable = errors.RpcUnavailable(self._topic, method)
+            with deadline.step(timeout_s, unavailable):
+                try:
+                    return work()
+                finally:
+                    # Whoever gave the work up has logged it and answered; no further step must begin.
+                    if deadline.given_up:
+                        raise unavailable from None
 
         def serve() -> Any:
             # oslo.messaging's own lines bear the request's id too.
             with serving(context):
                 return work()
 
-        return self._workers.run(serve, self._timeout_s + GRACE_S)
+        return self._threads.run(serve, Deadline(timeout_s))
 
     def _map(self, exc: Exception, context: RequestContext, method: str) -> errors.PortholeError:
         if isinstance(exc, oslo_messaging.RemoteError | oslo_messaging.RPCDispatcherError):
@@ -216,7 +235,7 @@ class RpcServer:
     """Serves the endpoints of one topic from oslo.messaging's thread pool."""
 
     def __init__(
-        self, make_server: Callable[[], Any], workers: Workers, watch: BrokerWatch, threads: int | None = None
+        self, make_server: Callable[[], Any], workers: ThreadPool, watch: BrokerWatch, threads: int | None = None
     ) -> None:
         """``make_server`` returns a new server of oslo.messaging: one whose start has failed is not started again."""
         self._make_server = make_server
@@ -301,8 +320,8 @@ class Rpc:
         upgrade_levels.register_opts(conf)
         self._levels = conf.upgrade_levels
         self._serializer = ContextSerializer()
-        self._workers = Workers("rpc", MAX_CALLS)
-        self._sequences = Workers("rpc-sequence", MAX_CALLS, EAGER)
+        self._workers = ThreadPool("rpc", MAX_CALLS)
+        self._sequences = ThreadPool("rpc-sequence", MAX_CALLS, EAGER)
         self._clients: dict[tuple[str, str], RpcClient] = {}
         self._lock = threading.Lock()
 
@@ -320,25 +339,26 @@ class Rpc:
                 self._clients[topic, version] = RpcClient(client, topic, self._workers, self._timeout_s, self._watch)
             return self._clients[topic, version]
 
-    def run(self, context: RequestContext, work: Callable[[], Result], calls: int) -> Result:
-        """Return what ``work()`` returns, which makes ``calls`` calls one after the other, or raise what it raises.
+    def run(self, context: RequestContext, work: Callable[[Deadline], Result], calls: int) -> Result:
+        """Return what ``work(deadline)`` returns, or raise what it raises.
 
-        All in one worker: each call by itself would be handed to one and back.
+        The work makes ``calls`` calls one after the other, and hands its deadline to each of them. All calls are made
+        in one thread of the pool: each call by itself would be handed to a thread and back.
 
-        :raises RpcUnavailable: when one of them, or all together, take longer than their deadlines. The one that is
-            under way may come to its end; none is made behind it.
+        :raises RpcUnavailable: when one call, or all together, take longer than their deadlines. The call that is
+            under way may come to its end; no further call is made.
         """
-        if get_current_job() is not None:
-            return work()
+        deadline = Deadline(calls * self._timeout_s + GRACE_S)
 
         def serve() -> Result:
             with serving(context):
-                return work()
+                return work(deadline)
 
         try:
-            return self._sequences.run(serve, calls * self._timeout_s + GRACE_S)
+            return self._sequences.run(serve, deadline)
         except DeadlinePassed as exc:
-            topic, method = exc.subject or ("the message bus", "anything")
+            late = deadline.waits_for
+            topic, method = (late.topic, late.method) if isinstance(late, errors.RpcUnavailable) else _NO_CALL
             raise log_unanswered(context, topic, method, exc) from exc
 
     def may_send(self, topic: str, version: str) -> bool:
@@ -494,9 +514,9 @@ def _parse_brokers(conf: cfg.ConfigOpts) -> list[Broker]:
     ]
 
 
-def _stop_in_time(workers: Workers, stop: Callable[[], None], what: str, timeout_s: float) -> None:
+def _stop_in_time(workers: ThreadPool, stop: Callable[[], None], what: str, timeout_s: float) -> None:
     try:
-        workers.run(stop, timeout_s)
+        workers.run(stop, Deadline(timeout_s))
     except BROKER_ERRORS as exc:
         # With the broker away there is nobody to take leave of; the process that ends takes its connections with it.
         LOG.info("RPC ends without an orderly goodbye", part=what, error=type(exc).__name__)

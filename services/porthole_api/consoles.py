@@ -15,6 +15,7 @@ from porthole_api.policy import Policy
 from porthole_api.servers import get_server
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.deadline import Deadline
 from porthole_common.model import ConnectInfo, ConsoleType
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
@@ -22,12 +23,12 @@ from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 # What a console takes of the bus: its host is asked, and its token stored.
 CALLS_PER_REQUEST = 2
 
-Runner = Callable[[RequestContext, Callable[[], ConnectInfo], int], ConnectInfo]
+Runner = Callable[[RequestContext, Callable[[Deadline], ConnectInfo], int], ConnectInfo]
 
 
-def run_here(_context: RequestContext, work: Callable[[], ConnectInfo], _calls: int) -> ConnectInfo:
-    """Return what ``work()`` returns."""
-    return work()
+def run_here(_context: RequestContext, work: Callable[[Deadline], ConnectInfo], _calls: int) -> ConnectInfo:
+    """Return what ``work(deadline)`` returns."""
+    return work(Deadline())
 
 
 @dataclass(frozen=True)
@@ -59,19 +60,21 @@ class ConsoleOpener:
         if located.unavailable:
             raise located.unavailable
         # consoleauth logs that the token is authorized, and "Request answered" to whom it was given.
-        return self.run(context, lambda: self._issue(context, located, console_type), CALLS_PER_REQUEST)
+        return self.run(
+            context, lambda deadline: self._issue(context, located, console_type, deadline), CALLS_PER_REQUEST
+        )
 
-    def _issue(self, context: RequestContext, located: Located, console_type: str) -> ConnectInfo:
+    def _issue(self, context: RequestContext, located: Located, console_type: str, deadline: Deadline) -> ConnectInfo:
         """Make all the calls that a console takes."""
         uuid = located.instance.uuid
         try:
-            connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type)
+            connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type, deadline)
         except errors.InstanceNotFound:
             # It has just gone, or moved: then its next host has it.
             located = self.directory.await_move(uuid, located.host)
-            connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type)
+            connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type, deadline)
         # No URL before the store has the token for certain: it could never open anything.
-        return replace(connect_info, expires_at=self.consoleauth.authorize_console(context, connect_info))
+        return replace(connect_info, expires_at=self.consoleauth.authorize_console(context, connect_info, deadline))
 
     def show_token(self, context: RequestContext, token: str) -> ConnectInfo:
         """Return what ``token`` opens, which it does no longer and no less often for having been looked at.

@@ -5,6 +5,8 @@ Why apart from :mod:`porthole_novncproxy.main`: the daemon may be this process a
 (:mod:`porthole_novncproxy.process.supervisor`), and ``porthole standalone`` puts it beside the other services.
 """
 
+import contextlib
+import ipaddress
 import socket
 import time
 from collections.abc import Mapping
@@ -19,14 +21,15 @@ from porthole_common.model import Target
 from porthole_common.rpc import Rpc
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
-from porthole_novncproxy import server as proxy
 from porthole_novncproxy.admission.access import OriginPolicy, normalize_address
-from porthole_novncproxy.admission.circuit_breaker import HostBreaker
+from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
 from porthole_novncproxy.admission.gate import Gate
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
 from porthole_novncproxy.admission.vencrypt import build_security
+from porthole_novncproxy.doors import DOORS, Door
 from porthole_novncproxy.endpoint import ProxyEndpoint
 from porthole_novncproxy.front.pages import Pages
+from porthole_novncproxy.server import ProxyServer
 from porthole_relay.liveness import LivenessPolicy
 from porthole_relay.loop import Loop
 from porthole_relay.relay import Relay
@@ -55,7 +58,7 @@ class NovncProxyService:
         conf: cfg.ConfigOpts,
         rpc: Rpc,
         owns_rpc: bool,
-        listeners: Mapping[str, socket.socket] | None = None,
+        listeners: Mapping[Door, socket.socket] | None = None,
         number: int = 0,
     ) -> None:
         """Prepare everything that can be wrong in the configuration.
@@ -90,12 +93,12 @@ class NovncProxyService:
             consoleauth=ConsoleAuthAPI(rpc),
             compute=ComputeAPI(rpc),
             counter=SessionCounter(_limits(conf)),
-            breaker=HostBreaker(time.monotonic, _SILENT_HOST_PAUSE_S),
+            circuit_breaker=HostCircuitBreaker(time.monotonic, _SILENT_HOST_PAUSE_S),
             origins=_origins(conf),
             dial_timeout_s=options.dial_timeout,
             security=build_security(conf),
         )
-        self._server = proxy.ProxyServer(
+        self._server = ProxyServer(
             loop=loop,
             relay=self._relay,
             gate=self._gate,
@@ -129,7 +132,7 @@ class NovncProxyService:
         self._subscription.start()
         self._server.start(self._listeners)
         for door, listener in self._listeners.items():
-            LOG.info("Listening", door=door, address=str(Target(*listener.getsockname()[:2])))
+            LOG.info("Listening", door=door.name, address=str(Target(*listener.getsockname()[:2])))
 
     def waits_for(self) -> str:
         """Return "": the doors are open, and revocations subscribed to, once the start has returned."""
@@ -147,11 +150,11 @@ class NovncProxyService:
             context = build_context(self._conf)
             security = build_security(self._conf)
         except (cfg.Error, ValueError, errors.ConfigInvalid) as exc:
-            LOG.error("Limits, origins and certificates stay as they were", reason=exc)
+            LOG.error("Configuration not reread", reason=exc)
             return
         self._server.set_context(context)
         self._gate.set_policy(_limits(self._conf), _origins(self._conf), security)
-        LOG.info("Limits, origins and certificates are reread")
+        LOG.info("Configuration reread")
 
     def _on_revoked(self, revocation: notifications.Revocation) -> None:
         self._relay.close_instance(revocation.instance_uuid, revocation.compute_host, revocation.reason)
@@ -166,15 +169,20 @@ class NovncProxyService:
             self._rpc.close()
 
 
-def open_listeners(conf: cfg.ConfigOpts, reuse_port: bool = False) -> dict[str, socket.socket]:
-    """Return the listening sockets of both doors; with ``reuse_port`` there may be several of each.
+def open_listeners(conf: cfg.ConfigOpts, reuse_port: bool = False) -> dict[Door, socket.socket]:
+    """Return a listening socket for each door that is open; with ``reuse_port`` a port may have several.
 
     :raises ConfigInvalid: when an address cannot be listened on.
     """
-    vnc = conf.vnc
-    listeners = {proxy.NOVNC: _listen("novncproxy", vnc.novncproxy_host, vnc.novncproxy_port, reuse_port)}
-    if vnc.xvpvncproxy_enabled:
-        listeners[proxy.XVPVNC] = _listen("xvpvncproxy", vnc.xvpvncproxy_host, vnc.xvpvncproxy_port, reuse_port)
+    listeners = {}
+    with contextlib.ExitStack() as opened:
+        for door in DOORS:
+            options = conf[door.group]
+            if door.switch is None or options[door.switch]:
+                option = f"[{door.group}] {door.option}_host, {door.option}_port"
+                host, port = options[f"{door.option}_host"], options[f"{door.option}_port"]
+                listeners[door] = opened.enter_context(_listen(option, host, port, reuse_port))
+        opened.pop_all()
     return listeners
 
 
@@ -195,12 +203,26 @@ def _origins(conf: cfg.ConfigOpts) -> OriginPolicy:
 
 
 def _listen(option: str, host: str, port: int, reuse_port: bool) -> socket.socket:
-    """Return a listening socket for ``[vnc] <option>_host`` and ``_port``.
+    """Return a listening socket; the IPv6 wildcard address takes IPv4 clients too. ``option`` names host and port.
 
     :raises ConfigInvalid: when the address is not this machine's, or the port is taken.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=_LISTEN_BACKLOG, reuse_port=reuse_port)
+        return socket.create_server(
+            (host, port),
+            family=family,
+            backlog=_LISTEN_BACKLOG,
+            reuse_port=reuse_port,
+            dualstack_ipv6=_is_ipv6_wildcard(host),
+        )
     except OSError as exc:
-        raise errors.ConfigInvalid(f"[vnc] {option}_host, {option}_port", f"{host}:{port}: {exc.strerror}") from exc
+        raise errors.ConfigInvalid(option, f"{Target(host, port)}: {exc.strerror}") from exc
+
+
+def _is_ipv6_wildcard(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.version == 6 and address.is_unspecified

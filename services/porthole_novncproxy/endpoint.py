@@ -14,6 +14,7 @@ from oslo_config import cfg
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.deadline import Deadline
 from porthole_common.diagnosis import ProxyDescription, Reach, read_vitals
 from porthole_common.log import get_logger
 from porthole_common.model import Target
@@ -44,7 +45,7 @@ def secure_once(target: Target, security: Security, timeout_s: float) -> None:
 
     :raises PortholeError: what :func:`porthole_novncproxy.admission.dial.dial` raises.
     """
-    dial(target, None, timeout_s, security).sock.close()
+    dial(target, None, timeout_s, security, Deadline()).sock.close()
 
 
 class ProxyEndpoint:
@@ -85,7 +86,7 @@ class ProxyEndpoint:
             wanted = [Target.from_primitive(value) for value in targets]
         except (KeyError, TypeError, ValueError) as exc:
             raise errors.RequestInvalid("a target is not {host, port}") from exc
-        LOG.info("VNC servers are dialled for an examination", servers=len(wanted))
+        LOG.info("VNC servers dialled for an examination", servers=len(wanted))
         security = build_security(self._conf)
         with ThreadPoolExecutor(MAX_TARGETS, thread_name_prefix="probe") as pool:
             return [reach.to_primitive() for reach in pool.map(lambda each: self._reach(each, security), wanted)]

@@ -12,26 +12,26 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from porthole_common import errors
-from porthole_common.model import ConsoleType, TokenReason, is_uuid
+from porthole_common.model import TokenReason, is_uuid
+from porthole_novncproxy.doors import Door
 
 
 @dataclass(frozen=True)
 class ConsoleRequest:
-    """What a client sent that decides about its access.
+    """What a client sent that decides about its access. ``door``: where it came in.
 
     ``token``: as sent, or None. ``origins`` and ``hosts``: every value of those headers, in order.
     ``source``: the peer's IP address in text. ``forwarded_proto``: X-Forwarded-Proto, unchecked, or None.
     ``forwarded_for``: every value of X-Forwarded-For, in order, unchecked.
     """
 
-    console_type: ConsoleType
+    door: Door
     token: str | None
     source: str
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     forwarded_proto: str | None = None
     forwarded_for: tuple[str, ...] = ()
-    is_browser_door: bool = True
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def check_origin(request: ConsoleRequest, allowed_origins: Sequence[str]) -> Non
     :raises RequestInvalid: when a browser's request has no Host, or several.
     :raises OriginRefused: when the Origin is blank, ``null``, malformed, sent twice, or of another host.
     """
-    if not request.is_browser_door:
+    if not request.door.is_for_browsers:
         return
     if len(request.hosts) != 1 or not request.hosts[0].strip():
         raise errors.RequestInvalid("The request must have exactly one Host header.")
@@ -136,7 +136,7 @@ def check_origin_scheme(request: ConsoleRequest, access_url: str, trusted_proxie
 
     :raises OriginRefused: when the schemes differ.
     """
-    if not request.origins or not request.is_browser_door:
+    if not request.origins or not request.door.is_for_browsers:
         return
     origin_scheme, _host = _parse_origin(request.origins)
     expected = urllib.parse.urlsplit(access_url).scheme

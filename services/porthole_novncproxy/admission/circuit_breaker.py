@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from porthole_common import errors
 
 
-class HostBreaker:
+class HostCircuitBreaker:
     """Remembers which hosts are silent. Thread-safe; holds a host only as long as it is silent."""
 
     def __init__(self, clock: Callable[[], float], pause_s: float) -> None:

@@ -89,8 +89,8 @@ def _load_authorities(context: ssl.SSLContext, path: str) -> None:
         raise errors.ConfigInvalid(option, f"{path}: no PEM certificates") from exc
 
 
-def secure(sock: socket.socket, first_bytes: bytes, target: Target, security: Security, deadline: float) -> Secured:
-    """Go through the security handshake with the VNC server on ``sock``, by ``deadline`` (monotonic seconds).
+def secure(sock: socket.socket, first_bytes: bytes, target: Target, security: Security, due_at: float) -> Secured:
+    """Go through the security handshake with the VNC server on ``sock``, by ``due_at`` (monotonic seconds).
 
     ``sock`` is the result's from here on, or closed. ``first_bytes``: what was read from it already.
 
@@ -99,7 +99,7 @@ def secure(sock: socket.socket, first_bytes: bytes, target: Target, security: Se
     :raises OSError: when the connection breaks, or the deadline passes (TimeoutError).
     """
     server = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
-    line = _Line(sock, target.host, security, deadline)
+    line = _Line(sock, target.host, security, due_at)
     try:
         return _converse(line, server, first_bytes, security.policy)
     except ssl.SSLCertVerificationError as exc:
@@ -157,11 +157,11 @@ def name_to_check(host: str) -> str:
 class _Line:
     """The socket, which TLS may come to stand on, and the one deadline of everything that is done with it."""
 
-    def __init__(self, sock: socket.socket, host: str, security: Security, deadline: float) -> None:
+    def __init__(self, sock: socket.socket, host: str, security: Security, due_at: float) -> None:
         self.sock = sock
         self._host = host
         self._security = security
-        self._deadline = deadline
+        self._due_at = due_at
 
     @property
     def is_tls(self) -> bool:
@@ -191,4 +191,4 @@ class _Line:
         wrapped.do_handshake()
 
     def _set_timeout(self) -> None:
-        self.sock.settimeout(get_remaining_s(self._deadline))
+        self.sock.settimeout(get_remaining_s(self._due_at))

@@ -19,14 +19,12 @@ import re
 import stat
 import urllib.parse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 
 from porthole_common import errors
 from porthole_novncproxy import novnc
-
-Headers = tuple[tuple[str, str], ...]
+from porthole_novncproxy.front.responses import Headers, Response
 
 PACKAGE_WEB = pathlib.Path(__file__).parents[1] / "web"
 OWN_FILES = frozenset({"console.html", "console.js", "console_words.js", "console.css"})
@@ -67,19 +65,6 @@ MAX_HTML_BYTES = 1024 * 1024
 MAX_QUERY_DECODINGS = 4
 
 
-@dataclass(frozen=True)
-class PageResponse:
-    """What to send: a status line, headers, and either the content of ``file`` or ``body``.
-
-    ``headers``: (name, value) pairs, Content-Length among them wherever there is content.
-    """
-
-    status: int
-    headers: Headers
-    file: pathlib.Path | None
-    body: bytes
-
-
 class Pages:
     """The files below a web root with noVNC (1.3 or later), and the package's own console page."""
 
@@ -95,16 +80,16 @@ class Pages:
         self._frame_ancestors = f"frame-ancestors {' '.join(ancestors)}"
         self._x_frame_options = {"'none'": "DENY", "'self'": "SAMEORIGIN"}.get(" ".join(ancestors))
         self._inline_sources: dict[pathlib.Path, tuple[int, int, tuple[str, str]]] = {}
+        # The answer at :data:`HEALTHCHECK`.
+        self.healthcheck = self._say(HTTPStatus.OK, "OK\n")
 
-    def respond(self, raw_path: str, if_modified_since: str | None) -> PageResponse:
-        """Return the answer to a GET of ``raw_path``, the request target as it came (RFC 9112 section 3.2.1).
+    def respond(self, raw_path: str, if_modified_since: str | None) -> Response:
+        """Return the answer to a GET of ``raw_path``, path and query of the target (RFC 9112 section 3.2.1).
 
-        200 with a file, or for :data:`HEALTHCHECK`; 304 (RFC 9110 section 13.1.3); 400 for a target that could name
-        another host to some browser or proxy; 404 for whatever is not a regular file in its place.
+        200 with a file; 304 (RFC 9110 section 13.1.3); 400 for a target that could name another host to some browser or
+        proxy; 404 for everything that is not a regular file in its place.
         """
         path, _separator, query = raw_path.partition("?")
-        if path == HEALTHCHECK:
-            return self._say(HTTPStatus.OK, "OK\n")
         if not _is_harmless_target(raw_path, path):
             return self._refuse(HTTPStatus.BAD_REQUEST, "This address is malformed.")
         file = self._find(path)
@@ -162,7 +147,7 @@ class Pages:
 
     def _send(
         self, file: pathlib.Path, status: os.stat_result, policy: str, has_token: bool, if_modified_since: str | None
-    ) -> PageResponse:
+    ) -> Response:
         modified_at = int(status.st_mtime)
         headers: Headers = (
             ("Last-Modified", email.utils.formatdate(modified_at, usegmt=True)),
@@ -171,17 +156,17 @@ class Pages:
             *self._common_headers(policy),
         )
         if not has_token and _is_unmodified(modified_at, if_modified_since):
-            return PageResponse(HTTPStatus.NOT_MODIFIED, headers, None, b"")
+            return Response(HTTPStatus.NOT_MODIFIED, headers)
         content: Headers = (
             ("Content-Type", CONTENT_TYPES.get(file.suffix, "application/octet-stream")),
             ("Content-Length", str(status.st_size)),
         )
-        return PageResponse(HTTPStatus.OK, content + headers, file, b"")
+        return Response(HTTPStatus.OK, content + headers, file=file)
 
-    def _refuse(self, status: HTTPStatus, text: str) -> PageResponse:
+    def _refuse(self, status: HTTPStatus, text: str) -> Response:
         return self._say(status, f"noVNC proxy: {text}\n")
 
-    def _say(self, status: HTTPStatus, text: str) -> PageResponse:
+    def _say(self, status: HTTPStatus, text: str) -> Response:
         body = text.encode()
         headers: Headers = (
             ("Content-Type", "text/plain; charset=utf-8"),
@@ -189,7 +174,7 @@ class Pages:
             ("Cache-Control", "no-store"),
             *self._common_headers(f"default-src 'none'; {self._frame_ancestors}"),
         )
-        return PageResponse(status, headers, None, body)
+        return Response(status, headers, body)
 
     def _common_headers(self, policy: str) -> Headers:
         headers: Headers = (

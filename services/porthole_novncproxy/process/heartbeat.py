@@ -138,13 +138,13 @@ class Watch:
         pid, now_s = self._pulse.pid(worker), time.monotonic()
         told_at_s = self._ended_at_s.setdefault(pid, now_s)
         if told_at_s == now_s:
-            LOG.error("Worker gives no sign of life and is ended", worker=worker, seconds=silence_s)
+            LOG.error("Blocked worker ended", worker=worker, seconds=silence_s)
         elif now_s - told_at_s < _LAST_WORD_S:
             return
         try:
             self._kill(pid, signal.SIGABRT if told_at_s == now_s else signal.SIGKILL)
         except ProcessLookupError:
-            LOG.debug("Worker has ended, and is not replaced yet", worker=worker)
+            LOG.debug("Worker gone", worker=worker)
 
     def _run(self) -> None:
         while not self._stopping.wait(LOOK_INTERVAL_S):

@@ -22,9 +22,10 @@ from porthole_common.log import get_logger
 from porthole_common.rpc import Rpc
 from porthole_common.systemd import Notifier
 from porthole_novncproxy.daemon import END_S, PROGRAM, NovncProxyService, open_listeners
+from porthole_novncproxy.doors import Door
 from porthole_novncproxy.process.heartbeat import Pulse, Watch, beat_while_alive
 
-Listeners = dict[str, socket.socket]
+Listeners = dict[Door, socket.socket]
 
 LOG = get_logger(__name__)
 
