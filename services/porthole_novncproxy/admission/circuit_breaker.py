@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hosts that did not answer lately, so that not every client of theirs waits for the deadline again.
+"""The circuit breaker of compute hosts: hosts that were silent lately are not asked by every client.
 
-Why: a client of a dead compute host holds a handshake thread for ``[api] rpc_timeout``, and threads are few; a handful
-of such clients, who try again and again, would hold up the consoles of every other host. A host that did not answer
-is asked by one client every ``pause_s`` seconds until it does; the others are told at once. Whoever asked before may
-still wait: what was sent to a host that was not there yet is lost, and must not hide that it is back.
+Why: a client of a dead compute host holds a thread for ``[api] rpc_timeout``, and threads are few. A handful of such
+clients, who try again and again, would hold up the consoles of every other host. One client every ``pause_s`` seconds
+asks a silent host, until the host answers; the other clients are refused at once. A request that was sent before the
+host came up is lost, and its late failure must not hide that the host is back: so any answer ends the silence.
 Called by :mod:`porthole_novncproxy.admission.gate`.
 """
 
