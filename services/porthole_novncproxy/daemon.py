@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One process of the proxy, from its configuration: both doors, the relay, and the subscription to revocations.
+"""One process of the proxy, from its configuration: its doors, the relay, and the subscription to revocations.
 
 Why apart from :mod:`porthole_novncproxy.main`: the daemon may be this process alone or several of it
 (:mod:`porthole_novncproxy.process.supervisor`), and ``porthole standalone`` puts it beside the other services.
@@ -40,16 +40,16 @@ LOG = get_logger(__name__)
 PROGRAM = "porthole-novncproxy"
 # Connections the kernel keeps while the loop is busy.
 _LISTEN_BACKLOG = 1024
-# How often a host that did not answer is tried: it works again so long after it is back, at the latest.
+# How often a host that did not answer is tried: the longest time that a host is back and not used yet.
 _SILENT_HOST_PAUSE_S = 2.0
-# How long the end of a VNC server waits for its reason: the way of a revocation from libvirt to here, on a busy site.
+# How long a session whose VNC server has ended waits for the reason: a revocation's way from libvirt, on a busy site.
 _FAREWELL_S = 5.0
-# What ending handshakes, sessions and the RPC may take beyond the drain.
+# How long the end of requests in flight, sessions and the RPC may take beyond the drain.
 END_S = 30.0
 
 
 class NovncProxyService:
-    """The daemon: both doors, and the subscription to revocations."""
+    """The daemon: its doors, and the subscription to revocations."""
 
     name = PROGRAM
 
@@ -61,12 +61,12 @@ class NovncProxyService:
         listeners: Mapping[Door, socket.socket] | None = None,
         number: int = 0,
     ) -> None:
-        """Prepare everything that can be wrong in the configuration.
+        """Prepare every part that an error of the configuration may concern.
 
         ``owns_rpc`` says whether :meth:`stop` closes ``rpc`` too. ``listeners``: sockets that listen already, by door;
         without them :meth:`start` opens its own. ``number`` tells the processes behind one port apart.
 
-        :raises ConfigInvalid: when the web root, the certificate or an option does not do.
+        :raises ConfigInvalid: when the web root, the certificate or an option is wrong.
         """
         if conf.record:
             raise errors.ConfigInvalid("[DEFAULT] record", "recording sessions is not offered")
@@ -110,7 +110,7 @@ class NovncProxyService:
             handshake_backlog=options.handshake_backlog,
             max_header_bytes=options.max_header_bytes,
         )
-        # A name of its own for each process, and the same at each start: the broker keeps a queue for every name.
+        # Each process has its own name, the same at each start: the broker keeps a queue for every name.
         server = f"{conf.host}-{conf.vnc.novncproxy_port}-{number}"
         self._subscription = rpc.get_server(
             notifications.REVOCATIONS_TOPIC,
@@ -135,15 +135,15 @@ class NovncProxyService:
             LOG.info("Listening", door=door.name, address=str(Target(*listener.getsockname()[:2])))
 
     def waits_for(self) -> str:
-        """Return "": the doors are open, and revocations subscribed to, once the start has returned."""
+        """Return "": the start returns when the doors are open and revocations are subscribed to."""
         return ""
 
     def is_alive(self) -> bool:
-        """Whether the event loop, which every console goes through, has come round since this was last asked."""
+        """Whether the event loop, which every console goes through, has turned since the last call."""
         return self._server.is_alive()
 
     def reload(self) -> None:
-        """Reread limits, origins and certificates; open consoles go on. What does not do leaves all as it was."""
+        """Reread limits, origins and certificates; open consoles go on. One error leaves all of them as they were."""
         try:
             self._conf.mutate_config_files()
             porthole_conf.check_values(self._conf)

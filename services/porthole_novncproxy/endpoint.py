@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process of the proxy answers when it is examined; :mod:`porthole_novncproxy.rpcapi` is the other end.
+"""The examination of one process of the proxy; :mod:`porthole_novncproxy.rpcapi` is the other end.
 
-Why: its descriptors, its pages and its certificate are its own, and a VNC server that answers elsewhere may be out of
-its reach. Who may call here may also authorize consoles (the bus is where all trust lies), so having the proxy dial an
-address gives nobody anything new; it is bounded all the same. Called by oslo.messaging's threads.
+Why: only the process itself sees its descriptors, pages and certificate, and which VNC servers it reaches. A caller on
+the bus may authorize consoles too, so dialling an address for a caller gives away no new power; it is bounded all the
+same. Called by oslo.messaging's threads.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,12 +28,12 @@ from porthole_novncproxy.novnc import find_version, is_there
 from porthole_novncproxy.rpcapi import VERSION
 
 LOG = get_logger(__name__)
-# How many may be dialled by one call, all at once, and for how long each of the two times: below the caller's deadline.
+# How many VNC servers one call dials, all at once, and how long each of the two dials may take: the call waits longer.
 MAX_TARGETS = 32
 DIAL_TIMEOUT_S = 1.5
 # Security types that are TLS's: TLS itself, and VeNCrypt (the registry of RFC 6143 section 8.4.2).
 TLS_TYPES = frozenset({18, 19})
-# The loop, the ports, the bus and the log; the handshake threads have a descriptor each beside those of sessions.
+# The loop, the ports, the bus and the log, and a descriptor for each request in flight.
 _DESCRIPTORS_BESIDE_SESSIONS = 256
 
 Probe = Callable[[Target, float], tuple[int, ...]]
@@ -77,8 +77,8 @@ class ProxyEndpoint:
     def dial_targets(self, context: RequestContext, targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Dial each ``{host, port}`` and return what ``Reach.to_primitive`` writes, in the same order.
 
-        :raises RequestInvalid: when there are too many, or one is no target.
-        :raises ConfigInvalid: when a file of [vnc] vencrypt_... is not what it was at the start.
+        :raises RequestInvalid: when there are too many targets, or one is not {host, port}.
+        :raises ConfigInvalid: when a file of [vnc] vencrypt_... has become unusable since the start.
         """
         if len(targets) > MAX_TARGETS:
             raise errors.RequestInvalid(f"{len(targets)} targets are more than {MAX_TARGETS}")

@@ -100,7 +100,7 @@ class ProxyServer:
         self._listener.context = context
 
     def is_alive(self) -> bool:
-        """Whether the event loop has come round since this was last asked."""
+        """Whether the event loop has turned since the last call."""
         return self._loop.is_alive()
 
     def stop(self, drain_timeout_s: float) -> None:

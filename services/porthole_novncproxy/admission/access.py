@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The access decision, as pure functions: which token was sent, which Origin may use it, what a refusal is called.
+"""The access decision, as pure functions: which token was sent, which Origin may use it, how a refusal is answered.
 
-Why: this is what keeps one tenant out of another's screen, so it is readable in one place and tested without
-a socket. :mod:`porthole_novncproxy.admission.gate` asks the daemons and dials; this module only decides.
+Why: these rules keep one tenant out of another's screen, so they stand in one place and are tested without a socket.
+:mod:`porthole_novncproxy.admission.gate` asks the daemons and dials; this module only decides.
 """
 
 import ipaddress
@@ -18,7 +18,7 @@ from porthole_novncproxy.doors import Door
 
 @dataclass(frozen=True)
 class ConsoleRequest:
-    """What a client sent that decides about its access. ``door``: where it came in.
+    """The facts of a request that decide about its access. ``door``: the port it came to.
 
     ``token``: as sent, or None. ``origins`` and ``hosts``: every value of those headers, in order.
     ``source``: the peer's IP address in text. ``forwarded_proto``: X-Forwarded-Proto, unchecked, or None.
@@ -36,7 +36,7 @@ class ConsoleRequest:
 
 @dataclass(frozen=True)
 class OriginPolicy:
-    """Whose pages may open a console besides the Host's own, and whose X-Forwarded-Proto and -For are believed.
+    """The sites whose pages may open a console beside the Host's own, and the reverse proxies that are believed.
 
     Immutable: no request can ever add to it (S5). ``trusted_proxies`` are as :func:`normalize_address` returns them.
     """
@@ -66,9 +66,9 @@ REFUSALS: tuple[tuple[type[errors.PortholeError], HTTPStatus, str], ...] = (
 
 
 def refusal_for(error: errors.PortholeError) -> tuple[HTTPStatus, str]:
-    """Return the status before 101 and the reason in words for ``error``; never anything of its fields.
+    """Return the status before 101, and the reason in words, for ``error``; never anything of its fields.
 
-    503 for what the table does not name: nothing a client did makes it right to retry differently.
+    503 for an error that the table does not name: no other request of the client would fare better.
     """
     for kind, status, reason in REFUSALS:
         if isinstance(error, kind):
@@ -132,7 +132,7 @@ def check_origin(request: ConsoleRequest, allowed_origins: Sequence[str]) -> Non
 def check_origin_scheme(request: ConsoleRequest, access_url: str, trusted_proxies: Sequence[str]) -> None:
     """Refuse a page that came over another scheme than the console's URL: a plain page of a TLS console.
 
-    What counts is the scheme of ``access_url``; where a trusted proxy says X-Forwarded-Proto, that one.
+    The scheme is that of ``access_url``, or the X-Forwarded-Proto of a trusted proxy.
 
     :raises OriginRefused: when the schemes differ.
     """
@@ -147,10 +147,11 @@ def check_origin_scheme(request: ConsoleRequest, access_url: str, trusted_proxie
 
 
 def find_source(request: ConsoleRequest, trusted_proxies: Sequence[str]) -> str:
-    """Return the address of the client itself, as it is counted and logged: behind a trusted proxy what that one says.
+    """Return the address of the client itself, as it is counted and logged: a trusted proxy is asked for it.
 
-    X-Forwarded-For grows at its end, each proxy adding whom it got the request from. So it is read from there, for as
-    long as whoever is named is trusted too; anybody can write what stands before. What is no address ends it.
+    Each proxy adds the address of its own client at the end of X-Forwarded-For. So the list is read from its end, as
+    long as the address before was a trusted proxy's; a client can write anything in front of that. An entry that is no
+    address ends the search.
     """
     source = normalize_address(request.source)
     named = [part.strip() for value in request.forwarded_for for part in value.split(",")]

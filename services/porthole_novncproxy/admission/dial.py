@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reaching a VNC server: TCP, the CONNECT of ``internal_access_path``, and the first byte, all by one deadline.
 
-Why before 101: a browser cannot be told why a console failed once the WebSocket stands (C18). An RFB server
-speaks first (RFC 6143 section 7.1.1), so a server that says nothing is dead, and nothing of what it says is
-read here; where the connection is to be secured, :mod:`porthole_novncproxy.admission.vencrypt` does that by the same
-deadline.
+Why before 101: a browser cannot be told why a console failed once its WebSocket is open (C18). An RFB server speaks
+first (RFC 6143 section 7.1.1), so a server that says nothing is dead. Its first byte is awaited here and not read.
+:mod:`porthole_novncproxy.admission.vencrypt` secures the connection, where that is wanted, by the same deadline.
 Called by :mod:`porthole_novncproxy.admission.gate`; the one place that maps OSError of the VNC leg.
 """
 
@@ -24,11 +23,11 @@ from porthole_common.rfb.negotiation import Offer
 from porthole_common.thread_pool import ThreadPool
 from porthole_novncproxy.admission.vencrypt import Security, secure
 
-# Names are resolved here, so that a resolver that does not answer holds these and no handshake.
+# Names are resolved in threads of their own: a resolver that does not answer holds no request's thread.
 _RESOLVERS = ThreadPool("resolver", 8)
 # The dial's own timeouts say more, and come first; this much later the whole dial is late.
 _GRACE_S = 0.5
-# A CONNECT reply larger than this is no CONNECT reply (C2).
+# A longer reply is not one to CONNECT (C2).
 MAX_REPLY_BYTES = 4096
 _END_OF_HEADER = b"\r\n\r\n"
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r\n")
@@ -66,16 +65,15 @@ def dial(
     *,
     server_speaks_first: bool = True,
 ) -> DialledServer:
-    """Return a connection to ``target``, secured as ``security`` asks; its first byte has arrived if the server speaks
-    first.
+    """Return a connection to ``target``, secured as ``security`` asks.
 
-    Takes ``timeout_s`` at most, which is one step of ``deadline``.
+    Where the server speaks first, its first byte has arrived. Takes ``timeout_s`` at most: one step of ``deadline``.
 
     :raises VncServerUnavailable: when the server refuses, resets, or ends the connection without a byte.
     :raises VncServerTimeout: when the server is silent for ``timeout_s``.
     :raises VncSecurityUnsuitable: when its security is not what ``security`` asks for.
     :raises RfbInvalid: when ``security`` is asked for, and the server breaks the protocol.
-    """  # noqa: D205
+    """
     with deadline.step(timeout_s + _GRACE_S, errors.VncServerTimeout(target.host, target.port)):
         due_at = time.monotonic() + timeout_s
         try:
@@ -112,7 +110,7 @@ def _connect(target: Target, due_at: float) -> socket.socket:
     for left, (family, kind, protocol, _name, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
         sock = socket.socket(family, kind, protocol)
         try:
-            # Each has its share: the first of several may be the one that does not answer.
+            # Each address gets a share of the time: the first of several may be the one that does not answer.
             sock.settimeout(get_remaining_s(due_at) / left)
             sock.connect(address)
         except OSError as exc:
@@ -137,7 +135,7 @@ def _resolve(target: Target, due_at: float) -> list[Any]:
 
 
 def _open_path(sock: socket.socket, target: Target, path: str, due_at: float) -> bytes:
-    """Ask for ``path`` with CONNECT (RFC 9110 section 9.3.6); return what came behind the reply's blank line."""
+    """Ask for ``path`` with CONNECT (RFC 9110 section 9.3.6); return the bytes behind the reply's blank line."""
     if not _PATH.fullmatch(path):
         raise errors.VncServerUnavailable(target.host, target.port)
     host = f"[{target.host}]" if ":" in target.host else target.host
@@ -160,7 +158,7 @@ def _open_path(sock: socket.socket, target: Target, path: str, due_at: float) ->
 
 
 def _wait_for_byte(sock: socket.socket, due_at: float) -> None:
-    """Wait until a byte can be read, and leave it there: the stream is not Porthole's to read."""
+    """Wait until a byte can be read, and leave it there: it belongs to the viewer's stream."""
     readiness = select.poll()
     readiness.register(sock, select.POLLIN)
     if not readiness.poll(get_remaining_s(due_at) * 1000):

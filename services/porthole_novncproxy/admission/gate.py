@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Letting a client in: the decision of :mod:`access`, the two RPC calls, the limits, the dial; in that order.
+"""Letting a client in: the rules of :mod:`~porthole_novncproxy.admission.access`, two RPC calls, limits, the dial.
 
-Why in one place: a browser (``handler.py``) and a native viewer (``xvp.py``) get the same checks, and nothing is
-dialled before the last of them has passed (S1, S4). Everything here happens before 101 or 200.
+Why in one place: a browser and a native viewer get the same checks in the same order, and nothing is dialled before the
+last check has passed (S1, S4). All of it happens before the client is answered 101 or 200.
+Called by :mod:`porthole_novncproxy.front.handler` and :mod:`porthole_novncproxy.front.connect`.
 """
 
 import logging
@@ -51,11 +52,11 @@ class ConsoleValidator(Protocol):
 
 @dataclass
 class Admission:
-    """A client that may come in: a VNC server on the line, and what to give back when the console ends.
+    """A client that may come in: the connection to its VNC server, and what to release when the console ends.
 
-    ``source`` is the client's address. ``admitted_at`` is the monotonic second the token was looked at: a revocation
-    after it counts. ``request_id`` is what the console's lines in the log have in common. ``offer``: the security that
-    the viewer is to be offered; None where that is between it and the VNC server.
+    ``source`` is the client's address. ``admitted_at``: when the token was checked, on the monotonic clock; a later
+    revocation ends the console. ``request_id`` stands in each log line of the console. ``offer``: the security to offer
+    to the viewer; None where viewer and VNC server settle it between themselves.
     """
 
     connect_info: ConnectInfo
@@ -68,7 +69,7 @@ class Admission:
     offer: Offer | None = None
 
     def close(self) -> None:
-        """Hang up, and uncount the console."""
+        """Hang up on the VNC server, and count the console no more."""
         self.sock.close()
         self.release()
 
@@ -108,11 +109,11 @@ class Gate:
     def admit(self, request: access.ConsoleRequest, deadline: Deadline) -> Admission:
         """Return the open VNC server for ``request``; each step that may block bounds ``deadline``.
 
-        :raises TokenInvalid: no token, or one that opens nothing, or not this door, or not this place any more.
-        :raises OriginRefused: when another site's page asks.
+        :raises TokenInvalid: when there is no token, or it opens no console, or none here, or its instance has moved.
+        :raises OriginRefused: when the page is of another site.
         :raises RequestInvalid: when the Host is missing or malformed.
         :raises LimitReached: when too many consoles are open.
-        :raises Unavailable: when a daemon, the store, or the VNC server does not answer, or its security does not do.
+        :raises Unavailable: when a daemon, the store or the VNC server does not answer, or its security is wrong.
         :raises ProtocolError: when the VNC server breaks its protocol.
         """
         admitted_at = time.monotonic()
@@ -125,7 +126,7 @@ class Gate:
         info = self._consoleauth.check_token(context, token, deadline=deadline)
         if info.console_type not in request.door.console_types:
             raise errors.TokenInvalid(TokenReason.CONSOLE_TYPE)
-        # Whose console it is, for the lines that follow, the compute's too.
+        # The log lines that follow, the compute's too, name the instance and its user.
         context.resource_uuid = info.instance_uuid
         context.user_id, context.project_id = info.user_id, info.project_id
         access.check_origin_scheme(request, info.access_url, origins.trusted_proxies)
@@ -166,9 +167,9 @@ class Gate:
 
 
 def log_refusal(exc: errors.PortholeError, door: Door, source: str) -> HTTPStatus:
-    """Log that a client may not in, and return the status it is told; what an operator can mend is a warning.
+    """Log a refusal and return its status. A refusal that an operator can prevent is a warning.
 
-    Nothing that an error says here is a client's own words.
+    The text of an error holds nothing that the client sent.
     """
     status, _reason = access.refusal_for(exc)
     is_ours = status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Asks a VNC server which security types it offers, and hangs up.
 
-Why: that is how far one can go without being anybody's viewer: before ClientInit (RFC 6143 section 7.3.1) a VNC server
-counts nobody in, so no session of a user is disturbed. Called by :mod:`porthole_novncproxy.endpoint`.
+Why no further: before ClientInit (RFC 6143 section 7.3.1) a VNC server counts no viewer, so no user's session is
+disturbed. Called by :mod:`porthole_novncproxy.endpoint`.
 """
 
 import socket
@@ -20,7 +20,7 @@ _OLD = (b"RFB 003.003\n", b"RFB 003.006\n")
 
 
 def read_security_types(target: Target, timeout_s: float) -> tuple[int, ...]:
-    """Return the numbers of the security types that the VNC server at ``target`` offers; none when it refuses.
+    """Return the numbers of the security types that the VNC server at ``target`` offers; () when it refuses.
 
     :raises VncServerUnavailable: when it does not take the connection, ends it, or is no VNC server.
     :raises VncServerTimeout: when it is silent past the deadline.

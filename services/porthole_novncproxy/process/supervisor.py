@@ -3,8 +3,8 @@
 
 The supervisor opens the ports, once for each worker (SO_REUSEPORT, socket(7)): the kernel shares connections out
 evenly, and connections that wait for a worker that died are its successor's. The supervisor has no broker connection
-and no thread of the relay; :mod:`porthole_novncproxy.process.heartbeat` tells it, and systemd, how its workers are. Each
-worker has its own loop, RPC connection and subscription to revocations, and counts limits for itself. Added to
+and no thread of the relay; :mod:`porthole_novncproxy.process.heartbeat` tells it, and systemd, how its workers are.
+Each worker has its own loop, RPC connection and subscription to revocations, and counts limits for itself. Added to
 cotyledon here: a second SIGTERM ends everything at once.
 """
 
