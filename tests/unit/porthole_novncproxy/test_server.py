@@ -173,6 +173,13 @@ def test_pages_are_answered_one_after_the_other_on_a_connection(house):
     assert house.hear(client, lambda data: data and data.count(b"page") == 3).count(b"HTTP/1.1 200 OK") == 3
 
 
+def test_a_connection_ends_when_the_client_wants_it(house):
+    for request in (PAGE.replace(b"Host: x", b"Connection: close"), PAGE.replace(b"HTTP/1.1", b"HTTP/1.0")):
+        with naming(request):
+            reply = house.hear_to_end(house.ask(request))
+            assert (status_of(reply), b"\r\nConnection: close\r\n" in reply) == (200, True)
+
+
 def test_an_upgrade_and_a_connect_become_consoles_with_what_came_behind_them(house):
     for door, request, status, codec in ((NOVNC, UPGRADE, 101, WebSocketCodec), (XVPVNC, CONNECT, 200, RawCodec)):
         with naming(door.name):

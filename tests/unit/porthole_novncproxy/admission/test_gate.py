@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The order of the decision. What lies behind its last step, the dial, is met on real sockets elsewhere."""
 
+import contextlib
 import dataclasses
 import gc
 import itertools
 import logging
+import socket
 import time
 import tracemalloc
 
@@ -37,9 +39,11 @@ class Consoleauth:
     def __init__(self, info=INFO):
         self.info = info
         self.asked = []
+        self.deadline = None
 
     def check_token(self, context, token, *, deadline):
         self.asked.append(token)
+        self.deadline = deadline
         return self.info
 
 
@@ -49,9 +53,11 @@ class Compute:
     def __init__(self, error=None):
         self.error = error or errors.TokenInvalid(TokenReason.INSTANCE_GONE)
         self.asked = []
+        self.deadline = None
 
     def validate_console(self, context, compute_host, instance_uuid, target, console_type, deadline):
         self.asked.append((compute_host, instance_uuid, target, console_type))
+        self.deadline = deadline
         raise self.error.with_traceback(None)
 
 
@@ -254,3 +260,25 @@ def test_compute_and_consoleauth_are_asked_under_the_id_of_the_request():
     with serving(context):
         house.refuse()
     assert seen == [(context.request_id, TOKEN)]
+
+
+def test_the_deadline_of_the_request_is_that_of_both_calls_and_of_the_dial():
+    house, deadline = House(), Deadline()
+    request = ConsoleRequest(NOVNC, TOKEN, "192.0.2.7", hosts=("good.org",))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        validate = house.compute.validate_console
+
+        def move(*asked):
+            with contextlib.suppress(errors.TokenInvalid):
+                validate(*asked)
+            return Target("127.0.0.1", port)
+
+        house.compute.validate_console = move
+        with pytest.raises(errors.VncServerUnavailable):
+            house.gate.admit(request, deadline)
+    assert house.consoleauth.deadline is house.compute.deadline is deadline
+    assert isinstance(deadline.waits_for, errors.VncServerTimeout)
+    assert (deadline.waits_for.host, deadline.waits_for.port) == ("127.0.0.1", port)
+    assert house.counter.total == 0

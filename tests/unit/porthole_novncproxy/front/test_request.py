@@ -132,6 +132,18 @@ def test_a_line_that_is_no_field_is_refused():
                 assert refuse(head).status == HTTPStatus.BAD_REQUEST
 
 
+def test_a_refusal_says_which_rule_was_broken():
+    cases = [
+        (build("GET / HTTP/1.1", "Accept: a,", " b"), "A field is folded over several lines."),
+        (build("GET / HTTP/1.1", "no field"), "A line is no field."),
+        (b"GET / HTTP/1.1\nHost: x\n\n", "A line ends with LF alone."),
+        (build("GET / HTTP/1.1", "X: a\rb"), "A line ends with CR alone."),
+    ]
+    for head, reason in cases:
+        with naming(head):
+            assert str(refuse(head)) == reason
+
+
 def test_a_line_ends_with_cr_lf_alone():
     head = build("GET / HTTP/1.1", "Host: x", "A: b")
     for at in [at for at in range(len(head)) if head[at : at + 2] == b"\r\n"]:
