@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One log line for a broker that cannot be used, with address, user, cause and remedy, and one when it can be again.
+"""One log line for a broker that cannot be used, with address, user, cause and remedy, and one when it works again.
 
-Why: oslo.messaging tries a connection every few seconds, each thread by itself. It writes a line or a traceback each
-time, and most of them name neither the broker nor the cause. So those lines are taken out of the log. Each of them, and
-each error that a call or a server met, makes :class:`BrokerWatch` examine the brokers step by step
-(:mod:`porthole_common.broker`) until all of them are usable.
+Why: each thread of oslo.messaging tries a connection every few seconds. It writes a line or a traceback each time, and
+most of them name neither the broker nor the cause. So these lines are filtered out of the log. Each of them, and each
+error of a call or a server, makes :class:`BrokerWatch` examine the brokers step by step (:mod:`porthole_common.broker`)
+until all of them are usable.
 
-A RabbitMQ with a memory or disk alarm says so only to a connection that sends. So a process that serves sends a message
-every :data:`PROBE_S` seconds: an idle daemon learns of the alarm too. Made by :mod:`porthole_common.rpc`, one for each
-process.
+A RabbitMQ with a memory or disk alarm tells only the connections that send. So a process that serves sends a message
+every :data:`PROBE_S` seconds, and an idle daemon learns of the alarm too. Made by :mod:`porthole_common.rpc`, one for
+each process.
 """
 
 import logging
@@ -23,7 +23,7 @@ from porthole_common.log import get_logger
 LOG = get_logger(__name__)
 # How often a broker in trouble is examined. Its recovery is logged after this time at the latest.
 LOOK_S = 3.0
-# How often a trouble that lasts is logged: often enough to stand on the last page of the log.
+# How often a lasting trouble is logged again: often enough to be on the last page of the log.
 REPEAT_S = 300.0
 # How often a daemon sends a message of its own, to find out whether its broker takes messages.
 PROBE_S = 20.0
@@ -31,7 +31,7 @@ PROBE_S = 20.0
 PASSING_REPEAT_S = 30.0
 # oslo.log names the loggers of oslo_x "oslo.x". The second one writes the tracebacks of threads that try for ever.
 _LOGGERS = ("oslo.messaging._drivers.impl_rabbit", "oslo_utils.excutils")
-# What oslo.messaging and oslo.utils write, each thread by itself, of a connection that cannot be made or was lost.
+# The lines of oslo.messaging and oslo.utils about a connection that cannot be made or was lost.
 _LINES = (
     "Connection failed: ",
     "AMQP server on ",
@@ -53,7 +53,7 @@ class _Said:
 
 
 class BrokerWatch:
-    """Logs the troubles of this process's brokers. Thread-safe; without brokers it does nothing."""
+    """Logs the troubles of the brokers of this process. Thread-safe; without brokers it does nothing."""
 
     def __init__(
         self,
@@ -65,12 +65,12 @@ class BrokerWatch:
         probe: Callable[[], None] | None = None,
         probe_s: float = PROBE_S,
     ) -> None:
-        """Prepare, and take oslo.messaging's own lines out of the log until :meth:`close`.
+        """Prepare, and filter oslo.messaging's own lines out of the log until :meth:`close`.
 
-        ``kinds``: the errors that a connection may fail with; a line with the trace of another one stays in the log.
-        ``examine`` returns why a broker cannot be used: examine_broker does, unless a test puts another one in its
-        place. It is called every ``look_s`` seconds while a broker cannot be used. ``probe`` sends a message, and is
-        called every ``probe_s`` seconds after :meth:`begin_probing` while no broker is known to be in trouble.
+        ``kinds``: the errors of a connection; a line with the trace of another error stays in the log. ``examine``
+        returns why a broker cannot be used; a test may replace examine_broker. It is called every ``look_s`` seconds
+        while a broker cannot be used. ``probe`` sends a message. It is called every ``probe_s`` seconds after
+        :meth:`begin_probing`, while no broker is known to be in trouble.
         """
         self._brokers = brokers
         self._blocked = BlockedConnections()
@@ -98,7 +98,7 @@ class BrokerWatch:
             return self._recoveries
 
     def report(self, reason: object) -> None:
-        """Say that a connection has failed, with ``reason`` in words; returns at once."""
+        """Report a failed connection, with ``reason`` in words; returns at once."""
         with self._changed:
             if not self._brokers or self._is_closed:
                 return
@@ -108,7 +108,7 @@ class BrokerWatch:
                 threading.Thread(target=self._run, name="broker-watch", daemon=True).start()
 
     def begin_probing(self) -> None:
-        """Probe from now on until :meth:`close`, at once for the first time; a second call changes nothing."""
+        """Probe at once, and again until :meth:`close`; a second call changes nothing."""
         with self._changed:
             if not self._brokers or self._probe is None or self._is_probing or self._is_closed:
                 return
@@ -123,7 +123,7 @@ class BrokerWatch:
             return self._is_closed
 
     def close(self) -> None:
-        """Examine no more; returns at once, whatever an examination waits for."""
+        """Examine no more; returns at once, although an examination may be waiting."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -138,7 +138,7 @@ class BrokerWatch:
                 if is_due:
                     probe()
             except Exception:
-                # This thread must live on: an idle daemon has no other way to meet an alarm.
+                # This thread must live on: an idle daemon has no other way to notice an alarm.
                 if not self._is_closed:
                     LOG.exception("Message brokers could not be examined")
             with self._changed:
@@ -184,7 +184,7 @@ class BrokerWatch:
                     self._changed.notify_all()
         is_usable = not any(troubles.values())
         if is_usable and not had_trouble and reason and self._is_due(None, "", PASSING_REPEAT_S):
-            # Either a short outage, or a fault that the examination cannot see; then the line is repeated.
+            # A short outage, or a fault that the examination cannot see; in that case the line is repeated.
             addresses = ",".join(map(str, self._brokers))
             LOG.warning("Connection to a message broker failed", address=addresses, reason=reason)
         return is_usable
@@ -201,7 +201,7 @@ class BrokerWatch:
             )
 
     def _is_due(self, broker: Broker | None, text: str, repeat_s: float) -> bool:
-        """Say whether ``text`` is new, or was said long ago; then it counts as said."""
+        """Return True, and note ``text`` as logged, when it is new or was logged long ago."""
         said, now_s = self._said.get(broker), time.monotonic()
         if said is not None and said.text == text and now_s - said.at_s < repeat_s:
             return False
@@ -210,7 +210,7 @@ class BrokerWatch:
 
 
 class _ConnectionLines(logging.Filter):
-    """Takes the lines of a failed connection out of the log, and reports each."""
+    """Filters the lines of failed connections out of the log, and reports each."""
 
     def __init__(self, report: Callable[[object], None], kinds: tuple[type[BaseException], ...]) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with a configuration, in one sentence: which file and line, which option, and what is allowed.
+"""The fault of a configuration in one sentence: file and line, option, and the allowed values.
 
 Why: oslo.config's own messages show its internals (``LocationInfo(location=<Locations.user: (4, True)>, ...)``) and a
 line that does not parse, which may be the line with a password. Called by :mod:`porthole_common.conf`, and by
@@ -9,7 +9,7 @@ line that does not parse, which may be the line with a password. Called by :mod:
 import codecs
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,42 +19,42 @@ from porthole_common import errors
 
 _GROUP = re.compile(r"\[(.+)\]\s*")
 _OPTION = re.compile(r"([^\s#;\[=:][^=:]*?)\s*[=:]\s*(.*)")
-# oslo.config's words for a line that does not parse, and those for the operator.
+# oslo.config's texts for a line that does not parse, and the texts for the operator.
 _LINES = {
     "Section must be started before assignment": "an option stands before the first [GROUP]",
     "Invalid section (must end with ])": "the name of a group must end with ]",
     "Empty section name": "a group has no name",
-    "Unexpected continuation line": "a line that begins with a space continues the line before, and there is none",
+    "Unexpected continuation line": "a line that begins with a space continues an option, but there is none before",
     "Key cannot be empty": "an option has no name",
     "No ':' or '=' found in assignment": "the line is not an option; write NAME = VALUE",
 }
 _PARSE_ERROR = re.compile(r"at (?P<file>.+):(?P<line>\d+), (?P<words>.*?): ", re.DOTALL)
 _ARGUMENT = re.compile(r"argument --(?P<name>\S+): Invalid ")
 _BAD_VALUE = re.compile(r"Value for option (?P<name>\S+) .*is not valid: (?P<words>.*)", re.DOTALL)
-# Options of other libraries that are not marked as secret, and URLs with a user and a password.
+# Secret options of libraries that do not mark them as secret, and URLs with a user and a password.
 _SECRET_NAME = re.compile(r"password|passwd|secret|key", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"://\S*@")
-# oslo.config's faults of a substitution. Their text has the word behind the "$", which may be the end of a password.
+# oslo.config's errors of a substitution. Their text has the word after the "$", which may be part of a password.
 _SUBSTITUTION_FAULTS = (cfg.NoSuchOptError, cfg.NoSuchGroupError, cfg.TemplateSubstitutionError)
 _DOLLAR = "`$` begins a substitution, and no option has the name after it; write `$$` for a dollar sign"
-# A value that is longer is not shown whole.
+# A longer value is cut.
 _MAX_VALUE_CHARS = 80
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an option is set: ``where`` in words, and what it is set to."""
+    """Where an option is set, in words, and its value."""
 
     where: str
     value: str
 
 
 def build_value_error(files: Iterable[Path], group: str, opt: cfg.Opt, exc: Exception) -> errors.ConfigInvalid:
-    """Return the error for an option that ``exc`` says holds a bad value; ``files`` in the order they were read."""
+    """Return the error for an option whose value is invalid by ``exc``; ``files`` in the order of reading."""
     option = f"[{group}] {opt.dest}"
     place = _find_place(files, group, opt)
     if isinstance(exc, _SUBSTITUTION_FAULTS):
-        # Nothing of the value is shown, secret or not: it may name an option that is secret, and hold its value.
+        # The value is never shown: it may contain the value of another option, which is secret.
         return _build_dollar_error(option, place)
     allowed = _describe(opt.type)
     is_secret = _is_secret(opt, place.value if place else str(exc))
@@ -67,9 +67,9 @@ def build_value_error(files: Iterable[Path], group: str, opt: cfg.Opt, exc: Exce
 
 
 def build_argument_error(files: Iterable[Path], opts: Iterable[cfg.Opt], text: str) -> errors.ConfigInvalid | None:
-    """Return the error for what oslo.config wrote of an option that may stand on the command line, or in a file.
+    """Return the error for oslo.config's ``text`` about an option that both the command line and a file may have.
 
-    None when ``text`` is of something else.
+    None when ``text`` is about something else.
     """
     named = _ARGUMENT.search(text)
     for opt in opts:
@@ -81,7 +81,7 @@ def build_argument_error(files: Iterable[Path], opts: Iterable[cfg.Opt], text: s
 def build_substitution_error(
     files: Sequence[Path], opts: Iterable[cfg.Opt], exc: cfg.NoSuchOptError | cfg.NoSuchGroupError
 ) -> errors.ConfigInvalid | None:
-    """Return the error for that one of ``opts`` whose value names, after a $, what ``exc`` misses; None without one."""
+    """Return the error for the option whose value has, after a $, the name that ``exc`` misses; None without one."""
     missing = exc.opt_name if isinstance(exc, cfg.NoSuchOptError) else exc.group_name
     for opt in opts:
         place = _find_place(files, "DEFAULT", opt)
@@ -91,7 +91,7 @@ def build_substitution_error(
 
 
 def explain(exc: Exception) -> str:
-    """Return in one line why no configuration could be read, or used; no line of a file is shown."""
+    """Return in one line why a configuration cannot be read or used, without any line of a file."""
     if isinstance(exc, cfg.ConfigFilesNotFoundError):
         return f"{', '.join(exc.config_files)}: there is no such file"
     if isinstance(exc, cfg.ConfigFilesPermissionDeniedError):
@@ -105,6 +105,23 @@ def explain(exc: Exception) -> str:
     return " ".join(_explain_value(exc).split())
 
 
+def list_assignments(path: Path) -> Iterator[tuple[int, str, str, str]]:
+    """Yield ``(line number, group, option, value)`` for each option in a file; nothing when it cannot be read.
+
+    A value of several lines ends with its first one.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    group = ""
+    for number, line in enumerate(lines, 1):
+        if header := _GROUP.fullmatch(line):
+            group = header[1]
+        elif found := _OPTION.fullmatch(line):
+            yield number, group, found[1], found[2].strip()
+
+
 def _explain_value(exc: Exception) -> str:
     if isinstance(exc, _SUBSTITUTION_FAULTS):
         return f"in the value of an option, {_DOLLAR}"
@@ -116,7 +133,7 @@ def _explain_value(exc: Exception) -> str:
 
 
 def _is_secret(opt: cfg.Opt, text: str) -> bool:
-    """Say whether the value of ``opt``, which ``text`` holds, must not be shown."""
+    """Return whether the value of ``opt``, which is in ``text``, must not be shown."""
     return bool(opt.secret or _SECRET_NAME.search(opt.dest) or _CREDENTIALS.search(text))
 
 
@@ -148,7 +165,7 @@ def _has_byte_order_mark(path: Path) -> bool:
 
 
 def _find_place(files: Iterable[Path], group: str, opt: cfg.Opt) -> _Place | None:
-    """Return where ``opt`` gets its value: the environment wins over the files, and a later line over an earlier."""
+    """Return where ``opt`` gets its value: the environment wins over the files, a later line over an earlier."""
     variable = f"OS_{group.upper()}__{opt.dest.upper()}"
     if variable in os.environ:
         return _Place(f"the environment variable {variable}", os.environ[variable])
@@ -156,16 +173,9 @@ def _find_place(files: Iterable[Path], group: str, opt: cfg.Opt) -> _Place | Non
     names |= {((old.group or group).lower(), _normalize(old.name or opt.name)) for old in opt.deprecated_opts}
     place = None
     for path in files:
-        try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            continue
-        current = ""
-        for number, line in enumerate(lines, 1):
-            if header := _GROUP.fullmatch(line):
-                current = header[1].lower()
-            elif (found := _OPTION.fullmatch(line)) and (current, _normalize(found[1])) in names:
-                place = _Place(f"{path}, line {number},", found[2].strip())
+        for number, header, name, value in list_assignments(path):
+            if (header.lower(), _normalize(name)) in names:
+                place = _Place(f"{path}, line {number},", value)
     return place
 
 
@@ -174,7 +184,7 @@ def _normalize(name: str) -> str:
 
 
 def _describe(kind: object) -> str:
-    """Return what a value of ``kind`` is; "" when oslo.config's own words say more."""
+    """Return the allowed values of ``kind`` in words; "" when oslo.config's own text says more."""
     choices = getattr(kind, "choices", None)
     if choices:
         return f"one of {', '.join(map(str, choices))}"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who asks, and under which request id: carried by every RPC and shown in every log line of a request.
+"""The user and the id of a request: carried by every RPC, and shown in every log line of the request.
 
-Why: oslo.context is what oslo.log, oslo.policy and keystonemiddleware already understand. The credentials
-themselves (``auth_token``) end at the api: no other daemon needs them, so they never cross the wire.
+Why: oslo.log, oslo.policy and keystonemiddleware understand oslo.context. The credentials (``auth_token``) stay in the
+api: no other daemon needs them, so no message carries them.
 """
 
 import contextlib
@@ -11,7 +11,9 @@ from typing import Any
 
 from oslo_context import context as oslo_context
 
-# What oslo.context's to_dict says a second time, and its from_dict does not read.
+from porthole_common.private_parts import report_missing
+
+# Keys of oslo.context's to_dict that repeat others, and that its from_dict does not read.
 _REPEATED = frozenset({"project", "user_identity"})
 
 
@@ -25,23 +27,23 @@ class RequestContext(oslo_context.RequestContext):
         return values
 
     def to_message(self) -> dict[str, Any]:
-        """Return what a message carries, for ``from_dict`` at the other end: of :meth:`to_dict` what says something.
+        """Return the part of :meth:`to_dict` that has values: a message carries it, for ``from_dict`` at the other end.
 
-        oslo.messaging packs, and unpacks, every key by itself.
+        oslo.messaging packs and unpacks every key by itself.
         """
         return {key: value for key, value in self.to_dict().items() if value is not None and key not in _REPEATED}
 
 
 def build_daemon_context() -> RequestContext:
-    """Return an administrator's context with a fresh request id, for work no user asked for."""
+    """Return an administrator's context with a fresh request id, for work that no user requested."""
     return RequestContext(is_admin=True, overwrite=False)
 
 
 def build_request_context(**fields: Any) -> RequestContext:
-    """Return a context with ``fields`` that is not this thread's.
+    """Return a context with ``fields`` that does not become this thread's own.
 
-    oslo.context makes the first one of a thread the thread's own. A thread that makes contexts for others would write
-    all its lines, for ever, in the name of the first user.
+    oslo.context makes the first context of a thread the thread's own. A thread that makes contexts for others would
+    then write all its lines in the name of the first user.
     """
     before = oslo_context.get_current()
     context = RequestContext(**fields, overwrite=False)
@@ -51,24 +53,26 @@ def build_request_context(**fields: Any) -> RequestContext:
 
 
 def get_current() -> RequestContext:
-    """Return the context of the request that this thread serves, or a daemon's own where it serves none."""
+    """Return the context of the request that this thread serves, or a daemon's context where it serves none."""
     current = oslo_context.get_current()
     return current if isinstance(current, RequestContext) else build_daemon_context()
 
 
 @contextlib.contextmanager
 def serving(context: RequestContext) -> Iterator[None]:
-    """Make ``context`` this thread's within a block, and nobody's behind it: the thread serves somebody else next.
-
-    oslo.context has no call for the second; its own test fixture does the same.
-    """
+    """Make ``context`` this thread's within a block. Behind the block the thread has none, until its next request."""
     context.update_store()
     try:
         yield
     finally:
-        # Another one may have taken its place meanwhile: who asks is known later than that somebody does.
+        # The block may have made another context current: the user is known later than the request.
         _forget_current()
 
 
 def _forget_current() -> None:
-    vars(oslo_context._request_store).pop("context", None)
+    # oslo.context has no public way; its own test fixture does the same.
+    store = getattr(oslo_context, "_request_store", None)
+    if store is None:
+        report_missing("oslo.context", "context._request_store", "A log line may name the request before its own.")
+        return
+    vars(store).pop("context", None)

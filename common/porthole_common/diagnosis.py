@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the daemons say of themselves when they are examined, as plain values.
+"""The descriptions that the daemons give of themselves for an examination, as plain values.
 
-Why: some faults show only from inside a process or from its place in the network: which memcached it uses, whether
-its hypervisor answers, how many descriptors it may open, whether it reaches a VNC server. ``porthole doctor`` asks each
-daemon over RPC, and what it is told crosses the wire in these shapes. No I/O but :func:`read_vitals`, which reads
-/proc; made by each service's endpoint, read by :mod:`porthole_cli.doctor`.
+Why: some facts are known only inside a process, or at its place in the network: which memcached it uses, whether its
+hypervisor answers, how many descriptors it may open, whether it reaches a VNC server. ``porthole doctor`` asks each
+daemon over RPC, and the answers have these shapes. Only :func:`read_vitals` does I/O: it reads /proc. Each service's
+endpoint makes them, and :mod:`porthole_cli.doctor` reads them.
 
-A key that a newer daemon adds is passed over, so that a doctor may be older than what it examines.
+A key that only a newer daemon knows is ignored, so that a doctor may be older than the daemons.
 """
 
 import os
@@ -27,8 +27,8 @@ _NETWORK = Path("/proc/self/ns/net")
 class Vitals:
     """One process: ``now`` is its clock's aware time, ``descriptor_limit`` its RLIMIT_NOFILE.
 
-    ``descriptors_needed`` is how many it opens when its own limits are reached. ``node``, ``boot_id`` and ``network``
-    (network_namespaces(7)) say on which machine and in which network it runs; ``boot_id`` is None where /proc is shut.
+    ``descriptors_needed`` is how many it opens at its own limits. ``node``, ``boot_id`` and ``network``
+    (network_namespaces(7)) identify its machine and its network; ``boot_id`` is None where /proc is hidden.
     """
 
     host: str
@@ -56,7 +56,7 @@ class Vitals:
         return {**asdict(self), "now": self.now.isoformat()}
 
     def shares_loopback(self, other: "Vitals") -> bool:
-        """Say whether 127.0.0.1 is the same place for both."""
+        """Return whether 127.0.0.1 is the same machine and network for both."""
         if self.network != other.network:
             return False
         if self.boot_id and other.boot_id:
@@ -66,9 +66,9 @@ class Vitals:
 
 @dataclass(frozen=True)
 class Display:
-    """A running instance's VNC server. ``listen`` is what it listens on, ``target`` what the proxy is told to dial.
+    """A running instance's VNC server. ``listen`` is its own address, ``target`` the address that the proxy dials.
 
-    ``share_policy`` is QEMU's (``sharePolicy`` of ``<graphics>``), None when nothing is said.
+    ``share_policy`` is QEMU's (``sharePolicy`` of ``<graphics>``), None without one.
     """
 
     instance_uuid: str
@@ -89,10 +89,10 @@ class Display:
 
 @dataclass(frozen=True)
 class HostDescription:
-    """What a compute says: its hypervisor, its options, and the displays of the instances that run.
+    """A compute: its hypervisor, its options, and the displays of the instances that run.
 
     ``hypervisor`` is libvirt's URI or the static driver's file; ``refusal`` is empty, or why it does not answer.
-    ``displays`` ends at a limit, and ``more_displays`` says whether there are others.
+    ``displays`` has a limit; ``more_displays`` is True when there are others.
     """
 
     vitals: Vitals
@@ -119,7 +119,7 @@ class HostDescription:
 
 @dataclass(frozen=True)
 class StoreDescription:
-    """What a consoleauth says: ``servers`` maps each of its store's servers to why it does not answer, or ""."""
+    """A consoleauth: ``servers`` maps each server of its store to the reason why it does not answer, or ""."""
 
     vitals: Vitals
     servers: dict[str, str]
@@ -137,7 +137,7 @@ class StoreDescription:
 
 @dataclass(frozen=True)
 class CertificateDates:
-    """A certificate as far as it can be wrong with time and names; the dates are aware, ``names`` are its SANs."""
+    """The dates and names of a certificate; the dates are aware, ``names`` are its SANs."""
 
     not_before: datetime
     not_after: datetime
@@ -160,10 +160,10 @@ class CertificateDates:
 
 @dataclass(frozen=True)
 class ProxyDescription:
-    """What a novncproxy says: its pages, its TLS, and whose X-Forwarded-Proto it believes.
+    """A novncproxy: its pages, its TLS, and the proxies whose X-Forwarded-Proto it trusts.
 
-    ``web`` is the web root, empty for none; ``novnc`` whether a noVNC is there, ``novnc_version`` None when it does
-    not say. ``certificate`` is what stands in the file now, None without one.
+    ``web`` is the web root, or empty; ``novnc`` is True when a noVNC is there, and ``novnc_version`` None when it has
+    no version. ``certificate`` is that in the file now, None without one.
     """
 
     vitals: Vitals
@@ -195,11 +195,11 @@ class ProxyDescription:
 
 @dataclass(frozen=True)
 class Reach:
-    """What a proxy met when it dialled ``target``.
+    """The result of a proxy that dialled ``target``.
 
-    ``problem`` is empty, ``refused``, ``silent``, or ``security``: what the server asks and what ``[vnc] auth_schemes``
-    allows do not meet, for ``reason``. ``security_types`` are the numbers that the VNC server offers (RFC 6143 section
-    7.1.2), empty when it did not come to that.
+    ``problem`` is empty, ``refused``, ``silent``, or ``security``: ``[vnc] auth_schemes`` does not allow the server's
+    security, and ``reason`` says why. ``security_types`` are the numbers that the VNC server offers (RFC 6143 section
+    7.1.2), empty when it sent none.
     """
 
     target: Target
@@ -220,7 +220,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class ApiDescription:
-    """What an api says: ``silent_s`` is how long ago, in seconds, each compute it knows was heard of."""
+    """An api: ``silent_s`` maps each compute that it knows to the seconds since its last message."""
 
     vitals: Vitals
     silent_s: dict[str, float]
@@ -256,7 +256,7 @@ def read_vitals(host: str, descriptors_needed: int) -> Vitals:
 
 
 def find_version() -> str:
-    """Return the version of Porthole that is installed here, or "" when it is not."""
+    """Return the version of the Porthole that is installed here, or ""."""
     try:
         return metadata.version("porthole")
     except metadata.PackageNotFoundError:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The roll call: whoever asks hears of every daemon that is on the bus at that moment.
+"""Discovery: which processes of which daemons are on the bus at this moment.
 
-Why: a daemon is called by its topic and, where one in particular is meant, by the name of its RPC server; but nobody
-keeps a list of those names. So the question goes to every process of a topic, and each answers with its name, on a
-topic that the asker has subscribed to before. Every daemon serves :class:`PresenceEndpoint` beside its own, on the
-server it has anyway; :mod:`porthole_cli.doctor` asks.
+Why: a daemon is called by its topic, and by the name of its RPC server where one process is meant; but no part of
+Porthole keeps a list of these names. So a question goes to every process of a topic, and each one answers with its
+name, on a topic to which the asking process has subscribed before. Every daemon serves :class:`DiscoveryEndpoint`
+beside its own endpoint, on the same server; :mod:`porthole_cli.doctor` asks.
 
-A process that does not answer in time is one that hangs, or whose version knows no roll call. How many there should
-be, the broker can say: each process consumes from the queue that bears the topic's name.
+A process that does not answer in time hangs, or its version has no discovery. The broker knows how many processes
+there should be: each one consumes from the queue that has the topic's name.
+
+The topic and the two methods keep the names of the first release, since daemons of several releases share a bus.
 """
 
 import uuid
@@ -18,16 +20,19 @@ from typing import Any, Self
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.log import get_logger
-from porthole_common.rpc import Rpc, Target
+from porthole_common.rpc import Rpc, RpcTarget
 
 LOG = get_logger(__name__)
-PRESENCE_TOPIC = "porthole.presence"
+DISCOVERY_TOPIC = "porthole.presence"
 VERSION = "1.0"
 
 
 @dataclass(frozen=True)
-class Presence:
-    """One process: ``daemon`` is "compute", ..., ``server`` the name of its RPC server, ``process`` like no other's."""
+class DaemonProcess:
+    """One process on the bus.
+
+    ``daemon`` is "compute", "api", ...; ``server`` is the name of its RPC server; ``process`` is unique to the process.
+    """
 
     daemon: str
     host: str
@@ -47,39 +52,39 @@ class Presence:
         return asdict(self)
 
 
-class PresenceEndpoint:
-    """A daemon's side: answers every roll call of its topic."""
+class DiscoveryEndpoint:
+    """A daemon's side: answers each question to its topic."""
 
-    target = Target(version=VERSION)
+    target = RpcTarget(version=VERSION)
 
     def __init__(self, rpc: Rpc, daemon: str, host: str, server: str) -> None:
-        self._client = rpc.get_client(PRESENCE_TOPIC, VERSION)
-        self._presence = Presence(daemon, host, server, uuid.uuid4().hex)
+        self._client = rpc.get_client(DISCOVERY_TOPIC, VERSION)
+        self._process = DaemonProcess(daemon, host, server, uuid.uuid4().hex)
 
     def report_presence(self, context: RequestContext) -> None:
-        """Say "here", to whoever listens."""
+        """Send this process's name to all that ask."""
         try:
-            self._client.publish(context, "take_presence", presence=self._presence.to_primitive())
+            self._client.publish(context, "take_presence", presence=self._process.to_primitive())
         except errors.RpcUnavailable as exc:
-            # Nobody waits for this method's answer; whoever asked misses this daemon, and says so.
-            LOG.warning("Roll call could not be answered", reason=exc)
+            # The caller does not wait for this method; it misses this process, and says so.
+            LOG.warning("Discovery not answered", reason=exc)
 
 
-class RollCallEndpoint:
-    """The asker's side: hands each answer to ``on_presence``, from an RPC thread."""
+class DiscoveryAnswers:
+    """The asking side: hands each answer to ``on_answer``, from an RPC thread."""
 
-    target = Target(version=VERSION)
+    target = RpcTarget(version=VERSION)
 
-    def __init__(self, on_presence: Callable[[Presence], None]) -> None:
-        self._on_presence = on_presence
+    def __init__(self, on_answer: Callable[[DaemonProcess], None]) -> None:
+        self._on_answer = on_answer
 
     def take_presence(self, context: RequestContext, presence: dict[str, Any]) -> None:
-        """Take one :meth:`Presence.to_primitive`."""
-        self._on_presence(Presence.from_primitive(presence))
+        """Take one :meth:`DaemonProcess.to_primitive`."""
+        self._on_answer(DaemonProcess.from_primitive(presence))
 
 
-def call_roll(rpc: Rpc, context: RequestContext, topics: Iterable[str]) -> None:
-    """Ask every process of ``topics`` to say "here"; the answers arrive at a :class:`RollCallEndpoint`.
+def ask_processes(rpc: Rpc, context: RequestContext, topics: Iterable[str]) -> None:
+    """Ask every process of ``topics`` for its name; the answers arrive at a :class:`DiscoveryAnswers`.
 
     :raises RpcUnavailable: when there is no broker to take the question.
     """

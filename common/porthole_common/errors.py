@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one error tree of Porthole.
 
-Why: an error keeps its type and its fields from the compute host to the user's terminal. It says what
-happened, never which HTTP status that is: each door maps the tree once (``porthole_api/faults.py`` and
-``porthole_novncproxy/admission/access.py``). Called by every module; imports nothing of the project and no library.
+Why: an error keeps its type and its fields from the compute host to the user's terminal. It says what happened, and
+has no HTTP status: the api and the proxy each map the tree once (``porthole_api/faults.py``,
+``porthole_novncproxy/admission/access.py``). Used by every module; imports no other module of the project, and no
+library.
 
 oslo.messaging rebuilds a remote error as ``klass(*args, **kwargs)``. Every leaf is therefore a dataclass
 whose fields are its positional arguments, in order; :class:`PortholeError` copies them into ``args``.
@@ -15,7 +16,7 @@ from typing import Any, Self
 
 @dataclass(eq=False)
 class PortholeError(Exception):
-    """Root of the tree: whatever Porthole itself can say went wrong."""
+    """Root of the tree: every failure that Porthole has a type for."""
 
     def __post_init__(self) -> None:
         super().__init__(*self.values())
@@ -27,8 +28,8 @@ class PortholeError(Exception):
     def local(self) -> Self | "PortholeError":
         """Return a fresh error of the declared class with the same fields.
 
-        oslo.messaging swaps the class of a remote error for one whose ``str()`` carries the far side's
-        traceback; a user must never see that one.
+        oslo.messaging swaps the class of a remote error for one whose ``str()`` has the far side's
+        traceback; a user must never see that text.
         """
         declared = next(cls for cls in type(self).__mro__ if cls.__module__ == __name__)
         rebuilt: PortholeError = declared(*self.values())
@@ -36,19 +37,19 @@ class PortholeError(Exception):
 
 
 class NotFound(PortholeError):
-    """A thing that was named does not exist, or not for this user."""
+    """The named thing does not exist, or not for this user."""
 
 
 class Refused(PortholeError):
-    """The request is understood and will not be carried out as it stands."""
+    """The request is understood, and is not carried out in this form."""
 
 
 class Conflict(PortholeError):
-    """The thing exists and is in a state that forbids the request for now."""
+    """The thing exists, but its present state does not allow the request."""
 
 
 class Unavailable(PortholeError):
-    """Something Porthole depends on does not answer; the same request may succeed later."""
+    """A service that Porthole depends on does not answer; the same request may succeed later."""
 
 
 class ProtocolError(PortholeError):
@@ -57,7 +58,7 @@ class ProtocolError(PortholeError):
 
 @dataclass(eq=False)
 class ConfigInvalid(PortholeError):
-    """An option holds a value the daemon cannot start with; ``option`` is written ``[group] name``."""
+    """The daemon cannot start with the value of an option; ``option`` is written ``[group] name``."""
 
     option: str
     reason: str
@@ -78,7 +79,7 @@ class InstanceNotFound(NotFound):
 
 @dataclass(eq=False)
 class ConsoleTokenNotFound(NotFound):
-    """An administrator asked for a token that opens nothing; which one is not said."""
+    """An administrator asked for a token that opens nothing. The error does not contain the token."""
 
     def __str__(self) -> str:
         return "Token not found."
@@ -116,7 +117,7 @@ class ConsoleTypeUnavailable(Refused):
 
 @dataclass(eq=False)
 class InstanceNotReady(Conflict):
-    """The instance is on its way to another state (building, migrating, deleting, never started)."""
+    """The instance is building, migrating, being deleted, or was never started."""
 
     instance_uuid: str
     state: str
@@ -148,7 +149,7 @@ class HypervisorUnavailable(Unavailable):
 
 @dataclass(eq=False)
 class HostUnavailable(Unavailable):
-    """The compute daemon of ``host`` has not been heard of for too long."""
+    """The compute daemon of ``host`` has been silent for too long."""
 
     host: str
 
@@ -158,7 +159,7 @@ class HostUnavailable(Unavailable):
 
 @dataclass(eq=False)
 class TokenStoreUnavailable(Unavailable):
-    """The token store is down, slow or full; whether a token was written is unknown."""
+    """The token store is down, slow or full; it is not known whether a token was written."""
 
     reason: str
 
@@ -168,7 +169,7 @@ class TokenStoreUnavailable(Unavailable):
 
 @dataclass(eq=False)
 class RpcUnavailable(Unavailable):
-    """No answer to an RPC within its deadline, or no broker to carry it; ``topic`` is who was asked."""
+    """No answer to an RPC within its deadline, or no broker to carry it; ``topic`` is that of the call."""
 
     topic: str
     method: str
@@ -190,7 +191,7 @@ class RemoteFailure(Unavailable):
 
 @dataclass(eq=False)
 class VncServerUnavailable(Unavailable):
-    """The VNC server refused, reset or broke off the connection before it said a byte."""
+    """The VNC server refused, reset or ended the connection before its first byte."""
 
     host: str
     port: int
@@ -212,13 +213,13 @@ class VncServerTimeout(Unavailable):
 
 @dataclass(eq=False)
 class VncSecurityUnsuitable(Unavailable):
-    """The VNC server offers no security that ``[vnc] auth_schemes`` allows, or its certificate does not do."""
+    """The VNC server offers no security that ``[vnc] auth_schemes`` allows, or its certificate is not valid."""
 
     server: str
     reason: str
 
     def __str__(self) -> str:
-        return f"The security of the VNC server at {self.server} does not do: {self.reason}."
+        return f"The VNC server at {self.server} offers no acceptable security: {self.reason}."
 
 
 @dataclass(eq=False)
@@ -233,7 +234,7 @@ class OriginRefused(Refused):
 
 @dataclass(eq=False)
 class RequestInvalid(Refused):
-    """The request is malformed; ``reason`` says where, in words for its sender."""
+    """The request is malformed; ``reason`` says where, for the client that sent it."""
 
     reason: str
 
@@ -243,7 +244,7 @@ class RequestInvalid(Refused):
 
 @dataclass(eq=False)
 class PolicyForbidden(Refused):
-    """The user may not do this; ``action`` is the policy rule that says so."""
+    """The user may not do this; ``action`` is the policy rule that forbids it."""
 
     action: str
 
@@ -253,17 +254,17 @@ class PolicyForbidden(Refused):
 
 @dataclass(eq=False)
 class IdentityUnavailable(Unavailable):
-    """Who the user is cannot be found out now; ``service`` is what was asked."""
+    """The user cannot be identified now, since ``service`` does not answer."""
 
     service: str
 
     def __str__(self) -> str:
-        return f"{self.service} does not answer, so nobody can be authenticated."
+        return f"{self.service} does not answer, so no user can be authenticated."
 
 
 @dataclass(eq=False)
 class LimitReached(Refused):
-    """A limit of the proxy is reached; ``limit`` is the option that states it."""
+    """A limit of the proxy is reached; ``limit`` is its option."""
 
     limit: str
 
@@ -273,7 +274,7 @@ class LimitReached(Refused):
 
 @dataclass(eq=False)
 class FrameInvalid(ProtocolError):
-    """A WebSocket peer broke RFC 6455; ``code`` is the close code it is told (1002 or 1009)."""
+    """A WebSocket peer broke RFC 6455; ``code`` is the close code for it (1002 or 1009)."""
 
     code: int
     reason: str
@@ -284,7 +285,7 @@ class FrameInvalid(ProtocolError):
 
 @dataclass(eq=False)
 class RfbInvalid(ProtocolError):
-    """A VNC server or a viewer broke RFC 6143 or VeNCrypt; ``peer`` is which of them, or where."""
+    """A VNC server or a viewer broke RFC 6143 or VeNCrypt; ``peer`` is which of them, or its address."""
 
     peer: str
     reason: str

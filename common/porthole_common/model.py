@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The things Porthole speaks of, as plain values: instance, console, connect_info.
+"""The values that the daemons exchange: instance, console, connect_info.
 
-Why: the daemons exchange these over RPC as dictionaries; here is the one place where a dictionary from
-outside becomes a typed value (ports become integers, C11) and back. No I/O; called by every service.
+Why: they cross the wire as dictionaries. Only here a dictionary from outside becomes a typed value (ports become
+integers, C11), and a value becomes a dictionary. No I/O; called by every service.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
 
-# 4096 slots: evenly spread over any number of servers somebody may have, and 110 bits of a token are left to chance.
+# 4096 slots spread evenly over any number of servers, and leave 110 random bits to a token.
 _SLOT_DIGITS = 3
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 
@@ -26,7 +26,7 @@ class ConsoleType(StrEnum):
 
 
 class InstanceState(StrEnum):
-    """What an instance is doing; ``api`` maps it to Nova's server status."""
+    """The state of an instance; the api maps it to Nova's server status."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -40,7 +40,7 @@ class InstanceState(StrEnum):
 
 
 class TokenReason(StrEnum):
-    """Why a token opens nothing: what the page and the log may say of it."""
+    """Why a token opens nothing, as the page and the log may say."""
 
     MISSING = "missing"
     MALFORMED = "malformed"
@@ -50,39 +50,39 @@ class TokenReason(StrEnum):
 
 
 class RevocationReason(StrEnum):
-    """Why the consoles of an instance on one host are over; the proxy puts it into words for whoever looks at one."""
+    """Why the consoles of an instance on one host are over; the proxy has the words for the user."""
 
     ENDED = "ended"
     MOVED = "moved"
 
 
 def is_uuid(text: str) -> bool:
-    """Say whether ``text`` is a lower-case canonical UUID (RFC 9562 section 4), and nothing more."""
+    """Return whether ``text`` is exactly a lower-case canonical UUID (RFC 9562 section 4)."""
     return _UUID.fullmatch(text) is not None
 
 
 def get_slot(instance_uuid: str) -> str:
-    """Return the slot of an instance: three hexadecimal digits, which say which server of the token store has it."""
+    """Return the slot of an instance: three hexadecimal digits, from which its server in the token store follows."""
     return hashlib.sha256(instance_uuid.encode()).hexdigest()[:_SLOT_DIGITS]
 
 
 def build_token(instance_uuid: str) -> str:
     """Return a new token for a console of the instance: a random UUID that begins with the instance's slot.
 
-    So whoever has the token knows where to look for it, and for the index of its instance too. The slot follows from
-    the instance's UUID and tells nothing new; the other 110 bits are random (RFC 9562 section 5.4).
+    So the server of a token, and of its instance's index, follows from the token alone. The slot is no secret, since it
+    follows from the instance's UUID; the other 110 bits are random (RFC 9562 section 5.4).
     """
     return get_slot(instance_uuid) + str(uuid.uuid4())[_SLOT_DIGITS:]
 
 
 def get_token_slot(token: str) -> str:
-    """Return the slot that a token of :func:`build_token` begins with; of another UUID, a slot all the same."""
+    """Return the slot with which a token of :func:`build_token` begins; another UUID has a slot too."""
     return token[:_SLOT_DIGITS]
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a VNC server listens. ``port`` is 1 to 65535."""
+    """The address of a VNC server. ``port`` is 1 to 65535."""
 
     host: str
     port: int
@@ -106,7 +106,7 @@ class Target:
         return {"host": self.host, "port": self.port}
 
 
-# Looked up for each of thirty thousand instances, where an enumeration's own search would take most of the time.
+# For thirty thousand instances, the search of the enumeration itself would take most of the time.
 _CONSOLE_TYPES = {str(console_type): console_type for console_type in ConsoleType}
 _STATES = {str(state): state for state in InstanceState}
 
@@ -115,8 +115,8 @@ _STATES = {str(state): state for state in InstanceState}
 class Instance:
     """One virtual machine as its compute host sees it.
 
-    ``project_id`` and ``user_id`` are None for an instance without an owner: administrators only.
-    ``console_types`` holds what the instance can offer when it runs.
+    ``project_id`` and ``user_id`` are None for an instance without an owner, which only administrators see.
+    ``console_types`` are those that the instance offers when it runs.
     """
 
     uuid: str
@@ -129,7 +129,7 @@ class Instance:
 
     @classmethod
     def from_primitive(cls, value: dict[str, Any]) -> Self:
-        """Build from ``to_primitive``'s dictionary; keys of a newer version are passed over.
+        """Build from ``to_primitive``'s dictionary; keys of a newer version are ignored.
 
         :raises KeyError: when uuid, name or state is missing.
         """
@@ -160,7 +160,7 @@ _ISSUED_TO = frozenset({"user_id", "project_id"})
 
 @dataclass(frozen=True)
 class ConnectInfo:
-    """What compute answers to ``get_vnc_console``, and what the proxy needs to open the console.
+    """The answer of compute to ``get_vnc_console``, with which the proxy opens the console.
 
     ``token`` is a UUID in clear and stays out of every log and store; it is left out of ``repr``.
     consoleauth alone sets ``expires_at``, ``user_id`` and ``project_id``: the token was issued to that user.

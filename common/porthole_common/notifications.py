@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is published rather than called: the shapes and topics of inventory and revocations.
+"""Notifications, which are published and not called: the shapes and topics of inventory and revocations.
 
-Why: the services form a line (api, novncproxy -> compute -> consoleauth); what must flow the other way is
-sent to everybody who subscribed, and the publisher knows nobody. Compute publishes inventory, the api
-subscribes; consoleauth publishes revocations, the novncproxy subscribes.
+Why: the services form a line (api, novncproxy -> compute -> consoleauth). Data in the other direction goes to all
+subscribers, and the publisher does not know them. Compute publishes inventory, and the api subscribes to it.
+Consoleauth publishes revocations, and the novncproxy subscribes to them.
 
 A subscriber gives :meth:`Rpc.get_server` the topic, a name of its own that is unique on the bus, and an
 endpoint of this module built on its callback.
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from porthole_common.context import RequestContext
 from porthole_common.model import Instance, RevocationReason
-from porthole_common.rpc import Rpc, Target
+from porthole_common.rpc import Rpc, RpcTarget
 
 INVENTORY_TOPIC = "porthole.inventory"
 REVOCATIONS_TOPIC = "porthole.revocations"
@@ -27,10 +27,10 @@ _OLDEST_VERSION = "1.0"
 
 @dataclass(frozen=True)
 class Inventory:
-    """Every instance of one host, whole: what is not in ``instances`` is not on ``host``.
+    """All instances of one host: an instance that is not in ``instances`` is not on ``host``.
 
-    ``hypervisor_up`` is False when compute runs and its hypervisor does not answer: the instances are the
-    last that were known.
+    ``hypervisor_up`` is False when compute runs and its hypervisor does not answer; then the instances are the last
+    known ones.
     """
 
     host: str
@@ -69,7 +69,7 @@ class InventoryPublisher:
 class InventoryEndpoint:
     """The api's side: hands each inventory that arrives to ``on_inventory``, from an RPC thread."""
 
-    target = Target(version=INVENTORY_VERSION)
+    target = RpcTarget(version=INVENTORY_VERSION)
 
     def __init__(self, on_inventory: Callable[[Inventory], None]) -> None:
         self._on_inventory = on_inventory
@@ -81,7 +81,7 @@ class InventoryEndpoint:
 
 @dataclass(frozen=True)
 class Revocation:
-    """The tokens of an instance are dead: those for ``compute_host``, or all of them when that is None."""
+    """The tokens of an instance are revoked: those for ``compute_host``, or all of them when it is None."""
 
     instance_uuid: str
     compute_host: str | None = None
@@ -91,7 +91,7 @@ class Revocation:
     def from_primitive(
         cls, instance_uuid: str, compute_host: str | None = None, reason: str = RevocationReason.ENDED
     ) -> Self:
-        """Build from what came over the wire; a reason of a newer version is the general one."""
+        """Build from the arguments of a message; a reason that only a newer version knows becomes the general one."""
         known = RevocationReason(reason) if reason in set(RevocationReason) else RevocationReason.ENDED
         return cls(instance_uuid, compute_host, known)
 
@@ -112,7 +112,7 @@ class RevocationPublisher:
         self._client = rpc.get_client(REVOCATIONS_TOPIC, _OLDEST_VERSION if self._is_pinned else REVOCATIONS_VERSION)
 
     def publish(self, context: RequestContext, revocation: Revocation) -> None:
-        """Send one revocation; without host and reason where ``[upgrade_levels]`` says so, which ends all sessions.
+        """Send one revocation; without host and reason, which ends all sessions, where ``[upgrade_levels]`` says so.
 
         :raises RpcUnavailable: when there is no broker to take it.
         """
@@ -125,7 +125,7 @@ class RevocationPublisher:
 class RevocationEndpoint:
     """The proxy's side: hands each revocation to ``on_revoked``, from an RPC thread."""
 
-    target = Target(version=REVOCATIONS_VERSION)
+    target = RpcTarget(version=REVOCATIONS_VERSION)
 
     def __init__(self, on_revoked: Callable[[Revocation], None]) -> None:
         self._on_revoked = on_revoked
@@ -137,5 +137,5 @@ class RevocationEndpoint:
         compute_host: str | None = None,
         reason: str = RevocationReason.ENDED,
     ) -> None:
-        """End what those tokens opened."""
+        """End the sessions that these tokens opened."""
         self._on_revoked(Revocation.from_primitive(instance_uuid, compute_host, reason))

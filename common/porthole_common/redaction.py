@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Takes console tokens out of text and out of log records.
 
-Why apart from :mod:`porthole_common.log`: the ``porthole`` command redacts its debug lines as the daemons do,
-and would wait for oslo.log's import at every start. No I/O; imports nothing beyond the standard library.
+Why apart from :mod:`porthole_common.log`: the ``porthole`` command redacts its debug lines as the daemons do, and
+must not import oslo.log at every start. No I/O; imports only the standard library.
 """
 
 import logging
 import re
 
-# token=<uuid> as it stands in a URL, URL-encoded once or twice, as a cookie, and as a key of a dict or JSON; not a
-# JSON null, which would be JSON no more.
+# token=<uuid> in a URL, URL-encoded once or twice, in a cookie, and as a key of a dict or of JSON. A JSON null stays,
+# since the text would no longer be JSON.
 _TOKEN = re.compile(
     r"""(token(?:=|%3D|%253D|\\?["']?\s*[:=]\s*\\?["']?))(?!(?:null|None)(?:[,}]|$))([^\s&;,"'\\<>)}\]]+)""",
     re.IGNORECASE,
@@ -22,10 +22,10 @@ def redact(text: str) -> str:
 
 
 class RedactingFilter(logging.Filter):
-    """Rewrites each record that passes a handler; never drops one."""
+    """Rewrites each record of a handler; drops none."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Fold message and arguments into one redacted string, and the traceback's text likewise."""
+        """Make message and arguments one redacted string, and redact the text of the traceback."""
         message = record.getMessage()
         redacted = redact(message)
         if redacted != message:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The life of a process: configuration, logging, signals, readiness, signs of life, an orderly end.
 
-Why: the four daemons differ in what they serve and in nothing else. Each ``main.py`` builds its
-:class:`Service` and hands it to :func:`main`; ``porthole standalone`` hands over all four at once.
-Threads, not eventlet; a second SIGTERM or SIGINT ends the process where it stands.
+Why: the four daemons differ only in their services. Each ``main.py`` builds its :class:`Service` and hands it to
+:func:`main`; ``porthole standalone`` hands over all four. Daemons use threads, not eventlet. A second SIGTERM or SIGINT
+ends the process at once.
 
-The main thread, which handles the signals, also gives the watchdog its signs of life, and asks each service first. So
-they stop when that thread is stuck, when the process is, and when a service's own loop is.
+The main thread handles the signals. It also pings systemd's watchdog, after it has asked each service whether it is
+alive. So the pings stop when the main thread, the process or the loop of a service is stuck.
 """
 
 import faulthandler
@@ -23,51 +23,63 @@ from porthole_common import conf as porthole_conf
 from porthole_common import config_faults, errors, log
 from porthole_common.log import get_logger
 from porthole_common.signals import Signals
-from porthole_common.systemd import Notifier
+from porthole_common.systemd import SystemdNotifier
+from porthole_common.unknown_options import warn_of_unknown_options
 
 LOG = get_logger(__name__)
-# sysexits.h EX_CONFIG: a unit file can tell "the configuration is wrong" from "it crashed".
+# sysexits.h EX_CONFIG: a unit file can tell a wrong configuration from a crash.
 EXIT_CONFIG = 78
 EXIT_FAILED = 1
-# How long the interpreter may take to end when all is stopped: threads of a library may not come back.
+# How long the interpreter may take to end after all services have stopped: a library's thread may hang.
 EXIT_TIMEOUT_S = 10.0
-# How long stop() may take where nothing is drained: taking leave of a broker that does not answer.
+# How long stop() may take where nothing is drained: a broker that does not answer delays the end of its connections.
 STOP_TIMEOUT_S = 30.0
-# How often a service that waits for something is asked whether it still does.
+# How often a service that is not ready is asked what it waits for.
 _READINESS_POLL_S = 0.1
+# The logger that names each deprecated option of a file.
+_CONFIG_LOGGER = "oslo_config.cfg"
 
 
 class _StartInterrupted(BaseException):
-    """A signal to end came while a service was still starting: perhaps it waits for a broker that is away."""
+    """A signal to end came while a service was starting, which may wait for a broker that is away."""
 
 
 class Service(Protocol):
-    """One daemon inside a process. All methods are called from the main thread, one at a time."""
+    """One daemon inside a process. All methods are called from the main thread, one at a time.
+
+    A class that inherits from this one defines only the methods in which it differs: ready at once, alive, nothing to
+    reread, nothing to release.
+    """
 
     name: str
-    # How long stop() may take, in seconds: what systemd is told.
-    stop_timeout_s: float
+    # How long stop() may take, in seconds: the value for systemd.
+    stop_timeout_s: float = STOP_TIMEOUT_S
 
     def start(self) -> None:
         """Begin to serve.
 
-        :raises ConfigInvalid: when an option holds a value it cannot start with.
+        :raises ConfigInvalid: when the service cannot start with the value of an option.
         """
+        return
 
     def waits_for(self) -> str:
-        """Return what the service still waits for, having started; "" once it is ready."""
+        """Return what the started service still waits for; "" once it is ready."""
+        return ""
 
     def is_alive(self) -> bool:
-        """Whether what it serves with has moved on since it was last asked; returns at once.
+        """Whether the service's threads have made progress since the last call; returns at once.
 
-        An outage elsewhere is none of its concern: a restart would not mend it.
+        An outage elsewhere does not count: a restart would not mend it.
         """
+        return True
 
     def reload(self) -> None:
-        """Reread what can change while running (SIGHUP). A bad value is logged and leaves the old one."""
+        """Reread what can change while running (SIGHUP). A bad value is logged, and the old one stays."""
+        return
 
     def stop(self) -> None:
         """Stop serving and release everything; also called after a ``start`` that failed half way."""
+        return
 
 
 def main(
@@ -79,7 +91,7 @@ def main(
 ) -> int:
     """Run the services that ``build`` makes from the configuration until a signal; return the exit status.
 
-    The rest is :func:`launch`'s.
+    For the other parameters and the exit status see :func:`launch`.
     """
     return launch(program, lambda parsed: run(program, build(parsed)), argv, conf, **parse_overrides)
 
@@ -93,13 +105,13 @@ def launch(
 ) -> int:
     """Parse the configuration, set up logging, and return what ``serve`` returns.
 
-    ``parse_overrides`` are oslo.config's own (``default_config_files``, ...), for a program that reads other files.
+    ``parse_overrides`` are oslo.config's (``default_config_files``, ...), for a program that reads other files.
 
-    0 after a signal, 78 for a configuration that does not do (one line on stderr names the option), 1 when
-    a service failed to start. Without ``argv`` the process ends with this call, and within EXIT_TIMEOUT_S of it: what
-    keeps it longer is shown on stderr, thread by thread, and the status is 1.
+    The status is 0 after a signal, 78 for an invalid configuration (one line on stderr names the option), and 1 when
+    a service failed to start. Without ``argv`` the process must end within EXIT_TIMEOUT_S after this call; otherwise
+    stderr shows the stack of each thread, and the status is 1.
     """
-    # The watchdog ends a stuck process by SIGABRT; then each thread says where it stood.
+    # The watchdog ends a stuck process by SIGABRT; then stderr shows the stack of each thread.
     faulthandler.enable(file=2)
     try:
         return _launch(program, serve, argv, conf, **parse_overrides)
@@ -116,8 +128,11 @@ def _launch(
     **parse_overrides: Any,
 ) -> int:
     try:
-        porthole_conf.parse(conf, program, argv, **parse_overrides)
+        with log.held_back(_CONFIG_LOGGER) as deprecations:
+            porthole_conf.parse(conf, program, argv, **parse_overrides)
         log.setup(conf, program)
+        log.release(deprecations)
+        warn_of_unknown_options(conf)
     except (cfg.Error, errors.ConfigInvalid, OSError) as exc:
         refused: Exception = exc
     else:
@@ -131,7 +146,7 @@ def _launch(
 def run(program: str, services: Sequence[Service]) -> int:
     """Start ``services`` in order, wait for SIGTERM or SIGINT, stop them in reverse; return the exit status."""
     events = Signals()
-    notifier = Notifier()
+    notifier = SystemdNotifier()
     starting = True
 
     def handle_signal(number: int, _frame: FrameType | None) -> None:
@@ -151,14 +166,14 @@ def run(program: str, services: Sequence[Service]) -> int:
         if _await_readiness(program, services, events, notifier):
             _serve(program, services, events, notifier)
     except _StartInterrupted:
-        LOG.info("Daemon was told to end before it was ready", program=program)
+        LOG.info("Daemon stopped before it was ready", program=program)
     except (cfg.Error, errors.ConfigInvalid) as exc:
         status = _refuse(program, exc)
     except errors.PortholeError as exc:
         LOG.error("Daemon cannot start", program=program, reason=exc)
         sys.stderr.write(f"{program}: {exc}\n")
         status = EXIT_FAILED
-    LOG.info("Daemon ends", program=program, status=status)
+    LOG.info("Daemon stopping", program=program, status=status)
     notifier.stopping(sum(service.stop_timeout_s for service in started))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(EXIT_FAILED))
@@ -168,12 +183,12 @@ def run(program: str, services: Sequence[Service]) -> int:
     return status
 
 
-def _await_readiness(program: str, services: Sequence[Service], events: Signals, notifier: Notifier) -> bool:
-    """Wait until no service waits for anything, and say so; return False when a signal to end comes first."""
+def _await_readiness(program: str, services: Sequence[Service], events: Signals, notifier: SystemdNotifier) -> bool:
+    """Wait until every service is ready, and tell systemd; return False when a signal to end comes first."""
     said = ""
     while awaited := ", ".join(filter(None, (service.waits_for() for service in services))):
         if awaited != said:
-            LOG.warning("Daemon serves already, but is not ready", program=program, waits_for=awaited)
+            LOG.warning("Daemon not ready", program=program, waits_for=awaited)
             said = awaited
         notifier.wait_for(awaited)
         number = events.get(_READINESS_POLL_S)
@@ -186,15 +201,15 @@ def _await_readiness(program: str, services: Sequence[Service], events: Signals,
     return True
 
 
-def _serve(program: str, services: Sequence[Service], events: Signals, notifier: Notifier) -> None:
-    """Give signs of life, and reload at each SIGHUP, until another signal comes."""
+def _serve(program: str, services: Sequence[Service], events: Signals, notifier: SystemdNotifier) -> None:
+    """Ping the watchdog, and reload at each SIGHUP, until another signal comes."""
     while True:
         number = events.get(notifier.ping_interval_s)
         if number is None:
-            # Not all(): each is to be asked, since the next answer is about the time since this one.
+            # Every service is asked, since its next answer is about the time since this one.
             silent = [service.name for service in services if not service.is_alive()]
             if silent:
-                LOG.error("No sign of life; the watchdog is not told that all is well", program=",".join(silent))
+                LOG.error("Daemon blocked; no watchdog ping sent", program=",".join(silent))
             else:
                 notifier.ping()
         elif number == signal.SIGHUP:
@@ -206,19 +221,17 @@ def _serve(program: str, services: Sequence[Service], events: Signals, notifier:
 
 
 def _reload(program: str, services: Sequence[Service]) -> None:
-    """Have each service reread; a fault in that must not end what runs."""
-    LOG.info("Daemon rereads its configuration", program=program)
+    """Have each service reread. A fault of one must not end the process."""
+    LOG.info("Configuration reload started", program=program)
     for service in services:
         try:
             service.reload()
         except Exception:
-            LOG.exception(
-                "Daemon could not reread its configuration and goes on with the old one", program=service.name
-            )
+            LOG.exception("Configuration reload failed; the old values stay in use", program=service.name)
 
 
 def _refuse(program: str, exc: Exception) -> int:
-    """Say once what is wrong: on standard error, and in the log where that is elsewhere or JSON."""
+    """Report the reason once: on standard error, and in the log where the log is elsewhere or JSON."""
     reason = config_faults.explain(exc)
     if not log.is_plain_console():
         LOG.error("Daemon cannot start with its configuration", program=program, reason=reason)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a daemon tells systemd of itself: the protocol of sd_notify(3), and the watchdog of sd_watchdog_enabled(3).
+"""The notifications of a daemon to systemd: sd_notify(3), and the watchdog of sd_watchdog_enabled(3).
 
-Why: a unit of ``Type=notify`` is started when its daemon says so and not before, and one with ``WatchdogSec=`` is
-restarted when the daemon has been silent for that long. Whether there is anything good to tell is for the callers to
-find out: :mod:`porthole_common.service`, and :mod:`porthole_novncproxy.process.supervisor` for several
-processes. Without systemd nobody is told.
+Why: a unit of ``Type=notify`` counts as started when its daemon says so. A unit with ``WatchdogSec=`` is restarted when
+its daemon has been silent for that time. The callers decide whether the daemon is ready and alive:
+:mod:`porthole_common.service`, and :mod:`porthole_novncproxy.process.supervisor` for several processes. Without systemd
+nothing is sent.
 """
 
 import os
@@ -13,16 +13,16 @@ from collections.abc import Callable, Mapping
 
 import sdnotify
 
-# While a daemon waits for what it depends on, its start may take so much longer than TimeoutStartSec= says, counted
-# from each time it says so: it is said again well before.
+# While a daemon waits for a service that it depends on, each notification extends TimeoutStartSec= to this time from
+# now. The notification is repeated well before.
 _START_EXTENSION_S = 30.0
-_SAY_AGAIN_S = 5.0
-# Three chances to be heard within WatchdogSec=; sd_watchdog_enabled(3) advises two.
+_REPEAT_S = 5.0
+# Pings within WatchdogSec=; sd_watchdog_enabled(3) advises two.
 _PINGS_PER_WATCHDOG = 3
 
 
-class Notifier:
-    """Tells systemd. Made before any child process, which must not tell it the same; any thread may use it."""
+class SystemdNotifier:
+    """Sends notifications. Made before any child process, which must not send the same; any thread may use it."""
 
     def __init__(
         self,
@@ -32,22 +32,22 @@ class Notifier:
     ) -> None:
         """Read the environment that systemd gives its services; ``send`` stands in for the socket."""
         if "NOTIFY_SOCKET" not in environ:
-            send = _send_to_nobody
+            send = _send_nothing
         self._send = send or sdnotify.SystemdNotifier().notify
         self._clock = clock
-        self._said_at_s = float("-inf")
+        self._sent_at_s = float("-inf")
         self.watchdog_s = _read_watchdog_s(environ)
 
     @property
     def ping_interval_s(self) -> float | None:
-        """How often :meth:`ping` is wanted; None when nobody watches."""
+        """How often :meth:`ping` is due; None without a watchdog."""
         return self.watchdog_s / _PINGS_PER_WATCHDOG if self.watchdog_s else None
 
     def wait_for(self, what: str) -> None:
-        """Say that the start goes on and waits for ``what``; may be called as often as one likes."""
-        if self._clock() - self._said_at_s < _SAY_AGAIN_S:
+        """Say that the start goes on and waits for ``what``; calls that follow too soon send nothing."""
+        if self._clock() - self._sent_at_s < _REPEAT_S:
             return
-        self._said_at_s = self._clock()
+        self._sent_at_s = self._clock()
         self._send(f"STATUS=waits for {what}\nEXTEND_TIMEOUT_USEC={_in_microseconds(_START_EXTENSION_S)}")
 
     def ready(self) -> None:
@@ -59,7 +59,7 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def reloading(self) -> None:
-        """Say that the configuration is being reread; :meth:`ready` is said afterwards."""
+        """Say that the configuration is being reread; :meth:`ready` must follow."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={_in_microseconds(self._clock())}")
 
     def stopping(self, timeout_s: float) -> None:
@@ -68,7 +68,7 @@ class Notifier:
 
 
 def _read_watchdog_s(environ: Mapping[str, str]) -> float | None:
-    """Return WatchdogSec= of our unit in seconds; None without one, or when it is meant for another process."""
+    """Return WatchdogSec= of this unit in seconds; None without a watchdog, or when it is for another process."""
     microseconds = environ.get("WATCHDOG_USEC", "")
     if not microseconds.isdecimal() or environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
@@ -79,5 +79,5 @@ def _in_microseconds(seconds: float) -> int:
     return int(seconds * 1e6)
 
 
-def _send_to_nobody(_state: str) -> None:
-    """Without systemd there is nobody to tell."""
+def _send_nothing(_state: str) -> None:
+    """Without systemd, send nothing."""

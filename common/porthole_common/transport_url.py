@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with a transport URL, in one sentence that shows nothing of it.
+"""What is wrong with a transport URL and how to write it, in one sentence that shows no part of the URL.
 
-Why: the password stands in it. A character that is not percent-encoded ends the password early, and its remainder is
-taken for a host name, which log lines show. Pure. Called by :mod:`porthole_common.rpc`, before oslo.messaging parses.
+Why: the URL contains the password. A character that is not percent-encoded ends the password early, and oslo.messaging
+takes its remainder for a host name, which log lines show. Pure. Called by :mod:`porthole_common.rpc_transport` before
+oslo.messaging parses the URL.
 """
 
 import re
 
 # How a transport URL is written.
-_FORM = "rabbit://USER:PASSWORD@HOST:5672/VHOST"
+FORM = "rabbit://USER:PASSWORD@HOST:5672/VHOST"
 _ENCODE = (
-    "a special character in user, password or virtual host must be percent-encoded: write %40 for @, %2F for /, "
-    f"%3A for :, %3F for ?, %23 for #, %2C for a comma, %5B and %5D for [ and ]; the form is {_FORM}"
+    "percent-encode the special characters of user, password and virtual host: write %40 for @, %2F for /, "
+    f"%3A for :, %3F for ?, %23 for #, %2C for a comma, %5B and %5D for [ and ]; the form is {FORM}"
 )
-_PORT = f"a port in it is not a number from 1 to 65535; write {_FORM}"
+_PORT = f"a port in the URL is not a number from 1 to 65535; write {FORM}"
+# How other programs call RabbitMQ's protocol; oslo.messaging calls it rabbit.
+_AMQP = {
+    "amqp": f"write rabbit:// instead of amqp://; the form is {FORM}",
+    "amqps": f"write rabbit:// instead of amqps://, and set [oslo_messaging_rabbit] ssl = true; the form is {FORM}",
+}
 _AUTHORITY = re.compile(r"[^/?#]*")
 # An IPv6 address without brackets, which oslo.messaging takes too; one in brackets; a name or an IPv4 address.
 _HOST = r"[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*|\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[\w.-]*"
@@ -22,13 +28,15 @@ _MAX_PORT = 65535
 
 
 def find_fault(url: str) -> str:
-    """Return why ``url`` cannot be a transport URL, or cannot be what was meant; "" when nothing is found.
+    """Return the fault of ``url`` and what to write instead; "" when no fault is found.
 
     The form is ``TRANSPORT://[USER:PASSWORD@]HOST[:PORT][,...][/VHOST][?OPTION=VALUE]``.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or not scheme:
-        return f"it is no transport URL; write {_FORM}"
+        return f"the value is not a transport URL; write {FORM}"
+    if scheme.lower() in _AMQP:
+        return _AMQP[scheme.lower()]
     found = _AUTHORITY.match(rest)
     authority = found[0] if found else ""
     tail = rest[len(authority) :]

@@ -38,7 +38,7 @@ MOVE_LIMIT_S = 2.0
 # The computes answer at once; what limits the wait is a user's patience with a cloud that has none.
 WARM_LIMIT_S = 2.0
 # A thousand answers take two seconds to be read, on a busy machine several times that; who has waited this long, which
-# is less than [api] rpc_timeout, is told what is known.
+# is less than [rpc] call_timeout, is told what is known.
 WARM_MOST_S = 8.0
 # Computes answer the first question together: when no further host has appeared for this long, all have.
 WARM_QUIET_S = 0.5

@@ -12,7 +12,7 @@ from oslo_config import cfg
 from porthole_api.rpcapi import VERSION
 from porthole_common.context import RequestContext
 from porthole_common.diagnosis import ApiDescription, read_vitals
-from porthole_common.rpc import Target
+from porthole_common.rpc import RpcTarget
 
 # The bus, the log, the policy file; each of the worker threads has a request's connection, and as many wait.
 _DESCRIPTORS_BESIDE_REQUESTS = 128
@@ -27,7 +27,7 @@ class Hosts(Protocol):
 class ApiEndpoint:
     """Methods beside the inventories of topic :data:`porthole_api.rpcapi.TOPIC`."""
 
-    target = Target(version=VERSION)
+    target = RpcTarget(version=VERSION)
 
     def __init__(self, conf: cfg.ConfigOpts, hosts: Hosts) -> None:
         self._host = conf.host

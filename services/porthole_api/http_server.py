@@ -22,6 +22,7 @@ from porthole_api.auth import WsgiApplication
 from porthole_common import errors
 from porthole_common.log import get_logger
 from porthole_common.model import Target
+from porthole_common.private_parts import report_missing
 
 LOG = get_logger(__name__)
 
@@ -155,8 +156,11 @@ class _Server(cheroot_wsgi.Server):
             super().process_conn(conn)
         elif self.can_add_keepalive_connection:
             self.put_conn(conn)
+        elif hasattr(self, "_unservicable_conns"):
+            self._unservicable_conns.put(conn)
         else:
-            self._unservicable_conns.put(conn)  # type: ignore[attr-defined]
+            report_missing("cheroot", "HTTPServer._unservicable_conns", "A client beyond the limit waits, without 503.")
+            super().process_conn(conn)
 
     def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
         """Log through the process's logging, where tokens are taken out, and not on stderr."""
@@ -276,7 +280,11 @@ class _DeadlineReader(StreamReader):
     @property
     def buffered_bytes(self) -> int:
         """How much can be read without the network."""
-        return len(self._read_buf) - self._read_pos  # type: ignore[attr-defined,no-any-return]
+        if not (hasattr(self, "_read_buf") and hasattr(self, "_read_pos")):
+            # Those of Python's _pyio.BufferedReader, of which cheroot's reader is one.
+            report_missing("cheroot", "StreamReader._read_buf", "A refused request with a body ends its connection.")
+            return 0
+        return int(len(self._read_buf) - self._read_pos)
 
 
 class _DeadlineIO(socket.SocketIO):

@@ -22,7 +22,7 @@ from porthole_common.log import get_logger
 
 LOG = get_logger(__name__)
 GROUP = "keystone_authtoken"
-# A token takes two requests to Keystone when the service's own token has run out; both fit into [api] rpc_timeout.
+# A token takes two requests to Keystone when the service's own token has run out; both fit into [rpc] call_timeout.
 _REQUESTS_PER_TOKEN = 2
 
 
@@ -82,6 +82,6 @@ def _register_opts(conf: cfg.ConfigOpts) -> None:
         conf.register_opts(options, group=group)
         porthole_conf.check_options(conf, group, options)
     # Its own defaults wait for ever, and three times over.
-    conf.set_default("http_connect_timeout", max(1, conf.api.rpc_timeout // _REQUESTS_PER_TOKEN), GROUP)
+    conf.set_default("http_connect_timeout", max(1, conf.rpc.call_timeout // _REQUESTS_PER_TOKEN), GROUP)
     conf.set_default("http_request_max_retries", 0, GROUP)
     conf.set_default("service_token_roles_required", True, GROUP)

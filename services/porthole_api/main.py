@@ -22,8 +22,9 @@ from porthole_api.policy import Policy
 from porthole_api.subscription import Subscription
 from porthole_common import conf as porthole_conf
 from porthole_common import log, service
-from porthole_common.discovery import PresenceEndpoint
+from porthole_common.discovery import DiscoveryEndpoint
 from porthole_common.rpc import Rpc
+from porthole_common.unknown_options import warn_of_unknown_options
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 
@@ -104,6 +105,7 @@ def build_wsgi_application() -> WsgiApplication:
     path = os.environ.get(CONFIG_FILE_VARIABLE)
     porthole_conf.parse(cfg.CONF, PROGRAM, ["--config-file", path] if path else [])
     log.setup(cfg.CONF, PROGRAM)
+    warn_of_unknown_options(cfg.CONF)
     # The workers of one host may share a name: what they subscribe to is sent to each all the same.
     subscription, application = _build(cfg.CONF, _build_rpc(cfg.CONF), f"{cfg.CONF.host}-wsgi", Policy(cfg.CONF))
     subscription.start()
@@ -111,14 +113,14 @@ def build_wsgi_application() -> WsgiApplication:
 
 
 def _build_rpc(conf: cfg.ConfigOpts) -> Rpc:
-    # The user waits for [api] rpc_timeout in all.
-    return Rpc(conf, conf.api.rpc_timeout / CALLS_PER_REQUEST)
+    # The user waits for [rpc] call_timeout in all.
+    return Rpc(conf, conf.rpc.call_timeout / CALLS_PER_REQUEST)
 
 
 def _build(conf: cfg.ConfigOpts, rpc: Rpc, name: str, policy: Policy) -> tuple[Subscription, WsgiApplication]:
     directory = Directory(time.monotonic)
     compute = ComputeAPI(rpc)
-    examined = [ApiEndpoint(conf, directory), PresenceEndpoint(rpc, "api", conf.host, name)]
+    examined = [ApiEndpoint(conf, directory), DiscoveryEndpoint(rpc, "api", conf.host, name)]
     subscription = Subscription(rpc, compute, directory, name, examined)
     return subscription, build_app(conf, ConsoleOpener(directory, compute, ConsoleAuthAPI(rpc), policy, rpc.run))
 

@@ -24,6 +24,7 @@ from oslo_config import cfg
 from porthole_cli.doctor import examination, report
 from porthole_cli.doctor.bus import RpcBus
 from porthole_cli.doctor.standalone import SOCKET_PREFIX, read_peer
+from porthole_common import service
 from porthole_common.log import get_logger
 from porthole_common.rpc import Rpc
 
@@ -35,7 +36,7 @@ STOP_TIMEOUT_S = 2.0
 ACCEPT_PAUSE_S = 0.5
 
 
-class Examinee:
+class Examinee(service.Service):
     """A service of ``porthole standalone``: takes the doctor's connections, and runs one examination at a time.
 
     ``endpoint`` is the API's URL. ``rpc`` is the standalone's own and stays open. ``uids`` are the users that get an
@@ -64,17 +65,6 @@ class Examinee:
         self._listener = listener
         self._thread = threading.Thread(target=self._accept, args=(listener,), name="examinee", daemon=True)
         self._thread.start()
-
-    def waits_for(self) -> str:
-        """Return ""."""
-        return ""
-
-    def is_alive(self) -> bool:
-        """Return True: no console depends on it."""
-        return True
-
-    def reload(self) -> None:
-        """Do nothing."""
 
     def stop(self) -> None:
         """Take no further question. An examination that is under way ends with the process."""

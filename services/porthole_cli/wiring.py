@@ -79,7 +79,7 @@ class Listening:
         self._service.stop()
 
 
-class Announcement:
+class Announcement(service.Service):
     """The last service to start: tells the user that the others serve, where, and what to type.
 
     ``waits_for`` is compute's: what it returns does not answer yet.
@@ -106,43 +106,14 @@ class Announcement:
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
 
-    def waits_for(self) -> str:
-        """Return ""."""
-        return ""
 
-    def is_alive(self) -> bool:
-        """Return True."""
-        return True
-
-    def reload(self) -> None:
-        """Do nothing."""
-
-    def stop(self) -> None:
-        """Do nothing."""
-
-
-class Bus:
+class Bus(service.Service):
     """The first service to start, and so the last to stop: closes what all the others speak through."""
 
     name = "bus"
-    stop_timeout_s = service.STOP_TIMEOUT_S
 
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
-
-    def start(self) -> None:
-        """Do nothing: the services open what they need."""
-
-    def waits_for(self) -> str:
-        """Return ""."""
-        return ""
-
-    def is_alive(self) -> bool:
-        """Return True."""
-        return True
-
-    def reload(self) -> None:
-        """Do nothing."""
 
     def stop(self) -> None:
         """Close the transport."""
@@ -199,7 +170,7 @@ def build_services(conf: cfg.ConfigOpts) -> Sequence[service.Service]:
 
     :raises ConfigInvalid: when an option does not do.
     """
-    rpc = Rpc(conf, conf.api.rpc_timeout / CALLS_PER_REQUEST, TRANSPORT_URL)
+    rpc = Rpc(conf, conf.rpc.call_timeout / CALLS_PER_REQUEST, TRANSPORT_URL)
     compute = porthole_compute.main.build_standalone(conf, rpc)
     return [
         Bus(rpc),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The URL that a user opens: the proxy's base URL with the token in its query.
 
-Why: the base URL is an operator's, with a query of its own perhaps, and noVNC reads ``path`` in one way only.
-Pure; called by :mod:`porthole_compute.endpoint`.
+Why: the operator's base URL may have a query of its own, and noVNC reads ``path`` in only one way. Pure; called
+by :mod:`porthole_compute.endpoint`.
 """
 
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 def build_novnc_url(base_url: str, token: str) -> str:
     """Return ``<base_url>?path=%3Ftoken%3D<token>``, behind whatever query the base URL has.
 
-    noVNC opens its WebSocket at ``path``. A ``path`` that stands in the base URL already, for a proxy published
-    below a folder, is kept and gets the token.
+    noVNC opens its WebSocket at ``path``. A ``path`` in the base URL, for a proxy below a folder, is kept and gets the
+    token.
     """
     parts = urlsplit(base_url)
     path = "".join(value for key, value in parse_qsl(parts.query) if key == "path")

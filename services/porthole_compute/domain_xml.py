@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a libvirt domain's XML says about its console: the VNC address, the owner, the name.
+"""The facts about a console in the XML of a libvirt domain: the VNC address, the owner, the name.
 
-Why: the address in the live XML is the only one that is true, and the owner stands nowhere else. Pure: text
-in, values out. Called by :mod:`porthole_compute.drivers.libvirt_host`.
+Why: only the live XML has the true address, and only the XML has the owner. Pure: text in, values out. Called
+by :mod:`porthole_compute.drivers.libvirt_host`.
 
 The owner is read from the first of these that the domain's ``<metadata>`` has:
 
 * Nova's element, ``<instance xmlns="http://openstack.org/xmlns/libvirt/nova/1.1">``, with ``<name>``,
   ``<creationTime>`` and ``<owner><user uuid=""/><project uuid=""/></owner>``;
-* Porthole's, for domains that nobody's Nova made::
+* Porthole's element, for domains that no Nova made::
 
     <instance xmlns="urn:porthole:instance:1">
       <name>web-1</name>
       <owner project="the project's id" user="the user's id"/>
     </instance>
 
-Without either the instance bears the domain's name and has no owner: administrators only.
+Without either, the instance has the domain's name and no owner: it is open to administrators only.
 """
 
 import ipaddress
@@ -92,9 +92,9 @@ def parse_domain(xml: str) -> Domain:
 def get_proxy_host(listen: str | None, proxyclient_address: str) -> str:
     """Return the host under which the proxy reaches a VNC server that listens on ``listen``.
 
-    A wildcard or no address: ``proxyclient_address``, since "0.0.0.0" is no place to dial. Loopback: itself when
-    the proxy is told to use loopback, else ``proxyclient_address``, where the operator must have put a forwarder.
-    Any other address: itself.
+    For a wildcard or no address it is ``proxyclient_address``, since no client can dial "0.0.0.0". For loopback it is
+    the loopback address when ``proxyclient_address`` is one too, else ``proxyclient_address``, where the operator must
+    have a forwarder. Any other address is returned as it is.
     """
     if not listen:
         return proxyclient_address
@@ -109,7 +109,7 @@ def get_proxy_host(listen: str | None, proxyclient_address: str) -> str:
 def _parse(xml: str) -> etree._Element:
     if len(xml) > MAX_XML_CHARS:
         raise DomainXmlInvalid(f"it is longer than {MAX_XML_CHARS} characters")
-    # Nothing is fetched and nothing expanded: entities would let a description grow or read files.
+    # Nothing is fetched or expanded: with entities a description could grow, or read files.
     parser = etree.XMLParser(
         encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True
     )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What other services call on this host: a console of an instance, and whether one is still where it was.
+"""The RPC methods of compute: issue a console of an instance, and check that an issued console is still valid.
 
-Why: only the host that runs an instance knows where its VNC server listens now. The api asks for consoles, the
-proxy has each one validated before it dials (CVE-2013-0335). :mod:`porthole_compute.rpcapi` is the other end.
+Why: only the host that runs an instance knows where its VNC server listens now. The api asks for consoles. The proxy
+has each console validated before it dials (CVE-2013-0335). :mod:`porthole_compute.rpcapi` is the client.
 """
 
 from collections.abc import Callable
@@ -15,15 +15,14 @@ from porthole_common.context import RequestContext
 from porthole_common.diagnosis import HostDescription, read_vitals
 from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason, build_token, is_uuid
-from porthole_common.rpc import Target as RpcTarget
-from porthole_common.rpc import expected_exceptions
+from porthole_common.rpc import RpcTarget, expected_exceptions
 from porthole_compute.access_url import build_novnc_url, build_xvpvnc_url
 from porthole_compute.drivers import ComputeDriver
 
 LOG = get_logger(__name__)
-# One description carries so many displays; each costs a question to libvirt.
+# How many displays a description may have; each one takes a call of libvirt.
 MAX_DISPLAYS = 200
-# The bus, the hypervisor, and a thread's worth of files for each call under way.
+# For the bus, the hypervisor, and the calls under way.
 DESCRIPTORS_NEEDED = 256
 
 
@@ -42,7 +41,7 @@ class ComputeEndpoint:
 
     @expected_exceptions(errors.PortholeError)
     def get_vnc_console(self, context: RequestContext, instance_uuid: str, console_type: str) -> dict[str, Any]:
-        """Return a new console as ``ConnectInfo.to_primitive`` writes it, with a token that nobody has stored yet.
+        """Return a new console as ``ConnectInfo.to_primitive`` writes it, with a token that is not stored yet.
 
         :raises ConsoleTypeInvalid: when ``console_type`` is not one of Porthole's.
         :raises PortholeError: what :meth:`ComputeDriver.get_vnc_target` raises.
@@ -72,10 +71,10 @@ class ComputeEndpoint:
     def validate_console(
         self, context: RequestContext, instance_uuid: str, host: str, port: int | str, console_type: str
     ) -> dict[str, Any]:
-        """Return ``{host, port}`` of the instance's VNC server as it is now, which is where it was.
+        """Return ``{host, port}`` of the instance's VNC server when it still listens at ``host`` and ``port``.
 
-        :raises TokenInvalid: when it is elsewhere, the instance is gone, stopped or on its way, or has no console
-            of the type any more.
+        :raises TokenInvalid: when the VNC server is elsewhere; when the instance is gone, stopped or migrating, or no
+            longer offers a console of the type.
         :raises HypervisorUnavailable: when the hypervisor does not answer.
         """
         if console_type not in set(ConsoleType):
@@ -84,11 +83,11 @@ class ComputeEndpoint:
             asked = Target.from_primitive({"host": host, "port": port})
             target = self._get_target(instance_uuid, ConsoleType(console_type))
         except (errors.NotFound, errors.Conflict, errors.ConsoleTypeUnavailable, ValueError) as exc:
-            LOG.info("Console is over", instance=instance_uuid, console_type=console_type, reason=exc)
+            LOG.info("Console no longer valid", instance=instance_uuid, console_type=console_type, reason=exc)
             raise errors.TokenInvalid(str(TokenReason.INSTANCE_GONE)) from exc
         if asked != target:
             LOG.info(
-                "Console is over",
+                "Console no longer valid",
                 instance=instance_uuid,
                 console_type=console_type,
                 reason="it was issued for another address",
@@ -125,7 +124,7 @@ class ComputeEndpoint:
         ).to_primitive()
 
     def publish_inventory(self, context: RequestContext) -> None:
-        """Have the inventory published soon: an api has just started."""
+        """Have the inventory published soon, since an api has just started."""
         self._on_inventory_wanted()
 
     def _get_target(self, instance_uuid: str, console_type: ConsoleType) -> Target:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells every api which instances this host has: at start, on each change, when asked, and every so often.
+"""Publishes the instances of this host to every api: at start, on each change, on request, and at an interval.
 
-Why: an api answers "which host runs it, whose is it" from memory, and a host that is silent counts as down.
-Made by :mod:`porthole_compute.main`; the driver's events and the endpoint wake it.
+Why: an api looks up the host and the owner of an instance in its memory, and counts a silent host as down. Made by
+:mod:`porthole_compute.main`. The driver's events and the endpoint wake its thread.
 """
 
 import logging
@@ -17,12 +17,12 @@ from porthole_common.notifications import Inventory
 from porthole_compute.drivers import ComputeDriver
 
 LOG = get_logger(__name__)
-# A guest that starts sends half a dozen events; one inventory tells them all.
+# A guest that starts causes half a dozen events; one inventory covers them all.
 DEBOUNCE_S = 0.2
-# After a publication that no broker took; the api counts to 90 s before it calls a host down.
+# The pause after a publication that no broker took. An api counts a host as down after 90 s of silence.
 RETRY_S = 5.0
-# While an instance comes or goes: of the end of a migration libvirt tells the host where it arrives a moment before it
-# is over, and never again.
+# The interval during a migration: libvirt reports the end of a migration to the destination a moment before the end,
+# and does not report it again.
 MIGRATING_INTERVAL_S = 1.0
 
 
@@ -37,7 +37,7 @@ class Publisher(Protocol):
 
 
 class InventoryReporter:
-    """A thread that publishes full inventories; a hypervisor that is down is reported with what was known last."""
+    """A thread that publishes full inventories: of a hypervisor that is down, the last known instances."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class InventoryReporter:
         self._thread = threading.Thread(target=self._run, name="inventory", daemon=True)
 
     def start(self) -> None:
-        """Publish the first inventory, from the thread, and go on."""
+        """Start the thread, which publishes the first inventory at once."""
         self._thread.start()
 
     def is_alive(self) -> bool:
@@ -103,7 +103,7 @@ class InventoryReporter:
         return not trouble
 
     def _log_published(self, context: RequestContext, inventory: Inventory) -> None:
-        """Log what was published: for everybody when it is news, else for those who debug."""
+        """Log the publication: at level info when it brings news, else at level debug."""
         count, is_up = len(inventory.instances), inventory.hypervisor_up
         level = logging.DEBUG if self._published == (count, is_up) else logging.INFO
         self._published = count, is_up
@@ -120,7 +120,7 @@ class InventoryReporter:
 
     def _next_in_s(self, published: bool) -> float:
         if not (published and self._is_up):
-            # A hypervisor that comes back says so, but one that refused a single question does not.
+            # The return of a hypervisor is an event, but a single call that failed causes none afterwards.
             return self._retry_s
         is_migrating = any(instance.state is InstanceState.MIGRATING for instance in self._last_known)
         return self._migrating_s if is_migrating else self._interval_s
@@ -128,14 +128,14 @@ class InventoryReporter:
     def _run(self) -> None:
         while True:
             self._wanted.clear()
-            # Asked after the clear: stop() sets this one first.
+            # Read after the clear, since stop() sets this event first.
             if self._stopping.is_set():
                 return
             try:
                 published = self.publish()
             except Exception:
-                LOG.exception("Inventory could not be made")
+                LOG.exception("Inventory not built")
                 published = False
             self._wanted.wait(min(self._interval_s, self._next_in_s(published)))
-            # What happens within this time goes into the same inventory.
+            # Changes within this time go into the same inventory.
             self._stopping.wait(self._debounce_s)

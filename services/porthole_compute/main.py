@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """porthole-compute: the process that knows the instances of one host.
 
-Why one per hypervisor: where a VNC server listens is known there and nowhere else. It answers RPC under the
-host's name, publishes the inventory and has tokens revoked. ``porthole standalone`` builds the same service.
+Why one per hypervisor: only there the address of a VNC server is known. The daemon answers RPC under the host's name,
+publishes the inventory, and revokes tokens. ``porthole standalone`` builds the same service.
 """
 
 import sys
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from oslo_config import cfg
 
 from porthole_common import errors, service
-from porthole_common.discovery import PresenceEndpoint
+from porthole_common.discovery import DiscoveryEndpoint
 from porthole_common.model import RevocationReason
 from porthole_common.notifications import InventoryPublisher
 from porthole_common.rpc import Rpc
@@ -42,8 +42,8 @@ class ComputeService:
         self._reporter = InventoryReporter(conf.host, driver, InventoryPublisher(rpc), conf.compute.inventory_interval)
         self._revoker = Revoker(conf.host, ConsoleAuthAPI(rpc))
         endpoint = ComputeEndpoint(conf, driver, self._reporter.request)
-        presence = PresenceEndpoint(rpc, "compute", conf.host, conf.host)
-        self._server = rpc.get_server(TOPIC, conf.host, [endpoint, presence])
+        discovery = DiscoveryEndpoint(rpc, "compute", conf.host, conf.host)
+        self._server = rpc.get_server(TOPIC, conf.host, [endpoint, discovery])
 
     def start(self) -> None:
         """Try the hypervisor once, serve the topic, and publish the first inventory.
@@ -56,7 +56,7 @@ class ComputeService:
         self._reporter.start()
 
     def waits_for(self) -> str:
-        """Return what the driver waits for: the hypervisor, which may come up later than this daemon."""
+        """Return what the driver waits for: the hypervisor, which may start later than this daemon."""
         return self._driver.waits_for()
 
     def is_alive(self) -> bool:
@@ -68,7 +68,7 @@ class ComputeService:
         self._driver.reload()
 
     def stop(self) -> None:
-        """Answer what is under way, and let go of the hypervisor and the bus."""
+        """Finish the calls under way, then leave the hypervisor and the bus."""
         self._server.stop()
         self._driver.stop()
         self._reporter.stop(STOP_TIMEOUT_S)
@@ -81,7 +81,7 @@ class ComputeService:
         self._reporter.request()
 
     def consoles_ended(self, instance_uuid: str, reason: RevocationReason) -> None:
-        """Have the tokens revoked that the instance has for its consoles here."""
+        """Have the instance's tokens for this host revoked."""
         self._revoker.revoke(instance_uuid, reason)
 
 
@@ -93,7 +93,7 @@ def build_driver(conf: cfg.ConfigOpts) -> ComputeDriver:
     if conf.compute.driver == "static":
         return StaticDriver(conf)
     try:
-        # Here, since libvirt-python is an extra that only hosts with libvirt install.
+        # Imported here, since only hosts with libvirt install the extra with libvirt-python.
         from porthole_compute.drivers.libvirt_host import LibvirtDriver  # noqa: PLC0415
     except ImportError as exc:
         raise errors.ConfigInvalid(
@@ -105,25 +105,18 @@ def build_driver(conf: cfg.ConfigOpts) -> ComputeDriver:
 def build_standalone(conf: cfg.ConfigOpts, rpc: Rpc) -> ComputeService:
     """Build the service of ``porthole standalone``: ``rpc`` is shared with the other services.
 
-    :raises ConfigInvalid: when an option does not do.
+    :raises ConfigInvalid: when an option is not valid.
     """
-    _refuse_recording(conf)
     return ComputeService(conf, rpc, build_driver(conf), owns_rpc=False)
 
 
 def build(conf: cfg.ConfigOpts) -> Sequence[ComputeService]:
     """Build the daemon's service.
 
-    :raises ConfigInvalid: when an option does not do.
+    :raises ConfigInvalid: when an option is not valid.
     """
-    _refuse_recording(conf)
     driver = build_driver(conf)
-    return [ComputeService(conf, Rpc(conf, conf.api.rpc_timeout), driver, owns_rpc=True)]
-
-
-def _refuse_recording(conf: cfg.ConfigOpts) -> None:
-    if conf.record:
-        raise errors.ConfigInvalid("[DEFAULT] record", "recording sessions is not offered")
+    return [ComputeService(conf, Rpc(conf, conf.rpc.call_timeout), driver, owns_rpc=True)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

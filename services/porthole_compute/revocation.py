@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Revokes the tokens of instances whose consoles are over, and does not forget one while the store is down.
+"""Revokes the tokens of instances that have stopped or moved, and keeps each revocation while the store is down.
 
-Why: a token that outlives its instance may open the next tenant's screen (CVE-2013-0335), and a session that is
-open ends only when somebody says so. The driver's events come in here; consoleauth does the revoking.
-Made by :mod:`porthole_compute.main`.
+Why: a token that outlives its instance may open the next tenant's screen (CVE-2013-0335), and an open session ends only
+by a revocation. The driver's events arrive here, and consoleauth revokes the tokens. Made by
+:mod:`porthole_compute.main`.
 """
 
 import threading
@@ -17,29 +17,29 @@ from porthole_common.model import RevocationReason
 
 LOG = get_logger(__name__)
 FIRST_RETRY_S = 0.5
-# So long after the store is back the last of them is through: not much longer than a user takes to ask again.
+# The last revocation is done this long after the store is back: about the time after which a user asks again.
 LAST_RETRY_S = 5.0
-# Instances that may wait for a store that is down. The oldest are dropped beyond that: their tokens expire by
-# themselves, and are refused at use all along.
+# How many revocations may wait for a store that is down. Beyond that the oldest are dropped: their tokens are refused
+# at use, and expire.
 MAX_PENDING = 100_000
 
 
 class TokenDeleter(Protocol):
-    """Who revokes: :class:`porthole_consoleauth.rpcapi.ConsoleAuthAPI`."""
+    """The client of consoleauth: :class:`porthole_consoleauth.rpcapi.ConsoleAuthAPI`."""
 
     def delete_tokens_for_instance(
         self, context: RequestContext, instance_uuid: str, compute_host: str | None, reason: RevocationReason
     ) -> int:
-        """Revoke the tokens that the instance has for its consoles on ``compute_host``; return how many there were.
+        """Revoke the instance's tokens for ``compute_host``; return their number.
 
-        :raises Unavailable: when it is not known to have happened.
+        :raises Unavailable: when it is not certain that they are revoked.
         """
 
 
 class Revoker:
-    """A thread and the instances it still has to revoke: those it has not tried yet, and those that failed.
+    """A thread, and the revocations that are to be done: the new ones, and those that failed.
 
-    The first never wait for the others: one memcached of several may be down, and others' instances are not its.
+    A new one never waits for those that failed: only one memcached of several may be down.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Revoker:
         self._first_retry_s = first_retry_s
         self._last_retry_s = last_retry_s
         self._max_pending = max_pending
-        # Dicts for their order: whoever fails again goes to the end, and holds nobody up.
+        # Dictionaries keep the order: a revocation that fails again goes to the end, and delays no other.
         self._new: dict[str, RevocationReason] = {}
         self._failed: dict[str, RevocationReason] = {}
         self._lock = threading.Lock()
@@ -73,7 +73,7 @@ class Revoker:
         return self._thread.is_alive()
 
     def revoke(self, instance_uuid: str, reason: RevocationReason) -> None:
-        """Have every token revoked that the instance has for this host, soon; returns at once."""
+        """Have the instance's tokens for this host revoked soon; returns at once."""
         with self._lock:
             self._failed.pop(instance_uuid, None)
             self._new[instance_uuid] = reason
@@ -85,19 +85,19 @@ class Revoker:
         self._wanted.set()
 
     def stop(self, timeout_s: float) -> None:
-        """Try once more what is pending, for up to ``timeout_s``, and end."""
+        """Try the pending revocations once more, for up to ``timeout_s``, and end."""
         self._stopping.set()
         self._wanted.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         with self._lock:
             if left := len(self._new) + len(self._failed):
-                LOG.warning("Revocations given up at the end; the tokens will expire", instances=left)
+                LOG.warning("Revocations abandoned at the end; the tokens will expire", instances=left)
 
     def revoke_pending(self, retry: bool = True) -> bool:
-        """Revoke, from the calling thread, the new ones, and with ``retry`` those that failed until one fails again.
+        """Do the new revocations in the calling thread, and with ``retry`` those that failed, until one fails again.
 
-        Returns whether none is left.
+        Return whether none is left.
         """
         with self._lock:
             again = list(self._failed) if retry else []
@@ -115,14 +115,14 @@ class Revoker:
         try:
             count = self._deleter.delete_tokens_for_instance(context, instance_uuid, self._host, reason)
         except errors.PortholeError as exc:
-            LOG.debug("Revocation failed for now", context=context, instance=instance_uuid, reason=exc)
+            LOG.debug("Revocation not done; trying again", context=context, instance=instance_uuid, reason=exc)
         except Exception:
             LOG.exception("Revocation failed", context=context, instance=instance_uuid)
         else:
             LOG.info("Revocation done", context=context, instance=instance_uuid, tokens=count, reason=reason)
             return True
         with self._lock:
-            # One that ended again meanwhile is new again.
+            # An instance that has ended again meanwhile is among the new ones already.
             if instance_uuid not in self._new:
                 self._failed[instance_uuid] = reason
         return False
@@ -136,16 +136,16 @@ class Revoker:
         retry_s, retry_at_s = self._first_retry_s, 0.0
         while True:
             self._wanted.clear()
-            # Asked after the clear: stop() sets this one first.
+            # Read after the clear, since stop() sets this event first.
             stopping = self._stopping.is_set()
             is_due = stopping or time.monotonic() >= retry_at_s
             if self.revoke_pending(retry=is_due):
                 if retry_s != self._first_retry_s:
-                    LOG.info("Revocations go through again")
+                    LOG.info("Revocations working again")
                 retry_s = self._first_retry_s
             elif is_due:
                 if retry_s == self._first_retry_s:
-                    LOG.warning("Revocations do not go through; trying again until they do")
+                    LOG.warning("Revocations failing; trying again")
                 retry_at_s = time.monotonic() + retry_s
                 retry_s = min(retry_s * 2, self._last_retry_s)
             if stopping:

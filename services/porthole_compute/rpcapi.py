@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How other services reach compute: one method per method of :mod:`porthole_compute.endpoint`."""
+"""The RPC client of compute: one method for each method of :mod:`porthole_compute.endpoint`."""
 
 from typing import Any
 
@@ -13,16 +13,16 @@ TOPIC = "compute"
 # 1.0: get_vnc_console, validate_console, publish_inventory.
 # 1.1: describe_host.
 VERSION = "1.1"
-# What users' requests need goes to computes of the version that had it first, so that an api or a proxy may be newer
-# than the computes.
+# Users' requests ask for the first version that has their methods, so that an api or a proxy may be newer than the
+# computes.
 _CONSOLES = "1.0"
 
 
 class ComputeAPI:
     """Client of the compute daemons; ``host`` is a daemon's ``[DEFAULT] host``.
 
-    Every call ends within ``[api] rpc_timeout`` and raises RpcUnavailable when that host does not answer. ``deadline``:
-    see :meth:`porthole_common.rpc.RpcClient.call`.
+    Every call ends within ``[rpc] call_timeout`` and raises RpcUnavailable when that host does not answer.
+    ``deadline``: see :meth:`porthole_common.rpc.RpcClient.call`.
     """
 
     def __init__(self, rpc: Rpc) -> None:
@@ -37,7 +37,7 @@ class ComputeAPI:
         console_type: str,
         deadline: Deadline | None = None,
     ) -> ConnectInfo:
-        """Return a new console of the instance, with a token that nobody has stored yet.
+        """Return a new console of the instance, with a token that is not stored yet.
 
         :raises InstanceNotFound: when the host does not have the instance.
         :raises InstanceNotReady: when it is building, migrating, or was never started.
@@ -83,9 +83,9 @@ class ComputeAPI:
         return Target.from_primitive(value)
 
     def describe_host(self, context: RequestContext, host: str) -> HostDescription:
-        """Return what the compute says of itself, its hypervisor and its displays.
+        """Return the description of the compute, its hypervisor and its displays.
 
-        :raises RemoteFailure: also when that compute is of a version that cannot say.
+        :raises RemoteFailure: also when the version of that compute has no description.
         """
         value: dict[str, Any] = self._describing.call(context, "describe_host", server=host)
         return HostDescription.from_primitive(value)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What consoleauth answers over RPC: the counterpart of :mod:`porthole_consoleauth.rpcapi`.
+"""The RPC methods of consoleauth; :mod:`porthole_consoleauth.rpcapi` is the client.
 
-Why: it turns RPC arguments into typed values once, asks the store, and writes one log line per event: who may
+Why: they turn RPC arguments into typed values once, call the store, and log one line for each event: which user may
 open which console, and never the token. Called by oslo.messaging's threads.
 """
 
@@ -16,7 +16,7 @@ from porthole_common.diagnosis import StoreDescription, Vitals
 from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, RevocationReason
 from porthole_common.notifications import Revocation
-from porthole_common.rpc import Target, expected_exceptions
+from porthole_common.rpc import RpcTarget, expected_exceptions
 from porthole_consoleauth.rpcapi import VERSION
 from porthole_consoleauth.token_store import StoredConsole, TokenStore, strip_secrets
 
@@ -27,7 +27,7 @@ class Publisher(Protocol):
     """What the endpoint needs of :class:`porthole_common.notifications.RevocationPublisher`."""
 
     def publish(self, context: RequestContext, revocation: Revocation) -> None:
-        """Tell every proxy; raise RpcUnavailable when there is no broker."""
+        """Send it to every proxy; raise RpcUnavailable when there is no broker."""
 
 
 def _now() -> datetime:
@@ -37,10 +37,10 @@ def _now() -> datetime:
 class ConsoleAuthEndpoint:
     """The methods of topic ``consoleauth``; ``ttl_s`` is the life of a token in seconds.
 
-    ``vitals`` returns this process's.
+    ``vitals`` returns the vitals of this process.
     """
 
-    target = Target(version=VERSION)
+    target = RpcTarget(version=VERSION)
 
     def __init__(
         self,
@@ -71,11 +71,11 @@ class ConsoleAuthEndpoint:
     ) -> dict[str, Any]:
         """Store the console under its token; return ``{expires_at: ISO 8601 with offset}``.
 
-        The token may die up to a second before ``expires_at``: memcached counts whole seconds.
+        The token may expire up to a second before ``expires_at``, since memcached counts whole seconds.
 
         :raises TokenInvalid: when the token is not a canonical UUID.
         :raises RequestInvalid: when another argument does not parse.
-        :raises TokenStoreUnavailable: when the store did not take it for certain.
+        :raises TokenStoreUnavailable: when it is not certain that the store has the token.
         """
         expires_at = self._clock() + timedelta(seconds=self._ttl_s)
         connect_info = _parse(
@@ -104,7 +104,7 @@ class ConsoleAuthEndpoint:
 
     @expected_exceptions(errors.PortholeError)
     def check_token(self, context: RequestContext, token: str) -> dict[str, Any]:
-        """Return connect_info without the token, with ``expires_at``, and with the user and project it was issued for.
+        """Return connect_info without the token, with ``expires_at``, and with the user and project of the token.
 
         :raises TokenInvalid: when it is malformed, unknown, expired or revoked.
         :raises TokenStoreUnavailable: when the store does not answer.
@@ -133,18 +133,18 @@ class ConsoleAuthEndpoint:
         compute_host: str | None = None,
         reason: str = RevocationReason.ENDED,
     ) -> int:
-        """Revoke the tokens of the instance, then tell the proxies; return how many there were.
+        """Revoke the tokens of the instance, then publish the revocation to the proxies; return the number of tokens.
 
-        With ``compute_host`` only the tokens for a console there: a host that an instance has left may say so late,
-        when there are consoles on the next one.
+        With ``compute_host`` only the tokens for that host are revoked: a host that an instance has left may call late,
+        when the instance has consoles on its next host.
 
-        The caller repeats the call when it fails. That is why a revocation that could not be published is an
-        error although the tokens are dead already: sessions that they opened may still run, and the repeated call
-        publishes again. A store that does not answer keeps no session open either: the proxies are told first.
+        The caller repeats a call that fails. So a revocation that could not be published is an error, although the
+        tokens are revoked: their sessions may still run, and the repeated call publishes again. When the store does
+        not answer, the revocation is published all the same, so that no session stays open.
 
         :raises RequestInvalid: when ``instance_uuid`` is not a canonical UUID.
         :raises TokenStoreUnavailable: when the store did not confirm it.
-        :raises RpcUnavailable: when the tokens are dead and the proxies could not be told.
+        :raises RpcUnavailable: when the tokens are revoked, but no broker took the revocation.
         """
         revocation = Revocation.from_primitive(instance_uuid, compute_host, reason)
         try:
@@ -164,14 +164,14 @@ class ConsoleAuthEndpoint:
 
     @expected_exceptions(errors.PortholeError)
     def describe_store(self, context: RequestContext) -> dict[str, Any]:
-        """Return what ``StoreDescription.to_primitive`` writes: this process, and who of its store answers."""
+        """Return what ``StoreDescription.to_primitive`` writes: this process, and which servers of its store answer."""
         return StoreDescription(self._vitals(), self._store.probe(), self._ttl_s).to_primitive()
 
     def _publish(self, context: RequestContext, revocation: Revocation) -> None:
         try:
             self._publisher.publish(context, revocation)
         except errors.RpcUnavailable:
-            LOG.error("Revocation not published: open consoles go on until it is", instance=revocation.instance_uuid)
+            LOG.error("Revocation not published; its open consoles stay open", instance=revocation.instance_uuid)
             raise
 
 

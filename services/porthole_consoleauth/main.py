@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """porthole-consoleauth: the process that owns the console tokens.
 
-Why a process of its own: it alone touches the token store, so the rules of a token's life are kept in one place.
-Any number of them may run, on any nodes: they share the store and one RPC topic. ``porthole standalone`` builds
-the same service on the store in memory.
+Why a process of its own: only this process uses the token store, so the rules for tokens are in one place. Any number
+of them may run, on any nodes, since they share the store and one RPC topic. ``porthole standalone`` builds the same
+service on the store in memory.
 """
 
 import functools
@@ -14,7 +14,7 @@ from oslo_config import cfg
 
 from porthole_common import service
 from porthole_common.diagnosis import read_vitals
-from porthole_common.discovery import PresenceEndpoint
+from porthole_common.discovery import DiscoveryEndpoint
 from porthole_common.log import get_logger
 from porthole_common.notifications import RevocationPublisher
 from porthole_common.rpc import Rpc
@@ -28,11 +28,14 @@ LOG = get_logger(__name__)
 PROGRAM = "porthole-consoleauth"
 
 
-class ConsoleAuthService:
-    """Consoleauth inside a process (:class:`porthole_common.service.Service`)."""
+class ConsoleAuthService(service.Service):
+    """Consoleauth inside a process.
+
+    It is ready when the broker has its queues; it does not wait for a store that is away. It is alive while the process
+    is, since oslo.messaging starts its own threads anew. No option of consoleauth changes while it runs.
+    """
 
     name = PROGRAM
-    stop_timeout_s = service.STOP_TIMEOUT_S
 
     def __init__(self, conf: cfg.ConfigOpts, rpc: Rpc, store: TokenStore, owns_rpc: bool) -> None:
         """Prepare; ``owns_rpc`` says whether :meth:`stop` closes ``rpc`` too."""
@@ -41,29 +44,18 @@ class ConsoleAuthService:
         self._store = store
         vitals = functools.partial(read_vitals, conf.host, _count_descriptors(conf))
         endpoint = ConsoleAuthEndpoint(store, RevocationPublisher(rpc), conf.consoleauth.token_ttl, vitals)
-        presence = PresenceEndpoint(rpc, "consoleauth", conf.host, conf.host)
-        self._server = rpc.get_server(TOPIC, conf.host, [endpoint, presence])
+        discovery = DiscoveryEndpoint(rpc, "consoleauth", conf.host, conf.host)
+        self._server = rpc.get_server(TOPIC, conf.host, [endpoint, discovery])
 
     def start(self) -> None:
-        """Serve the topic. A store that does not answer yet is only a warning: calls get an error until it does."""
+        """Serve the topic. A store that does not answer is a warning: calls get an error until it answers."""
         for name, refusal in self._store.probe().items():
             if refusal:
                 LOG.warning("memcached is not usable yet", address=name, reason=refusal)
         self._server.start()
 
-    def waits_for(self) -> str:
-        """Return "": the broker has the queues when the start returns, and a store that is away is not waited for."""
-        return ""
-
-    def is_alive(self) -> bool:
-        """Return True: what serves are oslo.messaging's threads, which start anew by themselves."""
-        return True
-
-    def reload(self) -> None:
-        """Do nothing: no option of consoleauth changes while it runs."""
-
     def stop(self) -> None:
-        """Answer what is under way, and let go of the bus and the store."""
+        """Finish the calls under way, then leave the bus and the store."""
         self._server.stop()
         if self._owns_rpc:
             self._rpc.close()
@@ -78,10 +70,10 @@ def _count_descriptors(conf: cfg.ConfigOpts) -> int:
 def build(conf: cfg.ConfigOpts) -> Sequence[ConsoleAuthService]:
     """Build the daemon's service on memcached.
 
-    :raises ConfigInvalid: when transport_url or [memcache] servers does not do.
+    :raises ConfigInvalid: when transport_url or [memcache] servers is not valid.
     """
     store = memcached_store.build_store(conf)
-    return [ConsoleAuthService(conf, Rpc(conf, conf.api.rpc_timeout), store, owns_rpc=True)]
+    return [ConsoleAuthService(conf, Rpc(conf, conf.rpc.call_timeout), store, owns_rpc=True)]
 
 
 def build_standalone(conf: cfg.ConfigOpts, rpc: Rpc) -> ConsoleAuthService:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One memcached server, over plain TCP or TLS: the only module that imports pymemcache.
 
-Why not pymemcache's HashClient, which does servers, pools and failover: it lets others stand in for a server that is
-down, so that one which comes back with what it held would revive tokens that were revoked meanwhile; and turned off,
-it answers "no such key" for a server that it has given up for a while. Here a server answers or is unavailable.
+Why not pymemcache's HashClient, which has several servers, pools and failover: it uses other servers for one that is
+down, and when that one came back, its old data would revive tokens that were revoked meanwhile. Without failover it
+answers "no such key" for a server that it has marked as dead. Here a server answers or is unavailable.
 Called by :mod:`porthole_consoleauth.memcached_store`.
 """
 
@@ -24,18 +24,19 @@ from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
 
 from porthole_common import errors
 from porthole_common.log import get_logger
+from porthole_common.private_parts import report_missing
 
 LOG = get_logger(__name__)
-# What one word of memcached's login may hold: no blank, which parts user and password, and no end of line.
+# The characters of user and password: no blank, which separates the two in memcached's login, and no end of line.
 _WORD = re.compile(r"[!-~]+", re.ASCII)
 
 
 def build_tls_context(conf: cfg.ConfigOpts) -> ssl.SSLContext | None:
-    """Return how connections are encrypted by the group [memcache], or None for plain TCP.
+    """Return the TLS context of the group [memcache], or None for plain TCP.
 
     The server's certificate and the name in it are always checked.
 
-    :raises ConfigInvalid: when a file does not do.
+    :raises ConfigInvalid: when a file cannot be used.
     """
     if not conf.tls_enabled:
         return None
@@ -45,7 +46,7 @@ def build_tls_context(conf: cfg.ConfigOpts) -> ssl.SSLContext | None:
         raise errors.ConfigInvalid("[memcache] tls_cafile", exc.strerror or str(exc)) from exc
     if conf.tls_certfile:
         try:
-            # OpenSSL would ask for a passphrase on a terminal, where nobody is.
+            # Without one, OpenSSL would ask for a passphrase on the terminal.
             context.load_cert_chain(conf.tls_certfile, conf.tls_keyfile, password="")
         except OSError as exc:
             raise errors.ConfigInvalid("[memcache] tls_certfile, tls_keyfile", exc.strerror or str(exc)) from exc
@@ -53,9 +54,9 @@ def build_tls_context(conf: cfg.ConfigOpts) -> ssl.SSLContext | None:
 
 
 def build_login(conf: cfg.ConfigOpts) -> bytes | None:
-    """Return what says who we are, the value of memcached(1) ``-Y``'s first command; None where nobody asks.
+    """Return the value of the first command of a login (memcached(1) ``-Y``); None without a configured login.
 
-    :raises ConfigInvalid: when user or password is missing, or holds what memcached cannot take.
+    :raises ConfigInvalid: when user or password is missing, or has a character that memcached cannot take.
     """
     if not conf.username and not conf.password:
         return None
@@ -67,9 +68,9 @@ def build_login(conf: cfg.ConfigOpts) -> bytes | None:
 
 
 def build_ring(names: Iterable[str]) -> Callable[[str], str]:
-    """Return the function that says on which of the servers ``names`` a key lives (rendezvous hashing).
+    """Return the function from a key to its server among ``names`` (rendezvous hashing).
 
-    It does not depend on their order, and a name more or less moves no key between the others.
+    The order of ``names`` does not matter. Adding or removing a name moves no key between the other servers.
     """
     ring = RendezvousHash(sorted(names))
     choose: Callable[[str], str] = ring.get_node
@@ -79,14 +80,14 @@ def build_ring(names: Iterable[str]) -> Callable[[str], str]:
 class MemcachedNode:
     """The connections to one server: at most ``pool_size``, each used by one thread at a time.
 
-    pymemcache's own PooledClient raises when all connections are taken, and hands out connections that the
-    server has closed meanwhile; here a thread waits for one, and a closed one is opened again before it is used.
+    pymemcache's own PooledClient raises when all connections are in use, and returns connections that the server has
+    closed meanwhile. Here a thread waits for a connection, and a closed one is opened again before its use.
     """
 
     def __init__(self, host: str, port: int, conf: cfg.ConfigOpts, tls: ssl.SSLContext | None = None) -> None:
         """Prepare; ``conf`` is the group [memcache], and ``tls`` of :func:`build_tls_context`.
 
-        :raises ConfigInvalid: when user and password do not do.
+        :raises ConfigInvalid: when user or password is not valid.
         """
         self._address = (host, port)
         self._connect_timeout_s: float = conf.connect_timeout
@@ -95,7 +96,23 @@ class MemcachedNode:
         self._login = build_login(conf)
         self._free: queue.LifoQueue[Client] = queue.LifoQueue()
         for _ in range(conf.pool_size):
-            self._free.put(Client(self._address, default_noreply=False))
+            self._free.put(self._build_client())
+        # pymemcache does not document the attribute.
+        self._can_set_socket = hasattr(self._build_client(), "sock")
+        if not self._can_set_socket:
+            report_missing(
+                "pymemcache", "Client.sock", "Only the first address of a server's name is tried, and a login is slow."
+            )
+
+    def _build_client(self) -> Client:
+        return Client(
+            self._address,
+            connect_timeout=self._connect_timeout_s,
+            timeout=self._timeout_s,
+            no_delay=True,
+            tls_context=self._tls,
+            default_noreply=False,
+        )
 
     def get(self, key: str) -> bytes | None:
         """Return the value; None when there is none."""
@@ -108,7 +125,7 @@ class MemcachedNode:
         return pair
 
     def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        """Return the values there are."""
+        """Return the existing values by key."""
         values: dict[str, bytes] = self._run("get_many", keys)
         return values
 
@@ -154,11 +171,13 @@ class MemcachedNode:
             self._free.put(client)
 
     def _attempt(self, client: Client, command: str, arguments: Sequence[Any]) -> Any:
-        """Run the command, once more on a new connection when one that had been idle broke before the answer.
+        """Run the command, and again on a new connection when an idle connection broke before the answer.
 
-        The server may have carried out the first one. Each of Porthole's commands bears that: reads and set write
-        or read the same again, delete finds nothing, and a lost add or cas shows when the index is read again.
+        The server may have executed the first command. That is harmless for each of Porthole's commands: a read or a
+        set is repeated, a delete finds nothing, and an add or cas that was lost shows at the next read of the index.
         """
+        if not self._can_set_socket:
+            return self._attempt_as_pymemcache(client, command, arguments)
         if client.sock is not None and _is_stale(client.sock):
             client.close()
         if client.sock is not None:
@@ -167,6 +186,13 @@ class MemcachedNode:
             except (ConnectionError, ssl.SSLError, MemcacheUnexpectedCloseError):
                 client.close()
         self._connect(client)
+        return getattr(client, command)(*arguments)
+
+    def _attempt_as_pymemcache(self, client: Client, command: str, arguments: Sequence[Any]) -> Any:
+        """Run the command on a connection that pymemcache makes by itself; a new one each time where a login is due."""
+        if self._login is not None:
+            client.close()
+            client.set("login", self._login)
         return getattr(client, command)(*arguments)
 
     def _connect(self, client: Client) -> None:
@@ -195,7 +221,7 @@ class MemcachedNode:
 
 
 def _is_stale(sock: socket.socket) -> bool:
-    """Say whether an idle connection has something to read: its end, or an answer nobody waited for."""
+    """Return whether an idle connection has something to read: its end, or an answer that came too late."""
     poller = select.poll()
     poller.register(sock, select.POLLIN)
     return bool(poller.poll(0))

@@ -5,15 +5,14 @@ Why memcached: every consoleauth sees every token, items expire by themselves, a
 index of an instance an authority that parallel writers cannot corrupt. Called by the endpoint through the port
 :class:`porthole_consoleauth.token_store.TokenStore`.
 
-All that belongs to one instance, its index and its tokens' items, lives on exactly one of the servers: the one of
-its slot, which its tokens bear in them (:func:`porthole_common.model.build_token`). So a server that is lost takes
-its share of the instances with it, and the consoles of all others need it for nothing. When it is down, none stands
-in for it: one that comes back after others stood in would still hold the indexes it had, and with them tokens that
-were revoked meanwhile. An unreachable server therefore means TokenStoreUnavailable, never "unknown token".
+The index of an instance and the items of its tokens are all on one server: that of the instance's slot, with which its
+tokens begin (:func:`porthole_common.model.build_token`). So a server that is lost affects only its share of the
+instances. No other server replaces a server that is down: when it came back, it would still have its old indexes, and
+in them tokens that were revoked meanwhile. So an unreachable server means TokenStoreUnavailable, never "unknown token".
 
-What a write that broke or timed out did is not known, and it may even be done later, when a frozen server goes
-on. The order of writes makes that harmless: first the item, which opens nothing without the index, then the
-index, which changes only by compare-and-set. A token that came to life so late is one that nobody was given.
+After a write that broke or timed out, its effect is not known; a frozen server may even execute it later. The order of
+writes makes that harmless. The item is written first, and opens nothing without the index. The index is written then,
+and changes only by compare-and-set. A token that becomes valid so late was given to no user.
 """
 
 import random
@@ -41,14 +40,14 @@ from porthole_consoleauth.token_store import (
 
 LOG = get_logger(__name__)
 OPTION = "[memcache] servers"
-# How long one change of an index may compete with others, in tries and in seconds: below the deadline of the RPC
-# that asked for it. With fifty writers at once each is through within a few dozen tries.
+# How long one change of an index may compete with others, in tries and in seconds: below the deadline of its RPC. With
+# fifty writers at once each succeeds within a few dozen tries.
 INDEX_ATTEMPTS = 100
 INDEX_DEADLINE_S = 2.0
 INDEX_PAUSE_S = 0.05
-# Each time an index has grown by so many tokens, those that have expired leave it.
+# Each time an index has grown by this number of tokens, the expired ones are removed from it.
 PRUNE_EVERY = 16
-# An index that lost tokens lives as long as any token may ([consoleauth] token_ttl): longer than those left in it.
+# How long an index lives after a removal: as long as any token may ([consoleauth] token_ttl), so as its tokens.
 LONGEST_INDEX_S = 86400 + INDEX_MARGIN_S
 
 
@@ -62,7 +61,7 @@ class Node(Protocol):
         """Return the value and its compare-and-set id; two None when there is none."""
 
     def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        """Return the values there are."""
+        """Return the existing values by key."""
 
     def set(self, key: str, value: bytes, expire_s: int) -> bool:
         """Write; say whether it was stored."""
@@ -77,7 +76,7 @@ class Node(Protocol):
         """Delete; say whether there was a value."""
 
     def probe(self) -> None:
-        """Ask for anything."""
+        """Ask the server for its version."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -122,7 +121,7 @@ class MemcachedStore:
         def add(hashes: list[str]) -> list[str]:
             if token_hash in hashes:
                 return hashes
-            # An index that was deleted since the last try is a revocation: the new one starts from nothing.
+            # An index that was deleted since the last try was revoked: the new one starts empty.
             kept = self._living(hashes) if len(hashes) % PRUNE_EVERY == PRUNE_EVERY - 1 else hashes
             return [*kept, token_hash]
 
@@ -142,13 +141,13 @@ class MemcachedStore:
         return console
 
     def revoke_instance(self, instance_uuid: str, compute_host: str | None = None) -> int:
-        """Take tokens out of the index; their items go too, where their server answers; see the port."""
+        """Take tokens out of the index, and delete their items where the server answers; see the port."""
         index = instance_key(instance_uuid)
         node = self._node(get_instance_slot(instance_uuid))
         if compute_host is not None:
             return self._delete_items(self._revoke_at(node, index, compute_host))
         hashes = parse_index(node.get(index))
-        # The step that counts. Whatever is written into an item or read from one from here on opens nothing.
+        # This step revokes: without the index, no item opens anything.
         if not node.delete(index):
             return 0
         return self._delete_items(hashes)
@@ -170,9 +169,9 @@ class MemcachedStore:
         return dead
 
     def _change_index(self, node: Node, index: str, change: Callable[[list[str]], list[str]], expire_s: int) -> None:
-        """Replace the index by what ``change`` makes of it, which is asked again whenever another was quicker.
+        """Replace the index by the result of ``change``, which is called again when another writer was quicker.
 
-        :raises TokenStoreUnavailable: when others were quicker all the time, or the server does not answer.
+        :raises TokenStoreUnavailable: when other writers were quicker each time, or the server does not answer.
         """
         deadline = self._clock() + INDEX_DEADLINE_S
         for attempt in range(INDEX_ATTEMPTS):
@@ -190,7 +189,7 @@ class MemcachedStore:
         raise errors.TokenStoreUnavailable("too many changes to one instance's tokens at once")
 
     def _living(self, hashes: Sequence[str]) -> list[str]:
-        """Return the hashes whose item exists, and those whose server does not say."""
+        """Return the hashes whose item exists, and those whose server does not answer."""
         gone: set[str] = set()
         for node, group in self._by_node(hashes):
             try:
@@ -200,7 +199,7 @@ class MemcachedStore:
         return [token_hash for token_hash in hashes if token_hash not in gone]
 
     def _list_of(self, hashes: Sequence[str], compute_host: str) -> list[str]:
-        """Return the hashes of tokens for ``compute_host``, and those of which nobody says for which host they are."""
+        """Return the hashes of tokens for ``compute_host``, and those of tokens whose host cannot be read."""
         others: set[str] = set()
         for node, group in self._by_node(hashes):
             try:
@@ -211,7 +210,7 @@ class MemcachedStore:
         return [token_hash for token_hash in hashes if token_hash not in others]
 
     def _delete_items(self, hashes: Sequence[str]) -> int:
-        """Delete the items; return how many there were, counting all of a server that does not answer."""
+        """Delete the items; return how many existed, and count all those of a server that does not answer."""
         count = 0
         for node, group in self._by_node(hashes):
             try:
@@ -221,7 +220,7 @@ class MemcachedStore:
         return count
 
     def _by_node(self, hashes: Sequence[str]) -> list[tuple[Node, list[str]]]:
-        """Return the hashes by server: one, but for tokens that were made without regard to their instance's slot."""
+        """Return the hashes by server: one server, except for tokens that do not begin with their instance's slot."""
         groups: dict[str, list[str]] = {}
         for token_hash in hashes:
             groups.setdefault(self._choose(get_hash_slot(token_hash)), []).append(token_hash)
@@ -234,8 +233,8 @@ class MemcachedStore:
 def build_store(conf: cfg.ConfigOpts) -> MemcachedStore:
     """Build the store from the options of [memcache]; nothing is connected yet.
 
-    :raises ConfigInvalid: when ``servers`` is empty, names one twice, or one is not host:port; when the options of TLS
-        or of the login do not do.
+    :raises ConfigInvalid: when ``servers`` is empty, names a server twice, or has one that is not host:port; when an
+        option of TLS or of the login is not valid.
     """
     addresses = [parse_server(text) for text in conf.memcache.servers]
     if not addresses:
@@ -271,7 +270,7 @@ def _hash_of(key: str) -> str:
 
 
 def _is_elsewhere(item: bytes, compute_host: str) -> bool:
-    """Say whether an item is a console's on another host; what is not Porthole's is not."""
+    """Return whether an item is that of a console on another host; False for an item that is not Porthole's."""
     try:
         return token_store.parse_item(item).connect_info.compute_host != compute_host
     except errors.TokenInvalid:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The token store of ``porthole standalone``: one process's memory.
 
-Why not for the daemon: two consoleauths would each know half of the tokens, and a restart would forget all.
-Keeps the same items and indexes as memcached does, by the same rules.
+Why not for the daemon: each of two consoleauths would know half of the tokens, and a restart would lose all of them.
+It has the same items and indexes as the store in memcached, by the same rules.
 """
 
 import threading
@@ -46,7 +46,7 @@ class MemoryStore:
             self._indexes[index] = token_store.build_index(living, token_hash)
 
     def check(self, token: str) -> StoredConsole:
-        """Return what ``token`` opens; see the port."""
+        """Return the console that ``token`` opens; see the port."""
         token_hash = token_store.hash_token(token)
         with self._lock:
             expires, item = self._items.get(token_hash, (0.0, None))
@@ -59,7 +59,7 @@ class MemoryStore:
         return console
 
     def revoke_instance(self, instance_uuid: str, compute_host: str | None = None) -> int:
-        """Kill the instance's tokens; see the port."""
+        """Revoke the instance's tokens; see the port."""
         index = token_store.instance_key(instance_uuid)
         with self._lock:
             self._drop_expired()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How other services reach consoleauth: one method per method of :mod:`porthole_consoleauth.endpoint`."""
+"""The RPC client of consoleauth: one method for each method of :mod:`porthole_consoleauth.endpoint`."""
 
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ TOPIC = "consoleauth"
 # 1.1: describe_store.
 # 1.2: compute_host and reason of delete_tokens_for_instance.
 VERSION = "1.2"
-# What users' requests need goes to consoleauths of the version that had it first, so that they may be older.
+# Each call asks for the first version that has its method, so that the consoleauths may be older.
 _TOKENS = "1.0"
 _DESCRIPTIONS = "1.1"
 _REVOCATIONS = "1.2"
@@ -24,7 +24,7 @@ _REVOCATIONS = "1.2"
 class ConsoleAuthAPI:
     """Client of the consoleauth daemons; any of them answers, since they share one store, unless ``server`` names one.
 
-    Every call ends within ``[api] rpc_timeout``, and raises RpcUnavailable when none answers. ``deadline``: see
+    Every call ends within ``[rpc] call_timeout``, and raises RpcUnavailable when none answers. ``deadline``: see
     :meth:`porthole_common.rpc.RpcClient.call`.
     """
 
@@ -39,10 +39,10 @@ class ConsoleAuthAPI:
     ) -> datetime:
         """Store ``connect_info`` under its token and its instance; return when the token expires (aware, UTC).
 
-        :raises TokenStoreUnavailable: when the store did not take it for certain: no URL may be given out.
+        :raises TokenStoreUnavailable: when it is not certain that the store has it; then no user may get the URL.
         """
         arguments = connect_info.to_primitive()
-        # What consoleauth sets itself: the user and the project are the context's.
+        # consoleauth sets these itself; the user and the project are those of the context.
         for name in ("expires_at", "user_id", "project_id"):
             arguments.pop(name, None)
         value: dict[str, Any] = self._client.call(context, "authorize_console", deadline=deadline, **arguments)
@@ -51,9 +51,9 @@ class ConsoleAuthAPI:
     def check_token(
         self, context: RequestContext, token: str, server: str | None = None, deadline: Deadline | None = None
     ) -> ConnectInfo:
-        """Return what ``token`` opens, without ``token``; ``expires_at`` is set, and for whom it was issued.
+        """Return the console of ``token``, without ``token``, with ``expires_at``, ``user_id`` and ``project_id``.
 
-        A consoleauth that is older than this names neither user nor project.
+        The answer of an older consoleauth has neither user nor project.
 
         :raises TokenInvalid: when it is malformed, unknown, expired or revoked.
         :raises TokenStoreUnavailable: when the store does not answer.
@@ -91,9 +91,9 @@ class ConsoleAuthAPI:
         return count
 
     def describe_store(self, context: RequestContext, server: str) -> StoreDescription:
-        """Return what that consoleauth says of itself and of its store.
+        """Return the description of that consoleauth and its store.
 
-        :raises RemoteFailure: also when it is of a version that cannot say.
+        :raises RemoteFailure: also when the version of that consoleauth has no description.
         """
         value: dict[str, Any] = self._describing.call(context, "describe_store", server=server)
         return StoreDescription.from_primitive(value)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The token store: its port, and the rules every implementation keeps.
 
-Why: a console token opens a screen, so what it may open is decided by a few rules that must be the same in
-memcached and in memory. They stand here, without I/O: how a token becomes a key, what is stored under it, and
-what an instance's index is. A token is valid exactly when its item exists and its hash stands in the index of
-its instance; without the index all tokens of the instance are dead. Called by the stores and the endpoint.
+Why: a console token opens a screen, so a few rules decide which one, and they must be the same in memcached and in
+memory. They are here, without I/O: how a token becomes a key, what is stored under the key, and what the index of an
+instance is. A token is valid exactly when its item exists and its hash is in the index of its instance. Without the
+index, all tokens of the instance are invalid. Called by the stores and the endpoint.
 """
 
 import hashlib
@@ -19,19 +19,19 @@ from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, TokenReason, get_slot, get_token_slot, is_uuid
 
 LOG = get_logger(__name__)
-# An index holds 70 bytes per token: far below memcached's 1 MiB for an item, and enough for any number of people at
-# one screen. Above it the oldest token of the instance dies, so that a new URL always works.
+# An index takes 70 bytes per token, so it stays far below memcached's 1 MiB for an item. With one more token the oldest
+# one becomes invalid, so that a new URL always works.
 MAX_TOKENS_PER_INSTANCE = 200
-# The index is written after the item and must not die before it.
+# The index is written after the item, and must not expire before it.
 INDEX_MARGIN_S = 60
 _SHA256_DIGITS = 64
 
 
 @dataclass(frozen=True)
 class StoredConsole:
-    """What a token opens, and for whom it was issued.
+    """The console that a token opens, and the user and project of the token.
 
-    ``connect_info`` bears no token, has ``expires_at``, and of its access URL only ``scheme://host[:port]``.
+    ``connect_info`` has no token, has ``expires_at``, and has only ``scheme://host[:port]`` of its access URL.
     """
 
     connect_info: ConnectInfo
@@ -40,45 +40,44 @@ class StoredConsole:
 
 
 class TokenStore(Protocol):
-    """Where tokens live. Thread-safe; every method ends within seconds, whatever state the store is in."""
+    """The store of tokens. Thread-safe; every method ends within seconds in any state of the store."""
 
     def probe(self) -> dict[str, str]:
-        """Ask every server of the store; return by its name why it is not usable, or "". Never raises."""
+        """Ask every server of the store; return ``{name: why it is not usable, or ""}``. Never raises."""
 
     def authorize(self, token: str, console: StoredConsole, ttl_s: int) -> None:
         """Make ``token`` open ``console`` for ``ttl_s`` seconds.
 
         :raises TokenInvalid: when the token is not a canonical UUID.
-        :raises TokenStoreUnavailable: when it is not certain that the store took it.
+        :raises TokenStoreUnavailable: when it is not certain that the store has the token.
         """
 
     def check(self, token: str) -> StoredConsole:
-        """Return what ``token`` opens.
+        """Return the console that ``token`` opens.
 
         :raises TokenInvalid: when it is malformed (the store is not asked), unknown, expired or revoked.
         :raises TokenStoreUnavailable: when the store did not answer.
         """
 
     def revoke_instance(self, instance_uuid: str, compute_host: str | None = None) -> int:
-        """Kill every token of the instance in one step, and return how many still lived.
+        """Revoke every token of the instance in one step, and return how many were valid.
 
-        With ``compute_host`` only those that were issued for a console there: the instance may have moved, and have
-        new ones elsewhere by now.
+        With ``compute_host`` only the tokens for that host: the instance may have moved, and have new ones elsewhere.
 
         :raises RequestInvalid: when ``instance_uuid`` is not a canonical UUID (the store is not asked).
-        :raises TokenStoreUnavailable: when it is not certain that they are dead.
+        :raises TokenStoreUnavailable: when it is not certain that they are revoked.
         """
 
     def close(self) -> None:
-        """Release what the store holds."""
+        """Close the store."""
 
 
 def hash_token(token: object) -> str:
-    """Return what stands for a token: its slot and its SHA-256, in hexadecimal.
+    """Return the hash of a token: its slot and its SHA-256, in hexadecimal.
 
     It is the only form of a token that leaves this module.
 
-    :raises TokenInvalid: when ``token`` is not a lower-case canonical UUID; so nothing else becomes a key.
+    :raises TokenInvalid: when ``token`` is not a lower-case canonical UUID; so no other text becomes a key.
     """
     if not isinstance(token, str) or not is_uuid(token):
         raise errors.TokenInvalid(TokenReason.MALFORMED)
@@ -86,7 +85,7 @@ def hash_token(token: object) -> str:
 
 
 def get_hash_slot(token_hash: str) -> str:
-    """Return the slot of the token that ``token_hash`` stands for."""
+    """Return the slot of the token with this hash."""
     return token_hash[:-_SHA256_DIGITS]
 
 
@@ -142,7 +141,7 @@ def build_item(console: StoredConsole) -> bytes:
 def parse_item(item: bytes) -> StoredConsole:
     """Build what :func:`build_item` wrote.
 
-    :raises TokenInvalid: when it is anything else; that is logged, since somebody else writes into the store.
+    :raises TokenInvalid: when it is anything else; that is logged, since another program writes into the store.
     """
     try:
         value = json.loads(item)

@@ -15,7 +15,7 @@ from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
 from porthole_common import errors, notifications
-from porthole_common.discovery import PresenceEndpoint
+from porthole_common.discovery import DiscoveryEndpoint
 from porthole_common.log import get_logger
 from porthole_common.model import Target
 from porthole_common.rpc import Rpc
@@ -68,8 +68,6 @@ class NovncProxyService:
 
         :raises ConfigInvalid: when the web root, the certificate or an option is wrong.
         """
-        if conf.record:
-            raise errors.ConfigInvalid("[DEFAULT] record", "recording sessions is not offered")
         options = conf.novncproxy
         if options.relay_low_mark > options.relay_high_mark:
             raise errors.ConfigInvalid("[novncproxy] relay_low_mark", "it is above relay_high_mark")
@@ -118,7 +116,7 @@ class NovncProxyService:
             [
                 notifications.RevocationEndpoint(self._on_revoked),
                 ProxyEndpoint(conf),
-                PresenceEndpoint(rpc, "novncproxy", conf.host, server),
+                DiscoveryEndpoint(rpc, "novncproxy", conf.host, server),
             ],
         )
         self._listeners = dict(listeners or {})

@@ -18,8 +18,7 @@ from porthole_common.deadline import Deadline
 from porthole_common.diagnosis import ProxyDescription, Reach, read_vitals
 from porthole_common.log import get_logger
 from porthole_common.model import Target
-from porthole_common.rpc import Target as RpcTarget
-from porthole_common.rpc import expected_exceptions
+from porthole_common.rpc import RpcTarget, expected_exceptions
 from porthole_novncproxy.admission.dial import dial
 from porthole_novncproxy.admission.probe import read_security_types
 from porthole_novncproxy.admission.vencrypt import Security, build_security

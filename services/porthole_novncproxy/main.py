@@ -27,7 +27,7 @@ def serve(conf: cfg.ConfigOpts) -> int:
     """
     if conf.novncproxy.workers > 1:
         return supervisor.run(conf)
-    return service.run(PROGRAM, [NovncProxyService(conf, Rpc(conf, conf.api.rpc_timeout), owns_rpc=True)])
+    return service.run(PROGRAM, [NovncProxyService(conf, Rpc(conf, conf.rpc.call_timeout), owns_rpc=True)])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -31,7 +31,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 class BareEndpoint:
     """Answers at once."""
 
-    target = porthole_common.rpc.Target(version=VERSION)
+    target = porthole_common.rpc.RpcTarget(version=VERSION)
 
     def echo(self, context: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
         """Return ``value``."""

@@ -107,7 +107,7 @@ def porthole(
 ) -> Iterator[Porthole]:
     directory = tmp_path_factory.mktemp("porthole")
     # A consoleauth that is away is waited for by the upgrade, and by the question why it was refused.
-    options: Options = {"api": {"rpc_timeout": 4}}
+    options: Options = {"rpc": {"call_timeout": 4}}
     with Porthole(directory, rabbitmq, memcached, libvirt_uri=libvirtd.uri, options=options) as porthole:
         wait_for_instances(porthole, guest.uuid)
         yield porthole

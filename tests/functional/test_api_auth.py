@@ -85,7 +85,8 @@ def porthole(
     ]
     (directory / "instances.yaml").write_text(json.dumps({"instances": instances}))
     options = {
-        "api": {"auth_strategy": "keystone", "rpc_timeout": RPC_TIMEOUT_S},
+        "api": {"auth_strategy": "keystone"},
+        "rpc": {"call_timeout": RPC_TIMEOUT_S},
         # Each request asks Keystone anew: a revocation counts at once.
         "keystone_authtoken": {**keystone.build_options(), "token_cache_time": -1},
     }

@@ -15,8 +15,7 @@ from oslo_config import cfg
 from porthole_common import errors, notifications
 from porthole_common.context import RequestContext, build_daemon_context
 from porthole_common.model import ConnectInfo, ConsoleType, Instance, InstanceState, build_token
-from porthole_common.rpc import Rpc, expected_exceptions
-from porthole_common.rpc import Target as RpcTarget
+from porthole_common.rpc import Rpc, RpcTarget, expected_exceptions
 from porthole_compute.rpcapi import TOPIC
 from support.bus import parse_global_conf
 from support.console import token_of

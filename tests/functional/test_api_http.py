@@ -27,7 +27,7 @@ from support.rabbitmq import RabbitMQ
 
 UUID, UNKNOWN_UUID = "5a9d4f5e-0000-4000-8000-000000000001", "5a9d4f5e-0000-4000-8000-000000000099"
 RPC_TIMEOUT_S = 4
-# The answer comes within [api] rpc_timeout, and what a loaded machine may add.
+# The answer comes within [rpc] call_timeout, and what a loaded machine may add.
 ANSWER_S = RPC_TIMEOUT_S + MACHINE_SLACK_S
 ACTION = {"os-getVNCConsole": {"type": "novnc"}}
 REMOTE = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
@@ -79,7 +79,7 @@ def porthole_of_module(
     directory = tmp_path_factory.mktemp("api")
     instances = directory / "instances.yaml"
     instances.write_text(f"instances: [{{uuid: {UUID}, name: vm1, host: 127.0.0.1, port: 5900, project_id: red}}]\n")
-    options = {"api": {"rpc_timeout": RPC_TIMEOUT_S}}
+    options = {"rpc": {"call_timeout": RPC_TIMEOUT_S}}
     with Porthole(
         directory, rabbitmq, memcached, instances_file=instances, options=options, daemons=DAEMONS
     ) as porthole:

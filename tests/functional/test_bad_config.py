@@ -55,12 +55,10 @@ def run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
         ("consoleauth", "[DEFAULT] transport_url", {"DEFAULT": {"transport_url": "rabbit://u:p@localhost:99999/"}}),
         ("consoleauth", "[DEFAULT] transport_url", {"DEFAULT": {"transport_url": "rabbit://u:p@ss@localhost/"}}),
         ("novncproxy", "[DEFAULT] transport_url", {"DEFAULT": {"transport_url": "x://"}, "novncproxy": {"workers": 2}}),
-        ("novncproxy", "[DEFAULT] record", {"DEFAULT": {"record": "/tmp/session"}, "novncproxy": {"workers": 2}}),
         ("novncproxy", "[novncproxy] relay_low_mark", {"novncproxy": {"relay_low_mark": 10**6}}),
         ("novncproxy", "[DEFAULT] web", {"DEFAULT": {"web": "/nope"}}),
         ("novncproxy", "[DEFAULT] cert", {"DEFAULT": {"cert": "/nope.pem"}}),
         ("novncproxy", "[DEFAULT] ssl_only", {"DEFAULT": {"ssl_only": True}}),
-        ("novncproxy", "[DEFAULT] record", {"DEFAULT": {"record": "/tmp/session"}}),
         ("novncproxy", "[vnc] auth_schemes", {"vnc": {"auth_schemes": "vencrypt, vencript"}}),
         ("novncproxy", "[vnc] vencrypt_ca_certs", {"vnc": {"auth_schemes": "vencrypt", "vencrypt_ca_certs": "/nope"}}),
         ("novncproxy", "ssl_minimum_version", {"console": {"ssl_minimum_version": "sslv3"}}),
@@ -116,13 +114,30 @@ def test_a_file_that_cannot_be_used_is_one_line_without_what_stands_in_it(tmp_pa
             assert secret not in ended.stdout + ended.stderr
 
 
+def test_an_option_that_nobody_knows_is_one_warning_of_each_daemon(tmp_path: Path) -> None:
+    """The daemons would start with it; here another option ends them."""
+    options: Options = {
+        "DEFAULT": {"record": "/tmp/session", "transport_url": "fake://"},
+        "vnc": {"novncproxy_prot": 1},
+        "compute": {"driver": "static"},
+    }
+    for daemon in DAEMONS:
+        ended = start_with(tmp_path, daemon, options)
+        warnings = [line for line in (ended.stdout + ended.stderr).splitlines() if " WARNING " in line]
+        assert len(warnings) == 2
+        file = f"file={tmp_path / 'porthole.conf'} line="
+        assert f'Unknown option ignored option="[DEFAULT] record" {file}' in warnings[0]
+        assert f'Unknown option ignored option="[vnc] novncproxy_prot" {file}' in warnings[1]
+        assert warnings[1].endswith('nearest="[vnc] novncproxy_port"')
+
+
 def test_a_log_that_is_elsewhere_has_the_line_too(tmp_path: Path) -> None:
     log = tmp_path / "porthole.log"
-    ended = start_with(tmp_path, "novncproxy", {"DEFAULT": {"record": "/x", "log_file": log}})
+    ended = start_with(tmp_path, "novncproxy", {"DEFAULT": {"web": "/x", "log_file": log}})
     assert (ended.returncode, ended.stderr.count("\n")) == (EX_CONFIG, 1)
     (line,) = log.read_text(encoding="utf-8").splitlines()
     assert "Daemon cannot start with its configuration" in line
-    assert "[DEFAULT] record" in line
-    ended = start_with(tmp_path, "novncproxy", {"DEFAULT": {"record": "/x", "use_json": True}})
+    assert "[DEFAULT] web" in line
+    ended = start_with(tmp_path, "novncproxy", {"DEFAULT": {"web": "/x", "use_json": True}})
     (line,) = (ended.stdout + ended.stderr).splitlines()
     assert json.loads(line)["extra"]["event"] == "Daemon cannot start with its configuration"

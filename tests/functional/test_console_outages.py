@@ -43,7 +43,7 @@ MakePorthole = Callable[..., Porthole]
 RPC_TIMEOUT_S = 3
 # The deadline of one call, and of the second call of the same request.
 ANSWER_S = 2 * RPC_TIMEOUT_S
-OPTIONS = {"api": {"rpc_timeout": RPC_TIMEOUT_S}}
+OPTIONS = {"rpc": {"call_timeout": RPC_TIMEOUT_S}}
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_many_clients_of_a_dead_compute(make_porthole: MakePorthole, instances_f
     """They hold up neither pages nor the consoles of other hosts (O11)."""
     # Five rounds of the four threads would take far longer than one round and the allowance.
     rpc_timeout_s = 2 * RPC_TIMEOUT_S
-    options = {"api": {"rpc_timeout": rpc_timeout_s}, "novncproxy": {"handshake_threads": 4}}
+    options = {"rpc": {"call_timeout": rpc_timeout_s}, "novncproxy": {"handshake_threads": 4}}
     porthole = make_porthole(instances_file=instances_file, options=options)
     uuid = uuid_in(instances_file)
     wait_for_instances(porthole, uuid)

@@ -38,7 +38,7 @@ pytestmark = [
 ]
 
 RPC_TIMEOUT_S = 4
-OPTIONS = {"api": {"rpc_timeout": RPC_TIMEOUT_S}, "memcache": {"timeout": 0.5, "connect_timeout": 0.5}}
+OPTIONS = {"rpc": {"call_timeout": RPC_TIMEOUT_S}, "memcache": {"timeout": 0.5, "connect_timeout": 0.5}}
 
 
 def context() -> RequestContext:

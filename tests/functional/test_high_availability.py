@@ -45,8 +45,8 @@ class Cloud:
                 "auth_strategy": "http_basic",
                 "http_basic_auth_user_file": _write_users(directory),
                 "admin_users": "root",
-                "rpc_timeout": RPC_TIMEOUT_S,
             },
+            "rpc": {"call_timeout": RPC_TIMEOUT_S},
             "oslo_middleware": {"enable_proxy_headers_parsing": True},
             "console": {"trusted_proxies": "127.0.0.1"},
             "vnc": {

@@ -58,7 +58,7 @@ class Site:
         self.write_instances()
         options = {
             "DEFAULT": {"use_json": use_json},
-            "api": {"rpc_timeout": 4},
+            "rpc": {"call_timeout": 4},
             "novncproxy": {"max_sessions_per_token": 1, "dial_timeout": 1},
         }
         self.porthole = make(instances_file=self._path, options=options)

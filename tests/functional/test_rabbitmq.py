@@ -49,7 +49,7 @@ def build_tls(broker: RabbitMQ, authority: Authority, host: str) -> dict[str, di
     return {
         "DEFAULT": {"transport_url": broker.transport_url.replace("127.0.0.1", host)},
         "oslo_messaging_rabbit": {"ssl": True, "ssl_ca_file": authority.cert},
-        "api": {"rpc_timeout": RPC_TIMEOUT_S},
+        "rpc": {"call_timeout": RPC_TIMEOUT_S},
     }
 
 
@@ -106,7 +106,7 @@ def test_a_cluster_with_quorum_queues_loses_a_node(
     options = {
         "DEFAULT": {"transport_url": f"rabbit://{hosts}/"},
         "oslo_messaging_rabbit": {"rabbit_quorum_queue": True, "rabbit_transient_quorum_queue": True},
-        "api": {"rpc_timeout": RPC_TIMEOUT_S},
+        "rpc": {"call_timeout": RPC_TIMEOUT_S},
     }
     porthole = make_porthole(rabbitmq=cluster[0], instances_file=instances_file, options=options)
     uuid = uuid_in(instances_file)
@@ -173,7 +173,7 @@ def test_a_broker_that_refuses_is_named_in_one_line_and_so_is_its_return(
     """An address, a virtual host and a password that are wrong, and a port of something else; each daemon says so."""
     with RabbitMQ(tmp_path / "broker") as broker, contextlib.closing(NotABroker()) as other:
         where, nobody = f"{LOOPBACK}:{broker.port}", free_port()
-        quiet = {"DEFAULT": {"debug": False}, "api": {"rpc_timeout": RPC_TIMEOUT_S}}
+        quiet = {"DEFAULT": {"debug": False}, "rpc": {"call_timeout": RPC_TIMEOUT_S}}
         porthole = make_porthole(rabbitmq=broker, instances_file=instances_file, options=quiet, daemons=[])
         wrong = {
             "vhost": (f"rabbit://guest:guest@{where}/nowhere", where, 'the virtual host \\"nowhere\\"'),
@@ -206,7 +206,7 @@ def test_a_broker_that_takes_no_messages_is_named_by_each_daemon(
     """Also by one that has nothing to send; and consoles open when the alarm is over, without a restart."""
     with RabbitMQ(tmp_path / "broker") as broker:
         where = f"{LOOPBACK}:{broker.port}"
-        quiet = {"DEFAULT": {"debug": False}, "api": {"rpc_timeout": RPC_TIMEOUT_S}}
+        quiet = {"DEFAULT": {"debug": False}, "rpc": {"call_timeout": RPC_TIMEOUT_S}}
         porthole = make_porthole(rabbitmq=broker, instances_file=instances_file, options=quiet)
         uuid = uuid_in(instances_file)
         wait_for_instances(porthole, uuid)

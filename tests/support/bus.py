@@ -40,7 +40,7 @@ def fake_bus(timeout_s: float = 10) -> Iterator[Rpc]:
 
 def across_the_wire(error: Exception) -> Any:
     """Return the exception that the far side builds of ``error`` after it was raised here."""
-    # Not at the top: porthole_common.rpc must have chosen the threading backend before oslo.messaging comes in.
+    # Not at the top: porthole_common.messaging must have chosen the threading backend before oslo.messaging comes in.
     from oslo_messaging._drivers.common import deserialize_remote_exception, serialize_remote_exception
 
     try:

@@ -10,7 +10,7 @@ from porthole_cli.doctor.facts import Daemons, Dialled, Heard
 from porthole_cli.doctor.finding import Finding
 from porthole_common import errors
 from porthole_common.diagnosis import Reach
-from porthole_common.discovery import Presence
+from porthole_common.discovery import DaemonProcess
 from porthole_common.model import ConnectInfo, Target, TokenReason
 from support.descriptions import NOW, make_api, make_host, make_proxy, make_store
 
@@ -18,8 +18,8 @@ from support.descriptions import NOW, make_api, make_host, make_proxy, make_stor
 SCREEN = Target("192.0.2.11", 5900)
 
 
-def make_presence(daemon: str, host: str = "controller", number: int = 1) -> Presence:
-    return Presence(daemon, host, f"{host}-{number}", f"{daemon}-{host}-{number}")
+def make_presence(daemon: str, host: str = "controller", number: int = 1) -> DaemonProcess:
+    return DaemonProcess(daemon, host, f"{host}-{number}", f"{daemon}-{host}-{number}")
 
 
 def heard(daemon: str, description: Any, number: int = 1) -> Heard[Any]:
@@ -89,15 +89,15 @@ class FakeBus:
         if method in self.failing:
             raise self.error
 
-    def call_roll(self, expected: Mapping[str, int]) -> list[Presence]:
+    def call_roll(self, expected: Mapping[str, int]) -> list[DaemonProcess]:
         self._enter("call_roll")
         return self.found.presences
 
-    def describe(self, presence: Presence) -> Any:
+    def describe(self, presence: DaemonProcess) -> Any:
         self._enter(f"describe {presence.daemon}")
         return self._descriptions[presence]
 
-    def dial(self, proxy: Presence, targets: Sequence[Target]) -> list[Reach]:
+    def dial(self, proxy: DaemonProcess, targets: Sequence[Target]) -> list[Reach]:
         self._enter("dial")
         return [Reach(each, "refused") if each in self.refusing else Reach(each, "", (1,)) for each in targets]
 

@@ -20,8 +20,7 @@ from porthole_common import errors
 from porthole_common.context import RequestContext, build_daemon_context
 from porthole_common.model import ConsoleType, Instance, InstanceState
 from porthole_common.notifications import INVENTORY_TOPIC, INVENTORY_VERSION, Inventory
-from porthole_common.rpc import Rpc
-from porthole_common.rpc import Target as RpcTarget
+from porthole_common.rpc import Rpc, RpcTarget
 from porthole_compute.rpcapi import TOPIC
 from support.bus import parse_global_conf
 

@@ -22,8 +22,8 @@ from support.visitors import ASK, NOBODY, OPEN, Crowd, Ledger, Request, Revocati
 
 RPC_TIMEOUT_S = 10
 DIAL_TIMEOUT_S = 5
-# [api] rpc_timeout in all for a console of the api; of the proxy's two calls one may have to wait for its deadline, and
-# then the VNC server for its own.
+# [rpc] call_timeout in all for a console of the api; of the proxy's two calls one may have to wait for its deadline,
+# and then the VNC server for its own.
 DEADLINES_S = {ASK: RPC_TIMEOUT_S + MACHINE_SLACK_S, OPEN: RPC_TIMEOUT_S + DIAL_TIMEOUT_S + MACHINE_SLACK_S}
 # haproxy, where a controller says nothing: an api is taken for gone soon, for a proxy it waits its "timeout server".
 BALANCER_DEADLINES_S = {ASK: RPC_TIMEOUT_S + MACHINE_SLACK_S, OPEN: 30 + MACHINE_SLACK_S}

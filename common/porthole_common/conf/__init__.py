@@ -26,16 +26,17 @@ from porthole_common.conf import (
     libvirt,
     memcache,
     novncproxy,
+    rpc,
     static,
     upgrade_levels,
     vnc,
 )
 
-_GROUPS = (default, api, compute, console, consoleauth, libvirt, memcache, novncproxy, static, upgrade_levels, vnc)
+_GROUPS = (default, api, compute, console, consoleauth, libvirt, memcache, novncproxy, rpc, static, upgrade_levels, vnc)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    """Register every group, and oslo.log's options, on ``conf``; a second time does no harm."""
+    """Register every group, and oslo.log's options, on ``conf``. A second call changes nothing."""
     log.register_opts(conf)
     for group in _GROUPS:
         group.register_opts(conf)
@@ -53,7 +54,7 @@ def parse(conf: cfg.ConfigOpts, program: str, argv: Sequence[str] | None = None,
     (``/etc/porthole/porthole.conf``, ``/etc/porthole/porthole.conf.d``).
 
     :raises cfg.Error: when an argument or a file does not parse.
-    :raises ConfigInvalid: when an option's value does not do.
+    :raises ConfigInvalid: when an option's value is not valid.
     """
     register_opts(conf)
     said = io.StringIO()
@@ -61,20 +62,20 @@ def parse(conf: cfg.ConfigOpts, program: str, argv: Sequence[str] | None = None,
         with contextlib.redirect_stderr(said):
             conf(args=None if argv is None else list(argv), project="porthole", prog=program, **overrides)
     except SystemExit:
-        # Also of a value in a file, where the option may stand on the command line too: it would not name the file.
+        # This also happens for a value in a file, if the command line has the option too. The text has no file name.
         arguments = sys.argv[1:] if argv is None else argv
-        fault = config_faults.build_argument_error(_list_files(conf, arguments), log.list_opts(conf), said.getvalue())
+        fault = config_faults.build_argument_error(list_files(conf, arguments), log.list_opts(conf), said.getvalue())
         if fault is not None:
             raise fault from None
         sys.stderr.write(said.getvalue())
         raise
     except (cfg.NoSuchOptError, cfg.NoSuchGroupError) as exc:
-        # Of an option that the command line has too: oslo.config does not say which value names another one after a $.
-        files = _list_files(conf, sys.argv[1:] if argv is None else argv)
+        # For an option that the command line has too. oslo.config does not name the value with the $.
+        files = list_files(conf, sys.argv[1:] if argv is None else argv)
         fault = config_faults.build_substitution_error(files, log.list_opts(conf), exc)
         raise fault or exc from None
     except UnicodeDecodeError as exc:
-        raise _find_undecodable(_list_files(conf, sys.argv[1:] if argv is None else argv), exc) from exc
+        raise _find_undecodable(list_files(conf, sys.argv[1:] if argv is None else argv), exc) from exc
     sys.stderr.write(said.getvalue())
     check_values(conf)
 
@@ -82,7 +83,7 @@ def parse(conf: cfg.ConfigOpts, program: str, argv: Sequence[str] | None = None,
 def check_values(conf: cfg.ConfigOpts) -> None:
     """Read every option once: after parsing, and after the files were reread.
 
-    :raises ConfigInvalid: when an option's value does not do.
+    :raises ConfigInvalid: when an option's value is not valid.
     """
     for group, opts in [*list_opts(), ("DEFAULT", log.list_opts(conf))]:
         check_options(conf, group, opts)
@@ -91,16 +92,16 @@ def check_values(conf: cfg.ConfigOpts) -> None:
 def check_options(conf: cfg.ConfigOpts, group: str, opts: Iterable[cfg.Opt]) -> None:
     """Read each of ``opts``, which are registered in ``group``.
 
-    oslo.config looks at a value when it is first asked for, which may be days after the start.
+    oslo.config checks a value when it is first read, which may be days after the start.
 
-    :raises ConfigInvalid: when an option's value does not do; it names file and line, and says what is allowed.
+    :raises ConfigInvalid: when an option's value is not valid; it names file and line, and the allowed values.
     """
     values = conf if group == "DEFAULT" else conf[group]
     for opt in opts:
         try:
             values[opt.dest]
         except (cfg.Error, ValueError) as exc:
-            raise config_faults.build_value_error(_list_files(conf), group, opt, exc) from exc
+            raise config_faults.build_value_error(list_files(conf), group, opt, exc) from exc
 
 
 def _find_undecodable(files: Sequence[Path], exc: UnicodeDecodeError) -> errors.ConfigInvalid:
@@ -109,7 +110,7 @@ def _find_undecodable(files: Sequence[Path], exc: UnicodeDecodeError) -> errors.
     return errors.ConfigInvalid(", ".join(named) or "a configuration file", "it is not UTF-8 text")
 
 
-def _list_files(conf: cfg.ConfigOpts, arguments: Sequence[str] | None = None) -> list[Path]:
+def list_files(conf: cfg.ConfigOpts, arguments: Sequence[str] | None = None) -> list[Path]:
     """Return the files that are read, in that order; from the ``arguments`` where parsing has failed."""
     if arguments is None:
         files, directories = list(conf.config_file or ()), list(conf.config_dir or ())

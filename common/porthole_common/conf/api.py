@@ -1,31 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[api]: where the REST API listens, who may call it, and how long it waits."""
+"""[api]: where the REST API listens, and who may call it."""
 
 from oslo_config import cfg
 
 GROUP = "api"
 OPTS: list[cfg.Opt] = [
-    cfg.HostAddressOpt(
-        "bind_host", default="127.0.0.1", help="Address to listen on. Loopback unless you say otherwise."
-    ),
+    cfg.HostAddressOpt("bind_host", default="127.0.0.1", help="Address to listen on. The default is loopback."),
     cfg.PortOpt("bind_port", default=8774, help="TCP port to listen on: that of nova-api."),
-    cfg.IntOpt("workers", default=10, min=1, max=1000, help="Threads that answer requests; each holds one request."),
+    cfg.IntOpt(
+        "workers", default=10, min=1, max=1000, help="Threads that answer requests; each serves one request at a time."
+    ),
     cfg.URIOpt(
         "public_endpoint",
         schemes=["http", "https"],
         help="URL of the API as its users see it, such as https://cloud.example/compute, for the links in its answers. "
-        "Without it they are made of each request's Host and, with [oslo_middleware] enable_proxy_headers_parsing, of "
-        "what a reverse proxy says in its headers.",
+        "Without it, each request's Host is used and, with [oslo_middleware] enable_proxy_headers_parsing, the headers "
+        "of a reverse proxy.",
     ),
     cfg.StrOpt(
         "auth_strategy",
         default="noauth",
+        deprecated_group="DEFAULT",
         choices=[
-            ("noauth", "Everybody is the administrator; only on a loopback address."),
+            ("noauth", "Every caller is an administrator; only on a loopback address."),
             ("http_basic", "User and password of [api] http_basic_auth_user_file; each user is a project of its own."),
-            ("keystone", "Keystone's tokens, checked as [keystone_authtoken] says."),
+            ("keystone", "Keystone's tokens, checked by the options of [keystone_authtoken]."),
         ],
-        help="How callers prove who they are.",
+        help="How callers authenticate.",
     ),
     cfg.StrOpt(
         "http_basic_auth_user_file",
@@ -35,19 +36,12 @@ OPTS: list[cfg.Opt] = [
     cfg.ListOpt(
         "admin_users",
         default=[],
-        help="For http_basic: the users who are administrators. With keystone those with the role admin are.",
+        help="For http_basic: the users who are administrators. With keystone, the users with the role admin are.",
     ),
     cfg.BoolOpt(
         "allow_noauth_anywhere",
         default=False,
-        help="Let noauth listen, and be asked, beyond this machine: whoever reaches the port is the administrator.",
-    ),
-    cfg.IntOpt(
-        "rpc_timeout",
-        default=10,
-        min=1,
-        max=300,
-        help="Seconds an RPC of any daemon waits for its answer. oslo.messaging's own 60 are longer than a user waits.",
+        help="Allow noauth on an address beyond this machine: every client of the port is an administrator then.",
     ),
 ]
 

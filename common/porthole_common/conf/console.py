@@ -9,6 +9,7 @@ OPTS: list[cfg.Opt] = [
         "allowed_origins",
         mutable=True,
         default=[],
+        deprecated_opts=[cfg.DeprecatedOpt("console_allowed_origins", group="DEFAULT")],
         item_type=types.HostAddress(),
         help="Host names besides the request's own Host whose pages may open a console (RFC 6454).",
     ),
@@ -17,8 +18,8 @@ OPTS: list[cfg.Opt] = [
         mutable=True,
         default=[],
         item_type=types.IPAddress(),
-        help="Addresses of reverse proxies whose X-Forwarded-Proto and X-Forwarded-For are believed: the scheme by "
-        "which a page came, and the client that ``[novncproxy] max_sessions_per_source`` counts.",
+        help="Addresses of reverse proxies whose X-Forwarded-Proto and X-Forwarded-For are trusted: the scheme of a "
+        "page, and the client for ``[novncproxy] max_sessions_per_source``.",
     ),
     cfg.ListOpt(
         "frame_ancestors",

@@ -10,12 +10,13 @@ OPTS: list[cfg.Opt] = [
         default=600,
         min=1,
         max=86400,
-        help="Seconds a token can open a console after it was issued. Above 30 days memcached would read it as a date.",
+        deprecated_opts=[cfg.DeprecatedOpt("console_token_ttl", group="DEFAULT")],
+        help="Seconds for which a new token can open a console. memcached would take more than 30 days for a date.",
     ),
     cfg.BoolOpt(
         "enforce_session_timeout",
         default=False,
-        help="End an open console when its token expires. Read by the proxy.",
+        help="End an open console when its token expires. The proxy reads this option.",
     ),
 ]
 

@@ -10,20 +10,19 @@ OPTS: list[cfg.Opt] = [
         "host",
         default=socket.gethostname(),
         sample_default="<this machine's host name>",
-        help="Name of this node on the bus. It must be unique among the nodes and stay the same over restarts.",
+        help="Name of this node on the bus. It must be unique among the nodes, and the same after a restart.",
     ),
     cfg.BoolOpt("ssl_only", default=False, help="Refuse connections to the proxy that are not TLS."),
     cfg.StrOpt("cert", help="PEM file with the proxy's certificate and its chain. Unset: no TLS."),
-    cfg.StrOpt("key", help="PEM file with the certificate's key. Unset: it stands in ``cert``."),
+    cfg.StrOpt("key", help="PEM file with the certificate's key. Unset: the key is in ``cert``."),
     cfg.StrOpt("web", default="/usr/share/novnc", help="Folder of the noVNC that the proxy serves; empty: none."),
     cfg.IntOpt(
         "graceful_shutdown_timeout",
         default=60,
         min=0,
         max=86400,
-        help="Seconds that open consoles have to end after SIGTERM, before the proxy ends them. 0: none.",
+        help="Seconds after SIGTERM until the proxy ends the consoles that are still open. 0: at once.",
     ),
-    cfg.StrOpt("record", help="Nova's option to record sessions. Recording is not offered: any value is refused."),
 ]
 
 

@@ -5,7 +5,12 @@ from oslo_config import cfg
 
 GROUP = "libvirt"
 OPTS: list[cfg.Opt] = [
-    cfg.StrOpt("connection_uri", default="qemu:///system", help="libvirt connection URI."),
+    cfg.StrOpt(
+        "connection_uri",
+        default="qemu:///system",
+        deprecated_opts=[cfg.DeprecatedOpt("libvirt_uri", group="DEFAULT")],
+        help="libvirt connection URI.",
+    ),
     cfg.IntOpt(
         "reconnect_interval",
         default=2,

@@ -12,7 +12,7 @@ OPTS: list[cfg.Opt] = [
         "servers",
         default=["127.0.0.1:11211"],
         help="memcached servers as host:port. Every consoleauth must list the same ones. Each holds its share of the "
-        "instances; while one is down, those have no consoles, and the others are not touched.",
+        "instances; while it is down, those have no consoles, and the other instances are not affected.",
     ),
     cfg.FloatOpt("connect_timeout", default=1.0, min=0.05, max=30, help="Seconds to wait for a connection."),
     cfg.FloatOpt("timeout", default=1.0, min=0.05, max=30, help="Seconds to wait for an answer."),
@@ -24,11 +24,11 @@ OPTS: list[cfg.Opt] = [
     ),
     cfg.StrOpt("tls_cafile", help="PEM file with the authorities that sign the servers. Unset: the system's."),
     cfg.StrOpt("tls_certfile", help="PEM file with this client's certificate, where the servers ask for one."),
-    cfg.StrOpt("tls_keyfile", help="PEM file with that certificate's key. Unset: it stands in ``tls_certfile``."),
+    cfg.StrOpt("tls_keyfile", help="PEM file with that certificate's key. Unset: the key is in ``tls_certfile``."),
     cfg.StrOpt(
         "username",
-        help="User of memcached's ASCII authentication (its option -Y). Without TLS whoever listens on the way reads "
-        "it. Unset: none. SASL needs memcached's binary protocol, which is deprecated there and not spoken here.",
+        help="User of memcached's ASCII authentication (its option -Y). Without TLS, an eavesdropper can read "
+        "it. Unset: no login. SASL needs memcached's binary protocol, which is deprecated and not supported here.",
     ),
     cfg.StrOpt("password", secret=True, help="Password of ``username``."),
 ]

@@ -10,23 +10,23 @@ OPTS: list[cfg.Opt] = [
         default=1,
         min=1,
         max=64,
-        help="Processes that share the ports. One holds thousands of consoles; more are for more processors. "
-        "Each counts the limits below for itself.",
+        help="Processes that share the ports. One process serves thousands of consoles; more use more processors. "
+        "Each process counts the limits below by itself.",
     ),
     cfg.IntOpt(
         "handshake_threads",
         default=64,
         min=1,
         max=256,
-        help="Threads that check tokens and dial. A few of them work at a time; the others are for consoles whose "
-        "daemons or VNC servers are silent, and with the message bus away each may be held until it is back.",
+        help="Threads that check tokens and dial. A few of them work at a time; the others serve consoles whose "
+        "daemons or VNC servers are silent. While the message bus is away, each thread may wait for its return.",
     ),
     cfg.IntOpt(
         "handshake_backlog",
         default=1024,
         min=1,
         max=16384,
-        help="Requests that wait for a handshake thread, and as many for pages. Above it: 503.",
+        help="Requests that may wait for a handshake thread, and as many for a page. More requests get 503.",
     ),
     cfg.FloatOpt(
         "request_timeout",
@@ -40,8 +40,8 @@ OPTS: list[cfg.Opt] = [
         default=16384,
         min=1024,
         max=65536,
-        help="Bytes of a request's header, its first line included. More is 431, and is not read: browsers send one or "
-        "two thousand, and whoever sends without end is not to fill the memory.",
+        help="Bytes of a request's header, its first line included. A longer one is refused with 431: browsers send "
+        "one or two thousand, and a client that sends without end must not fill the memory.",
     ),
     cfg.FloatOpt(
         "dial_timeout",
@@ -55,16 +55,15 @@ OPTS: list[cfg.Opt] = [
         default=120.0,
         min=1,
         max=3600,
-        help="Seconds a viewer that was let in may take for RFB's security handshake, in which its user may have to "
-        "type the VNC server's password. Without ``vencrypt`` in ``[vnc] auth_schemes`` that is between those two "
-        "alone.",
+        help="Seconds that a viewer may take for RFB's security handshake, in which its user may type the VNC server's "
+        "password. The option has no effect without ``vencrypt`` in ``[vnc] auth_schemes``.",
     ),
     cfg.IntOpt(
         "max_sessions",
         default=9500,
         min=1,
         mutable=True,
-        help="Open consoles in all. Each takes two descriptors; compare with the process's limit.",
+        help="Open consoles in total. Each takes two descriptors; compare with the limit of the process.",
     ),
     cfg.IntOpt("max_sessions_per_source", default=1000, min=1, mutable=True, help="Open consoles per client address."),
     cfg.IntOpt("max_sessions_per_token", default=10, min=1, mutable=True, help="Open consoles per token."),
@@ -74,14 +73,14 @@ OPTS: list[cfg.Opt] = [
         default=45.0,
         min=0,
         max=3600,
-        help="Seconds between two WebSocket pings; a client that does not answer one before the next is gone. "
-        "Below the 60 s after which many middleboxes cut a silent connection. 0: none.",
+        help="Seconds between two WebSocket pings. A console ends when its client does not answer a ping before the "
+        "next one. Many middleboxes cut a connection after 60 s of silence. 0: no pings.",
     ),
     cfg.FloatOpt(
         "idle_timeout",
         default=0.0,
         min=0,
-        help="Seconds after which a console over which nothing has moved, in either direction, ends. 0: never.",
+        help="Seconds without a byte in either direction after which a console ends. 0: never.",
     ),
     cfg.FloatOpt("max_session_time", default=0.0, min=0, help="Seconds a console may stay open. 0: no limit."),
     cfg.IntOpt(
@@ -89,14 +88,14 @@ OPTS: list[cfg.Opt] = [
         default=262144,
         min=4096,
         max=16777216,
-        help="Bytes held for a peer that does not read before the other side is no longer read.",
+        help="Bytes held for a peer that does not read, at which the proxy stops reading from the other side.",
     ),
     cfg.IntOpt(
         "relay_low_mark",
         default=65536,
         min=0,
         max=16777216,
-        help="Bytes held at which the other side is read again.",
+        help="Bytes held at which the proxy reads from the other side again.",
     ),
 ]
 

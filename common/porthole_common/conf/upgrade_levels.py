@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[upgrade_levels]: what may be sent while daemons of two versions share the bus. Named as in Nova."""
+"""[upgrade_levels]: the versions of messages while daemons of two releases share the bus. Named as in Nova."""
 
 from oslo_config import cfg
 
 GROUP = "upgrade_levels"
 _HELP = (
-    "Highest version of {what}, such as 1.0. Set it where {who} is newer than {whom}, and take it away when all are "
-    "of one version. Unset: the newest."
+    "Highest version of {what}, such as 1.0. Set it where {who} is newer than {whom}, and remove it when all are "
+    "of one release. Unset: the newest version."
 )
-# Versions of one major number, which all understand each other's older messages.
+# Versions of one major number: each daemon understands the older ones.
 _VERSION = r"^1\.[0-9]{1,3}$"
 OPTS: list[cfg.Opt] = [
     cfg.StrOpt(

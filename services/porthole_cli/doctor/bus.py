@@ -16,7 +16,7 @@ from porthole_api.rpcapi import PortholeAPI
 from porthole_common.context import RequestContext
 from porthole_common.deadline import Deadline, DeadlinePassed
 from porthole_common.diagnosis import Reach
-from porthole_common.discovery import PRESENCE_TOPIC, Presence, RollCallEndpoint, call_roll
+from porthole_common.discovery import DISCOVERY_TOPIC, DaemonProcess, DiscoveryAnswers, ask_processes
 from porthole_common.model import ConnectInfo, Target
 from porthole_common.rpc import Rpc, RpcServer
 from porthole_common.thread_pool import ThreadPool
@@ -48,13 +48,13 @@ USER = "porthole-doctor"
 class Bus(Protocol):
     """What is asked of the daemons. What may fail raises Unavailable within :data:`CALL_TIMEOUT_S`."""
 
-    def call_roll(self, expected: Mapping[str, int]) -> list[Presence]:
+    def call_roll(self, expected: Mapping[str, int]) -> list[DaemonProcess]:
         """Return who answers; early when ``expected`` (by daemon) have, if it is not empty."""
 
-    def describe(self, presence: Presence) -> Any:
+    def describe(self, presence: DaemonProcess) -> Any:
         """Return the description of that process: of the class that its daemon has."""
 
-    def dial(self, proxy: Presence, targets: Sequence[Target]) -> list[Reach]:
+    def dial(self, proxy: DaemonProcess, targets: Sequence[Target]) -> list[Reach]:
         """Have a proxy dial."""
 
     def authorize(self, connect_info: ConnectInfo) -> None:
@@ -82,7 +82,7 @@ class RpcBus:
         self._compute = ComputeAPI(self._rpc)
         self._proxy = NovncProxyAPI(self._rpc)
         self._api = PortholeAPI(self._rpc)
-        self._heard: dict[str, Presence] = {}
+        self._heard: dict[str, DaemonProcess] = {}
         self._changed = threading.Condition()
         self._server: RpcServer | None = None
         self._describers: dict[str, Callable[[RequestContext, str], Any]] = {
@@ -92,30 +92,30 @@ class RpcBus:
             "compute": self._compute.describe_host,
         }
 
-    def call_roll(self, expected: Mapping[str, int]) -> list[Presence]:
+    def call_roll(self, expected: Mapping[str, int]) -> list[DaemonProcess]:
         """Ask everybody, and return those who have answered after :data:`ROLL_CALL_S`, or when nobody is missing.
 
         :raises RpcUnavailable: when there is no broker to take the question.
         """
-        server = self._rpc.get_server(PRESENCE_TOPIC, SERVER_NAME, [RollCallEndpoint(self._take)])
+        server = self._rpc.get_server(DISCOVERY_TOPIC, SERVER_NAME, [DiscoveryAnswers(self._take)])
         try:
             self._threads.run(server.start, Deadline(JOIN_TIMEOUT_S))
         except DeadlinePassed:
             return []
         self._server = server
-        call_roll(self._rpc, self._context, TOPICS.values())
+        ask_processes(self._rpc, self._context, TOPICS.values())
         with self._changed:
             self._changed.wait_for(lambda: self._is_complete(expected), ROLL_CALL_S)
             return sorted(self._heard.values(), key=lambda presence: (presence.daemon, presence.host, presence.server))
 
-    def describe(self, presence: Presence) -> Any:
+    def describe(self, presence: DaemonProcess) -> Any:
         """Return its description.
 
         :raises Unavailable: when it does not answer, or is of a version that cannot say (RemoteFailure).
         """
         return self._describers[presence.daemon](self._context, presence.server)
 
-    def dial(self, proxy: Presence, targets: Sequence[Target]) -> list[Reach]:
+    def dial(self, proxy: DaemonProcess, targets: Sequence[Target]) -> list[Reach]:
         """Have a proxy dial VNC servers.
 
         :raises Unavailable: when it does not answer.
@@ -152,7 +152,7 @@ class RpcBus:
             self._rpc.close()
         self._threads.close()
 
-    def _take(self, presence: Presence) -> None:
+    def _take(self, presence: DaemonProcess) -> None:
         if presence.daemon not in TOPICS:
             return
         with self._changed:

@@ -15,6 +15,7 @@ from porthole_cli.doctor import finding
 from porthole_cli.doctor.finding import Finding, FindingId
 from porthole_common import conf as porthole_conf
 from porthole_common import config_faults, errors
+from porthole_common.unknown_options import UnknownOption, find_unknown_options
 
 _OWN = "chown root:porthole {0} && chmod 640 {0}"
 
@@ -48,13 +49,14 @@ def has_default_files() -> bool:
 
 
 def examine(conf: cfg.ConfigOpts) -> list[Finding]:
-    """Return who else may read or write the files that were read, and the certificate's key."""
+    """Return who else may read or write the files and the certificate's key, and the options that nobody reads."""
     paths = list_files(conf)
     if not paths:
         mend = "Write /etc/porthole/porthole.conf (deploy/config/porthole.conf.sample), or give --config-file."
         problem = "There is no configuration file; the daemons run on the defaults, with RabbitMQ's guest on this host."
         return [finding.warning(FindingId.CONFIG_MISSING, "", problem, mend)]
     findings = [each for path in paths for each in _judge_mode(path)]
+    findings += map(_judge_unknown, find_unknown_options(conf))
     if conf.key or conf.cert:
         findings += _judge_key(Path(conf.key or conf.cert))
     if not findings:
@@ -105,6 +107,14 @@ def _judge_mode(path: Path) -> Iterable[Finding]:
     elif mode & stat.S_IROTH:
         problem = f"Every user of this host may read {path}, which is where the broker's password stands."
         yield finding.warning(FindingId.CONFIG_READABLE_BY_ALL, "", problem, _OWN.format(path))
+
+
+def _judge_unknown(unknown: UnknownOption) -> Finding:
+    problem = f"{unknown.file}, line {unknown.line}: no part of Porthole reads {unknown}, so it has no effect."
+    mend = "Correct the name or the group, or take the line out; deploy/config/porthole.conf.sample has all options."
+    if unknown.nearest:
+        mend = f"Did you mean {unknown.nearest}? {mend}"
+    return finding.warning(FindingId.CONFIG_UNKNOWN_OPTION, "", problem, mend)
 
 
 def _judge_key(path: Path) -> list[Finding]:

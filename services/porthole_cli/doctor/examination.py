@@ -36,7 +36,7 @@ from porthole_cli.doctor.parallel import NotDone, gather
 from porthole_cli.doctor.report import Report
 from porthole_common import errors
 from porthole_common.diagnosis import HostDescription, ProxyDescription
-from porthole_common.discovery import Presence
+from porthole_common.discovery import DaemonProcess
 from porthole_common.log import get_logger
 from porthole_common.rpc import Broker, list_brokers
 from porthole_novncproxy import novnc
@@ -176,7 +176,7 @@ class Examination:
             "novncproxy": found.proxies,
         }
 
-        def ask(presence: Presence) -> Heard[Any]:
+        def ask(presence: DaemonProcess) -> Heard[Any]:
             asked_at = self.ports.clock()
             description = bus.describe(presence)
             return Heard(presence, description, asked_at, self.ports.clock())

@@ -20,7 +20,7 @@ from porthole_common.diagnosis import (
     StoreDescription,
     Vitals,
 )
-from porthole_common.discovery import Presence
+from porthole_common.discovery import DaemonProcess
 
 Description = TypeVar("Description", ApiDescription, HostDescription, ProxyDescription, StoreDescription)
 
@@ -29,7 +29,7 @@ Description = TypeVar("Description", ApiDescription, HostDescription, ProxyDescr
 class Heard(Generic[Description]):
     """One process's description; the doctor's clock showed ``asked_at`` before the question, ``heard_at`` after it."""
 
-    presence: Presence
+    presence: DaemonProcess
     description: Description
     asked_at: datetime
     heard_at: datetime
@@ -44,7 +44,7 @@ class Heard(Generic[Description]):
 class Mute:
     """A process that answered the roll call and could not be asked further: ``is_old`` when its version cannot say."""
 
-    presence: Presence
+    presence: DaemonProcess
     is_old: bool
 
 
@@ -52,7 +52,7 @@ class Mute:
 class Daemons:
     """Who is on the bus. ``consumers`` is how many processes the broker counts, by daemon; empty when it cannot say."""
 
-    presences: list[Presence] = field(default_factory=list)
+    presences: list[DaemonProcess] = field(default_factory=list)
     consumers: dict[str, int] = field(default_factory=dict)
     apis: list[Heard[ApiDescription]] = field(default_factory=list)
     computes: list[Heard[HostDescription]] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Daemons:
     proxies: list[Heard[ProxyDescription]] = field(default_factory=list)
     mute: list[Mute] = field(default_factory=list)
 
-    def list_heard(self) -> Iterator[tuple[Presence, Vitals, datetime, datetime]]:
+    def list_heard(self) -> Iterator[tuple[DaemonProcess, Vitals, datetime, datetime]]:
         """Yield who was heard, of every kind."""
         kinds: tuple[Sequence[Heard[Any]], ...] = (self.apis, self.computes, self.stores, self.proxies)
         for heard in chain.from_iterable(kinds):

@@ -24,6 +24,7 @@ class FindingId(StrEnum):
     CONFIG_MISSING = "config.missing"
     CONFIG_UNREADABLE = "config.unreadable"
     CONFIG_INVALID = "config.invalid"
+    CONFIG_UNKNOWN_OPTION = "config.unknown_option"
     CONFIG_READABLE_BY_ALL = "config.readable_by_all"
     CONFIG_WRITABLE_BY_ALL = "config.writable_by_all"
     CONFIG_KEY_READABLE_BY_ALL = "config.key_readable_by_all"

@@ -14,13 +14,13 @@ from porthole_cli.doctor.bus import Bus
 from porthole_cli.doctor.facts import TokenTrip
 from porthole_cli.doctor.finding import Finding, FindingId
 from porthole_common import errors
-from porthole_common.discovery import Presence
+from porthole_common.discovery import DaemonProcess
 from porthole_common.model import ConnectInfo, ConsoleType
 
 
 def travel(
     bus: Bus,
-    stores: Sequence[Presence],
+    stores: Sequence[DaemonProcess],
     compute_host: str,
     base_url: str,
     at_the_doors: Callable[[str], None],
@@ -91,7 +91,7 @@ def judge_trip(trip: TokenTrip) -> list[Finding]:
     return [finding.ok(FindingId.TOKEN_OK, f"authorized, known to {where}, revoked, and gone")]
 
 
-def _knows(bus: Bus, token: str, store: Presence) -> bool | str:
+def _knows(bus: Bus, token: str, store: DaemonProcess) -> bool | str:
     try:
         bus.check(token, store.server)
     except errors.TokenInvalid:
@@ -101,7 +101,7 @@ def _knows(bus: Bus, token: str, store: Presence) -> bool | str:
     return True
 
 
-def _revoke(bus: Bus, instance_uuid: str, store: Presence) -> bool | str:
+def _revoke(bus: Bus, instance_uuid: str, store: DaemonProcess) -> bool | str:
     try:
         bus.revoke(instance_uuid, store.server)
     except errors.PortholeError as exc:

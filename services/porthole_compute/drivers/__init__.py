@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The port to whatever runs the instances of this host.
+"""The port to the instances of this host.
 
-Why: libvirt is one place where instances come from, a YAML list another, a fake in the tests a third; the
-endpoint, the inventory and the revocations know this protocol and nothing behind it. A driver is made by
-:mod:`porthole_compute.main`, and every foreign error ends inside it.
+Why: instances come from libvirt, from a YAML file, or from a fake in a test. The endpoint, the inventory and the
+revocations know only this protocol. A driver is made by :mod:`porthole_compute.main`, and no foreign error leaves it.
 """
 
 from typing import Protocol
@@ -14,35 +13,35 @@ from porthole_common import errors
 from porthole_common.diagnosis import Display
 from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
 
-# Frozen is a screen too: a paused guest, or one asleep in S3, is what an operator wants to look at.
+# A paused guest and one asleep in S3 have a screen too, and an operator wants to see it.
 _WITH_SCREEN = frozenset({InstanceState.RUNNING, InstanceState.PAUSED, InstanceState.SUSPENDED})
 _WITHOUT_SCREEN = frozenset({InstanceState.SHUTOFF, InstanceState.CRASHED})
 
 
 class DriverEvents(Protocol):
-    """What a driver tells the daemon. Called from any thread; both return at once and never raise."""
+    """The events of a driver. Called from any thread; both methods return at once and never raise."""
 
     def inventory_changed(self) -> None:
-        """Say that ``list_instances`` would answer differently now."""
+        """Note that the result of ``list_instances`` has changed."""
 
     def consoles_ended(self, instance_uuid: str, reason: RevocationReason) -> None:
-        """Say that every console that the instance had here is over: it stopped, left or was removed."""
+        """Note that the instance has stopped, moved or been removed, and that its consoles on this host are over."""
 
 
 class ComputeDriver(Protocol):
-    """The instances of one host. What lists and gets is called from many threads at once."""
+    """The instances of one host. Many threads call the methods ``list_`` and ``get_`` at once."""
 
     def start(self, events: DriverEvents) -> None:
-        """Begin to watch the instances; a hypervisor that is down is no error, it is waited for.
+        """Begin to watch the instances. A hypervisor that is down is not an error; the driver waits for it.
 
-        :raises ConfigInvalid: when an option holds a value it cannot start with.
+        :raises ConfigInvalid: when the driver cannot start with the value of an option.
         """
 
     def waits_for(self) -> str:
         """Return the name of the hypervisor when it does not answer; "" when it does."""
 
     def is_alive(self) -> bool:
-        """Whether the driver has moved on since it was last asked; an outage is no reason for False."""
+        """Whether the driver has made progress since the last call; an outage is no reason for False."""
 
     def reload(self) -> None:
         """Reread what can change while running; a bad value is logged and leaves the old one."""
@@ -57,9 +56,9 @@ class ComputeDriver(Protocol):
         """
 
     def get_vnc_target(self, instance_uuid: str, console_type: ConsoleType) -> Target:
-        """Return where the instance's VNC server listens at this moment, as the proxy has to dial it.
+        """Return the address that the proxy must dial for the instance's VNC server.
 
-        The hypervisor is asked each time: an address from a cache may be another instance's by now.
+        The hypervisor is asked each time, since an address in a cache may belong to another instance by now.
 
         :raises InstanceNotFound: when this host does not have it.
         :raises InstanceNotReady: when it is building, migrating, being deleted, or was never started.
@@ -92,5 +91,5 @@ def get_offered_types(conf: cfg.ConfigOpts) -> tuple[ConsoleType, ...]:
     """Return the console types that the options of [vnc] leave to an instance with a VNC server."""
     if not conf.vnc.enabled:
         return ()
-    # A URL to a door that is shut would be a console that can never open.
+    # A URL of a closed port would be a console that can never open.
     return (ConsoleType.NOVNC, ConsoleType.XVPVNC) if conf.vnc.xvpvncproxy_enabled else (ConsoleType.NOVNC,)

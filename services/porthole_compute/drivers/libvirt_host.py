@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The instances of a libvirt daemon: the only module that imports libvirt.
+"""The instances of a libvirt daemon: the only module, beside ``libvirt_state``, that imports libvirt.
 
-Why: one read-only connection per process, kept alive and made again when libvirt's daemon restarts or hangs; its
-lifecycle events; the state and the live XML of its domains, asked anew for every console. Every libvirtError
-ends here. Made by :mod:`porthole_compute.main`.
+Why: a process has one read-only connection, which is kept alive, and made again when libvirt's daemon restarts or
+hangs. Its lifecycle events arrive here. The state and the live XML of a domain are read anew for every console. No
+libvirtError leaves this module. Made by :mod:`porthole_compute.main`.
 
-Three sorts of threads meet here: libvirt's event loop (one per process) runs the callbacks, which therefore ask
-libvirt nothing and only pass on; one thread of the driver connects; RPC threads ask. A libvirt daemon that stops
-answering is found out by keepalive messages, which break the connection and with it every call that waits.
+Three kinds of threads call it. The thread of libvirt's event loop, one per process, runs the callbacks, so a callback
+makes no call of libvirt. One thread of the driver connects. RPC threads call the methods that read. When a libvirt
+daemon stops answering, its keepalive messages stop too; libvirt then breaks the connection, and with it every call
+that waits.
 """
 
 import contextlib
@@ -25,37 +26,20 @@ from porthole_common.log import get_logger
 from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
 from porthole_compute.domain_xml import Domain, DomainXmlInvalid, get_proxy_host, parse_domain
 from porthole_compute.drivers import DriverEvents, get_offered_types, require_screen
+from porthole_compute.drivers.libvirt_state import read_state
 from porthole_compute.drivers.reconnect import Reconnector
+from porthole_compute.drivers.running_domains import RunningDomains
 
 LOG = get_logger(__name__)
-# The connection is broken (COUNT + 1) * INTERVAL = 6 s after the last sign of life: sooner than the RPC's caller
-# gives up, so that it is told the reason.
+# libvirt breaks the connection (COUNT + 1) * INTERVAL = 6 s after the last keepalive message: before the deadline of
+# the RPC, so that its caller learns the reason.
 KEEPALIVE_INTERVAL_S = 2
 KEEPALIVE_COUNT = 2
 # How long start and stop wait for a connection attempt. Opening one has no deadline of its own in libvirt.
 ATTEMPT_TIMEOUT_S = 10.0
-# How often libvirt's event loop shows that it runs.
+# How often libvirt's event loop sets the mark that it runs.
 TICK_MS = 1000
 
-_STATES = {
-    libvirt.VIR_DOMAIN_NOSTATE: InstanceState.BUILDING,
-    libvirt.VIR_DOMAIN_RUNNING: InstanceState.RUNNING,
-    libvirt.VIR_DOMAIN_BLOCKED: InstanceState.RUNNING,
-    libvirt.VIR_DOMAIN_PAUSED: InstanceState.PAUSED,
-    # Its operating system has ended and QEMU is about to.
-    libvirt.VIR_DOMAIN_SHUTDOWN: InstanceState.SHUTOFF,
-    libvirt.VIR_DOMAIN_SHUTOFF: InstanceState.SHUTOFF,
-    libvirt.VIR_DOMAIN_CRASHED: InstanceState.CRASHED,
-    libvirt.VIR_DOMAIN_PMSUSPENDED: InstanceState.SUSPENDED,
-}
-_MIGRATING = {
-    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION),
-    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY),
-    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED),
-    (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_POSTCOPY),
-    (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_POSTCOPY_FAILED),
-}
-_MIGRATION_JOBS = {libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT}
 _CONSOLES_END = {libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED}
 
 _event_loop_lock = threading.Lock()
@@ -72,7 +56,7 @@ def start_event_loop() -> None:
     with _event_loop_lock:
         if _event_loop_started:
             return
-        # Errors arrive as exceptions; libvirt would print them to stderr as well.
+        # Errors arrive as exceptions; libvirt would also print them to stderr.
         libvirt.registerErrorHandler(lambda *_: None, None)
         libvirt.virEventRegisterDefaultImpl()
         _ticked.set()
@@ -86,45 +70,7 @@ def _run_event_loop() -> None:
         try:
             libvirt.virEventRunDefaultImpl()
         except libvirt.libvirtError:
-            LOG.exception("libvirt's event loop met an error")
-
-
-def read_state(domain: Any) -> InstanceState:
-    """Return what a virDomain is doing.
-
-    :raises libvirtError: when libvirt does not answer.
-    """
-    state, reason = domain.state()
-    if (state, reason) in _MIGRATING:
-        return InstanceState.MIGRATING
-    if state == libvirt.VIR_DOMAIN_PAUSED and _is_before_its_start(domain, reason):
-        return InstanceState.BUILDING
-    if state == libvirt.VIR_DOMAIN_RUNNING and _is_being_migrated(domain):
-        return InstanceState.MIGRATING
-    return _STATES.get(state, InstanceState.UNKNOWN)
-
-
-def _is_before_its_start(domain: Any, reason: int) -> bool:
-    if reason == libvirt.VIR_DOMAIN_PAUSED_STARTING_UP:
-        return True
-    # A domain that is created paused and one that a user paused bear the same reason. What tells them apart is
-    # whether a virtual processor ever ran.
-    return reason == libvirt.VIR_DOMAIN_PAUSED_USER and all(cpu[2] == 0 for cpu in domain.vcpus()[0])
-
-
-def _is_being_migrated(domain: Any) -> bool:
-    try:
-        # jobStats waits up to 30 s for a monitor that is stuck in another call; controlInfo waits for nothing.
-        if domain.controlInfo()[0] in {libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_ERROR}:
-            return False
-        return domain.jobStats().get("operation") in _MIGRATION_JOBS
-    except libvirt.libvirtError as exc:
-        if exc.get_error_code() in {libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_OPERATION_UNSUPPORTED}:
-            # So says the host where a domain is arriving, as long as it is: only the one that it leaves has numbers.
-            return True
-        if exc.get_error_code() in {libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_NO_SUPPORT}:
-            return False
-        raise
+            LOG.exception("libvirt event loop failed")
 
 
 class LibvirtDriver:
@@ -145,11 +91,7 @@ class LibvirtDriver:
             conf.libvirt.reconnect_interval,
         )
         self._events: DriverEvents | None = None
-        # The domains that run, by UUID, with the id that libvirt gave this run of theirs; and those that ran when
-        # the connection was lost. Events come in while the list of a new connection is still under way.
-        self._running: dict[str, int] = {}
-        self._ran_before: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._running = RunningDomains()
         self._callback_ids: list[int] = []
 
     def start(self, events: DriverEvents) -> None:
@@ -163,7 +105,7 @@ class LibvirtDriver:
         return "" if self._link.current is not None else f"libvirt at {self._uri}"
 
     def is_alive(self) -> bool:
-        """Whether libvirt's event loop has come round: without it no event arrives, and no outage is found out."""
+        """Whether libvirt's event loop has run since the last question: without it, no event and no outage is seen."""
         ticked = _ticked.is_set()
         _ticked.clear()
         return ticked
@@ -176,7 +118,7 @@ class LibvirtDriver:
         self._link.stop(ATTEMPT_TIMEOUT_S)
 
     def list_instances(self) -> list[Instance]:
-        """Return every domain; one that is undefined meanwhile is left out.
+        """Return every domain, without those that are undefined meanwhile.
 
         :raises HypervisorUnavailable: when libvirt does not answer.
         """
@@ -202,12 +144,12 @@ class LibvirtDriver:
         if vnc is None or console_type not in self._offered:
             raise errors.ConsoleTypeUnavailable(str(console_type))
         if vnc.port is None:
-            # It ended between the two questions, or is so young that it has no port.
+            # It ended between the two calls, or has just started and has no port yet.
             raise errors.InstanceNotReady(instance_uuid, str(state))
         return Target(get_proxy_host(vnc.listen, self._proxyclient_address), vnc.port)
 
     def list_displays(self, limit: int) -> list[Display]:
-        """Return where the VNC servers of running domains listen by their live XML; one that ends meanwhile is not.
+        """Return the VNC servers in the live XML of running domains, without those that end meanwhile.
 
         :raises HypervisorUnavailable: when libvirt does not answer.
         """
@@ -238,7 +180,7 @@ class LibvirtDriver:
         except errors.InstanceNotFound:
             return None
         except errors.InstanceNotRunning:
-            # It stopped between two questions, and an event that makes a new inventory is on its way.
+            # It stopped between two calls; the event of that will make a new inventory.
             return None
         return Instance(
             uuid=uuid,
@@ -252,7 +194,7 @@ class LibvirtDriver:
 
     @contextlib.contextmanager
     def _asking(self, instance_uuid: str = "") -> Iterator[Any]:
-        """Give the connection to a block, and map what libvirt raises in it."""
+        """Give the connection to a block, and map the errors that libvirt raises in the block."""
         connection = self._link.current
         if connection is None:
             raise errors.HypervisorUnavailable(self._host)
@@ -263,7 +205,7 @@ class LibvirtDriver:
             raise errors.HypervisorUnavailable(self._host) from exc
         except libvirt.libvirtError as exc:
             if not _is_alive(connection):
-                # The keepalive broke it. libvirt does not always call back then: not when a call was under way.
+                # The keepalive broke it. libvirt does not call back then if a call was under way.
                 self._link.drop(connection)
             raise self._map(exc, instance_uuid) from exc
 
@@ -272,9 +214,9 @@ class LibvirtDriver:
         if code == libvirt.VIR_ERR_NO_DOMAIN:
             return errors.InstanceNotFound(instance_uuid)
         if code == libvirt.VIR_ERR_OPERATION_INVALID:
-            # Said of a question that only a running domain can be asked.
+            # libvirt's answer to a call that needs a running domain.
             return errors.InstanceNotRunning(instance_uuid, str(InstanceState.SHUTOFF))
-        LOG.warning("libvirt refused", uri=self._uri, instance=instance_uuid or None, reason=exc)
+        LOG.warning("libvirt call failed", uri=self._uri, instance=instance_uuid or None, reason=exc)
         return errors.HypervisorUnavailable(self._host)
 
     def _open_watched(self, lost: threading.Event) -> Any:
@@ -287,7 +229,8 @@ class LibvirtDriver:
             connection = self._open(self._uri)
             self._watch(connection, lost)
             active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
-            self._compare_running({domain.UUIDString(): domain.ID() for domain in active})
+            for uuid in self._running.complete({domain.UUIDString(): domain.ID() for domain in active}):
+                self._tell_ended(uuid, RevocationReason.ENDED)
         except libvirt.libvirtError as exc:
             if connection is not None:
                 self._close(connection)
@@ -295,9 +238,7 @@ class LibvirtDriver:
         return connection
 
     def _watch(self, connection: Any, lost: threading.Event) -> None:
-        with self._lock:
-            self._ran_before.update(self._running)
-            self._running = {}
+        self._running.begin_connection()
         connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
         connection.registerCloseCallback(lambda *_: lost.set(), None)
         self._callback_ids = [
@@ -308,23 +249,12 @@ class LibvirtDriver:
             )
         ]
 
-    def _compare_running(self, running: dict[str, int]) -> None:
-        """Take over the list of a new connection; end the consoles of what stopped while there was none."""
-        with self._lock:
-            # An event of the new connection is younger than its list.
-            self._running = {**running, **self._running}
-            ended = [uuid for uuid, run in self._ran_before.items() if self._running.get(uuid) != run]
-            self._ran_before = {}
-        for uuid in ended:
-            self._tell_ended(uuid, RevocationReason.ENDED)
-
     def _on_lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: object) -> None:
         uuid = domain.UUIDString()
-        with self._lock:
-            if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
-                self._running[uuid] = domain.ID()
-            elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
-                self._running.pop(uuid, None)
+        if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
+            self._running.add(uuid, domain.ID())
+        elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
+            self._running.discard(uuid)
         if event in _CONSOLES_END:
             moved = (event, detail) == (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED)
             self._tell_ended(uuid, RevocationReason.MOVED if moved else RevocationReason.ENDED)
@@ -335,13 +265,13 @@ class LibvirtDriver:
             self._events.inventory_changed()
 
     def _tell_ended(self, instance_uuid: str, reason: RevocationReason) -> None:
-        LOG.info("Instance runs here no more: its consoles end", instance=instance_uuid, reason=reason)
+        LOG.info("Instance stopped or moved; its consoles end", instance=instance_uuid, reason=reason)
         if self._events:
             self._events.consoles_ended(instance_uuid, reason)
 
     def _close(self, connection: Any) -> None:
-        # Each callback holds a reference, and the last reference the socket. A connection that is lost takes the
-        # callback off and complains all the same.
+        # Each callback holds a reference to the connection, and the last reference holds the socket. On a lost
+        # connection libvirt removes the callback and raises an error all the same.
         for callback_id in self._callback_ids:
             with contextlib.suppress(libvirt.libvirtError):
                 connection.domainEventDeregisterAny(callback_id)
@@ -353,7 +283,7 @@ class LibvirtDriver:
 
 
 def _is_alive(connection: Any) -> bool:
-    """Ask the library, which knows without asking the daemon (virConnectIsAlive)."""
+    """Whether the library takes the connection for alive (virConnectIsAlive); the daemon is not asked."""
     try:
         return bool(connection.isAlive())
     except libvirt.libvirtError:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeps one connection open, in a thread of its own, and makes it again whenever it is lost.
 
-Why: a hypervisor that is down when the daemon starts, or goes away later, must cost nobody a wait: whoever needs
-the connection has it or hears at once that there is none. Called by :mod:`porthole_compute.drivers.libvirt_host`;
-knows no library.
+Why: no caller waits for a hypervisor that is down at the start of the daemon, or later. A caller gets the connection,
+or learns at once that there is none. Called by :mod:`porthole_compute.drivers.libvirt_host`; uses no library.
 """
 
 import threading
@@ -20,8 +19,8 @@ class Reconnector:
     """One connection, or None while there is none.
 
     ``open_connection`` gets an event that it, or its callbacks, set once the connection is lost; it returns the
-    connection or raises Unavailable. ``close_connection`` never raises. ``on_change`` is told of every gain and
-    loss, after the fact. ``name`` is what the log calls the other side.
+    connection or raises Unavailable. ``close_connection`` never raises. ``on_change`` is called after each
+    connection and each loss. ``name`` is the name of the other side in the log.
     """
 
     def __init__(
@@ -56,14 +55,14 @@ class Reconnector:
             LOG.warning("Peer has not answered yet; waiting for it", peer=self._name, seconds=timeout_s)
 
     def drop(self, connection: Any) -> None:
-        """Have ``connection`` made anew, whose user found it dead; unless it is no longer the current one."""
-        # In this order: the event of a connection is there before it.
+        """Have ``connection`` made again, since it is dead; nothing when it is no longer the current one."""
+        # In this order: the event of a connection exists before the connection.
         lost = self._lost
         if connection is self._current:
             lost.set()
 
     def stop(self, timeout_s: float) -> None:
-        """Close the connection; an attempt that hangs for more than ``timeout_s`` is left behind."""
+        """Close the connection; an attempt that hangs for longer than ``timeout_s`` is abandoned."""
         self._stopping.set()
         self._lost.set()
         if self._thread.is_alive():
@@ -80,7 +79,7 @@ class Reconnector:
             self._current = connection
             self._attempted.set()
             self._on_change()
-            # stop() sets one event after the other; it may have met the one of the round before.
+            # stop() sets one event after the other; the second may have been that of the round before.
             if not self._stopping.is_set():
                 self._lost.wait()
             self._current = None
@@ -96,12 +95,12 @@ class Reconnector:
         except errors.Unavailable as exc:
             reason = str(exc.__cause__ or exc)
         except Exception:
-            LOG.exception("Peer could not be connected to", peer=self._name)
+            LOG.exception("Connection to the peer failed", peer=self._name)
         if connection is not None:
             self._told = False
             LOG.info("Peer connected", peer=self._name)
         elif reason and not self._told:
-            # Once is enough: it will be like this every few seconds until somebody starts it.
+            # Logged once: it will fail like this every few seconds until the other side starts.
             LOG.warning(
                 "Peer does not answer; trying again", peer=self._name, reason=reason, retry_seconds=self._interval_s
             )

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """VNC servers that libvirt does not know, listed in a YAML file.
 
-Why: a hypervisor without libvirt, a bare Xvnc, a BMC's VNC: whatever speaks RFB on TCP can have a console by being
-written down. Made by :mod:`porthole_compute.main` when ``[compute] driver`` is ``static``.
+Why: a hypervisor without libvirt, an Xvnc, a BMC: every server that speaks RFB on TCP can have a console if the file
+lists it. Made by :mod:`porthole_compute.main` when ``[compute] driver`` is ``static``.
 
-The file: ``instances: [{uuid, name, host, port, project_id, user_id}]``; the last two may be left out, which
-leaves the instance to administrators. Every instance counts as running: nobody can be asked.
+The file: ``instances: [{uuid, name, host, port, project_id, user_id}]``. Without the last two, the instance is open to
+administrators only. Every instance counts as running, since there is no hypervisor to ask.
 """
 
 import uuid as uuidlib
@@ -25,7 +25,7 @@ LOG = get_logger(__name__)
 OPTION = "[static] instances_file"
 REQUIRED = ("uuid", "name", "host", "port")
 OPTIONAL = ("project_id", "user_id")
-# Against a wrong file (a disk image, a log): 100 000 instances take some 15 MiB.
+# A guard against a wrong file (a disk image, a log): 100 000 instances take some 15 MiB.
 MAX_FILE_BYTES = 32 * 1024 * 1024
 MAX_TEXT_CHARS = 255
 
@@ -111,7 +111,7 @@ class StaticDriver:
         return ""
 
     def is_alive(self) -> bool:
-        """Return True: nothing runs here that could be stuck."""
+        """Return True: the driver has no thread that could be stuck."""
         return True
 
     def reload(self) -> None:
@@ -122,7 +122,7 @@ class StaticDriver:
         except errors.ConfigInvalid as exc:
             refusal = str(exc)
         if refusal:
-            LOG.error("Instances stay as they were", reason=refusal)
+            LOG.error("Instances not reread; the old ones stay in use", reason=refusal)
             return
         LOG.info("Instances reread", file=self._path, instances=len(self._entries))
         if self._events is None:

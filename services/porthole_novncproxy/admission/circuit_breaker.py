@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The circuit breaker of compute hosts: hosts that were silent lately are not asked by every client.
 
-Why: a client of a dead compute host holds a thread for ``[api] rpc_timeout``, and threads are few. A handful of such
+Why: a client of a dead compute host holds a thread for ``[rpc] call_timeout``, and threads are few. A handful of such
 clients, who try again and again, would hold up the consoles of every other host. One client every ``pause_s`` seconds
 asks a silent host, until the host answers; the other clients are refused at once. A request that was sent before the
 host came up is lost, and its late failure must not hide that the host is back: so any answer ends the silence.

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from porthole_common.log import get_logger
-from porthole_common.systemd import Notifier
+from porthole_common.systemd import SystemdNotifier
 
 LOG = get_logger(__name__)
 # How often the supervisor looks, and a worker's heart beats: the watchdog's time is longer by far.
@@ -87,7 +87,7 @@ class Watch:
         self,
         program: str,
         heartbeat: Heartbeat,
-        notifier: Notifier,
+        notifier: SystemdNotifier,
         kill: Callable[[int, int], None] = os.kill,
     ) -> None:
         self._program = program

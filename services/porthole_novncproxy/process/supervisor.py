@@ -20,7 +20,7 @@ from oslo_config import cfg
 
 from porthole_common.log import get_logger
 from porthole_common.rpc import Rpc
-from porthole_common.systemd import Notifier
+from porthole_common.systemd import SystemdNotifier
 from porthole_novncproxy.daemon import END_S, PROGRAM, NovncProxyService, open_listeners
 from porthole_novncproxy.doors import Door
 from porthole_novncproxy.process.heartbeat import Heartbeat, Watch, beat_while_alive
@@ -43,7 +43,7 @@ class ProxyWorker(cotyledon.Service):
         heartbeat.enter(worker_id)
         for others in (*listeners[:worker_id], *listeners[worker_id + 1 :]):
             _close(others)
-        self._service = NovncProxyService(conf, Rpc(conf, conf.api.rpc_timeout), True, listeners[worker_id], worker_id)
+        self._service = NovncProxyService(conf, Rpc(conf, conf.rpc.call_timeout), True, listeners[worker_id], worker_id)
         beat_while_alive(heartbeat, worker_id, self._service.is_alive)
 
     def run(self) -> None:
@@ -68,11 +68,11 @@ def run(conf: cfg.ConfigOpts) -> int:
     :raises ConfigInvalid: when an option is wrong: before a worker starts, which would be restarted for ever.
     """
     # Built once and thrown away: an error that would end each worker ends the supervisor, and says why.
-    NovncProxyService(conf, Rpc(conf, conf.api.rpc_timeout), owns_rpc=True).stop()
+    NovncProxyService(conf, Rpc(conf, conf.rpc.call_timeout), owns_rpc=True).stop()
     listeners = [open_listeners(conf, reuse_port=True) for _ in range(conf.novncproxy.workers)]
     stop_timeout_s = conf.graceful_shutdown_timeout + int(END_S)
     heartbeat = Heartbeat(conf.novncproxy.workers)
-    watch = Watch(PROGRAM, heartbeat, Notifier())
+    watch = Watch(PROGRAM, heartbeat, SystemdNotifier())
     # cotyledon would call the proxy ready before it has a worker.
     os.environ.pop("NOTIFY_SOCKET", None)
     manager = cotyledon.ServiceManager(graceful_shutdown_timeout=stop_timeout_s)

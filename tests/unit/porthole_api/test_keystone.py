@@ -62,7 +62,7 @@ def test_without_a_token_nobody_is_let_in(tmp_path: Path) -> None:
 
 
 def test_every_wait_ends_within_the_deadline_unless_the_file_says_otherwise(tmp_path: Path) -> None:
-    _, conf = build(tmp_path, "[api]\nrpc_timeout = 6\n" + AUTH)
+    _, conf = build(tmp_path, "[rpc]\ncall_timeout = 6\n" + AUTH)
     assert (conf.keystone_authtoken.http_connect_timeout, conf.keystone_authtoken.http_request_max_retries) == (3, 0)
     _, conf = build(tmp_path, AUTH + "http_connect_timeout = 20\n")
     assert conf.keystone_authtoken.http_connect_timeout == 20

@@ -60,6 +60,43 @@ def test_values_of_the_file(tmp_path: Path) -> None:
     assert conf.consoleauth.token_ttl == 60
 
 
+def test_older_names_of_nova_and_of_porthole(tmp_path: Path) -> None:
+    old = {
+        "DEFAULT": {
+            "vnc_enabled": "false",
+            "vncserver_listen": "192.0.2.1",
+            "vncserver_proxyclient_address": "192.0.2.2",
+            "novncproxy_host": "192.0.2.3",
+            "novncproxy_port": "1",
+            "novncproxy_base_url": "http://192.0.2.4/",
+            "xvpvncproxy_host": "192.0.2.5",
+            "xvpvncproxy_port": "2",
+            "xvpvncproxy_base_url": "http://192.0.2.6/",
+            "console_token_ttl": "3",
+            "console_allowed_origins": "a.example",
+            "libvirt_uri": "test:///default",
+            "auth_strategy": "keystone",
+        },
+        "api": {"rpc_timeout": "4"},
+    }
+    lines = [line for group, options in old.items() for line in (f"[{group}]", *map(" = ".join, options.items()))]
+    conf = parse(tmp_path, "\n".join(lines) + "\n")
+    vnc = conf.vnc
+    assert [conf.rpc.call_timeout, conf.consoleauth.token_ttl, vnc.novncproxy_port, vnc.xvpvncproxy_port] == [
+        4,
+        3,
+        1,
+        2,
+    ]
+    assert (vnc.enabled, vnc.server_listen, vnc.server_proxyclient_address) == (False, "192.0.2.1", "192.0.2.2")
+    assert (vnc.novncproxy_host, vnc.xvpvncproxy_host) == ("192.0.2.3", "192.0.2.5")
+    assert (vnc.novncproxy_base_url, vnc.xvpvncproxy_base_url) == ("http://192.0.2.4/", "http://192.0.2.6/")
+    assert conf.console.allowed_origins == ["a.example"]
+    assert (conf.libvirt.connection_uri, conf.api.auth_strategy) == ("test:///default", "keystone")
+    vnc = parse(tmp_path, "[vnc]\nvncserver_listen = ::1\nvncserver_proxyclient_address = ::2\n").vnc
+    assert (vnc.server_listen, vnc.server_proxyclient_address) == ("::1", "::2")
+
+
 def test_a_bad_value_names_its_option(tmp_path: Path) -> None:
     cases = [
         ("consoleauth", "token_ttl = 0"),

@@ -75,7 +75,7 @@ def test_a_line_that_does_not_parse_is_named_and_not_shown(tmp_path: Path) -> No
         ("transport_url = secret-password\n", 1, "an option stands before the first [GROUP]"),
         ("[api\n", 1, "the name of a group must end with ]"),
         ("[]\n", 1, "a group has no name"),
-        (" secret-password\n", 1, "a line that begins with a space continues the line before, and there is none"),
+        (" secret-password\n", 1, "a line that begins with a space continues an option, but there is none before"),
         ("[api]\n= secret-password\n", 2, "an option has no name"),
     ):
         path.write_text(text, encoding="utf-8")

@@ -5,6 +5,7 @@ import pytest
 from oslo_context import context as oslo_context
 
 from porthole_common.context import RequestContext, build_daemon_context, build_request_context, get_current, serving
+from porthole_common.private_parts import forget_reports
 
 
 def test_credentials_stay_behind() -> None:
@@ -68,3 +69,22 @@ def test_a_thread_forgets_a_request_that_fails() -> None:
 
 def test_without_a_request_it_is_the_daemons_own_work() -> None:
     assert get_current().is_admin
+
+
+def test_without_oslo_contexts_private_store_a_thread_keeps_its_last_request(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the log says once why; the next request takes its place."""
+    forget_reports()
+    store = oslo_context._request_store
+    made = [RequestContext(overwrite=False) for _ in range(2)]
+    for context in made:
+        # oslo.context finds its own store by this name, so only the end of the block must miss it.
+        with monkeypatch.context() as patch, serving(context):
+            assert get_current() is context
+            patch.delattr(oslo_context, "_request_store")
+        assert oslo_context.get_current() is context
+    (record,) = caplog.records
+    assert record.getMessage().startswith("Private part of a library not found library=oslo.context version=")
+    del store.context
+    forget_reports()

@@ -17,7 +17,7 @@ from porthole_common.notifications import (
     RevocationEndpoint,
     RevocationPublisher,
 )
-from porthole_common.rpc import Target
+from porthole_common.rpc import RpcTarget
 from support.bus import fake_bus
 
 INVENTORY = Inventory(
@@ -75,7 +75,7 @@ def test_a_revocation_of_another_version() -> None:
 class OldRevocationEndpoint:
     """A proxy's of before 1.1, which is refused what it does not know."""
 
-    target = Target(version="1.0")
+    target = RpcTarget(version="1.0")
 
     def __init__(self) -> None:
         self.arrived: queue.Queue[dict[str, Any]] = queue.Queue()

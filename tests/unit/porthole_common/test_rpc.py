@@ -1,37 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 import inspect
-import itertools
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
-import amqp.exceptions  # type: ignore[import-untyped]
 import pytest
 from oslo_config import cfg
 from oslo_context import context as oslo_context
 
 from porthole_common import errors
-from porthole_common.broker import Cause, Trouble
-from porthole_common.broker_watch import BrokerWatch
 from porthole_common.context import RequestContext
 from porthole_common.deadline import Deadline
 from porthole_common.rpc import (
-    GRACE_S,
-    LOOK_UP_S,
-    Broker,
     Rpc,
     RpcClient,
-    RpcServer,
-    Target,
+    RpcTarget,
     expected_exceptions,
-    list_brokers,
 )
+from porthole_common.rpc_client import GRACE_S
 from porthole_common.thread_pool import ThreadPool
-from support.bus import across_the_wire, fake_bus, parse_global_conf
+from support.bus import across_the_wire, fake_bus
 
 TOPIC = "test-topic"
 BRANCHES = {"PortholeError", "NotFound", "Refused", "Conflict", "Unavailable", "ProtocolError"}
@@ -49,7 +40,7 @@ def build(leaf: type[errors.PortholeError]) -> errors.PortholeError:
 class Endpoint:
     """A far side that says what it saw, and raises what it is given."""
 
-    target = Target(version="1.3")
+    target = RpcTarget(version="1.3")
 
     def __init__(self) -> None:
         self.published: list[str] = []
@@ -327,7 +318,7 @@ def test_one_thread_keeps_the_order_of_messages_and_is_no_more() -> None:
     all_there = threading.Event()
 
     class Slow:
-        target = Target(version="1.0")
+        target = RpcTarget(version="1.0")
 
         def note(self, context: RequestContext, text: str) -> None:
             handlers.add(threading.get_ident())
@@ -348,144 +339,6 @@ def test_one_thread_keeps_the_order_of_messages_and_is_no_more() -> None:
     assert len(handlers) == 1
 
 
-def test_tls_that_would_trust_anybody_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "porthole.conf").write_text("[oslo_messaging_rabbit]\nssl = true\n")
-    parse_global_conf("--config-file", str(tmp_path / "porthole.conf"))
-    with pytest.raises(errors.ConfigInvalid, match="ssl_ca_file"):
-        Rpc(cfg.CONF, 1, transport_url="rabbit://guest:guest@127.0.0.1:1/")
-    cfg.CONF.reset()
-
-
-@pytest.mark.parametrize("url", ["nonsense://guest:secret@host/", "not a url at all", "rabbit://a:secret@host:x/"])
-def test_a_bad_transport_url_names_the_option_and_no_password(url: str) -> None:
-    parse_global_conf()
-    with pytest.raises(errors.ConfigInvalid, match="transport_url") as caught:
-        Rpc(cfg.CONF, 1, transport_url=url)
-    assert "secret" not in str(caught.value)
-
-
-def brokers_of(directory: Path, url: str, rabbit: str = "") -> list[Broker]:
-    path = directory / "porthole.conf"
-    path.write_text(f"[DEFAULT]\ntransport_url = {url}\n[oslo_messaging_rabbit]\n{rabbit}\n", encoding="utf-8")
-    parse_global_conf(f"--config-file={path}")
-    return list_brokers(cfg.CONF)
-
-
-def test_the_brokers_of_a_transport_url(tmp_path: Path) -> None:
-    assert brokers_of(tmp_path, "rabbit://a:s%40crt@one:1234,b:c@[2001:db8::1]/some%2Fwhere") == [
-        Broker("one", 1234, "a", "s@crt", "some/where", None),
-        Broker("2001:db8::1", 5672, "b", "c", "some/where", None),
-    ]
-    assert brokers_of(tmp_path, "rabbit://") == [Broker("localhost", 5672, "guest", "guest", "/", None)]
-
-
-def test_a_brokers_tls_is_an_option_or_a_parameter_of_the_url(tmp_path: Path) -> None:
-    files = "ssl_ca_file = /ca\nssl_cert_file = /cert\nssl_key_file = /key"
-    whole = {"ca": "/ca", "cert": "/cert", "key": "/key"}
-    assert brokers_of(tmp_path, "rabbit://a:b@one/", files)[0].tls is None
-    assert brokers_of(tmp_path, "rabbit://a:b@one/", f"ssl = true\n{files}")[0].tls == whole
-    assert brokers_of(tmp_path, "rabbit://a:b@one/?ssl=1&ssl_ca_file=/other", files)[0].tls == whole | {"ca": "/other"}
-    assert brokers_of(tmp_path, "rabbit://a:b@one/?ssl=0", "ssl = true")[0].tls is None
-
-
-def test_a_brokers_password_is_in_no_repr(tmp_path: Path) -> None:
-    assert "secret" not in repr(brokers_of(tmp_path, "rabbit://a:secret@one/"))
-
-
-@pytest.mark.parametrize("url", ["fake://", "kafka://a:secret@one/", "rabbit://a:secret@one:x/"])
-def test_what_is_not_rabbitmqs_has_no_brokers(tmp_path: Path, url: str) -> None:
-    with pytest.raises(errors.ConfigInvalid, match="transport_url") as caught:
-        brokers_of(tmp_path, url)
-    assert "secret" not in str(caught.value)
-
-
-def test_expected_exceptions_keeps_signature_and_docstring() -> None:
-    @expected_exceptions(errors.PortholeError)
-    def method(context: object, name: str) -> None:
-        """Say something."""
-
-    assert list(inspect.signature(method).parameters) == ["context", "name"]
-    assert method.__doc__ == "Say something."
-
-
-class FakeListener:
-    """What of oslo.messaging's RabbitMQ listener stopping a server touches; its thread is the calling one."""
-
-    def __init__(self, events: list[str], error: Exception | None = None) -> None:
-        self._poll_style_listener = self
-        self._message_operations_handler = self
-        self.conn = self
-        self._consumers = {self: 7}
-        self._events, self._error = events, error
-
-    def do(self, task: Callable[[], None]) -> None:
-        task()
-
-    def cancel(self, tag: int) -> None:
-        self._events.append(f"cancel {tag}")
-        if self._error:
-            raise self._error
-
-    def stop_consuming(self) -> None:
-        self._events.append("stop consuming")
-
-
-class FakeServer:
-    """oslo.messaging's server."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.events: list[str] = []
-        self.listener = FakeListener(self.events, error)
-
-    def start(self, override_pool_size: int | None) -> None:
-        """Nothing."""
-
-    def stop(self) -> None:
-        self.events.append("stop")
-
-    def wait(self) -> None:
-        self.events.append("wait")
-
-
-@pytest.mark.parametrize("error", [None, OSError("no broker")])
-def test_a_server_that_stops_has_the_broker_send_nothing_more_first(error: Exception | None) -> None:
-    """Else what arrives meanwhile is acknowledged and dropped."""
-    fake = FakeServer(error)
-    workers = ThreadPool("test", 1)
-    server = RpcServer(lambda: fake, workers, BrokerWatch([]))
-    server.start()
-    server.stop()
-    workers.close()
-    assert fake.events == ["cancel 7", "stop consuming", "stop", "wait"]
-
-
-class RefusedServer(FakeServer):
-    """oslo.messaging's server while the broker refuses the password."""
-
-    def start(self, override_pool_size: int | None) -> None:
-        raise amqp.exceptions.AccessRefused("ACCESS_REFUSED - Login was refused")
-
-
-def test_a_server_that_a_broker_refuses_is_made_anew_until_the_process_leaves_the_bus() -> None:
-    made: list[FakeServer] = []
-    troubles = itertools.cycle([Trouble(Cause.CREDENTIALS, "The password is wrong.", "Correct it."), None])
-    broker = Broker("192.0.2.10", 5672, "porthole", "secret", "/", None)
-    workers, watch = ThreadPool("test", 1), BrokerWatch([broker], (), lambda _: next(troubles), look_s=0.01)
-
-    def make(refusals: int) -> FakeServer:
-        if len(made) == refusals + 1:
-            watch.close()
-        made.append(RefusedServer() if len(made) != refusals else FakeServer())
-        return made[-1]
-
-    RpcServer(lambda: make(2), workers, watch).start()
-    assert [type(server) for server in made] == [RefusedServer, RefusedServer, FakeServer]
-    with pytest.raises(errors.RpcUnavailable):
-        RpcServer(lambda: make(2), workers, watch).start()
-    assert len(made) == 4
-    workers.close()
-
-
 @pytest.mark.parametrize(
     ("level", "allowed"), [(None, ["1.0", "1.9", "1.10"]), ("1.9", ["1.0", "1.9"]), ("1.0", ["1.0"])]
 )
@@ -498,36 +351,3 @@ def test_upgrade_levels_say_what_may_be_sent_to_one_topic(rpc: Rpc, level: str |
         assert all(rpc.may_send(topic, "1.10") for topic in ("consoleauth", "compute", TOPIC))
     finally:
         cfg.CONF.clear_override("revocations", "upgrade_levels")
-
-
-def test_an_idle_consumer_does_not_look_up_every_few_milliseconds(rpc: Rpc) -> None:
-    # Not at the top: porthole_common.rpc must have chosen the threading backend before oslo.messaging comes in.
-    from oslo_messaging._drivers import amqpdriver
-    from oslo_messaging._drivers.common import Timeout
-
-    waits: list[float] = []
-
-    class Connection:
-        def consume(self, timeout: float) -> None:
-            waits.append(timeout)
-            # One message, then silence until the end.
-            if len(waits) == 4:
-                return
-            if len(waits) == 8:
-                listener._shutdown.set()
-                listener._shutoff.set()
-            raise Timeout
-
-    driver = type("Driver", (), {"prefetch_size": 1})()
-    listener = amqpdriver.RpcAMQPListener(driver, Connection())
-    listener.poll()
-    assert waits == [LOOK_UP_S * step for step in (1, 2, 4, 8, 1, 2, 4, 8)]
-
-
-def test_a_reply_queue_that_was_missing_is_tried_again(rpc: Rpc) -> None:
-    from oslo_messaging._drivers import amqpdriver
-
-    driver = type("Driver", (), {"prefetch_size": 1})()
-    queues = amqpdriver.RpcAMQPListener(driver, None)._obsolete_reply_queues
-    queues.add("reply_1", "message 1")
-    assert queues.reply_q_valid("reply_1", "message 2")

@@ -10,7 +10,7 @@ import pytest
 from oslo_config import cfg
 
 from porthole_common import errors, service
-from porthole_common.systemd import Notifier
+from porthole_common.systemd import SystemdNotifier
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -75,7 +75,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What systemd is told, by a notifier whose watchdog wants a ping every 10 ms."""
     states: list[str] = []
     environ = {"NOTIFY_SOCKET": "/run/systemd/notify", "WATCHDOG_USEC": "30000"}
-    monkeypatch.setattr(service, "Notifier", lambda: Notifier(environ, states.append))
+    monkeypatch.setattr(service, "SystemdNotifier", lambda: SystemdNotifier(environ, states.append))
     return states
 
 

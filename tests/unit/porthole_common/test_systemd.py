@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from porthole_common.systemd import Notifier
+from porthole_common.systemd import SystemdNotifier
 
 SOCKET = {"NOTIFY_SOCKET": "/run/systemd/notify"}
 
@@ -18,7 +18,7 @@ class Clock:
 
 def test_without_systemd_nobody_is_told() -> None:
     told: list[str] = []
-    notifier = Notifier({}, told.append)
+    notifier = SystemdNotifier({}, told.append)
     notifier.ready()
     notifier.ping()
     assert told == []
@@ -38,7 +38,7 @@ def test_without_systemd_nobody_is_told() -> None:
     ],
 )
 def test_the_watchdog_is_the_units(environ: dict[str, str], watchdog_s: float | None) -> None:
-    notifier = Notifier(SOCKET | environ, lambda _state: None)
+    notifier = SystemdNotifier(SOCKET | environ, lambda _state: None)
     assert notifier.watchdog_s == watchdog_s
     assert notifier.ping_interval_s == (watchdog_s / 3 if watchdog_s else None)
 
@@ -46,7 +46,7 @@ def test_the_watchdog_is_the_units(environ: dict[str, str], watchdog_s: float | 
 def test_what_is_waited_for_is_said_again_before_the_extension_is_over() -> None:
     told: list[str] = []
     clock = Clock()
-    notifier = Notifier(SOCKET, told.append, clock)
+    notifier = SystemdNotifier(SOCKET, told.append, clock)
     for _ in range(300):
         notifier.wait_for("the broker")
         clock.now_s += 0.1
@@ -55,11 +55,11 @@ def test_what_is_waited_for_is_said_again_before_the_extension_is_over() -> None
 
 def test_a_reload_has_its_time() -> None:
     told: list[str] = []
-    Notifier(SOCKET, told.append, Clock()).reloading()
+    SystemdNotifier(SOCKET, told.append, Clock()).reloading()
     assert told == ["RELOADING=1\nMONOTONIC_USEC=100000000"]
 
 
 def test_the_end_has_the_time_it_needs() -> None:
     told: list[str] = []
-    Notifier(SOCKET, told.append).stopping(90.5)
+    SystemdNotifier(SOCKET, told.append).stopping(90.5)
     assert told == ["STOPPING=1\nSTATUS=ending\nEXTEND_TIMEOUT_USEC=90500000"]

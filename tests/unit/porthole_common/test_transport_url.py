@@ -26,7 +26,7 @@ def test_a_password_that_is_not_encoded_is_recognised_and_not_shown() -> None:
         "rabbit://user:secret/",
     ):
         fault = find_fault(url)
-        assert "percent-encoded" in fault, url
+        assert "percent-encode the special characters" in fault, url
         assert "secret" not in fault
 
 
@@ -37,7 +37,15 @@ def test_a_port_that_cannot_be_one() -> None:
 
 def test_what_is_no_url_at_all() -> None:
     for url in ("", "host", "host:5672", "://host"):
-        assert "it is no transport URL" in find_fault(url)
+        assert "not a transport URL; write rabbit://USER:PASSWORD@HOST:5672/VHOST" in find_fault(url)
+
+
+def test_the_scheme_is_rabbit_not_amqp() -> None:
+    for url in ("amqp://user:secret@host:5672/", "AMQP://", "amqp://user:p@secret@host/"):
+        assert find_fault(url).startswith("write rabbit:// instead of amqp://; the form is rabbit://USER"), url
+    fault = find_fault("amqps://user:secret@host:5671/")
+    assert "[oslo_messaging_rabbit] ssl = true" in fault
+    assert "secret" not in fault
 
 
 def test_what_is_right_is_let_through() -> None:

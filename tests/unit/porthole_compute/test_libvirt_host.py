@@ -11,7 +11,8 @@ import pytest
 from porthole_common import errors
 from porthole_common.diagnosis import Display
 from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
-from porthole_compute.drivers.libvirt_host import LibvirtDriver, read_state
+from porthole_compute.drivers.libvirt_host import LibvirtDriver
+from porthole_compute.drivers.libvirt_state import read_state
 from support.cases import naming
 from support.compute_fakes import (
     OTHER_UUID,

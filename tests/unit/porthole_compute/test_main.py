@@ -13,8 +13,7 @@ from porthole_common import errors, service
 from porthole_common.context import RequestContext
 from porthole_common.model import ConsoleType, RevocationReason, Target
 from porthole_common.notifications import INVENTORY_TOPIC, Inventory, InventoryEndpoint
-from porthole_common.rpc import Rpc, expected_exceptions
-from porthole_common.rpc import Target as RpcTarget
+from porthole_common.rpc import Rpc, RpcTarget, expected_exceptions
 from porthole_compute.drivers.libvirt_host import LibvirtDriver
 from porthole_compute.drivers.static import StaticDriver
 from porthole_compute.main import PROGRAM, ComputeService, build, build_driver, build_standalone
@@ -154,13 +153,6 @@ def test_libvirt_without_its_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(errors.ConfigInvalid, match=r"porthole\[compute\]") as caught:
         build_driver(make_conf())
     assert caught.value.option == "[compute] driver"
-
-
-def test_recording_is_refused(bus: Bus) -> None:
-    conf = make_conf(DEFAULT={"record": "/var/tmp/sessions"})
-    for attempt in (lambda: build(conf), lambda: build_standalone(conf, bus.rpc)):
-        with pytest.raises(errors.ConfigInvalid, match=r"\[DEFAULT\] record"):
-            attempt()
 
 
 def test_an_option_that_does_not_do_ends_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

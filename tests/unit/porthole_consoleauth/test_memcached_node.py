@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import itertools
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,12 @@ from typing import Any
 
 import pytest
 from oslo_config import cfg
+from pymemcache.client.base import Client
 
 from porthole_common import conf as porthole_conf
 from porthole_common import errors
+from porthole_common.private_parts import forget_reports
+from porthole_consoleauth import memcached_node
 from porthole_consoleauth.memcached_node import MemcachedNode, build_login, build_ring, build_tls_context
 from support.cases import naming
 from support.certificates import make_certificate
@@ -112,3 +116,53 @@ def test_a_key_with_a_passphrase_is_refused_and_nobody_asked(tmp_path: Path) -> 
     options = {"tls_certfile": str(certificate.cert), "tls_keyfile": str(certificate.encrypted_key)}
     with pytest.raises(errors.ConfigInvalid, match="tls_keyfile"):
         build_tls_context(build_conf(tls_enabled=True, **options))
+
+
+class SocketlessClient:
+    """pymemcache's client of a release without the attribute ``sock``."""
+
+    made: list["SocketlessClient"] = []
+
+    def __init__(self, address: tuple[str, int], **options: Any) -> None:
+        self.options = options
+        self.calls: list[tuple[str, ...]] = []
+        self.made.append(self)
+
+    def close(self) -> None:
+        self.calls.append(("close",))
+
+    def set(self, key: str, value: bytes) -> bool:
+        self.calls.append(("set", key, value.decode()))
+        return True
+
+    def get(self, key: str) -> bytes:
+        self.calls.append(("get", key))
+        return b"value"
+
+
+def test_without_the_socket_pymemcache_connects_by_itself(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the deadlines and the TLS that are configured, and logged in each time."""
+    forget_reports()
+    monkeypatch.setattr(memcached_node, "Client", SocketlessClient)
+    tls = ssl.create_default_context()
+    for login, calls in (
+        ({}, [("get", "key")]),
+        ({"username": "u", "password": "p"}, [("close",), ("set", "login", "u p"), ("get", "key")]),
+    ):
+        SocketlessClient.made.clear()
+        node = MemcachedNode("host", 1, build_conf(pool_size=1, timeout=2, connect_timeout=3, **login), tls)
+        assert node.get("key") == b"value"
+        client = SocketlessClient.made[0]
+        assert client.calls == calls
+        assert (client.options["connect_timeout"], client.options["timeout"]) == (3, 2)
+        assert client.options["tls_context"] is tls
+    (record,) = caplog.records
+    assert record.getMessage().startswith("Private part of a library not found library=pymemcache version=")
+    forget_reports()
+
+
+def test_the_installed_pymemcache_has_the_socket() -> None:
+    """This fails with the release that takes it away."""
+    assert Client(("host", 1)).sock is None

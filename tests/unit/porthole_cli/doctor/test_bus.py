@@ -14,9 +14,9 @@ from porthole_cli.doctor import bus as bus_module
 from porthole_cli.doctor.bus import ROLL_CALL_S, TOPICS, RpcBus
 from porthole_common import errors
 from porthole_common.context import RequestContext
-from porthole_common.discovery import Presence, PresenceEndpoint
+from porthole_common.discovery import DaemonProcess, DiscoveryEndpoint
 from porthole_common.model import ConnectInfo, ConsoleType
-from porthole_common.rpc import Rpc, Target
+from porthole_common.rpc import Rpc, RpcTarget
 from porthole_consoleauth.endpoint import ConsoleAuthEndpoint
 from porthole_consoleauth.memory_store import MemoryStore
 from support.bus import parse_global_conf
@@ -40,7 +40,7 @@ class Publisher:
 class EndpointThatHears:
     """A proxy that notes who asks."""
 
-    target = Target(version="1.1")
+    target = RpcTarget(version="1.1")
 
     def __init__(self) -> None:
         self.users: list[str | None] = []
@@ -59,10 +59,10 @@ def daemons(rpc: Rpc) -> Iterator[None]:
     ]
     api: Any = ApiEndpoint(make_conf(), Hosts())
     served = [
-        (TOPICS["api"], "api-1", [api, PresenceEndpoint(rpc, "api", "a", "api-1")]),
-        (TOPICS["consoleauth"], "a", [consoleauths[0], PresenceEndpoint(rpc, "consoleauth", "a", "a")]),
-        (TOPICS["consoleauth"], "b", [consoleauths[1], PresenceEndpoint(rpc, "consoleauth", "b", "b")]),
-        (TOPICS["compute"], "x", [PresenceEndpoint(rpc, "stranger", "x", "x")]),
+        (TOPICS["api"], "api-1", [api, DiscoveryEndpoint(rpc, "api", "a", "api-1")]),
+        (TOPICS["consoleauth"], "a", [consoleauths[0], DiscoveryEndpoint(rpc, "consoleauth", "a", "a")]),
+        (TOPICS["consoleauth"], "b", [consoleauths[1], DiscoveryEndpoint(rpc, "consoleauth", "b", "b")]),
+        (TOPICS["compute"], "x", [DiscoveryEndpoint(rpc, "stranger", "x", "x")]),
     ]
     servers = [rpc.get_server(*each) for each in served]
     for server in servers:
@@ -111,7 +111,7 @@ def test_the_one_who_asks_is_named(bus: RpcBus) -> None:
     server = bus._rpc.get_server(TOPICS["novncproxy"], "n", [heard])
     server.start()
     try:
-        assert bus.dial(Presence("novncproxy", "n", "n", "n"), []) == []
+        assert bus.dial(DaemonProcess("novncproxy", "n", "n", "n"), []) == []
     finally:
         server.stop()
     assert heard.users == ["porthole-doctor"]

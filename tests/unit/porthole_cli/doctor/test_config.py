@@ -74,6 +74,17 @@ def test_what_does_not_do_is_named_without_its_line(path: Path, text: str, words
     assert "secret" not in problem
 
 
+def test_options_that_nobody_reads(path: Path) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write("rpc_response_timeout = 3\n[vnc]\nnovncproxy_prot = secret\n[api]\nrpc_timeout = 4\n")
+    conf, _, _ = load(path)
+    (found,) = config.examine(conf)
+    assert (found.id, found.severity) == ("config.unknown_option", "warning")
+    assert f"{path}, line 5: no part of Porthole reads [vnc] novncproxy_prot" in found.problem
+    assert found.mend.startswith("Did you mean [vnc] novncproxy_port?")
+    assert "secret" not in found.problem + found.mend
+
+
 def test_no_file_at_all() -> None:
     conf = cfg.ConfigOpts()
     conf(args=[], default_config_files=[], default_config_dirs=[])

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from porthole_common.systemd import Notifier
+from porthole_common.systemd import SystemdNotifier
 from porthole_novncproxy.process import heartbeat as heartbeat_module
 from porthole_novncproxy.process.heartbeat import Heartbeat, Watch
 
@@ -38,7 +38,7 @@ class Bed:
         environ = {"NOTIFY_SOCKET": "/run/systemd/notify"}
         if watchdog_s:
             environ["WATCHDOG_USEC"] = str(int(watchdog_s * 1e6))
-        notifier = Notifier(environ, self.told.append, clock.monotonic)
+        notifier = SystemdNotifier(environ, self.told.append, clock.monotonic)
         self.watch = Watch("p", self.heartbeat, notifier, lambda pid, number: self.killed.append((pid, number)))
 
     def start(self) -> None:
@@ -127,7 +127,7 @@ def test_a_killed_worker_that_is_gone_is_no_error(clock: Clock) -> None:
     def kill(_pid: int, _number: int) -> None:
         raise ProcessLookupError
 
-    bed.watch = Watch("p", bed.heartbeat, Notifier({"WATCHDOG_USEC": "30000000"}), kill)
+    bed.watch = Watch("p", bed.heartbeat, SystemdNotifier({"WATCHDOG_USEC": "30000000"}), kill)
     bed.start()
     bed.pass_time(40, 0)
 

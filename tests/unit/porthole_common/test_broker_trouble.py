@@ -8,7 +8,7 @@ from dataclasses import replace
 import amqp.exceptions
 import pytest
 
-from porthole_common.broker import Broker, Speech, judge_address, judge_amqp, judge_tls
+from porthole_common.broker_trouble import Broker, PortProtocol, judge_address, judge_amqp, judge_tls
 
 BROKER = Broker("192.0.2.10", 5672, "porthole", "secret-password", "/vhost", None)
 TLS = Broker("192.0.2.10", 5671, "porthole", "secret-password", "/vhost", {"ca": None, "cert": None, "key": None})
@@ -57,36 +57,37 @@ def test_tls(error: Exception, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "speech", "expected"),
+    ("error", "protocol", "expected"),
     [
         (
             amqp.exceptions.AccessRefused("ACCESS_REFUSED - Login was refused using PLAIN"),
-            Speech.NONE,
+            PortProtocol.NONE,
             "credentials",
         ),
         (
             amqp.exceptions.AccessRefused("ACCESS_REFUSED - configure access to queue"),
-            Speech.NONE,
+            PortProtocol.NONE,
             "permissions",
         ),
-        (amqp.exceptions.NotAllowed("NOT_ALLOWED - vhost /vhost not found"), Speech.NONE, "vhost"),
-        (ConnectionResetError(104, "Connection reset by peer"), Speech.TLS, "tls"),
-        (ConnectionResetError(104, "Connection reset by peer"), Speech.NONE, "protocol"),
-        (TimeoutError("timed out"), Speech.NONE, "address"),
-        (TimeoutError("timed out"), Speech.OTHER, "protocol"),
-        (TimeoutError("timed out"), Speech.TLS, "tls"),
-        (amqp.exceptions.UnexpectedFrame("Received 0x47"), Speech.NONE, "protocol"),
+        (amqp.exceptions.NotAllowed("NOT_ALLOWED - vhost /vhost not found"), PortProtocol.NONE, "vhost"),
+        (ConnectionResetError(104, "Connection reset by peer"), PortProtocol.TLS, "tls"),
+        (ConnectionResetError(104, "Connection reset by peer"), PortProtocol.NONE, "protocol"),
+        (TimeoutError("timed out"), PortProtocol.NONE, "address"),
+        (TimeoutError("timed out"), PortProtocol.OTHER, "protocol"),
+        (TimeoutError("timed out"), PortProtocol.TLS, "tls"),
+        (amqp.exceptions.UnexpectedFrame("Received 0x47"), PortProtocol.NONE, "protocol"),
     ],
 )
-def test_amqp(error: Exception, speech: Speech, expected: str) -> None:
-    assert judge_amqp(BROKER, error, lambda: speech).cause == expected
+def test_amqp(error: Exception, protocol: PortProtocol, expected: str) -> None:
+    assert judge_amqp(BROKER, error, lambda: protocol).cause == expected
 
 
 def test_no_trouble_and_no_repr_holds_the_password() -> None:
     refused = amqp.exceptions.AccessRefused("a login")
     troubles = [judge_address(BROKER, TimeoutError()), judge_tls(TLS, ssl_error("X"))]
     troubles += [
-        judge_amqp(BROKER, error, lambda: Speech.OTHER) for error in (TimeoutError(), ConnectionResetError(), refused)
+        judge_amqp(BROKER, error, lambda: PortProtocol.OTHER)
+        for error in (TimeoutError(), ConnectionResetError(), refused)
     ]
     assert "secret-password" not in repr([BROKER, troubles])
 
