@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies around the RFB bytes on a client's leg: WebSocket frames, or nothing.
+"""What is around the RFB bytes of a client: WebSocket frames, or nothing.
 
-Why: one relay serves browsers and native viewers; this is all they differ in. Called by
-:mod:`porthole_relay.session`.
+Why: one relay serves browsers and native viewers, and this is their only difference. Called by
+:mod:`porthole_relay.pipe`, :mod:`porthole_relay.transport` and :mod:`porthole_relay.session`.
 """
 
 from collections.abc import Iterable
@@ -10,28 +10,28 @@ from typing import Protocol
 
 from porthole_relay import frames
 
-# The largest message a browser may announce: noVNC's largest, a clipboard, is far below.
+# The largest message that a browser may announce. noVNC's largest, a clipboard, is far below.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class Codec(Protocol):
-    """What lies around the RFB bytes on the client's leg; ``half_close``: each side may end on its own."""
+    """What is around the RFB bytes of one side. ``half_close``: that side may end its stream and still read."""
 
     half_close: bool
 
     def build_header(self, payload_bytes: int) -> bytes:
-        """Return what precedes ``payload_bytes`` bytes to the client."""
+        """Return the header for ``payload_bytes`` bytes, or nothing."""
 
     def build_close(self, code: int, reason: str) -> bytes:
-        """Return what tells the client that the session ends, or nothing."""
+        """Return the message that ends the session, or nothing."""
 
     def build_ping(self) -> bytes:
-        """Return what a client that is there must answer, or nothing."""
+        """Return a message that a living client answers, or nothing."""
 
     def feed(self, data: memoryview) -> Iterable[frames.Event]:
-        """Yield what the client's bytes mean.
+        """Yield the events of the client's bytes.
 
-        :raises FrameInvalid: when they mean nothing.
+        :raises FrameInvalid: when the bytes break the protocol.
         """
 
 
@@ -65,21 +65,21 @@ class WebSocketCodec:
 
 
 class RawCodec:
-    """xvpvnc: the bytes themselves, and each side may end on its own (half-close)."""
+    """A native viewer or a VNC server: the bytes alone, and each side may end its stream on its own (half-close)."""
 
     __slots__ = ()
     half_close = True
 
     def build_header(self, payload_bytes: int) -> bytes:
-        """Return nothing: the bytes stand alone."""
+        """Return nothing: the bytes have no frame."""
         return b""
 
     def build_close(self, code: int, reason: str) -> bytes:
-        """Return nothing: the end of the stream says it."""
+        """Return nothing: the end of the stream is the message."""
         return b""
 
     def build_ping(self) -> bytes:
-        """Return nothing: TCP keepalive has to do."""
+        """Return nothing: only TCP keepalive finds a dead peer."""
         return b""
 
     def feed(self, data: memoryview) -> Iterable[frames.Event]:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """WebSocket frames (RFC 6455 section 5) without I/O: bytes in, events out, headers out.
 
-Why not websockify's own codec: it gathers a whole frame, of any length, before it gives out a byte, and lets
-reserved bits and broken fragments pass. This decoder hands payload on as it arrives, holds at most one
-control frame, and turns every breach of the protocol into a close code. Called by
-:mod:`porthole_relay.codec`; the upgrade itself is websockify's.
+Why not websockify's own codec: websockify collects a whole frame, of any length, before it gives out a byte, and
+accepts reserved bits and broken fragments. This decoder gives out payload as it arrives, holds at most one control
+frame, and turns every breach of the protocol into a close code. Called by :mod:`porthole_relay.codec` and
+:mod:`porthole_relay.transport`; the upgrade itself is websockify's.
 """
 
 import struct
@@ -16,11 +16,13 @@ import numpy
 
 from porthole_common.errors import FrameInvalid
 
-# The largest header: 2 bytes, 8 of extended length, 4 of mask.
+# The largest header: 2 bytes, 8 bytes of extended length, 4 bytes of mask.
 _MAX_HEADER_BYTES = 14
 # Below this many bytes one big-integer XOR is cheaper than building numpy views.
 _SMALL_BYTES = 256
 MAX_CONTROL_BYTES = 125
+# The code of a close frame without a code (RFC 6455 section 7.1.5); it is never sent.
+NO_CODE = 1005
 
 
 class Opcode(IntEnum):
@@ -35,7 +37,7 @@ class Opcode(IntEnum):
 
 
 class CloseCode(IntEnum):
-    """The close codes Porthole sends: RFC 6455 section 7.4.1, and its own from 4400 on."""
+    """The close codes that Porthole sends: those of RFC 6455 section 7.4.1, and its own from 4400 on."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -49,9 +51,9 @@ class CloseCode(IntEnum):
 
 @dataclass(frozen=True)
 class Data:
-    """Unmasked payload: a part of a message, as much as has arrived.
+    """Unmasked payload: the part of a message that has arrived.
 
-    A view into the bytes that were fed, unmasked where they lay: good until the next feed.
+    It is a view into the bytes that were fed, unmasked in place, and good until the next feed.
     """
 
     payload: memoryview
@@ -73,7 +75,7 @@ class Pong:
 
 @dataclass(frozen=True)
 class Close:
-    """The peer's close frame; ``code`` is 1005 when it had none (RFC 6455 section 7.1.5)."""
+    """The peer's close frame; ``code`` is :data:`NO_CODE` when it had none."""
 
     code: int
     reason: str
@@ -93,7 +95,7 @@ def build_header(payload_bytes: int, opcode: Opcode = Opcode.BINARY) -> bytes:
 
 
 def build_close(code: int, reason: str) -> bytes:
-    """Return a close frame: ``U16 code, UTF-8 reason``, the reason cut to what a control frame holds."""
+    """Return a close frame: ``U16 code, UTF-8 reason``, the reason cut to the size of a control frame."""
     payload = struct.pack(">H", code) + reason.encode()[: MAX_CONTROL_BYTES - 2]
     return build_header(len(payload), Opcode.CLOSE) + payload
 
@@ -104,7 +106,7 @@ def build_pong(payload: bytes) -> bytes:
 
 
 def unmask(payload: memoryview, mask: bytes, offset: int = 0) -> None:
-    """XOR the writable ``payload`` in place with the 4-byte ``mask``; byte ``offset % 4`` of it meets the first."""
+    """XOR the writable ``payload`` in place with the 4-byte ``mask``, beginning at the mask's byte ``offset % 4``."""
     size = len(payload)
     shift = offset % 4
     key = mask[shift:] + mask[:shift]
@@ -233,7 +235,7 @@ class FrameDecoder:
         if self._opcode is Opcode.PONG:
             return Pong(payload)
         if not payload:
-            return Close(1005, "")
+            return Close(NO_CODE, "")
         if len(payload) == 1:
             raise FrameInvalid(CloseCode.PROTOCOL_ERROR, "a close frame has half a code")
         code = int.from_bytes(payload[:2], "big")
@@ -246,7 +248,7 @@ class FrameDecoder:
 
 
 def _header_bytes(header: bytes) -> int:
-    """Return how long the header that begins with ``header`` is; 0 when two bytes do not stand yet."""
+    """Return how long the header that begins with ``header`` is; 0 while fewer than two bytes are there."""
     if len(header) < 2:
         return 0
     extended = {126: 2, 127: 8}.get(header[1] & 0x7F, 0)
@@ -254,5 +256,5 @@ def _header_bytes(header: bytes) -> int:
 
 
 def _may_be_sent(code: int) -> bool:
-    """RFC 6455 section 7.4: 1004 to 1006, 1015 and what is unassigned must not stand in a frame."""
+    """Say whether a frame may have the code: not 1004 to 1006, 1015 or an unassigned one (RFC 6455 section 7.4)."""
     return 3000 <= code < 5000 or 1000 <= code <= 1003 or 1007 <= code <= 1014

@@ -2,7 +2,8 @@
 """Whether a console should go on: pings and their answers, the idle limit, the session limit. No clock, no I/O.
 
 Why: middleboxes cut connections that are silent (O8), clients vanish without a word, and operators limit how long a
-screen stays open. Times are seconds of one monotonic clock. Called by :mod:`porthole_relay.session`.
+screen stays open. Times are seconds of one monotonic clock. Called by :mod:`porthole_relay.session` and
+:mod:`porthole_relay.transport`.
 """
 
 from dataclasses import dataclass
@@ -20,13 +21,13 @@ class LivenessPolicy:
 
 
 @dataclass(frozen=True)
-class Ping:
-    """A ping is due."""
+class SendPing:
+    """A ping is due: the client must answer it before the next one."""
 
 
 @dataclass(frozen=True)
-class End:
-    """The session is to be closed with this code and reason."""
+class EndSession:
+    """The session must be closed with this code and reason."""
 
     code: CloseCode
     reason: str
@@ -38,7 +39,7 @@ class Liveness:
     __slots__ = ("_ends_at", "_heard_at", "_moved_at", "_pinged_at", "_policy")
 
     def __init__(self, policy: LivenessPolicy, now: float, expires_at: float | None) -> None:
-        """``expires_at``: when the session ends whatever it does, or None."""
+        """``expires_at``: when the session ends in any case, or None."""
         self._policy = policy
         self._heard_at = self._moved_at = now
         self._pinged_at = now
@@ -52,7 +53,7 @@ class Liveness:
         self._heard_at = now
 
     def moved(self, now: float) -> None:
-        """Note that RFB bytes went one way or the other; pings do not count, or no console were ever idle."""
+        """Note that RFB bytes went one way or the other. Pings do not count: with them no console would be idle."""
         self._moved_at = now
 
     def due_in_s(self, now: float) -> float | None:
@@ -64,16 +65,16 @@ class Liveness:
             times.append(self._moved_at + self._policy.idle_timeout_s)
         return max(0.0, min(times) - now) if times else None
 
-    def check(self, now: float) -> Ping | End | None:
-        """Return what is due at ``now``."""
+    def check(self, now: float) -> SendPing | EndSession | None:
+        """Return the action that is due at ``now``, or None."""
         policy = self._policy
         if self._ends_at is not None and now >= self._ends_at:
-            return End(CloseCode.SESSION_LIMIT, "The time of this session is over")
+            return EndSession(CloseCode.SESSION_LIMIT, "The time of this session is over")
         if policy.idle_timeout_s and now >= self._moved_at + policy.idle_timeout_s:
-            return End(CloseCode.IDLE, "Nothing has moved for too long")
+            return EndSession(CloseCode.IDLE, "Nothing has moved for too long")
         if not policy.ping_interval_s or now < self._pinged_at + policy.ping_interval_s:
             return None
         if self._heard_at < self._pinged_at:
-            return End(CloseCode.INTERNAL_ERROR, "The client does not answer")
+            return EndSession(CloseCode.INTERNAL_ERROR, "The client does not answer")
         self._pinged_at = now
-        return Ping()
+        return SendPing()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One thread, one epoll: readiness of descriptors, timers, and calls from other threads.
 
-Why not asyncio: the relay moves large reads with one system call each way, and asyncio's bookkeeping per
-event would cost as much as the copy. This is the whole of what the relay needs. Used by
-:mod:`porthole_novncproxy.front.listener` (requests that arrive) and :mod:`porthole_relay.relay` (open consoles).
+Why not asyncio: the relay moves large reads with one system call each way, and asyncio's bookkeeping per event would
+cost as much as the copy. Called by :mod:`porthole_novncproxy.front.listener` (requests that arrive),
+:mod:`porthole_relay.transport` and :mod:`porthole_relay.session` (open consoles).
 """
 
 import collections
@@ -22,23 +22,23 @@ from porthole_common.log import get_logger
 LOG = get_logger(__name__)
 READ = select.EPOLLIN | select.EPOLLRDHUP
 WRITE = select.EPOLLOUT
-# The peer has ended its stream, whether or not what it said before has been read.
+# The peer has ended its stream. Bytes that it sent before may be unread.
 PEER_ENDED = select.EPOLLRDHUP
 _MAX_EVENTS = 256
-# Timers may be late by so much, so that those of thousands of consoles that are due one after the other, pings above
-# all, wake the loop a few times a second and not each for itself.
+# How late a timer may be. So the timers of thousands of consoles, most of them for pings, wake the loop a few times a
+# second together, and not one by one.
 _TIMER_SLACK_S = 0.1
-# Cancelled timers are swept out when there are twice as many timers as the last sweep has left, and at least so many:
-# they would stay until they were due, and most of a busy proxy's are cancelled long before.
+# Cancelled timers are swept out when there are twice as many timers as after the last sweep, and at least this many. A
+# busy proxy cancels most of its timers long before they are due, and each would stay until then.
 _MIN_SWEPT_TIMERS = 256
-# Longer than any callback takes: a loop that has not ended by then is stuck in one.
+# Longer than any callback takes: a loop that has not ended by then is blocked in one.
 _STOP_TIMEOUT_S = 5.0
 
 Callback = Callable[[int], None]
 
 
 class Timer:
-    """A call that is due later; :meth:`cancel` before then and it is never made."""
+    """A call that is due later. After :meth:`cancel` it is not made."""
 
     __slots__ = ("action",)
 
@@ -46,7 +46,7 @@ class Timer:
         self.action: Callable[[], None] | None = action
 
     def cancel(self) -> None:
-        """Drop the call, and with it everything it would keep alive."""
+        """Drop the call, and everything that it keeps alive."""
         self.action = None
 
 
@@ -75,14 +75,14 @@ class Loop:
     def stop(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
         """End the loop after the calls that are due, wait for its thread, and release its descriptors.
 
-        A thread that is stuck in a callback is waited for ``timeout_s`` seconds, and left to the end of the process.
+        A thread that is blocked in a callback is waited for ``timeout_s`` seconds, and then left alone.
         """
         if self._thread.ident is not None:
             self._stopping = True
             self.call_soon(lambda: None)
             self._thread.join(timeout_s)
         if self._thread.is_alive():
-            LOG.error("The event loop is stuck; stderr has where")
+            LOG.error("The event loop is blocked; its stack is on stderr")
             faulthandler.dump_traceback()
             return
         with self._closing:
@@ -100,16 +100,16 @@ class Loop:
         self._epoll.modify(fd, events)
 
     def unregister(self, fd: int) -> None:
-        """Forget ``fd``; before it is closed."""
+        """Forget ``fd``, before it is closed."""
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
     def forget(self, fd: int) -> None:
-        """Forget ``fd`` when somebody has closed it, and the kernel has forgotten it by itself."""
+        """Forget ``fd`` after it was closed elsewhere: the kernel has forgotten it by itself."""
         self._callbacks.pop(fd, None)
 
     def call_soon(self, action: Callable[[], None]) -> None:
-        """Have ``action`` called by the loop's thread; from any thread. Dropped once the loop has ended."""
+        """Have ``action`` called by the loop's thread; from any thread. After the end of the loop it is dropped."""
         self._soon.append(action)
         with self._closing:
             if not self._closed:
@@ -124,7 +124,7 @@ class Loop:
         return timer
 
     def is_alive(self) -> bool:
-        """Whether the loop has come round since this was last asked; from any one thread. One at rest is alive."""
+        """Whether the loop has turned since the last call, which one thread alone makes. A loop at rest is alive."""
         if self._thread.ident is None or self._closed:
             return True
         answered = self._answered
@@ -143,9 +143,9 @@ class Loop:
                     os.eventfd_read(self._wakeup)
                     continue
                 callback = self._callbacks.get(fd)
-                # A callback before it in the same round may have closed it.
+                # An earlier callback of this round may have closed it.
                 if callback is not None:
-                    self._guard(lambda callback=callback, events=events: callback(events))  # type: ignore[misc]
+                    self._guard(callback, events)
             while self._soon:
                 self._guard(self._soon.popleft())
             self._run_timers()
@@ -170,9 +170,9 @@ class Loop:
             if action is not None:
                 self._guard(action)
 
-    def _guard(self, action: Callable[[], None]) -> None:
-        """Run one callback; a fault in one connection must not end the loop of all of them."""
+    def _guard(self, action: Callable[..., None], *arguments: int) -> None:
+        """Run one callback; an error in one connection must not end the loop of all of them."""
         try:
-            action()
+            action(*arguments)
         except Exception:
-            LOG.exception("A callback of the event loop failed")
+            LOG.exception("Event loop callback failed")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One leg of a console as the relay sees it: a non-blocking stream, plain or TLS.
+"""One connection of a console: a non-blocking stream, plain or TLS.
 
-Why: a plain socket and Python's SSLSocket say "not now" in different ways, and only the plain one takes
-scattered buffers. Called by :mod:`porthole_relay.session` alone, from the loop's thread.
+Why: a plain socket and Python's SSLSocket say "not now" in different ways, and only the plain one takes scattered
+buffers. Called by :mod:`porthole_relay.transport` and :mod:`porthole_relay.pipe`, from the loop's thread.
 """
 
 import array
@@ -12,18 +12,18 @@ import ssl
 import termios
 from collections.abc import Sequence
 
-# What one TLS record holds (RFC 8446 section 5.1), and what is not worth a record of its own.
+# The size of a TLS record (RFC 8446 section 5.1), and a size that is not worth a record of its own.
 _RECORD_BYTES = 16384
 _SHORT_BYTES = 1024
-# Where ioctl puts its answer: one for all, since one thread asks.
+# ioctl writes its answer here. One is enough, since one thread asks.
 _UNSENT = array.array("i", [0])
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Leg:
-    """A connected stream. ``mask`` and ``watched`` belong to the session: what epoll waits for on it."""
+class Stream:
+    """A connected socket. ``mask`` and ``watched`` belong to the transport: the events that epoll waits for."""
 
-    __slots__ = ("_late", "at_end", "fd", "mask", "sock", "tls", "watched")
+    __slots__ = ("_late", "fd", "mask", "sock", "tls", "watched")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -32,12 +32,11 @@ class Leg:
         self.tls = isinstance(sock, ssl.SSLSocket)
         self.mask = 0
         self.watched = False
-        self.at_end = False
-        # How the last read would have ended, had it not had bytes to return.
+        # The end or the error behind the bytes that the last read returned.
         self._late: OSError | int | None = None
 
     def read_into(self, buffer: memoryview) -> int | None:
-        """Read what is there into ``buffer``; return how many bytes, 0 at the end, None when nothing is there.
+        """Read the bytes that are there into ``buffer``; return their number, 0 at the end, None when there are none.
 
         :raises OSError: when the connection is broken.
         """
@@ -53,7 +52,7 @@ class Leg:
         return self._read_records(buffer, size) if self.tls and size else size
 
     def _read_records(self, buffer: memoryview, size: int) -> int:
-        """Read on behind ``size`` bytes, a record at a time: each alone would be a write and a frame of its own."""
+        """Read on behind ``size`` bytes, record by record: each alone would make a write and a frame of its own."""
         while size < len(buffer):
             try:
                 read = self.sock.recv_into(buffer[size:])
@@ -76,11 +75,11 @@ class Leg:
         return 0
 
     def has_buffered(self) -> bool:
-        """Say whether there are decrypted bytes, or an end, that epoll will not tell of."""
+        """Say whether there are decrypted bytes, or an end, that epoll does not report."""
         return isinstance(self.sock, ssl.SSLSocket) and (self._late is not None or self.sock.pending() > 0)
 
     def write(self, parts: Sequence[bytes | memoryview]) -> int:
-        """Write ``parts`` (at most 64) one after another as far as they go at once; return how many bytes went.
+        """Write ``parts`` (at most 64), as many bytes as the kernel takes at once; return the number of bytes.
 
         :raises OSError: when the connection is broken.
         """
@@ -116,7 +115,7 @@ class Leg:
         return written
 
     def free_bytes(self) -> int:
-        """Return about how many bytes the kernel takes for this leg at once, on top of what it holds; 0 for TLS.
+        """Return about how many more bytes the kernel takes for this stream at once; 0 for TLS.
 
         SO_SNDBUF counts the kernel's own bookkeeping too, about as much again as the data (socket(7)).
         """
@@ -128,7 +127,7 @@ class Leg:
     def write_end(self) -> None:
         """Tell the peer that no more comes, and keep reading.
 
-        Over TLS that is the end of TCP alone: behind a close_notify of its own OpenSSL drops what the peer still says.
+        Over TLS this ends TCP alone: after a close_notify of its own OpenSSL drops the bytes of the peer.
         """
         # SSLSocket's own method would take TLS off the socket.
         socket.socket.shutdown(self.sock, socket.SHUT_WR)

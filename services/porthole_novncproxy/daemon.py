@@ -30,11 +30,11 @@ from porthole_novncproxy.doors import DOORS, Door
 from porthole_novncproxy.endpoint import ProxyEndpoint
 from porthole_novncproxy.front.pages import Pages
 from porthole_novncproxy.server import ProxyServer
+from porthole_novncproxy.sessions.registry import SessionRegistry
+from porthole_novncproxy.tls_options import build_context
 from porthole_relay.liveness import LivenessPolicy
 from porthole_relay.loop import Loop
-from porthole_relay.relay import Relay
-from porthole_relay.session import Marks
-from porthole_relay.tls import build_context
+from porthole_relay.pipe import Watermarks
 
 LOG = get_logger(__name__)
 PROGRAM = "porthole-novncproxy"
@@ -43,7 +43,7 @@ _LISTEN_BACKLOG = 1024
 # How often a host that did not answer is tried: the longest time that a host is back and not used yet.
 _SILENT_HOST_PAUSE_S = 2.0
 # How long a session whose VNC server has ended waits for the reason: a revocation's way from libvirt, on a busy site.
-_FAREWELL_S = 5.0
+_CLOSE_GRACE_S = 5.0
 # How long the end of requests in flight, sessions and the RPC may take beyond the drain.
 END_S = 30.0
 
@@ -75,9 +75,9 @@ class NovncProxyService:
         self.stop_timeout_s = conf.graceful_shutdown_timeout + END_S
         self._rpc, self._owns_rpc = rpc, owns_rpc
         loop = Loop("relay")
-        self._relay = Relay(
+        self._relay = SessionRegistry(
             loop,
-            Marks(high_bytes=options.relay_high_mark, low_bytes=options.relay_low_mark),
+            Watermarks(high_bytes=options.relay_high_mark, low_bytes=options.relay_low_mark),
             LivenessPolicy(
                 ping_interval_s=options.ping_interval,
                 idle_timeout_s=options.idle_timeout,
@@ -85,7 +85,7 @@ class NovncProxyService:
             ),
             enforce_session_timeout=conf.consoleauth.enforce_session_timeout,
             security_timeout_s=options.security_timeout,
-            farewell_s=_FAREWELL_S,
+            close_grace_s=_CLOSE_GRACE_S,
         )
         self._gate = Gate(
             consoleauth=ConsoleAuthAPI(rpc),

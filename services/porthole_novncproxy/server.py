@@ -36,8 +36,8 @@ from porthole_novncproxy.front.pages import Pages
 from porthole_novncproxy.front.request import MAX_HEAD_BYTES, Request
 from porthole_novncproxy.front.responses import Answer, Response, Upgrade, build_bare
 from porthole_novncproxy.front.sender import Outgoing, Sender, open_outgoing
+from porthole_novncproxy.sessions.registry import SessionRegistry
 from porthole_relay.loop import Loop
-from porthole_relay.relay import Relay
 
 LOG = get_logger(__name__)
 # Files are read by threads of their own: no console that waits for a daemon holds up a page.
@@ -69,7 +69,7 @@ class ProxyServer:
         request_timeout_s: float,
         handshake_threads: int,
         handshake_backlog: int,
-        relay: Relay,
+        relay: SessionRegistry,
         max_header_bytes: int = MAX_HEAD_BYTES,
     ) -> None:
         self._gate = gate

@@ -11,7 +11,7 @@ import pytest
 
 from porthole_common.model import RevocationReason
 from porthole_novncproxy.front.pages import PACKAGE_WEB
-from porthole_relay.relay import REVOKED_WORDS
+from porthole_novncproxy.sessions.registry import REVOKED_WORDS
 from support.browser import Browser, Tab
 from support.console_server import COLOUR, HEIGHT, WIDTH, ConsoleServer, Session
 

@@ -21,7 +21,7 @@ import websocket
 import websockets.sync.client
 
 from porthole_common.model import ConsoleType
-from porthole_relay.session import Marks
+from porthole_relay.pipe import Watermarks
 from support.browser import read_pixels
 from support.bulk import BULK_BYTES, SummingEcho, exchange, run_node, short_buffer_options, shorten_all, shorten_buffers
 from support.processes import wait_until
@@ -36,7 +36,7 @@ Make = Callable[..., InProcessProxy]
 MakeBoth = Callable[[bool], tuple[InProcessProxy, SummingEcho]]
 # Far below what a message of the stream has, so that every party has to stop within it.
 SHORT_BYTES = 32768
-SHORT_MARKS = Marks(high_bytes=16384, low_bytes=4096)
+SHORT_MARKS = Watermarks(high_bytes=16384, low_bytes=4096)
 PEER_TIMEOUT_S = 120
 RECEIVE_TIMEOUT_S = 30
 

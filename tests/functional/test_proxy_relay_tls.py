@@ -11,7 +11,7 @@ import threading
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from porthole_relay.session import Marks
+from porthole_relay.pipe import Watermarks
 from support.certificates import make_certificate
 from support.proxy import InProcessProxy, assert_echoes, open_console
 from support.vnc_servers import GREETING, SpeakingServer
@@ -126,7 +126,7 @@ def test_another_certificate_counts_from_the_next_connection_on(make, echo, tmp_
 
 def test_bytes_that_wait_within_tls_are_not_forgotten(make, echo, server_context, client_context):
     """A record holds more than a small high mark lets the proxy read at once, and epoll does not tell of the rest."""
-    proxy = make(context=server_context, marks=Marks(high_bytes=4096, low_bytes=1024))
+    proxy = make(context=server_context, marks=Watermarks(high_bytes=4096, low_bytes=1024))
     payload = os.urandom(20_000)
     frame = build_frame(BINARY, payload)
     with open_console(proxy, echo, context=client_context) as client:

@@ -16,7 +16,7 @@ import yaml
 from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
-from porthole_relay.tls import build_context
+from porthole_novncproxy.tls_options import build_context
 from support.bulk import BULK_BYTES, SummingEcho, exchange, run_node, shorten_all
 from support.certificates import Authority, Certificate
 from support.console import get_console, token_of, wait_for_instances

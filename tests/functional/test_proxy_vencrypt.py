@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from porthole_common.model import ConsoleType
-from porthole_relay.session import Marks
+from porthole_relay.pipe import Watermarks
 from support.certificates import Authority
 from support.deadlines import kept_within
 from support.processes import wait_until
@@ -31,7 +31,7 @@ from support.websocket import RawWebSocket, build_upgrade, connect, read_reply, 
 
 Make = Callable[..., InProcessProxy]
 DIAL_TIMEOUT_S = 1.0
-SMALL = Marks(high_bytes=4096, low_bytes=1024)
+SMALL = Watermarks(high_bytes=4096, low_bytes=1024)
 
 
 @pytest.fixture(scope="module")
@@ -404,7 +404,7 @@ def test_many_bytes_both_ways(
     server: VencryptVnc,
     authority: Authority,
     context: ssl.SSLContext,
-    marks: Marks | None,
+    marks: Watermarks | None,
     client_tls: bool,
 ) -> None:
     options: dict[str, Any] = {"context": context} if client_tls else {}

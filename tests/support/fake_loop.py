@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The event loop and the legs of a console without a thread, a socket or a clock: a test moves them by hand.
+"""The event loop and the streams of a console without a thread, a socket or a clock: a test moves them by hand.
 
 Why: what a relay does at a cut between two bytes, or while a peer takes nothing, can be said exactly only when nothing
 happens by itself. :class:`FakeLoop` is as strict as epoll: it fails where epoll would raise.
@@ -74,8 +74,8 @@ class FakeLoop:
         return sum(timer.action is not None for _at, timer in self.timers)
 
 
-class FakeLeg:
-    """Has the methods of :class:`porthole_relay.stream.Leg`.
+class FakeStream:
+    """Has the methods of :class:`porthole_relay.stream.Stream`.
 
     ``incoming``: what its peer sent: bytes, b"" for its end, an OSError for a broken connection. ``room_bytes``: what
     its peer takes yet; None is without bound. ``broken``: raised by writes.
@@ -85,7 +85,6 @@ class FakeLeg:
         self.fd = fd
         self.mask = 0
         self.watched = False
-        self.at_end = False
         self.tls = False
         self.incoming = collections.deque(incoming)
         # Over TLS, the rest of a record that was read in part: epoll knows nothing of it.
@@ -99,7 +98,7 @@ class FakeLeg:
 
     def read_into(self, buffer: memoryview) -> int | None:
         """Return what is there as far as ``buffer`` goes."""
-        assert not self.closed, "a closed leg is read"
+        assert not self.closed, "a closed stream is read"
         assert len(buffer) > 0, "an empty read would pass for the end"
         if not (self.hidden or self.incoming):
             return None
@@ -134,7 +133,7 @@ class FakeLeg:
 
     def write(self, parts: Sequence[bytes | memoryview]) -> int:
         """Take what there is room for."""
-        assert not self.closed, "a closed leg is written"
+        assert not self.closed, "a closed stream is written"
         assert not self.ended, "something is written after the end was told"
         if self.broken:
             raise self.broken
@@ -164,19 +163,19 @@ class FakeLeg:
         return events | (WRITE if self.room_bytes is None or self.room_bytes else 0)
 
 
-def pump(loop: FakeLoop, *legs: FakeLeg, rounds: int = 10_000) -> None:
-    """Call the callbacks of ready legs until nothing is ready that is waited for.
+def pump(loop: FakeLoop, *streams: FakeStream, rounds: int = 10_000) -> None:
+    """Call the callbacks of ready streams until nothing is ready that is waited for.
 
     :raises AssertionError: when that does not end: the relay spins.
     """
     for _ in range(rounds):
         loop.run_soon()
         moved = False
-        for leg in legs:
-            events = leg.ready & loop.masks.get(leg.fd, 0)
+        for stream in streams:
+            events = stream.ready & loop.masks.get(stream.fd, 0)
             if events:
                 moved = True
-                loop.callbacks[leg.fd](events)
+                loop.callbacks[stream.fd](events)
         if not moved and not loop.soon:
             return
     raise AssertionError(f"still busy after {rounds} rounds")

@@ -29,10 +29,10 @@ from porthole_novncproxy.admission.vencrypt import Security
 from porthole_novncproxy.doors import DOORS
 from porthole_novncproxy.front.pages import Pages
 from porthole_novncproxy.server import ProxyServer
+from porthole_novncproxy.sessions.registry import SessionRegistry
 from porthole_relay.liveness import LivenessPolicy
 from porthole_relay.loop import Loop
-from porthole_relay.relay import Relay
-from porthole_relay.session import Marks
+from porthole_relay.pipe import Watermarks
 from support.vnc_servers import GREETING
 from support.websocket import RawWebSocket
 
@@ -105,7 +105,7 @@ class InProcessProxy:
         dial_timeout_s: float = 5.0,
         request_timeout_s: float = 5.0,
         handshake_threads: int = 8,
-        marks: Marks | None = None,
+        marks: Watermarks | None = None,
         liveness: LivenessPolicy | None = None,
         enforce_session_timeout: bool = False,
         context: ssl.SSLContext | None = None,
@@ -127,9 +127,9 @@ class InProcessProxy:
             security=security,
         )
         self.loop = Loop("relay")
-        self.relay = Relay(
+        self.relay = SessionRegistry(
             self.loop,
-            marks or Marks(262144, 65536),
+            marks or Watermarks(262144, 65536),
             liveness or LivenessPolicy(),
             enforce_session_timeout,
             security_timeout_s,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What VNC servers and viewers say in the opening of RFB, as byte strings, and a talk driven with them cut anywhere.
+"""What VNC servers and viewers say in the handshake of RFB, as byte strings, and a handshake driven with them.
 
-Why: the unit tests, the property tests and the fuzz target drive the same talks the same way.
+Why: the unit tests, the property tests and the fuzz target drive the same handshakes the same way.
 """
 
 import itertools
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from porthole_common.rfb.conversation import Conversation, Peer, StartTls, Talk, Write
+from porthole_common.rfb.handshake import Handshake, HandshakeDriver, Peer, StartTls, Write
 
 VERSIONS = {3: b"RFB 003.003\n", 7: b"RFB 003.007\n", 8: b"RFB 003.008\n"}
 CHALLENGE = bytes(range(100, 116))
@@ -46,9 +46,9 @@ def vencrypt(*numbers: int, version: bytes = b"\0\2", ack: bytes = b"\0", accept
 
 @dataclass
 class Told:
-    """What a talk had done, and what came of it."""
+    """The steps and the result of a handshake."""
 
-    conversation: Conversation[Any]
+    driver: HandshakeDriver[Any]
     to_server: list[bytes] = field(default_factory=list)
     to_viewer: list[bytes] = field(default_factory=list)
     tls: list[StartTls] = field(default_factory=list)
@@ -63,16 +63,16 @@ class Told:
                 (self.to_server if step.peer is Peer.SERVER else self.to_viewer).append(step.data)
 
 
-def drive(talk: Talk[Any], *said: tuple[Peer, bytes], cuts: Sequence[int] | None = None) -> Told:
-    """Run ``talk`` with what the peers say, in that order.
+def drive(handshake: Handshake[Any], *said: tuple[Peer, bytes], cuts: Sequence[int] | None = None) -> Told:
+    """Run ``handshake`` with what the peers say, in that order.
 
     ``cuts``: where each of them is cut, as positions modulo its length; without any they come whole.
     """
-    told = Told(Conversation(talk))
-    told.note(told.conversation.start())
+    told = Told(HandshakeDriver(handshake))
+    told.note(told.driver.start())
     for peer, stream in said:
         edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts or ())})
         for start, end in itertools.pairwise(edges):
-            told.note(told.conversation.feed(peer, stream[start:end]))
-            told.held_bytes = max(told.held_bytes, told.conversation.held_bytes(peer))
+            told.note(told.driver.feed(peer, stream[start:end]))
+            told.held_bytes = max(told.held_bytes, told.driver.held_bytes(peer))
     return told

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from porthole_common import errors
-from porthole_common.rfb.conversation import MAX_READ_BYTES, Conversation, Peer, StartTls, Write
+from porthole_common.rfb.handshake import MAX_READ_BYTES, HandshakeDriver, Peer, StartTls, Write
 from porthole_common.rfb.messages import Version
 from porthole_common.rfb.negotiation import Offer, Policy, negotiate
-from porthole_common.rfb.presentation import present
+from porthole_common.rfb.viewer_handshake import offer_security
 from support.rfb_talks import CHALLENGE, OK, RESPONSE, VERSIONS, X509_NONE, X509_VNC, failed, types, vencrypt
 
 _POLICIES = (
@@ -34,35 +34,35 @@ def fuzz_one(data: bytes, planted: bool = False) -> None:
 
     The header's highest bit says whose bytes they are, the others how many; what is missing at the end is missing.
 
-    :raises FaultFound: when a talk does what it must not.
+    :raises FaultFound: when a handshake does what it must not.
     """
     case = (data[0] if data else 0) % _CASES
     try:
         if case < len(_POLICIES):
-            finished = _feed(Conversation(negotiate("192.0.2.1:5900", _POLICIES[case])), data[1:], both=False)
+            finished = _feed(HandshakeDriver(negotiate("192.0.2.1:5900", _POLICIES[case])), data[1:], both=False)
             if finished and planted:
                 raise FaultFound("the planted one")
         else:
-            _feed(Conversation(present(_OFFERS[case - len(_POLICIES)])), data[1:], both=True)
+            _feed(HandshakeDriver(offer_security(_OFFERS[case - len(_POLICIES)])), data[1:], both=True)
     except (errors.RfbInvalid, errors.VncSecurityUnsuitable) as exc:
         _check(str(exc).isprintable() and len(str(exc)) < 2 * MAX_READ_BYTES, "an error that is no line for a log")
 
 
-def _feed(conversation: Conversation[Any], data: bytes, both: bool) -> bool:
-    """Feed the parts; return whether the talk came to its end."""
+def _feed(driver: HandshakeDriver[Any], data: bytes, both: bool) -> bool:
+    """Feed the parts; return whether the handshake came to its end."""
     streams = dict.fromkeys(Peer, b"")
-    _look_at(conversation.start())
+    _look_at(driver.start())
     at = 0
-    while at < len(data) and not conversation.is_over:
+    while at < len(data) and not driver.is_over:
         peer = Peer.VIEWER if both and data[at] & 0x80 else Peer.SERVER
         part = data[at + 1 : at + 1 + (data[at] & 0x7F)]
         at += 1 + len(part)
         streams[peer] += part
-        _look_at(conversation.feed(peer, part))
-        _check(all(conversation.missing_bytes(who) <= MAX_READ_BYTES for who in Peer), "more is wanted than any has")
+        _look_at(driver.feed(peer, part))
+        _check(all(driver.missing_bytes(who) <= MAX_READ_BYTES for who in Peer), "more is wanted than any has")
     for peer, stream in streams.items():
-        _check(stream.endswith(conversation.take_rest(peer)), "what is left over is not what was said last")
-    return conversation.is_over
+        _check(stream.endswith(driver.take_rest(peer)), "what is left over is not what was said last")
+    return driver.is_over
 
 
 def _look_at(steps: list[Write | StartTls]) -> None:
@@ -77,7 +77,7 @@ def _check(is_so: bool, fault: str) -> None:
 
 
 def write_corpus(directory: Path, whole: bool = True) -> None:
-    """Write inputs from which the fuzzer makes its own: talks that come to their end, or lack the last part of it."""
+    """Write inputs from which the fuzzer makes its own: handshakes that are whole, or lack their last part."""
     version, server, viewer = VERSIONS[8], Peer.SERVER, Peer.VIEWER
     talks: list[tuple[int, list[tuple[Peer, bytes]]]] = [
         (0, [(server, version), (server, types(1)), (server, OK)]),

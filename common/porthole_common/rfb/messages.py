@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers and messages of the opening: RFC 6143 section 7.1, and VeNCrypt 0.2 (rfbproto, "VeNCrypt").
+"""Numbers and messages of the security handshake: RFC 6143 section 7.1, and VeNCrypt 0.2 (rfbproto, "VeNCrypt").
 
-Why apart: both talks need them. ``build_`` is a pure function; ``read_`` is a part of a talk, and looks at a length
-before it asks for what it announces (S12). Called by :mod:`negotiation` and :mod:`presentation`.
+Why apart: both handshakes need them. ``build_`` is a pure function. ``read_`` is a part of a handshake; it checks a
+length before it asks for the bytes that the length announces (S12). Called by :mod:`negotiation` and
+:mod:`viewer_handshake`.
 """
 
 import re
@@ -10,11 +11,11 @@ import struct
 from enum import IntEnum
 
 from porthole_common.errors import RfbInvalid
-from porthole_common.rfb.conversation import Peer, Read, Talk
+from porthole_common.rfb.handshake import Handshake, Peer, Read
 
-# A reason is a sentence for a user; one that is announced longer is not read at all.
+# A reason is a sentence for a user; a longer one is an attempt to fill the memory.
 MAX_REASON_BYTES = 1024
-# What a control frame would hold, too: some clients know no longer WebSocket frames (RFC 6455 section 5.2).
+# Some clients know no longer frames than those whose length fits in 7 bits (RFC 6455 section 5.2).
 MAX_MESSAGE_BYTES = 125
 VERSION_BYTES = 12
 CHALLENGE_BYTES = 16
@@ -31,7 +32,7 @@ class Version(IntEnum):
 
 
 class SecurityType(IntEnum):
-    """RFC 6143 section 7.1.2; VeNCrypt is of IANA's registry."""
+    """RFC 6143 section 7.1.2; VeNCrypt's number is in IANA's registry."""
 
     INVALID = 0
     NONE = 1
@@ -40,7 +41,7 @@ class SecurityType(IntEnum):
 
 
 class VencryptType(IntEnum):
-    """VeNCrypt's sub-types, as far as Porthole knows what to do with them."""
+    """The sub-types of VeNCrypt that Porthole supports."""
 
     TLS_NONE = 257
     X509_NONE = 260
@@ -58,12 +59,12 @@ def build_failure(reason: bytes) -> bytes:
     return struct.pack(">II", 1, len(shown)) + shown
 
 
-def read_version(peer: Peer, name: str) -> Talk[Version]:
+def read_version(peer: Peer, name: str) -> Handshake[Version]:
     """Read ProtocolVersion; return the highest version that both sides know.
 
-    Whatever is not 3.7 or above counts as 3.3, and what is above 3.8 as 3.8 (RFC 6143 section 7.1.1 and appendix A).
+    A version above 3.8 counts as 3.8, and every other one but 3.7 as 3.3 (RFC 6143 section 7.1.1 and appendix A).
 
-    :raises RfbInvalid: when it is none.
+    :raises RfbInvalid: when the bytes are no ProtocolVersion, or the version is older than 3.3.
     """
     data = yield Read(peer, VERSION_BYTES)
     found = _VERSION.fullmatch(data)
@@ -75,7 +76,7 @@ def read_version(peer: Peer, name: str) -> Talk[Version]:
     return Version.V3_8 if version >= (3, 8) else Version.V3_7 if version == (3, 7) else Version.V3_3
 
 
-def read_reason(peer: Peer, name: str) -> Talk[bytes]:
+def read_reason(peer: Peer, name: str) -> Handshake[bytes]:
     """Read ``U32 length, length * U8``.
 
     :raises RfbInvalid: when a reason of more than :data:`MAX_REASON_BYTES` is announced.
@@ -88,25 +89,25 @@ def read_reason(peer: Peer, name: str) -> Talk[bytes]:
     return (yield Read(peer, size))
 
 
-def read_u8(peer: Peer) -> Talk[int]:
+def read_u8(peer: Peer) -> Handshake[int]:
     """Read ``U8``."""
     return (yield Read(peer, 1))[0]
 
 
-def read_u32(peer: Peer) -> Talk[int]:
+def read_u32(peer: Peer) -> Handshake[int]:
     """Read ``U32``."""
     return int.from_bytes((yield Read(peer, 4)), "big")
 
 
-def read_security_result(peer: Peer, name: str, version: Version) -> Talk[bytes | None]:
+def read_security_result(peer: Peer, name: str, version: Version) -> Handshake[bytes | None]:
     """Read SecurityResult (RFC 6143 section 7.1.3); return None for OK, else the reason, which only 3.8 gives.
 
-    :raises RfbInvalid: when it is neither OK nor failed, or its reason is too long.
+    :raises RfbInvalid: when the result is neither OK nor failed, or the reason is too long.
     """
     result = yield from read_u32(peer)
     if result == 0:
         return None
-    # 2 is "too many attempts" in some servers of before the RFC.
+    # 2 means "too many attempts" in some servers that are older than the RFC.
     if result > 2:
         raise RfbInvalid(name, f"it says {result} where OK or failed is to be said")
     if version < Version.V3_8:
@@ -115,5 +116,5 @@ def read_security_result(peer: Peer, name: str, version: Version) -> Talk[bytes 
 
 
 def show(reason: bytes) -> str:
-    """Return a peer's words for a log: one line, and nothing in it but printable ASCII."""
+    """Return a peer's reason for a log: one line of printable ASCII."""
     return "".join(char if " " <= char <= "~" else "?" for char in reason.decode("latin-1"))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The talk with the VNC server, up to what the viewer is to be offered.
+"""The handshake with the VNC server, up to the offer for the viewer.
 
-Why before the viewer is asked anything: whether the server's security does can be told while a status and a reason can
-still be given. With VNC authentication it ends at the server's challenge, which only the viewer's user can answer.
-Called through :mod:`conversation`.
+Why before the handshake with the viewer: a server without acceptable security can still be answered with a status and a
+reason. With VNC authentication this handshake ends at the server's challenge, which only the viewer's user can answer.
+Run by :class:`porthole_common.rfb.handshake.HandshakeDriver`.
 """
 
 import struct
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from porthole_common.errors import RfbInvalid, VncSecurityUnsuitable
 from porthole_common.rfb import messages
-from porthole_common.rfb.conversation import Peer, Read, StartTls, Talk, Write
+from porthole_common.rfb.handshake import Handshake, Peer, Read, StartTls, Write
 from porthole_common.rfb.messages import SecurityType, VencryptType, Version
 
 NONE = "none"
 VENCRYPT = "vencrypt"
-# What each scheme of [vnc] auth_schemes stands for, the one that asks least of the viewer first.
+# The security types of each scheme of [vnc] auth_schemes, the one that asks least of the viewer first.
 _TYPES = {
     NONE: (SecurityType.NONE, SecurityType.VNC_AUTHENTICATION),
     VENCRYPT: (SecurityType.VENCRYPT,),
@@ -26,9 +26,9 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Policy:
-    """What may be agreed on. ``schemes``: of ``none`` and ``vencrypt``, the preferred one first.
+    """The security that is acceptable. ``schemes``: of ``none`` and ``vencrypt``, the preferred one first.
 
-    ``anonymous``: whether TLS with a server that has no certificate is better than nothing.
+    ``anonymous``: whether TLS with a server that has no certificate is acceptable.
     """
 
     schemes: Sequence[str]
@@ -37,22 +37,22 @@ class Policy:
 
 @dataclass(frozen=True)
 class Offer:
-    """What the viewer is to be offered: None, or with a ``challenge`` VNC authentication.
+    """The security for the viewer: None, or with a ``challenge`` VNC authentication.
 
-    ``version`` is the server's: how it will say the result.
+    ``version`` is the server's: the form of its SecurityResult depends on it.
     """
 
     version: Version
     challenge: bytes | None = None
 
 
-def negotiate(server: str, policy: Policy) -> Talk[Offer]:
-    """Agree with the VNC server on a security type that ``policy`` allows, encrypt, and get past its None.
+def negotiate(server: str, policy: Policy) -> Handshake[Offer]:
+    """Agree with the VNC server on a security type that ``policy`` allows, start TLS, and read its result of None.
 
-    ``server`` names it in errors.
+    ``server`` names the VNC server in errors.
 
-    :raises RfbInvalid: when it breaks the protocol.
-    :raises VncSecurityUnsuitable: when it offers nothing that is allowed, or refuses.
+    :raises RfbInvalid: when the server breaks the protocol.
+    :raises VncSecurityUnsuitable: when the server offers nothing that is allowed, or refuses.
     """
     version = yield from messages.read_version(Peer.SERVER, server)
     yield Write(Peer.SERVER, messages.build_version(version))
@@ -70,7 +70,7 @@ def negotiate(server: str, policy: Policy) -> Talk[Offer]:
     return Offer(version)
 
 
-def _read_decision(server: str, policy: Policy) -> Talk[SecurityType]:
+def _read_decision(server: str, policy: Policy) -> Handshake[SecurityType]:
     """Read ``U32 type``: in 3.3 the server decides (RFC 6143 appendix A)."""
     decided = yield from messages.read_u32(Peer.SERVER)
     if decided == SecurityType.INVALID:
@@ -78,7 +78,7 @@ def _read_decision(server: str, policy: Policy) -> Talk[SecurityType]:
     return _pick(server, policy, [decided])
 
 
-def _choose(server: str, policy: Policy) -> Talk[SecurityType]:
+def _choose(server: str, policy: Policy) -> Handshake[SecurityType]:
     """Read ``U8 count, count * U8 type`` and answer ``U8 type`` (RFC 6143 section 7.1.2)."""
     count = yield from messages.read_u8(Peer.SERVER)
     if not count:
@@ -99,7 +99,7 @@ def _pick(server: str, policy: Policy, offered: Sequence[int]) -> SecurityType:
     )
 
 
-def _negotiate_vencrypt(server: str, policy: Policy, version: Version) -> Talk[Offer]:
+def _negotiate_vencrypt(server: str, policy: Policy, version: Version) -> Handshake[Offer]:
     """Agree on a sub-type, begin TLS, and go on inside it.
 
     Server: ``U8 major, U8 minor``; client the same; server: ``U8 0`` for yes, ``U8 count, count * U32 sub-type``;
@@ -124,7 +124,7 @@ def _negotiate_vencrypt(server: str, policy: Policy, version: Version) -> Talk[O
         raise RfbInvalid(server, "it says something between its agreement to TLS and TLS")
     if chosen is VencryptType.X509_VNC:
         return Offer(version, (yield Read(Peer.SERVER, messages.CHALLENGE_BYTES)))
-    # Whatever the version: the rule of 3.7 is for the type None, and this is another (QEMU, TigerVNC).
+    # In every version: the rule of 3.7 is for the type None, and VeNCrypt is another type (QEMU, TigerVNC).
     yield from _read_ok(server, version)
     return Offer(version)
 
@@ -140,13 +140,13 @@ def _pick_vencrypt(server: str, policy: Policy, offered: Sequence[int]) -> Vencr
     raise VncSecurityUnsuitable(server, f"it offers the sub-types {_list(offered)} of VeNCrypt, which are not known")
 
 
-def _read_ok(server: str, version: Version) -> Talk[None]:
+def _read_ok(server: str, version: Version) -> Handshake[None]:
     reason = yield from messages.read_security_result(Peer.SERVER, server, version)
     if reason is not None:
         raise VncSecurityUnsuitable(server, f"it refuses: {messages.show(reason)!r}")
 
 
-def _refused(server: str) -> Talk[None]:
+def _refused(server: str) -> Handshake[None]:
     """Read why the server offers nothing at all."""
     reason = yield from messages.read_reason(Peer.SERVER, server)
     raise VncSecurityUnsuitable(server, f"it takes no viewer: {messages.show(reason)!r}")

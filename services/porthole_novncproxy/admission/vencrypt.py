@@ -17,9 +17,9 @@ from porthole_common import errors
 from porthole_common.deadline import get_remaining_s
 from porthole_common.log import get_logger
 from porthole_common.model import Target
-from porthole_common.rfb.conversation import Conversation, Peer, StartTls, Write
+from porthole_common.rfb.handshake import HandshakeDriver, Peer, StartTls, Write
 from porthole_common.rfb.negotiation import VENCRYPT, Offer, Policy, negotiate
-from porthole_relay.tls import check_readable, load_certificate
+from porthole_relay.tls import Setting, check_readable, load_certificate
 
 LOG = get_logger(__name__)
 # Servers without a certificate know no TLS 1.3, and OpenSSL speaks to them on its lowest level alone.
@@ -73,15 +73,15 @@ def build_security(conf: cfg.ConfigOpts) -> Security | None:
     if options.vencrypt_client_cert:
         load_certificate(
             verified,
-            ("[vnc] vencrypt_client_cert", options.vencrypt_client_cert),
-            ("[vnc] vencrypt_client_key", options.vencrypt_client_key),
+            Setting("[vnc] vencrypt_client_cert", options.vencrypt_client_cert),
+            Setting("[vnc] vencrypt_client_key", options.vencrypt_client_key),
         )
     return Security(Policy(tuple(options.auth_schemes), options.vencrypt_allow_anonymous), verified, anonymous)
 
 
 def _load_authorities(context: ssl.SSLContext, path: str) -> None:
     option = "[vnc] vencrypt_ca_certs"
-    check_readable(option, path)
+    check_readable(Setting(option, path))
     try:
         context.load_verify_locations(cafile=path)
     except ssl.SSLError as exc:
@@ -123,7 +123,7 @@ def secure(sock: socket.socket, first_bytes: bytes, target: Target, security: Se
 
 
 def _converse(line: "_Line", server: str, first_bytes: bytes, policy: Policy) -> Secured:
-    conversation = Conversation(negotiate(server, policy))
+    conversation = HandshakeDriver(negotiate(server, policy))
     steps = conversation.start() + conversation.feed(Peer.SERVER, first_bytes)
     while True:
         for step in steps:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from porthole_common import errors
 from porthole_common.rfb import messages
-from porthole_common.rfb.conversation import MAX_READ_BYTES, Conversation, Peer, Read, StartTls
+from porthole_common.rfb.handshake import MAX_READ_BYTES, HandshakeDriver, Peer, Read, StartTls
 from porthole_common.rfb.messages import Version
 from porthole_common.rfb.negotiation import Offer, Policy, negotiate
 from support.cases import naming
@@ -93,8 +93,8 @@ def test_what_is_agreed_on_is_the_same_wherever_the_bytes_are_cut():
             for cuts in ((), *((cut,) for cut in every), tuple(every)):
                 with naming(cuts):
                     done = drive(negotiate(NAME, policy), *server_says(plain, inside), cuts=cuts)
-                    assert done.conversation.is_over
-                    assert done.conversation.result == offer
+                    assert done.driver.is_over
+                    assert done.driver.result == offer
                     assert told is None or done.to_server == told
                     assert done.tls == ([StartTls(policy is ANONYMOUS)] if inside else [])
                     assert not done.to_viewer
@@ -105,19 +105,19 @@ def test_what_comes_behind_is_kept():
         with naming(name):
             streams = (plain, inside + b"\x01\x02behind") if inside else (plain + b"\x01\x02behind",)
             done = drive(negotiate(NAME, policy), *server_says(*streams))
-            assert done.conversation.take_rest(Peer.SERVER) == b"\x01\x02behind"
-            assert done.conversation.take_rest(Peer.SERVER) == b""
+            assert done.driver.take_rest(Peer.SERVER) == b"\x01\x02behind"
+            assert done.driver.take_rest(Peer.SERVER) == b""
 
 
-def test_a_server_that_ends_anywhere_leaves_the_talk_unfinished():
+def test_a_server_that_ends_anywhere_leaves_the_handshake_unfinished():
     for name, (policy, plain, inside, _told, _offer) in GOOD.items():
         with naming(name):
             for cut in range(len(plain)):
                 with naming(cut):
-                    assert not drive(negotiate(NAME, policy), *server_says(plain[:cut])).conversation.is_over
+                    assert not drive(negotiate(NAME, policy), *server_says(plain[:cut])).driver.is_over
             for cut in range(len(inside)):
                 with naming(cut):
-                    assert not drive(negotiate(NAME, policy), *server_says(plain, inside[:cut])).conversation.is_over
+                    assert not drive(negotiate(NAME, policy), *server_says(plain, inside[:cut])).driver.is_over
 
 
 def test_the_version_is_the_highest_of_both():
@@ -220,8 +220,8 @@ def outcome(policy, plain, inside, cuts):
         done = drive(negotiate(NAME, policy), *server_says(plain, inside), cuts=cuts)
     except (errors.RfbInvalid, errors.VncSecurityUnsuitable) as exc:
         return type(exc), str(exc)
-    conversation = done.conversation
-    return done.to_server, done.tls, conversation.result, conversation.missing_bytes(Peer.SERVER)
+    driver = done.driver
+    return done.to_server, done.tls, driver.result, driver.missing_bytes(Peer.SERVER)
 
 
 @settings(deadline=None)
@@ -240,10 +240,10 @@ def test_anything_inside_tls_comes_to_the_same(inside, kind, cuts):
     assert outcome(ONLY, plain, inside, cuts) == outcome(ONLY, plain, inside, ())
 
 
-def test_a_talk_that_would_ask_for_more_than_any_message_has_is_stopped():
-    def talk(size):
+def test_a_handshake_that_would_ask_for_more_than_any_message_has_is_stopped():
+    def handshake(size):
         yield Read(Peer.SERVER, size)
 
     for size in [0, -1, MAX_READ_BYTES + 1, 1 << 32]:
         with naming(size), pytest.raises(ValueError, match="more, or less"):
-            Conversation(talk(size)).start()
+            HandshakeDriver(handshake(size)).start()

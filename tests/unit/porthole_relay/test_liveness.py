@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from porthole_relay.frames import CloseCode
-from porthole_relay.liveness import End, Liveness, LivenessPolicy, Ping
+from porthole_relay.liveness import EndSession, Liveness, LivenessPolicy, SendPing
 from support.cases import naming
 
 T0 = 1000.0
 
 
 def code_of(due):
-    return due.code if isinstance(due, End) else due
+    return due.code if isinstance(due, EndSession) else due
 
 
 def test_with_everything_off_nothing_is_ever_due():
@@ -23,13 +23,13 @@ def test_pings_are_due_one_interval_apart_as_long_as_they_are_answered():
         now = T0 + 30 * round_number
         assert clock.due_in_s(now - 10) == 10
         assert clock.check(now - 0.1) is None
-        assert clock.check(now) == Ping()
+        assert clock.check(now) == SendPing()
         clock.heard(now + 1)
 
 
 def test_a_client_that_answers_no_ping_is_given_up_after_one_more_interval():
     clock = Liveness(LivenessPolicy(ping_interval_s=30), T0, None)
-    assert clock.check(T0 + 30) == Ping()
+    assert clock.check(T0 + 30) == SendPing()
     assert clock.check(T0 + 59) is None
     assert code_of(clock.check(T0 + 60)) is CloseCode.INTERNAL_ERROR
 

@@ -229,27 +229,27 @@ def test_a_loop_that_was_never_started_stops_too():
     assert descriptors() == before
 
 
-def test_a_loop_that_is_stuck_is_shown_and_not_waited_for(caplog, capfd):
+def test_a_blocked_loop_is_shown_and_not_waited_for(caplog, capfd):
     release = threading.Event()
     loop = Loop("test")
     loop.start()
     loop.call_soon(release.wait)
     loop.stop(timeout_s=0.1)
-    assert "stuck" in caplog.text
+    assert "The event loop is blocked" in caplog.text
     assert "in wait" in capfd.readouterr().err
     release.set()
     loop.stop()
 
 
-def test_a_loop_that_turns_is_alive_and_one_that_is_stuck_is_not():
-    stuck, let_go = threading.Event(), threading.Event()
+def test_a_loop_that_turns_is_alive_and_a_blocked_one_is_not():
+    blocked, let_go = threading.Event(), threading.Event()
     with running() as loop:
         assert loop.is_alive()
         in_loop(loop, lambda: None)
         assert loop.is_alive()
         in_loop(loop, lambda: None)
-        loop.call_soon(lambda: (stuck.set(), let_go.wait(PATIENCE_S)))
-        assert stuck.wait(PATIENCE_S)
+        loop.call_soon(lambda: (blocked.set(), let_go.wait(PATIENCE_S)))
+        assert blocked.wait(PATIENCE_S)
         loop.is_alive()
         assert not loop.is_alive()
         assert not loop.is_alive()

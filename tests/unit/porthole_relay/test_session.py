@@ -6,24 +6,27 @@ import ssl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porthole_common.model import ConnectInfo, ConsoleType
+from porthole_common.errors import FrameInvalid, RfbInvalid
 from porthole_common.rfb.messages import Version
 from porthole_common.rfb.negotiation import Offer
-from porthole_common.rfb.presentation import present
+from porthole_common.rfb.viewer_handshake import offer_security
 from porthole_relay import frames
 from porthole_relay.codec import MAX_MESSAGE_BYTES, RawCodec, WebSocketCodec
 from porthole_relay.frames import CloseCode, Opcode
 from porthole_relay.liveness import Liveness, LivenessPolicy
 from porthole_relay.loop import READ, WRITE
-from porthole_relay.session import CLOSE_TIMEOUT_S, Marks, Session
+from porthole_relay.pipe import Watermarks
+from porthole_relay.session import CLOSE_TIMEOUT_S, Session
+from porthole_relay.states import State
+from porthole_relay.subject import Subject
 from support.cases import naming
-from support.fake_loop import FakeLeg, FakeLoop, pump
+from support.fake_loop import FakeLoop, FakeStream, pump
 from support.rfb_talks import CHALLENGE, OK, RESPONSE, failed
 
 MASK = b"\x5a\x11\xf0\x0f"
-INFO = ConnectInfo("i-1", ConsoleType.NOVNC, "192.0.2.1", 5900, "http://good.org/", "host-1")
+SUBJECT = Subject("i-1", "novnc", "192.0.2.7", "req-1")
 HANG_UP = select.EPOLLHUP | select.EPOLLERR
-MARKS = Marks(high_bytes=1024, low_bytes=256)
+MARKS = Watermarks(high_bytes=1024, low_bytes=256)
 GREETING = b"RFB 003.008\n"
 NONE = Offer(Version.V3_8)
 PASSWORD = Offer(Version.V3_8, CHALLENGE)
@@ -74,12 +77,14 @@ def close_frames(stream):
 
 
 class Console:
-    """A session between two fake legs."""
+    """A session between two fake streams."""
 
-    def __init__(self, codec=None, client=(), server=(), room=(None, None), marks=MARKS, policy=None, start=True):
+    def __init__(
+        self, codec=None, client=(), server=(), room=(None, None), marks=MARKS, policy=None, start=True, **options
+    ):
         self.loop = FakeLoop()
-        self.client = FakeLeg(10, *client, room_bytes=room[0])
-        self.server = FakeLeg(11, *server, room_bytes=room[1])
+        self.client = FakeStream(10, *client, room_bytes=room[0])
+        self.server = FakeStream(11, *server, room_bytes=room[1])
         self.ended = []
         self.session = Session(
             loop=self.loop,
@@ -87,12 +92,11 @@ class Console:
             client=self.client,
             server=self.server,
             codec=codec or WebSocketCodec(),
-            marks=marks,
+            watermarks=marks,
             liveness=Liveness(policy or LivenessPolicy(), 0.0, None),
-            connect_info=INFO,
-            source="192.0.2.7",
-            request_id="req-1",
+            subject=SUBJECT,
             on_end=self.ended.append,
+            **options,
         )
         if start:
             self.session.start(b"", b"")
@@ -109,10 +113,10 @@ class Console:
         self.server.incoming.extend(chunks)
         self.pump()
 
-    def hang_up(self, leg):
+    def hang_up(self, stream):
         """What epoll tells when a connection is gone, whatever it was asked."""
-        if leg.fd in self.loop.callbacks:
-            self.loop.callbacks[leg.fd](HANG_UP)
+        if stream.fd in self.loop.callbacks:
+            self.loop.callbacks[stream.fd](HANG_UP)
         self.pump()
 
     @property
@@ -121,7 +125,7 @@ class Console:
 
     @property
     def held_bytes(self):
-        return len(self.session._to_client), len(self.session._to_server)
+        return self.session.held_bytes
 
     def assert_ended(self):
         """Both sockets closed, the owner told once, and nothing left behind."""
@@ -137,10 +141,13 @@ class Console:
         assert self.ended == [self.session]
 
     def assert_open(self):
+        self.assert_open_with(11)
+
+    def assert_open_with(self, server_fd):
         assert not self.ended
         assert not self.client.closed
         assert not self.server.closed
-        assert set(self.loop.callbacks) == {10, 11}
+        assert set(self.loop.callbacks) == {10, server_fd}
 
 
 def test_bytes_go_both_ways():
@@ -282,7 +289,7 @@ def test_a_slow_vnc_server_stops_its_viewer():
     assert console.server.written == b"x" * 50_000
 
 
-TLS_MARKS = Marks(high_bytes=100, low_bytes=50)
+TLS_MARKS = Watermarks(high_bytes=100, low_bytes=50)
 
 
 def over_tls(**options):
@@ -491,6 +498,34 @@ def test_a_breach_of_the_protocol_is_told_and_then_nothing_is_heard():
             console.assert_ended()
 
 
+class OnceBroken(WebSocketCodec):
+    """A codec that must not be fed after a breach."""
+
+    def feed(self, data):
+        assert not self.is_broken
+        try:
+            yield from super().feed(data)
+        except FrameInvalid:
+            self.is_broken = True
+            raise
+
+    is_broken = False
+
+
+def test_after_a_breach_of_the_protocol_nothing_is_decoded(caplog):
+    for is_closing in (False, True):
+        with naming(is_closing):
+            console = Console(OnceBroken())
+            if is_closing:
+                console.session.close(CloseCode.REVOKED, "because")
+            console.client_sends(masked(0x3, b"x"), masked_close(1000))
+            assert console.session.state is State.REJECTING
+            assert [code for code, _ in close_frames(console.client.written)] == [4401 if is_closing else 1002]
+            console.loop.advance(CLOSE_TIMEOUT_S)
+            console.assert_ended()
+    assert "internal error" not in caplog.text
+
+
 def test_a_client_that_breaks_the_protocol_for_ever_is_cut_at_the_deadline():
     console = Console(client=[b"\xff" * 100])
     for _ in range(50):
@@ -686,8 +721,8 @@ def test_when_both_sides_have_ended_what_is_held_still_arrives():
         with naming(first):
             console = Console(RawCodec(), room=(10, None))
             ends = [(console.client, [b""]), (console.server, [b"x" * 200, b""])]
-            for leg, chunks in ends if first == "client" else reversed(ends):
-                leg.incoming.extend(chunks)
+            for stream, chunks in ends if first == "client" else reversed(ends):
+                stream.incoming.extend(chunks)
                 console.pump()
             console.client.room_bytes = None
             console.pump()
@@ -701,8 +736,8 @@ def test_when_both_sides_have_ended_what_is_held_for_the_vnc_server_still_arrive
         with naming(first):
             console = Console(RawCodec(), room=(None, 10))
             ends = [(console.server, [b""]), (console.client, [b"x" * 200, b""])]
-            for leg, chunks in ends if first == "server" else reversed(ends):
-                leg.incoming.extend(chunks)
+            for stream, chunks in ends if first == "server" else reversed(ends):
+                stream.incoming.extend(chunks)
                 console.pump()
             console.server.room_bytes = None
             console.pump()
@@ -797,7 +832,7 @@ def test_a_slow_viewer_that_still_takes_its_bytes_is_kept():
     console.assert_open()
     console.loop.advance(1)
     console.loop.advance(1)
-    assert console.session._closing
+    assert console.session.state is State.CLOSING
 
 
 def test_a_client_that_is_not_read_for_its_vnc_servers_sake_is_kept():
@@ -822,14 +857,14 @@ def test_no_frame_length_lies_about_the_payload():
         assert console.client.written == frames.build_header(size) + b"x" * size
 
 
-# The security handshake with the client, where the VNC leg is secured.
+# The security handshake with the client, where the connection to the VNC server is secured.
 
 
 def opening(offer=NONE, from_server=b"", from_client=b"", tls=False, **options):
     """A console that begins with the handshake; its VNC server has been through its own."""
     console = Console(start=False, **options)
     console.server.tls = tls
-    console.session.start_with_talk(present(offer), SECURITY_TIMEOUT_S, from_server, from_client)
+    console.session.start_with_handshake(offer_security(offer), SECURITY_TIMEOUT_S, from_server, from_client)
     console.pump()
     return console
 
@@ -1042,4 +1077,185 @@ def test_any_client_and_any_vnc_server_leave_a_session_that_is_open_or_ends(says
     console.server_sends(b"")
     console.loop.advance(SECURITY_TIMEOUT_S)
     console.loop.advance(CLOSE_TIMEOUT_S)
+    console.assert_ended()
+
+
+# Another VNC server in the place of the first.
+
+
+def exchange(console, *incoming, from_server=b"", room=None):
+    """Give the console another VNC server; return whether it took it. The old one stays at ``old_server``."""
+    console.old_server, console.server = console.server, FakeStream(12, *incoming, room_bytes=room)
+    taken = console.session.exchange_server(console.server, from_server)
+    console.pump()
+    return taken
+
+
+def test_a_client_goes_on_with_another_vnc_server():
+    console = Console(server=[GREETING])
+    assert exchange(console, b"screen", from_server=b"first ")
+    assert console.old_server.closed
+    assert set(console.loop.callbacks) == {10, 12}
+    console.client_sends(masked(Opcode.BINARY, b"key"))
+    assert console.to_client == GREETING + b"first screen"
+    assert (console.old_server.written, console.server.written) == (b"", b"key")
+    console.server_sends(b"")
+    assert close_frames(console.client.written) == [(1000, "The VNC server ended the session")]
+    console.client_sends(masked_close(1000))
+    console.assert_ended()
+
+
+def test_an_exchange_keeps_what_is_held_for_the_client_and_drops_what_is_held_for_the_old_server():
+    console = Console(room=(5, 2), server=[b"x" * 600])
+    console.client_sends(masked(Opcode.BINARY, b"old input"))
+    assert console.held_bytes == (599, 7)
+    assert exchange(console, b"new screen")
+    # The client is too slow for the new server as well.
+    assert console.server.taken_bytes == 0
+    assert console.held_bytes == (599, 0)
+    console.client.room_bytes = None
+    console.pump()
+    assert console.to_client == b"x" * 600 + b"new screen"
+    console.client_sends(masked(Opcode.BINARY, b"new input"))
+    assert (console.old_server.written, console.server.written) == (b"ol", b"new input")
+
+
+def test_a_frame_that_is_cut_by_an_exchange_is_decoded_to_its_end():
+    frame = masked(Opcode.BINARY, b"0123456789")
+    for cut in range(len(frame) + 1):
+        with naming(cut):
+            console = Console(client=[frame[:cut]] if cut else [])
+            assert exchange(console)
+            console.client_sends(*([frame[cut:]] if frame[cut:] else []))
+            assert console.old_server.written + console.server.written == b"0123456789"
+            console.assert_open_with(12)
+
+
+def test_a_frame_that_is_half_taken_at_an_exchange_is_not_cut():
+    for taken in range(14):
+        with naming(taken):
+            console = Console(room=(taken, None), server=[b"0123456789"])
+            assert exchange(console, from_server=b"abc")
+            console.client.room_bytes = None
+            console.pump()
+            assert console.to_client == b"0123456789abc"
+
+
+def test_an_exchange_ends_the_grace():
+    console = Console(close_grace_s=5.0, server=[b"old", b""])
+    assert console.session.state is State.GRACE
+    assert console.session.server_has_ended
+    assert exchange(console, b"new")
+    assert console.session.state is State.OPEN
+    assert not console.session.server_has_ended
+    console.loop.advance(100)
+    assert console.to_client == b"oldnew"
+    console.assert_open_with(12)
+
+
+def test_an_exchange_brings_a_vnc_server_that_took_no_more_back():
+    console = Console()
+    console.server.broken = BrokenPipeError()
+    console.client_sends(masked(Opcode.BINARY, b"lost"))
+    assert exchange(console)
+    console.client_sends(masked(Opcode.BINARY, b"heard"))
+    assert console.server.written == b"heard"
+
+
+def test_what_tls_holds_of_another_vnc_server_is_read_without_a_word_of_epoll():
+    console = Console()
+    console.old_server, console.server = console.server, FakeStream(12)
+    console.server.tls, console.server.hidden = True, b"behind the handshake"
+    assert console.session.exchange_server(console.server)
+    console.pump()
+    assert console.to_client == b"behind the handshake"
+
+
+def test_another_vnc_server_is_told_that_a_native_viewer_has_ended():
+    console = Console(RawCodec(), client=[b"last", b""])
+    assert console.server.ended
+    assert exchange(console, b"screen")
+    assert console.server.ended
+    assert console.client.written == b"screen"
+    console.server_sends(b"")
+    console.assert_ended()
+
+
+def test_a_session_that_cannot_go_on_closes_another_vnc_server():
+    closing = Console()
+    closing.session.close(CloseCode.REVOKED, "because")
+    ended = Console()
+    ended.session.end()
+    told = Console(RawCodec(), server=[b""])
+    handshake = opening()
+    for console in (closing, ended, told, handshake):
+        with naming(console.session.state):
+            before = console.session.state
+            assert not exchange(console)
+            assert console.server.closed
+            assert 12 not in console.loop.callbacks
+            assert console.session.state is before
+
+
+# Interceptors.
+
+
+class Filter:
+    """Drops a letter, and ends the session at another."""
+
+    def __init__(self, peer, dropped, fatal):
+        self.peer, self.dropped, self.fatal = peer, dropped, fatal
+
+    def feed(self, data):
+        if self.fatal in bytes(data):
+            raise RfbInvalid(self.peer, "it says what it must not")
+        return bytes(data).replace(self.dropped, b"")
+
+
+def intercepted(**options):
+    return Console(
+        to_client_interceptor=Filter("The VNC server", b"s", b"S"),
+        to_server_interceptor=Filter("The viewer", b"c", b"C"),
+        **options,
+    )
+
+
+def test_an_interceptor_stands_in_each_direction():
+    console = intercepted(server=[b"screens"], client=[masked(Opcode.BINARY, b"clicks")])
+    console.server_sends(b"sss")
+    assert binary_frames(console.client.written) == [b"creen"]
+    assert console.server.written == b"liks"
+    console.assert_open()
+
+
+def test_bytes_that_were_read_before_the_session_pass_the_interceptors():
+    console = intercepted(start=False)
+    console.session.start(b"screens", masked(Opcode.BINARY, b"clicks"))
+    assert (console.to_client, console.server.written) == (b"creen", b"liks")
+
+
+def test_bytes_behind_the_security_handshake_pass_the_interceptors_and_its_own_do_not():
+    console = opening(
+        PASSWORD,
+        to_client_interceptor=Filter("The VNC server", b"s", GREETING),
+        to_server_interceptor=Filter("The viewer", b"c", RESPONSE),
+    )
+    console.client_sends(masked(Opcode.BINARY, GREETING + b"\2" + RESPONSE + b"clicks"))
+    console.server_sends(OK + b"screens")
+    assert console.server.written == RESPONSE + b"liks"
+    assert console.to_client == GREETING + b"\1\2" + CHALLENGE + OK + b"creen"
+
+
+def test_an_interceptor_ends_the_session_of_a_client_with_1002_and_of_a_vnc_server_with_1011():
+    console = intercepted(client=[masked(Opcode.BINARY, b"Click")])
+    reason = "broke the RFB protocol: it says what it must not."
+    assert close_frames(console.client.written) == [(1002, f"The viewer {reason}")]
+    assert console.session.state is State.REJECTING
+    assert console.server.written == b""
+    console.client_sends(masked(Opcode.BINARY, b"more"), b"")
+    console.assert_ended()
+    console = intercepted(server=[b"Screen"])
+    assert close_frames(console.client.written) == [(1011, f"The VNC server {reason}")]
+    assert console.server.closed
+    console.client_sends(masked_close(1011))
     console.assert_ended()

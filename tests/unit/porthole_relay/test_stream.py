@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 
-from porthole_relay.stream import Leg
+from porthole_relay.stream import Stream
 from support.cases import naming
 from support.certificates import make_certificate
 
@@ -18,10 +18,10 @@ def pair():
 
 @contextlib.contextmanager
 def connect():
-    """A plain leg, and its peer."""
+    """A plain stream, and its peer."""
     near, far = socket.socketpair()
     with near, far:
-        yield Leg(near), far
+        yield Stream(near), far
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def tls_pair(contexts):
 
 @contextlib.contextmanager
 def connect_tls(contexts):
-    """A leg over TLS, and its peer."""
+    """A stream over TLS, and its peer."""
     near, far = socket.socketpair()
     server, client = contexts
     wrapped = server.wrap_socket(near, server_side=True, do_handshake_on_connect=False)
@@ -58,12 +58,12 @@ def connect_tls(contexts):
                 continue
             waiting.remove(sock)
     with wrapped, peer:
-        yield Leg(wrapped), peer
+        yield Stream(wrapped), peer
 
 
-def read(leg, size=65536):
+def read(stream, size=65536):
     buffer = bytearray(size)
-    count = leg.read_into(memoryview(buffer))
+    count = stream.read_into(memoryview(buffer))
     return None if count is None else bytes(buffer[:count])
 
 
@@ -80,139 +80,139 @@ def drain(peer):
         got += chunk
 
 
-def test_a_leg_never_blocks(pair):
-    leg, _far = pair
-    assert read(leg) is None
+def test_a_stream_never_blocks(pair):
+    stream, _far = pair
+    assert read(stream) is None
 
 
 def test_bytes_and_then_the_end(pair):
-    leg, far = pair
+    stream, far = pair
     far.sendall(b"hello")
     far.shutdown(socket.SHUT_WR)
-    assert read(leg, 3) == b"hel"
-    assert read(leg) == b"lo"
-    assert read(leg) == b""
+    assert read(stream, 3) == b"hel"
+    assert read(stream) == b"lo"
+    assert read(stream) == b""
 
 
 def test_a_broken_connection_is_an_error_to_read_and_to_write(pair):
-    leg, far = pair
-    leg.write((b"unread",))
+    stream, far = pair
+    stream.write((b"unread",))
     far.close()
     with pytest.raises(OSError):
-        leg.read_into(memoryview(bytearray(10)))
+        stream.read_into(memoryview(bytearray(10)))
     with pytest.raises(OSError):
-        leg.write((b"x",))
+        stream.write((b"x",))
 
 
 def test_parts_go_out_in_order():
     for parts in ((b"hello",), (b"he", b"llo"), (b"he", memoryview(b"l"), b"", memoryview(b"lo"))):
-        with naming(parts), connect() as (leg, far):
-            assert leg.write(parts) == 5
+        with naming(parts), connect() as (stream, far):
+            assert stream.write(parts) == 5
             assert far.recv(100) == b"hello"
 
 
 def test_a_peer_that_does_not_read_takes_what_it_takes_and_no_more(pair):
-    leg, far = pair
+    stream, far = pair
     head, payload = b"head", bytes(range(256)) * 8192
-    sent = leg.write((head, memoryview(payload)))
+    sent = stream.write((head, memoryview(payload)))
     assert 0 < sent < len(head) + len(payload)
-    assert leg.write((b"x",)) == 0
+    assert stream.write((b"x",)) == 0
     far.setblocking(False)
     assert drain(far) == (head + payload)[:sent]
 
 
 def test_the_end_is_told_and_reading_goes_on(pair):
-    leg, far = pair
-    leg.write_end()
+    stream, far = pair
+    stream.write_end()
     assert far.recv(100) == b""
     far.sendall(b"still here")
-    assert read(leg) == b"still here"
+    assert read(stream) == b"still here"
 
 
-def test_a_plain_leg_holds_nothing_that_epoll_does_not_know(pair):
-    leg, far = pair
+def test_a_plain_stream_holds_nothing_that_epoll_does_not_know(pair):
+    stream, far = pair
     far.sendall(b"x" * 1000)
-    assert not leg.has_buffered()
+    assert not stream.has_buffered()
 
 
 def test_close_closes_the_descriptor(pair):
-    leg, far = pair
-    leg.close()
-    assert leg.sock.fileno() == -1
+    stream, far = pair
+    stream.close()
+    assert stream.sock.fileno() == -1
     assert far.recv(100) == b""
 
 
 def test_tls_says_not_now_too(tls_pair):
-    leg, _peer = tls_pair
-    assert leg.tls
-    assert read(leg) is None
+    stream, _peer = tls_pair
+    assert stream.tls
+    assert read(stream) is None
 
 
 def test_tls_both_ways(tls_pair):
-    leg, peer = tls_pair
+    stream, peer = tls_pair
     peer.send(b"up")
-    assert read(leg) == b"up"
-    assert leg.write((b"do", memoryview(b"wn"))) == 4
+    assert read(stream) == b"up"
+    assert stream.write((b"do", memoryview(b"wn"))) == 4
     assert drain(peer) == b"down"
 
 
 def test_tls_tells_of_bytes_that_epoll_does_not_see(tls_pair):
-    leg, peer = tls_pair
+    stream, peer = tls_pair
     peer.send(b"x" * 1000)
-    assert read(leg, 100) == b"x" * 100
-    assert leg.has_buffered()
-    assert read(leg) == b"x" * 900
-    assert not leg.has_buffered()
+    assert read(stream, 100) == b"x" * 100
+    assert stream.has_buffered()
+    assert read(stream) == b"x" * 900
+    assert not stream.has_buffered()
 
 
 def test_tls_reads_all_the_records_that_are_there(tls_pair):
-    leg, peer = tls_pair
+    stream, peer = tls_pair
     for number in range(6):
         assert peer.send(bytes([number]) * 16384) == 16384
-    assert read(leg, 1 << 20) == b"".join(bytes([number]) * 16384 for number in range(6))
-    assert read(leg) is None
+    assert read(stream, 1 << 20) == b"".join(bytes([number]) * 16384 for number in range(6))
+    assert read(stream) is None
 
 
 def test_the_end_behind_the_last_record_is_told_after_it(tls_pair):
-    leg, peer = tls_pair
+    stream, peer = tls_pair
     peer.send(b"last")
     socket.socket(fileno=peer.detach()).close()
-    assert read(leg) == b"last"
-    assert leg.has_buffered()
-    assert read(leg) == b""
-    assert read(leg) == b""
+    assert read(stream) == b"last"
+    assert stream.has_buffered()
+    assert read(stream) == b""
+    assert read(stream) == b""
 
 
 def test_what_breaks_behind_the_last_record_is_told_after_it(tls_pair):
-    leg, peer = tls_pair
+    stream, peer = tls_pair
     peer.send(b"last")
     socket.socket.send(peer, b"\x17\x03\x03\x00\x20" + b"nonsense" * 4)
-    assert read(leg) == b"last"
-    assert leg.has_buffered()
+    assert read(stream) == b"last"
+    assert stream.has_buffered()
     for _ in range(2):
         with pytest.raises(OSError):
-            read(leg)
+            read(stream)
 
 
 def test_over_tls_the_end_is_told_and_reading_goes_on(tls_pair):
-    leg, peer = tls_pair
-    leg.write_end()
+    stream, peer = tls_pair
+    stream.write_end()
     peer.send(b"still here")
-    assert read(leg) == b"still here"
+    assert read(stream) == b"still here"
     assert peer.recv(100) == b""
 
 
 def test_tls_writes_every_part_once_and_in_order(contexts):
     for sizes in ((4, 100_000), (4, 10), (100_000, 4), (2000, 2000, 2000), (0, 5), (70_000,)):
-        with naming(sizes), connect_tls(contexts) as (leg, peer):
+        with naming(sizes), connect_tls(contexts) as (stream, peer):
             parts = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
             wanted = b"".join(parts)
-            assert leg.write([memoryview(part) for part in parts]) == len(wanted)
+            assert stream.write([memoryview(part) for part in parts]) == len(wanted)
             assert drain(peer) == wanted
 
 
 def test_tls_goes_on_where_it_stopped_when_its_peer_did_not_read(tls_pair):
-    leg, peer = tls_pair
+    stream, peer = tls_pair
     wanted = bytes(range(256)) * 16384
     left = memoryview(wanted)
     got = b""
@@ -220,7 +220,7 @@ def test_tls_goes_on_where_it_stopped_when_its_peer_did_not_read(tls_pair):
     parts = (left[:10], left[10:])
     while left:
         # OpenSSL wants to be offered again, in one piece, whatever it did not take.
-        left = left[leg.write(parts) :]
+        left = left[stream.write(parts) :]
         parts = (left,)
         if left:
             stops += 1
@@ -231,13 +231,13 @@ def test_tls_goes_on_where_it_stopped_when_its_peer_did_not_read(tls_pair):
 
 
 def test_a_tls_peer_that_leaves_without_a_word_has_ended(tls_pair):
-    leg, peer = tls_pair
+    stream, peer = tls_pair
     socket.socket(fileno=peer.detach()).close()
-    assert read(leg) == b""
+    assert read(stream) == b""
 
 
 def test_a_tls_peer_that_says_goodbye_has_ended(tls_pair):
-    leg, peer = tls_pair
+    stream, peer = tls_pair
     with pytest.raises(ssl.SSLWantReadError):
         peer.unwrap()
-    assert read(leg) == b""
+    assert read(stream) == b""

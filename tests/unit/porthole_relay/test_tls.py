@@ -2,12 +2,9 @@
 import ssl
 
 import pytest
-from oslo_config import cfg
 
-from porthole_common import conf as porthole_conf
 from porthole_common import errors
-from porthole_relay.tls import build_context
-from support.cases import naming
+from porthole_relay.tls import Setting, build_server_context, check_readable, load_certificate
 from support.certificates import make_certificate
 
 
@@ -16,86 +13,40 @@ def certificate(tmp_path_factory):
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
-def build(**options):
-    conf = cfg.ConfigOpts()
-    porthole_conf.register_opts(conf)
-    conf([], project="porthole", default_config_files=[])
-    for name, value in options.items():
-        group = "console" if name.startswith("ssl_") and name != "ssl_only" else None
-        conf.set_override(name, str(value) if name in ("cert", "key") else value, group=group)
-    return build_context(conf)
+def build(certificate, ciphers=None, minimum_version=ssl.TLSVersion.TLSv1_2):
+    return build_server_context(
+        cert=Setting("[gateway] cert", str(certificate.cert)),
+        key=Setting("[gateway] key", str(certificate.key)),
+        ciphers=Setting("[gateway] ciphers", ciphers),
+        minimum_version=minimum_version,
+    )
 
 
-def test_without_a_certificate_there_is_no_tls():
-    assert build() is None
-
-
-def test_the_oldest_version_is_tls_1_2(certificate):
-    """Nobody has to ask for it (S13)."""
-    context = build(cert=certificate.cert, key=certificate.key)
-    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+def test_a_server_context_keeps_pythons_safe_defaults(certificate):
+    context = build(certificate)
     assert context.options & ssl.OP_NO_COMPRESSION
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert all("SHA1" not in cipher["description"] for cipher in context.get_ciphers())
 
 
-def test_it_may_be_tls_1_3(certificate):
-    context = build(cert=certificate.cert, key=certificate.key, ssl_minimum_version="tlsv1_3")
-    assert context.minimum_version is ssl.TLSVersion.TLSv1_3
+def test_the_minimum_version_is_the_callers(certificate):
+    assert build(certificate, minimum_version=ssl.TLSVersion.TLSv1_3).minimum_version is ssl.TLSVersion.TLSv1_3
 
 
-def test_ciphers_are_those_of_the_option(certificate):
-    """And no others (S13)."""
-    context = build(cert=certificate.cert, key=certificate.key, ssl_ciphers="ECDHE-ECDSA-AES256-GCM-SHA384")
-    names = {cipher["name"] for cipher in context.get_ciphers() if cipher["protocol"] == "TLSv1.2"}
-    assert names == {"ECDHE-ECDSA-AES256-GCM-SHA384"}
+def test_an_error_names_the_option_of_the_caller(certificate, tmp_path):
+    with pytest.raises(errors.ConfigInvalid) as caught:
+        build(certificate, ciphers="NONSENSE")
+    assert caught.value.option == "[gateway] ciphers"
+    with pytest.raises(errors.ConfigInvalid) as caught:
+        check_readable(Setting("[gateway] ca", str(tmp_path / "missing.pem")))
+    assert caught.value.option == "[gateway] ca"
 
 
-def test_the_key_may_stand_in_the_certificates_file(certificate, tmp_path):
+def test_a_client_context_may_have_a_certificate_too(certificate, tmp_path):
     both = tmp_path / "both.pem"
     both.write_bytes(certificate.cert.read_bytes() + certificate.key.read_bytes())
-    assert build(cert=both) is not None
-
-
-def test_what_does_not_do_is_named():
-    cases = [
-        ({"ssl_only": True}, "[DEFAULT] ssl_only"),
-        ({"key": "any"}, "[DEFAULT] key"),
-        ({"cert": "missing.pem"}, "[DEFAULT] cert"),
-    ]
-    for options, named in cases:
-        with naming(options, named):
-            with pytest.raises(errors.ConfigInvalid) as caught:
-                build(**options)
-            assert caught.value.option == named
-
-
-def test_a_missing_key_is_named(certificate, tmp_path):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    load_certificate(context, Setting("[gateway] cert", str(both)), Setting("[gateway] key", None))
     with pytest.raises(errors.ConfigInvalid) as caught:
-        build(cert=certificate.cert, key=tmp_path / "missing.key")
-    assert caught.value.option == "[DEFAULT] key"
-
-
-def test_ciphers_that_nobody_knows_are_named(certificate):
-    with pytest.raises(errors.ConfigInvalid) as caught:
-        build(cert=certificate.cert, key=certificate.key, ssl_ciphers="NONSENSE")
-    assert caught.value.option == "[console] ssl_ciphers"
-
-
-def test_a_key_with_a_passphrase_is_named_and_nobody_is_asked_for_it(certificate):
-    with pytest.raises(errors.ConfigInvalid) as caught:
-        build(cert=certificate.cert, key=certificate.encrypted_key)
-    assert caught.value.option == "[DEFAULT] key"
-    assert "passphrase" in caught.value.reason
-
-
-def test_a_key_of_another_certificate_is_refused(certificate, tmp_path):
-    with pytest.raises(errors.ConfigInvalid):
-        build(cert=certificate.cert, key=make_certificate(tmp_path, "other").key)
-
-
-def test_a_file_that_is_no_certificate_is_refused(certificate, tmp_path):
-    for content in (b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
-        with naming(content):
-            broken = tmp_path / "broken.pem"
-            broken.write_bytes(content)
-            with pytest.raises(errors.ConfigInvalid):
-                build(cert=broken, key=certificate.key)
+        load_certificate(context, Setting("[gateway] cert", str(certificate.cert)), Setting("[gateway] key", None))
+    assert caught.value.option == "[gateway] cert"

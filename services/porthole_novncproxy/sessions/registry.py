@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All open consoles of this process: where a finished handshake ends, and where a revocation or the end begins.
+"""All open consoles of this process: it opens their sessions, and revocations and the end of the process close them.
 
-Called from handshake threads (:meth:`Relay.open`), from RPC threads (:meth:`Relay.close_instance`) and from the
-main thread (:meth:`Relay.stop`); the sessions themselves live in the loop's thread alone.
+Called from handshake threads (:meth:`SessionRegistry.open`), from RPC threads (:meth:`SessionRegistry.close_instance`)
+and from the main thread (:meth:`SessionRegistry.stop`); the sessions themselves live in the loop's thread alone.
 """
 
 import socket
@@ -14,53 +14,55 @@ from datetime import UTC, datetime
 from porthole_common.context import RequestContext, get_current
 from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, RevocationReason
-from porthole_common.rfb.presentation import present
+from porthole_common.rfb.viewer_handshake import offer_security
 from porthole_novncproxy.admission.gate import Admission
 from porthole_relay.codec import Codec
 from porthole_relay.frames import CloseCode
 from porthole_relay.liveness import Liveness, LivenessPolicy
 from porthole_relay.loop import Loop
-from porthole_relay.session import CLOSE_TIMEOUT_S, SERVER_ENDED, Marks, Session
-from porthole_relay.stream import Leg
+from porthole_relay.pipe import Watermarks
+from porthole_relay.session import CLOSE_TIMEOUT_S, SERVER_ENDED, Session
+from porthole_relay.stream import Stream
+from porthole_relay.subject import Subject
 
 LOG = get_logger(__name__)
-# What is read at once at most: doc/source/performance.rst has the figures of other sizes.
+# The largest read: doc/source/performance.rst has the figures of other sizes.
 _BUFFER_BYTES = 4 * 1024 * 1024
-# A revocation is remembered for consoles that were being opened when it came: longer than any opening takes.
+# How long a revocation is remembered, for consoles that are being opened when it comes: longer than opening takes.
 _REVOCATION_MEMORY_S = 1000.0
-# What the close frame says; the console page has longer words for each.
+# The reason in the close frame; the console page has a longer text for each.
 REVOKED_WORDS = {
     RevocationReason.ENDED: "The console was revoked",
     RevocationReason.MOVED: "The instance has moved to another host",
 }
 
 
-class Relay:
+class SessionRegistry:
     """The open sessions of one loop."""
 
     def __init__(
         self,
         loop: Loop,
-        marks: Marks,
+        watermarks: Watermarks,
         liveness: LivenessPolicy,
         enforce_session_timeout: bool,
         security_timeout_s: float,
-        farewell_s: float = 0.0,
+        close_grace_s: float = 0.0,
     ) -> None:
         """``enforce_session_timeout``: end a console when its token expires.
 
-        ``security_timeout_s`` bounds the security handshake with a viewer, where that is Porthole's. ``farewell_s``:
-        how long after a VNC server's end a revocation may still say why.
+        ``security_timeout_s`` bounds the security handshake with a viewer. ``close_grace_s``: how long after a VNC
+        server's end a revocation may still tell the reason.
         """
         self._loop = loop
-        self._marks = marks
+        self._watermarks = watermarks
         self._liveness = liveness
         self._enforce_session_timeout = enforce_session_timeout
         self._security_timeout_s = security_timeout_s
-        self._farewell_s = farewell_s
-        # One for all sessions: a session that is not being relayed this instant holds no buffer.
-        self._buffer = memoryview(bytearray(max(_BUFFER_BYTES, marks.high_bytes)))
-        self._sessions: dict[Session, None] = {}
+        self._close_grace_s = close_grace_s
+        # One for all sessions: a session holds no buffer between two turns of the loop.
+        self._buffer = memoryview(bytearray(max(_BUFFER_BYTES, watermarks.high_bytes)))
+        self._sessions: dict[Session, Admission] = {}
         # By instance, and host or None for all of them.
         self._revoked_at: dict[tuple[str, str | None], float] = {}
         self._all_ended = threading.Event()
@@ -79,18 +81,18 @@ class Relay:
         compute_host: str | None = None,
         reason: RevocationReason = RevocationReason.ENDED,
     ) -> None:
-        """End every console of the instance with 4401, those that are being opened right now too.
+        """End every console of the instance with 4401, also those that are being opened.
 
-        With ``compute_host`` only those that lead there: an instance that has moved may have others by now.
+        With ``compute_host`` only those to that host: an instance that has moved may have new consoles elsewhere.
         """
         context = get_current()
         self._loop.call_soon(lambda: self._close_instance(instance_uuid, compute_host, reason, context))
 
     def stop(self, drain_timeout_s: float) -> None:
-        """Wait ``drain_timeout_s`` for the consoles to end, then end those that are left with 1001."""
+        """Wait ``drain_timeout_s`` for the consoles to end, then end the remaining ones with 1001."""
         self._loop.call_soon(self._drain)
         if drain_timeout_s and not self._all_ended.wait(0):
-            LOG.info("Drain begins", sessions=len(self._sessions), seconds=drain_timeout_s)
+            LOG.info("Drain started", sessions=len(self._sessions), seconds=drain_timeout_s)
             self._all_ended.wait(drain_timeout_s)
         self._loop.call_soon(self._stop)
         self._all_ended.wait(CLOSE_TIMEOUT_S + 1)
@@ -98,30 +100,22 @@ class Relay:
     def _open(self, client: socket.socket, from_client: bytes, admission: Admission, codec: Codec) -> None:
         info = admission.connect_info
 
-        def on_end(ended: Session) -> None:
-            self._sessions.pop(ended, None)
-            admission.release()
-            if self._draining and not self._sessions:
-                self._all_ended.set()
-
         session = Session(
             loop=self._loop,
             buffer=self._buffer,
-            client=Leg(client),
-            server=Leg(admission.sock),
+            client=Stream(client),
+            server=Stream(admission.sock),
             codec=codec,
-            marks=self._marks,
+            watermarks=self._watermarks,
             liveness=self._start_clock(codec, info),
-            connect_info=info,
-            source=admission.source,
-            request_id=admission.request_id,
-            on_end=on_end,
-            farewell_s=self._farewell_s,
+            subject=_build_subject(admission),
+            on_end=self._on_end,
+            close_grace_s=self._close_grace_s,
         )
-        self._sessions[session] = None
+        self._sessions[session] = admission
         LOG.info(
             "Console opened",
-            context=session.context,
+            context=session.subject.context,
             instance=info.instance_uuid,
             console_type=info.console_type,
             client=admission.source,
@@ -130,12 +124,17 @@ class Relay:
         if admission.offer is None:
             session.start(admission.first_bytes, from_client)
         else:
-            talk = present(admission.offer)
-            session.start_with_talk(talk, self._security_timeout_s, admission.first_bytes, from_client)
+            handshake = offer_security(admission.offer)
+            session.start_with_handshake(handshake, self._security_timeout_s, admission.first_bytes, from_client)
         if self._stopping:
             session.close(CloseCode.GOING_AWAY, "The console proxy is stopping")
         elif self._last_revoked_at(info) >= admission.admitted_at:
             session.close(CloseCode.REVOKED, REVOKED_WORDS[RevocationReason.ENDED])
+
+    def _on_end(self, session: Session) -> None:
+        self._sessions.pop(session).release()
+        if self._draining and not self._sessions:
+            self._all_ended.set()
 
     def _start_clock(self, codec: Codec, info: ConnectInfo) -> Liveness:
         now = time.monotonic()
@@ -156,9 +155,9 @@ class Relay:
         self._revoked_at[instance_uuid, compute_host] = now
         sessions = [
             session
-            for session in self._sessions
-            if session.connect_info.instance_uuid == instance_uuid
-            and compute_host in (None, session.connect_info.compute_host)
+            for session, admission in self._sessions.items()
+            if admission.connect_info.instance_uuid == instance_uuid
+            and compute_host in (None, admission.connect_info.compute_host)
         ]
         LOG.info(
             "Revocation received",
@@ -170,7 +169,7 @@ class Relay:
         )
         for session in sessions:
             if session.server_has_ended and reason is RevocationReason.ENDED:
-                # It is known how, which says more than that it is over.
+                # The client learns that the VNC server ended, which says more than that its console was revoked.
                 session.close(CloseCode.NORMAL, SERVER_ENDED)
             else:
                 session.close(CloseCode.REVOKED, REVOKED_WORDS[reason])
@@ -185,3 +184,15 @@ class Relay:
         LOG.info("Drain ended", sessions=len(self._sessions))
         for session in list(self._sessions):
             session.close(CloseCode.GOING_AWAY, "The console proxy is stopping")
+
+
+def _build_subject(admission: Admission) -> Subject:
+    info = admission.connect_info
+    return Subject(
+        instance_uuid=info.instance_uuid,
+        console_type=info.console_type,
+        client=admission.source,
+        request_id=admission.request_id,
+        user_id=info.user_id,
+        project_id=info.project_id,
+    )

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from porthole_common import errors
-from porthole_common.rfb.conversation import Conversation, Peer
+from porthole_common.rfb.handshake import HandshakeDriver, Peer
 from porthole_common.rfb.messages import Version
 from porthole_common.rfb.negotiation import Offer
-from porthole_common.rfb.presentation import present
+from porthole_common.rfb.viewer_handshake import offer_security
 from support.cases import naming
 from support.rfb_talks import CHALLENGE, OK, RESPONSE, VERSIONS, drive, failed, reason
 
@@ -38,8 +38,8 @@ def test_none_is_offered_in_the_viewers_own_version_wherever_its_bytes_are_cut()
         with naming(minor):
             for cuts in ((), *((cut,) for cut in range(len(says) + 1)), tuple(range(len(says)))):
                 with naming(cuts):
-                    done = drive(present(NONE), (Peer.VIEWER, says), cuts=cuts)
-                    assert done.conversation.is_over
+                    done = drive(offer_security(NONE), (Peer.VIEWER, says), cuts=cuts)
+                    assert done.driver.is_over
                     assert done.to_viewer == told
                     assert done.to_server == []
 
@@ -51,40 +51,42 @@ def test_a_password_goes_through_wherever_the_bytes_are_cut():
             verdict = OK if is_right else failed(b"Authentication failed") if server_version is Version.V3_8 else ONE
             for cuts in ((), *((cut,) for cut in range(len(says) + 1)), tuple(range(len(says)))):
                 with naming(cuts):
-                    done = drive(present(VNC[server_version]), (Peer.VIEWER, says), (Peer.SERVER, verdict), cuts=cuts)
-                    assert done.conversation.is_over
+                    done = drive(
+                        offer_security(VNC[server_version]), (Peer.VIEWER, says), (Peer.SERVER, verdict), cuts=cuts
+                    )
+                    assert done.driver.is_over
                     assert done.to_server == [RESPONSE]
                     assert done.to_viewer == [*told, OK if is_right else FAILED[minor]]
 
 
 def test_the_viewer_is_told_nothing_before_the_server_has_judged():
-    done = drive(present(VNC[Version.V3_8]), (Peer.VIEWER, V38 + b"\2" + RESPONSE + b"\1"))
+    done = drive(offer_security(VNC[Version.V3_8]), (Peer.VIEWER, V38 + b"\2" + RESPONSE + b"\1"))
     assert done.to_viewer == [V38, b"\1\2", CHALLENGE]
-    assert done.conversation.missing_bytes(Peer.SERVER) == 4
-    assert done.conversation.missing_bytes(Peer.VIEWER) == 0
-    assert done.conversation.held_bytes(Peer.VIEWER) == 1
+    assert done.driver.missing_bytes(Peer.SERVER) == 4
+    assert done.driver.missing_bytes(Peer.VIEWER) == 0
+    assert done.driver.held_bytes(Peer.VIEWER) == 1
 
 
 def test_what_a_viewer_sends_ahead_is_for_the_server_and_the_other_way_round():
     for cuts in [(), tuple(range(100))]:
         with naming(cuts):
             said = ((Peer.VIEWER, V38 + b"\1" + b"\1ahead"), (Peer.SERVER, b"early"))
-            conversation = drive(present(NONE), *said, cuts=cuts).conversation
-            assert conversation.take_rest(Peer.VIEWER) == b"\1ahead"
-            assert conversation.take_rest(Peer.SERVER) == b"early"
+            driver = drive(offer_security(NONE), *said, cuts=cuts).driver
+            assert driver.take_rest(Peer.VIEWER) == b"\1ahead"
+            assert driver.take_rest(Peer.SERVER) == b"early"
 
 
 def test_a_server_that_speaks_early_is_not_taken_for_its_verdict():
-    conversation = Conversation(present(NONE))
-    conversation.start()
-    assert conversation.feed(Peer.SERVER, OK) == []
-    assert not conversation.is_over
+    driver = HandshakeDriver(offer_security(NONE))
+    driver.start()
+    assert driver.feed(Peer.SERVER, OK) == []
+    assert not driver.is_over
 
 
 def test_long_reasons_are_cut_to_one_short_frame():
     verdict = ONE + reason(b"x" * 1024)
     said = ((Peer.VIEWER, V38 + b"\2" + RESPONSE), (Peer.SERVER, verdict))
-    assert drive(present(VNC[Version.V3_8]), *said).to_viewer[-1] == failed(b"x" * 117)
+    assert drive(offer_security(VNC[Version.V3_8]), *said).to_viewer[-1] == failed(b"x" * 117)
 
 
 def test_a_viewer_that_breaks_the_protocol_is_named():
@@ -103,7 +105,7 @@ def test_a_viewer_that_breaks_the_protocol_is_named():
             for cuts in ((), tuple(range(len(says)))):
                 with naming(cuts):
                     with pytest.raises(errors.RfbInvalid) as caught:
-                        drive(present(offer), (Peer.VIEWER, says), cuts=cuts)
+                        drive(offer_security(offer), (Peer.VIEWER, says), cuts=cuts)
                     assert caught.value.peer == Peer.VIEWER.value
 
 
@@ -112,7 +114,7 @@ def test_a_server_that_breaks_the_protocol_in_its_verdict_is_named():
     for verdict in cases:
         with naming(verdict):
             with pytest.raises(errors.RfbInvalid) as caught:
-                drive(present(VNC[Version.V3_8]), (Peer.VIEWER, V38 + b"\2" + RESPONSE), (Peer.SERVER, verdict))
+                drive(offer_security(VNC[Version.V3_8]), (Peer.VIEWER, V38 + b"\2" + RESPONSE), (Peer.SERVER, verdict))
             assert caught.value.peer == Peer.SERVER.value
 
 
@@ -124,13 +126,13 @@ def test_a_server_that_breaks_the_protocol_in_its_verdict_is_named():
 def test_whatever_is_said_by_whom_ends_in_order_and_all_frames_are_short(offer, said):
     seen = []
     try:
-        done = drive(present(offer), *said)
+        done = drive(offer_security(offer), *said)
     except errors.RfbInvalid:
         return
     seen = done.to_viewer
     assert all(1 <= len(message) <= 125 for message in seen)
     total = sum(len(data) for _peer, data in said)
-    assert all(done.conversation.held_bytes(peer) <= total for peer in Peer)
+    assert all(done.driver.held_bytes(peer) <= total for peer in Peer)
 
 
 @settings(deadline=None)
@@ -140,10 +142,10 @@ def test_any_viewer_in_any_segments_comes_to_the_same(says, cuts):
 
     def outcome(edges):
         try:
-            done = drive(present(NONE), (Peer.VIEWER, says), cuts=edges)
+            done = drive(offer_security(NONE), (Peer.VIEWER, says), cuts=edges)
         except errors.RfbInvalid as exc:
             return str(exc)
-        return done.to_viewer, done.conversation.is_over, done.conversation.take_rest(Peer.VIEWER)
+        return done.to_viewer, done.driver.is_over, done.driver.take_rest(Peer.VIEWER)
 
     assert outcome(cuts) == outcome(())
 
@@ -151,5 +153,7 @@ def test_any_viewer_in_any_segments_comes_to_the_same(says, cuts):
 def test_every_pair_of_cuts():
     says, told = BY_VERSION_VNC[8]
     for cuts in itertools.combinations(range(len(says)), 2):
-        done = drive(present(VNC[Version.V3_8]), (Peer.VIEWER, says), (Peer.SERVER, struct.pack(">I", 0)), cuts=cuts)
+        done = drive(
+            offer_security(VNC[Version.V3_8]), (Peer.VIEWER, says), (Peer.SERVER, struct.pack(">I", 0)), cuts=cuts
+        )
         assert done.to_viewer == [*told, OK]

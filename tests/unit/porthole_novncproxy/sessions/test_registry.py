@@ -11,11 +11,12 @@ from porthole_common.model import ConnectInfo, ConsoleType, RevocationReason
 from porthole_common.rfb.messages import Version
 from porthole_common.rfb.negotiation import Offer
 from porthole_novncproxy.admission.gate import Admission
+from porthole_novncproxy.sessions.registry import SessionRegistry
 from porthole_relay.codec import RawCodec, WebSocketCodec
 from porthole_relay.liveness import LivenessPolicy
 from porthole_relay.loop import READ
-from porthole_relay.relay import Relay
-from porthole_relay.session import CLOSE_TIMEOUT_S, Marks
+from porthole_relay.pipe import Watermarks
+from porthole_relay.session import CLOSE_TIMEOUT_S
 from support.cases import naming
 from support.fake_loop import FakeLoop
 
@@ -26,9 +27,11 @@ REQUEST_ID = "req-00000000-0000-4000-8000-000000000001"
 class House:
     """A relay on a fake loop, and consoles on socket pairs: (client's far end, VNC server's far end)."""
 
-    def __init__(self, liveness=None, enforce=False, farewell_s=0.0):
+    def __init__(self, liveness=None, enforce=False, close_grace_s=0.0):
         self.loop = FakeLoop()
-        self.relay = Relay(self.loop, Marks(65536, 16384), liveness or LivenessPolicy(), enforce, 30.0, farewell_s)
+        self.relay = SessionRegistry(
+            self.loop, Watermarks(65536, 16384), liveness or LivenessPolicy(), enforce, 30.0, close_grace_s
+        )
         self.released = []
         self.sockets = []
         self.server_fds = []
@@ -199,7 +202,7 @@ def test_the_end_of_a_vnc_server_waits_for_its_reason():
     """QEMU of a guest that moves away ends before its host has said so."""
     for reason, code in ((RevocationReason.MOVED, 4401), (RevocationReason.ENDED, 1000), (None, 1000)):
         with naming(reason, code):
-            house = House(farewell_s=2.0)
+            house = House(close_grace_s=2.0)
             client, server = house.open()
             heard(client)
             server.close()
@@ -228,7 +231,7 @@ def test_revocations_are_not_remembered_for_ever(house):
 
 
 def stop_in_a_thread(house, drain_timeout_s=0.0):
-    """Relay.stop waits for the loop, which is this test."""
+    """SessionRegistry.stop waits for the loop, which is this test."""
     stopper = threading.Thread(target=house.relay.stop, args=(drain_timeout_s,))
     stopper.start()
     return stopper
@@ -291,7 +294,8 @@ def test_a_native_viewer_is_never_pinged():
 
 def test_a_consoles_lines_bear_its_request_and_a_revocations_line_its_own(house, caplog):
     """They are written by the loop's thread, which serves no request."""
-    caplog.set_level(logging.INFO, "porthole_relay")
+    for package in ("porthole_relay", "porthole_novncproxy"):
+        caplog.set_level(logging.INFO, package)
     house.open()
     revocation = RequestContext(overwrite=False)
     with serving(revocation):
@@ -309,4 +313,4 @@ def test_a_consoles_lines_bear_its_request_and_a_revocations_line_its_own(house,
     assert users == {"Console opened": USER, "Revocation received": (None, None), "Console closed": USER}
     closed = found["Console closed"][1]
     assert (closed["code"], closed["client"], closed["instance"]) == (4401, "192.0.2.7", "i-1")
-    assert (closed["bytes_to_client"], closed["bytes_from_client"]) == (0, 0)
+    assert (closed["bytes_to_client"], closed["bytes_from_client"]) == (3, 0)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a talk may ask for, and the one place that runs a talk: bytes in, bytes out, no I/O.
+"""The steps of a handshake, and the one place that runs a handshake: bytes in, bytes out, no I/O.
 
-Why a generator and this beside it: the talk reads from top to bottom as the RFC has it, and where the bytes are cut,
-who waits, and for how long, is somebody else's.
+Why a generator and a driver beside it: the generator reads from top to bottom like the RFC. The driver knows where the
+bytes are cut. The caller knows how long to wait. Called by :mod:`porthole_novncproxy.admission.vencrypt` and
+:mod:`porthole_relay.viewer_handshake`.
 """
 
 from collections.abc import Generator
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
-# No talk asks for more at once, whatever a peer announces (S12).
+# No handshake asks for more at once, whatever a peer announces (S12).
 MAX_READ_BYTES = 1024
 
 Result = TypeVar("Result")
@@ -24,13 +25,13 @@ class Peer(Enum):
 
     @property
     def other(self) -> "Peer":
-        """The one on the other side."""
+        """The peer on the other side."""
         return Peer.VIEWER if self is Peer.SERVER else Peer.SERVER
 
 
 @dataclass(frozen=True)
 class Read:
-    """Exactly ``size`` bytes of ``peer`` are wanted, at least one."""
+    """Wants exactly ``size`` bytes of ``peer``, at least one."""
 
     peer: Peer
     size: int
@@ -38,7 +39,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Write:
-    """``data``, one message, is for ``peer``."""
+    """Sends ``data``, one message, to ``peer``."""
 
     peer: Peer
     data: bytes
@@ -46,38 +47,39 @@ class Write:
 
 @dataclass(frozen=True)
 class StartTls:
-    """TLS begins with the VNC server, here and now; ``anonymous`` when it has no certificate.
+    """Starts TLS with the VNC server; ``anonymous`` when the server has no certificate.
 
-    The talk is sent what the server said before, which can only be an attempt to have it believed as if it were inside.
+    The handshake is sent the bytes that the server sent before TLS. An attacker may have put them there, so that they
+    are taken for bytes inside TLS.
     """
 
     anonymous: bool
 
 
-Talk = Generator[Read | Write | StartTls, bytes, Result]
+Handshake = Generator[Read | Write | StartTls, bytes, Result]
 
 
-class Conversation(Generic[Result]):
-    """One talk under way. Its methods raise what the talk raises; nothing may be fed afterwards."""
+class HandshakeDriver(Generic[Result]):
+    """Runs one handshake. Its methods raise what the handshake raises; nothing may be fed afterwards."""
 
-    __slots__ = ("_buffers", "_talk", "_wanted", "is_over", "result")
+    __slots__ = ("_buffers", "_steps", "_wanted", "is_over", "result")
 
-    def __init__(self, talk: Talk[Result]) -> None:
-        self._talk = talk
+    def __init__(self, handshake: Handshake[Result]) -> None:
+        self._steps = handshake
         self._buffers = {peer: bytearray() for peer in Peer}
         self._wanted: Read | None = None
         self.is_over = False
-        # What the talk has come to, once it is over.
+        # The result of the handshake, once it is over.
         self.result: Result | None = None
 
     def start(self) -> list[Write | StartTls]:
-        """Begin; return what is to be done before bytes are wanted."""
+        """Begin; return the steps to do before bytes are wanted."""
         return self._go_on(None)
 
     def feed(self, peer: Peer, data: bytes | bytearray | memoryview) -> list[Write | StartTls]:
-        """Take bytes of ``peer``, cut anywhere; return what is to be done next, in order.
+        """Take bytes of ``peer``, cut anywhere; return the steps to do next, in order.
 
-        What is not wanted yet is kept: whoever feeds decides how much that may be (:meth:`missing_bytes`).
+        Bytes that are not wanted yet are held. The caller bounds them: :meth:`missing_bytes` says how many are wanted.
 
         :raises RfbInvalid: when a peer breaks the protocol.
         :raises VncSecurityUnsuitable: when the VNC server offers nothing that is allowed.
@@ -93,17 +95,17 @@ class Conversation(Generic[Result]):
         return self._wanted.size - len(self._buffers[peer])
 
     def held_bytes(self, peer: Peer) -> int:
-        """Return how many bytes of ``peer`` are kept."""
+        """Return how many bytes of ``peer`` are held."""
         return len(self._buffers[peer])
 
     def take_rest(self, peer: Peer) -> bytes:
-        """Return, once, what ``peer`` said beyond the talk."""
+        """Return the bytes of ``peer`` behind the handshake, and hold them no more."""
         rest = bytes(self._buffers[peer])
         self._buffers[peer].clear()
         return rest
 
     def _take_wanted(self) -> bytes | None:
-        """Return the bytes that are wanted, or None when they are not all here, or none are."""
+        """Return the wanted bytes, or None while some of them are missing, or when none are wanted."""
         if self._wanted is None or self.missing_bytes(self._wanted.peer) > 0:
             return None
         buffer = self._buffers[self._wanted.peer]
@@ -112,12 +114,12 @@ class Conversation(Generic[Result]):
         return taken
 
     def _go_on(self, answer: bytes | None) -> list[Write | StartTls]:
-        """Run the talk as far as the bytes that are here go."""
+        """Run the handshake as far as the held bytes go."""
         done: list[Write | StartTls] = []
         self._wanted = None
         try:
             while True:
-                step = self._talk.send(answer)  # type: ignore[arg-type] # None is what starts a generator
+                step = self._steps.send(answer)  # type: ignore[arg-type] # None is what starts a generator
                 answer = b""
                 if isinstance(step, Read):
                     if not 0 < step.size <= MAX_READ_BYTES:
