@@ -177,9 +177,9 @@ def open_listeners(conf: cfg.ConfigOpts, reuse_port: bool = False) -> dict[Door,
         for door in DOORS:
             options = conf[door.group]
             if door.switch is None or options[door.switch]:
-                option = f"[{door.group}] {door.option}_host, {door.option}_port"
-                host, port = options[f"{door.option}_host"], options[f"{door.option}_port"]
-                listeners[door] = opened.enter_context(_listen(option, host, port, reuse_port))
+                names = f"[{door.group}] {door.host_option}, {door.port_option}"
+                host, port = options[door.host_option], options[door.port_option]
+                listeners[door] = opened.enter_context(_listen(names, host, port, reuse_port))
         opened.pop_all()
     return listeners
 
@@ -200,8 +200,8 @@ def _origins(conf: cfg.ConfigOpts) -> OriginPolicy:
     )
 
 
-def _listen(option: str, host: str, port: int, reuse_port: bool) -> socket.socket:
-    """Return a listening socket; the IPv6 wildcard address takes IPv4 clients too. ``option`` names host and port.
+def _listen(names: str, host: str, port: int, reuse_port: bool) -> socket.socket:
+    """Return a listening socket; the IPv6 wildcard address takes IPv4 clients too. ``names``: of the options.
 
     :raises ConfigInvalid: when the address is not this machine's, or the port is taken.
     """
@@ -215,7 +215,7 @@ def _listen(option: str, host: str, port: int, reuse_port: bool) -> socket.socke
             dualstack_ipv6=_is_ipv6_wildcard(host),
         )
     except OSError as exc:
-        raise errors.ConfigInvalid(option, f"{Target(host, port)}: {exc.strerror}") from exc
+        raise errors.ConfigInvalid(names, f"{Target(host, port)}: {exc.strerror}") from exc
 
 
 def _is_ipv6_wildcard(host: str) -> bool:

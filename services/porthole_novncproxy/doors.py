@@ -24,8 +24,8 @@ class ClientProtocol(enum.Enum):
 class Door:
     """One port.
 
-    ``name``: in the log. ``group`` and ``option``: the door listens on ``[<group>] <option>_host`` and ``_port``;
-    ``switch`` is the option of the same group that opens the door, None for a door that is always open.
+    ``name``: in the log. ``host_option`` and ``port_option`` of ``[<group>]`` say where the door listens; ``switch`` is
+    the option of the same group that opens the door, None for a door that is always open.
     ``console_types``: tokens of these types open a console here. ``client_protocol``: how clients ask for it.
     ``build_codec``: what surrounds the console's bytes on the client's side. ``server_speaks_first``: a server that
     says nothing is taken for dead, and the client is told so in time.
@@ -33,7 +33,8 @@ class Door:
 
     name: str
     group: str
-    option: str
+    host_option: str
+    port_option: str
     switch: str | None
     console_types: tuple[ConsoleType, ...]
     client_protocol: ClientProtocol
@@ -54,7 +55,8 @@ class Door:
 NOVNC = Door(
     name="novnc",
     group="vnc",
-    option="novncproxy",
+    host_option="novncproxy_host",
+    port_option="novncproxy_port",
     switch=None,
     console_types=(ConsoleType.NOVNC,),
     client_protocol=ClientProtocol.WEBSOCKET,
@@ -65,7 +67,8 @@ NOVNC = Door(
 XVPVNC = Door(
     name="xvpvnc",
     group="vnc",
-    option="xvpvncproxy",
+    host_option="xvpvncproxy_host",
+    port_option="xvpvncproxy_port",
     switch="xvpvncproxy_enabled",
     console_types=(ConsoleType.XVPVNC,),
     client_protocol=ClientProtocol.CONNECT,

@@ -16,8 +16,8 @@ def test_each_door_has_its_options():
     for door in DOORS:
         with naming(door.name):
             options = conf[door.group]
-            assert options[f"{door.option}_host"]
-            assert options[f"{door.option}_port"]
+            assert options[door.host_option]
+            assert options[door.port_option]
             assert door.switch is None or options[door.switch] is True
 
 
@@ -25,7 +25,8 @@ def test_no_two_doors_are_the_same():
     for one, other in itertools.combinations(DOORS, 2):
         with naming(one.name, other.name):
             assert one.name != other.name
-            assert (one.group, one.option) != (other.group, other.option)
+            assert (one.group, one.host_option) != (other.group, other.host_option)
+            assert (one.group, one.port_option) != (other.group, other.port_option)
 
 
 def test_a_console_of_each_type_has_one_door():
