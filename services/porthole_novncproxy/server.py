@@ -186,7 +186,12 @@ class ProxyServer:
         if response.is_last:
             self._sender.send(connection, outgoing, self._sender.linger)
         else:
-            self._sender.send(connection, outgoing, lambda _: self._listener.receive(connection, pending.rest))
+            # Not at once: hundreds of pipelined requests would be as many calls within each other.
+            self._sender.send(
+                connection,
+                outgoing,
+                lambda _: self._loop.call_soon(lambda: self._listener.receive(connection, pending.rest)),
+            )
 
     def _send_upgrade(self, pending: PendingRequest, upgrade: Upgrade) -> None:
         admission, codec = upgrade.admission, pending.connection.door.build_codec()

@@ -221,6 +221,12 @@ def test_a_health_check_is_answered_while_every_thread_is_busy(house):
     assert status_of(reply) == 200
 
 
+def test_hundreds_of_pipelined_health_checks_are_answered(house):
+    count = 500
+    client = house.ask(b"GET /healthcheck HTTP/1.1\r\n\r\n" * count)
+    assert house.hear(client, lambda data: data and data.count(b"OK\n") >= count).count(b"HTTP/1.1 200 ") == count
+
+
 def test_three_attacks_get_one_answer_and_run_nothing(house):
     """The second request of each would be answered by a parser that reads the first one otherwise."""
     attacks = [
