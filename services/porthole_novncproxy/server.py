@@ -34,7 +34,7 @@ from porthole_novncproxy.front.in_flight import RequestInFlight, RequestsInFligh
 from porthole_novncproxy.front.listener import Listener
 from porthole_novncproxy.front.pages import Pages
 from porthole_novncproxy.front.request import MAX_HEAD_BYTES, Request
-from porthole_novncproxy.front.responses import Answer, Response, Upgrade, build_bare
+from porthole_novncproxy.front.responses import Answer, Response, Upgrade, build_bare, build_error
 from porthole_novncproxy.front.sender import Outgoing, Sender, open_outgoing
 from porthole_novncproxy.sessions.registry import SessionRegistry
 from porthole_relay.loop import Loop
@@ -125,7 +125,7 @@ class ProxyServer:
         self._loop.stop()
 
     def _on_request(self, pending: PendingRequest) -> None:
-        """Have a request answered by whom it needs; turn it away when too many wait already. In the loop's thread."""
+        """Have a request answered at once or in a thread; turn it away when too many wait. In the loop's thread."""
         door, request = pending.connection.door, pending.request
         context = build_request_context()
         if door.client_protocol is ClientProtocol.CONNECT:
@@ -158,7 +158,7 @@ class ProxyServer:
         """Find and open a page, in a thread for pages."""
         try:
             if time.monotonic() - arrived_at > self._patience_s:
-                # This client has left, and those behind it still wait.
+                # This client has left, and the clients behind it still wait.
                 self._loop.call_soon(lambda: self._turn_away(pending, "request_timeout"))
                 return
             page = _run(pending, context, lambda: self._open_page(pending.request))
@@ -167,8 +167,13 @@ class ProxyServer:
             self._page_places.release()
 
     def _open_page(self, request: Request) -> tuple[Response, Outgoing]:
+        has_content = request.method != "HEAD"
         response = _finish(handler.answer_page(request, self._pages), request)
-        return response, open_outgoing(response, request.method != "HEAD")
+        try:
+            return response, open_outgoing(response, has_content)
+        except OSError:
+            gone = build_error(HTTPStatus.NOT_FOUND, "This page has just gone.")
+            return gone, open_outgoing(gone, has_content)
 
     def _answer(self, pending: PendingRequest, answer: Answer | None) -> None:
         """Send the answer; without one, hang up. In the loop's thread."""

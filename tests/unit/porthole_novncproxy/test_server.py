@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from http import HTTPStatus
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +73,8 @@ class Pages:
 
     def respond(self, raw_path, if_modified_since):
         assert self.may_answer.wait(LONG_S)
+        if raw_path == "/gone":
+            return Response(HTTPStatus.OK, file=Path("/nonexistent/page"))
         return Response(HTTPStatus.OK, (("Content-Length", "4"),), b"page")
 
 
@@ -171,6 +174,10 @@ def status_of(reply):
 def test_pages_are_answered_one_after_the_other_on_a_connection(house):
     client = house.ask(PAGE * 3)
     assert house.hear(client, lambda data: data and data.count(b"page") == 3).count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_a_page_that_goes_before_it_is_opened_is_404(house):
+    assert status_of(house.hear_to_end(house.ask(PAGE.replace(b"/page", b"/gone")))) == 404
 
 
 def test_a_connection_ends_when_the_client_wants_it(house):
