@@ -17,17 +17,18 @@ from typing import Any, TypeVar
 
 from oslo_config import cfg
 
+from porthole_common import errors
 from porthole_common.broker import Broker
 from porthole_common.broker_watch import BrokerWatch
 from porthole_common.conf import upgrade_levels
 from porthole_common.context import RequestContext, serving
-from porthole_common.deadline import DeadlinePassed
+from porthole_common.deadline import Deadline, DeadlinePassed
 from porthole_common.messaging import BROKER_ERRORS, DefaultRPCAccessPolicy, oslo_messaging
 from porthole_common.oslo_messaging_patches import apply_patches
 from porthole_common.rpc_client import GRACE_S, RpcClient, log_unanswered
 from porthole_common.rpc_server import RpcServer, expected_exceptions, stop_in_time
 from porthole_common.rpc_transport import find_watched_brokers, list_brokers, open_transport
-from porthole_common.thread_pool import EAGER, Workers, get_current_job
+from porthole_common.thread_pool import EAGER, ThreadPool
 
 __all__ = [
     "Broker",
@@ -46,6 +47,8 @@ Result = TypeVar("Result")
 # How often a send without a broker is tried again before it fails: enough to replace a connection that died idle in
 # the pool, and soon enough for the caller's deadline.
 SEND_RETRIES = 1
+# Topic and method in the log line of a sequence that is late before its first call.
+_NO_CALL = ("the message bus", "anything")
 # Calls under way at once in one process; each may hold a thread for as long as the broker is away.
 MAX_CALLS = 128
 CLOSE_TIMEOUT_S = 2.0
@@ -86,8 +89,8 @@ class Rpc:
         upgrade_levels.register_opts(conf)
         self._levels = conf.upgrade_levels
         self._serializer = ContextSerializer()
-        self._workers = Workers("rpc", MAX_CALLS)
-        self._sequences = Workers("rpc-sequence", MAX_CALLS, EAGER)
+        self._workers = ThreadPool("rpc", MAX_CALLS)
+        self._sequences = ThreadPool("rpc-sequence", MAX_CALLS, EAGER)
         self._clients: dict[tuple[str, str], RpcClient] = {}
         self._lock = threading.Lock()
 
@@ -105,25 +108,26 @@ class Rpc:
                 self._clients[topic, version] = RpcClient(client, topic, self._workers, self._timeout_s, self._watch)
             return self._clients[topic, version]
 
-    def run(self, context: RequestContext, work: Callable[[], Result], calls: int) -> Result:
-        """Return what ``work()`` returns, which makes ``calls`` calls one after the other, or raise what it raises.
+    def run(self, context: RequestContext, work: Callable[[Deadline], Result], calls: int) -> Result:
+        """Return what ``work(deadline)`` returns, or raise what it raises.
 
-        All in one worker: each call by itself would be handed to one and back.
+        The work makes ``calls`` calls one after the other, and hands its deadline to each of them. All calls are made
+        in one thread of the pool: each call by itself would be handed to a thread and back.
 
-        :raises RpcUnavailable: when one of them, or all together, take longer than their deadlines. The one that is
-            under way may come to its end; none is made behind it.
+        :raises RpcUnavailable: when one call, or all together, take longer than their deadlines. The call that is
+            under way may come to its end; no further call is made.
         """
-        if get_current_job() is not None:
-            return work()
+        deadline = Deadline(calls * self._timeout_s + GRACE_S)
 
         def serve() -> Result:
             with serving(context):
-                return work()
+                return work(deadline)
 
         try:
-            return self._sequences.run(serve, calls * self._timeout_s + GRACE_S)
+            return self._sequences.run(serve, deadline)
         except DeadlinePassed as exc:
-            topic, method = exc.subject or ("the message bus", "anything")
+            late = deadline.waits_for
+            topic, method = (late.topic, late.method) if isinstance(late, errors.RpcUnavailable) else _NO_CALL
             raise log_unanswered(context, topic, method, exc) from exc
 
     def may_send(self, topic: str, version: str) -> bool:

@@ -12,10 +12,10 @@ from typing import Any
 from porthole_common import errors
 from porthole_common.broker_watch import BrokerWatch
 from porthole_common.context import RequestContext, serving
-from porthole_common.deadline import DeadlinePassed
+from porthole_common.deadline import Deadline, DeadlinePassed
 from porthole_common.log import get_logger
 from porthole_common.messaging import BROKER_ERRORS, oslo_messaging
-from porthole_common.thread_pool import Workers, get_current_job
+from porthole_common.thread_pool import ThreadPool
 
 LOG = get_logger(__name__)
 # oslo.messaging ends a call at its deadline, with an error that says more; this much later Porthole does.
@@ -39,17 +39,29 @@ class RpcClient:
     """Calls the methods of one topic. Thread-safe; makes no connection of its own."""
 
     def __init__(
-        self, client: Any, topic: str, workers: Workers, timeout_s: float, watch: BrokerWatch | None = None
+        self, client: Any, topic: str, threads: ThreadPool, timeout_s: float, watch: BrokerWatch | None = None
     ) -> None:
         """``watch`` is told of each call that found no broker."""
         self._client = client
         self._watch = watch
         self._topic = topic
-        self._workers = workers
+        self._threads = threads
         self._timeout_s = timeout_s
 
-    def call(self, context: RequestContext, method: str, server: str | None = None, **arguments: Any) -> Any:
+    def call(
+        self,
+        context: RequestContext,
+        method: str,
+        *,
+        server: str | None = None,
+        deadline: Deadline | None = None,
+        **arguments: Any,
+    ) -> Any:
         """Call ``method`` and return its result; ``server`` names one host, None any of the topic's servers.
+
+        With a ``deadline`` the call is made in the caller's thread: whoever waits for that thread looks at the deadline
+        and gives the work up when the call is late. Without one the call is made in a thread of the pool, and the
+        caller returns in time by itself.
 
         :raises PortholeError: what the far side raised, rebuilt from its fields.
         :raises RpcUnavailable: when nothing answered within the deadline, or there is no broker.
@@ -57,7 +69,7 @@ class RpcClient:
         """
         client = self._client.prepare(server=server) if server else self._client
         try:
-            return self._run(context, method, functools.partial(client.call, context, method, **arguments))
+            return self._run(context, method, functools.partial(client.call, context, method, **arguments), deadline)
         except errors.PortholeError as exc:
             raise exc.local() from None
         except BROKER_ERRORS as exc:
@@ -78,21 +90,26 @@ class RpcClient:
         except BROKER_ERRORS as exc:
             raise self._map(exc, context, method) from exc
 
-    def _run(self, context: RequestContext, method: str, work: Callable[[], Any]) -> Any:
-        job = get_current_job()
-        if job is not None:
-            # Whoever waits for this thread has a deadline for it, and has said so when that has passed.
-            try:
-                return job.call(work, self._timeout_s + GRACE_S, (self._topic, method))
-            except DeadlinePassed:
-                raise errors.RpcUnavailable(self._topic, method) from None
+    def _run(
+        self, context: RequestContext, method: str, work: Callable[[], Any], deadline: Deadline | None = None
+    ) -> Any:
+        timeout_s = self._timeout_s + GRACE_S
+        if deadline is not None:
+            unavailable = errors.RpcUnavailable(self._topic, method)
+            with deadline.step(timeout_s, unavailable):
+                try:
+                    return work()
+                finally:
+                    # Whoever gave the work up has logged it and answered; no further step must begin.
+                    if deadline.given_up:
+                        raise unavailable from None
 
         def serve() -> Any:
             # oslo.messaging's own lines bear the request's id too.
             with serving(context):
                 return work()
 
-        return self._workers.run(serve, self._timeout_s + GRACE_S)
+        return self._threads.run(serve, Deadline(timeout_s))
 
     def _map(self, exc: Exception, context: RequestContext, method: str) -> errors.PortholeError:
         if isinstance(exc, oslo_messaging.RemoteError | oslo_messaging.RPCDispatcherError):

@@ -10,10 +10,11 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from porthole_common import errors
 from porthole_common.broker_watch import BrokerWatch
+from porthole_common.deadline import Deadline
 from porthole_common.log import get_logger
 from porthole_common.messaging import BROKER_ERRORS, oslo_messaging
 from porthole_common.oslo_messaging_patches import Consumers
-from porthole_common.thread_pool import Workers
+from porthole_common.thread_pool import ThreadPool
 
 LOG = get_logger(__name__)
 Arguments = ParamSpec("Arguments")
@@ -45,7 +46,7 @@ class RpcServer:
     """Serves the endpoints of one topic from oslo.messaging's thread pool."""
 
     def __init__(
-        self, make_server: Callable[[], Any], workers: Workers, watch: BrokerWatch, threads: int | None = None
+        self, make_server: Callable[[], Any], workers: ThreadPool, watch: BrokerWatch, threads: int | None = None
     ) -> None:
         """``make_server`` returns a new server of oslo.messaging: a server that failed to start cannot start again."""
         self._make_server = make_server
@@ -92,10 +93,10 @@ class RpcServer:
         self._server.wait()
 
 
-def stop_in_time(workers: Workers, stop: Callable[[], None], what: str, timeout_s: float) -> None:
+def stop_in_time(workers: ThreadPool, stop: Callable[[], None], what: str, timeout_s: float) -> None:
     """Run ``stop``, and wait for ``timeout_s`` at most; log when it takes longer or fails."""
     try:
-        workers.run(stop, timeout_s)
+        workers.run(stop, Deadline(timeout_s))
     except BROKER_ERRORS as exc:
         # Without a broker no connection can be closed in order; they end with the process.
         LOG.info("RPC connection not closed in order", part=what, error=type(exc).__name__)

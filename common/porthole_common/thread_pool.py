@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Threads for work that may be stuck: who waits for it, waits so long and no longer.
+"""A thread pool for work that may block for good, and whose caller waits only until a deadline.
 
-Why: oslo.messaging connects, declares and waits for a free connection without a time limit, so a thread that
-calls it while the broker is away may not come back. With this the caller does, at its deadline; the worker
-comes back with the broker. The number of workers is bounded, so a broker that stays away costs so many threads.
+Why: oslo.messaging connects, declares and waits for a free connection without a time limit, so a thread that calls
+oslo.messaging while the broker is away may not come back. With a pool the caller returns at its deadline, and the
+pool's thread returns with the broker. The number of threads is bounded, so a broker that stays away costs so many.
 
-Why no more than a few of them at a time, where that is asked for: a hundred threads that all have something to do
-spend a good part of their time in handing Python's lock to each other (doc/source/performance.rst has the figures).
-Those that have waited for somebody for a moment do not count, so that nothing waits long behind a host that is silent.
+Why few threads work at once, where the pool is asked for that: a hundred busy threads spend a good part of their time
+on handing Python's lock to each other (doc/source/performance.rst has the figures). A thread that has been at its work
+for a moment waits for another process, and does not count. So no work waits long behind a host that is silent.
 
-Called by :mod:`porthole_common.rpc`, and for the handshakes of :mod:`porthole_novncproxy.server`.
+Called by :mod:`porthole_common.rpc`, :mod:`porthole_novncproxy.front.in_flight` and
+:mod:`porthole_novncproxy.admission.dial`.
 """
 
 import collections
@@ -19,75 +20,47 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from porthole_common.deadline import DeadlinePassed
+from porthole_common.deadline import Deadline, DeadlinePassed
 from porthole_common.log import get_logger
 
 LOG = get_logger(__name__)
 Result = TypeVar("Result")
-# So many begin at once, where few are to: doc/source/performance.rst has other numbers.
+# So many jobs run at once where few are to: doc/source/performance.rst has other numbers.
 EAGER = 4
-# Work that has taken so long waits for somebody, and others may begin beside it.
+# A job that has run for so long is taken to wait for another process, and others may begin beside it.
 STALL_S = 0.1
-_local = threading.local()
 
 
 class Job:
-    """Work, and what came of it. Locks and not concurrent.futures' conditions, which cost a call as much as a hop."""
+    """Work for a pool, and its result. Locks, since the conditions of concurrent.futures double the cost of a call."""
 
-    __slots__ = ("_done", "_error", "_fate", "_result", "_work", "begun_at", "due_at", "subject")
+    __slots__ = ("_done", "_error", "_result", "_work", "begun_at")
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self._work = work
         self._result: Any = None
         self._error: BaseException | None = None
-        # Held by whoever was first to say what becomes of it; nobody gives it back.
-        self._fate = threading.Lock()
         # Held until the work is done.
         self._done = threading.Lock()
         self._done.acquire()
-        # On the monotonic clock; when it began, and when the call should be over that it makes: of what, and when.
+        # By the pool's clock.
         self.begun_at = math.inf
-        self.due_at = math.inf
-        self.subject: Any = None
 
     @property
     def has_begun(self) -> bool:
-        """Whether a worker has it."""
+        """Whether a thread has taken the job."""
         return self.begun_at < math.inf
-
-    def settle(self) -> bool:
-        """Decide what becomes of it, and say whether one was the first to: who waits gives up, or the worker answers.
-
-        What is given up goes on as far as its next or present :meth:`call`, and nobody hears of it.
-        """
-        return self._fate.acquire(blocking=False)
-
-    def call(self, work: Callable[[], Result], timeout_s: float, subject: Any) -> Result:
-        """Do a part of the work, in its thread, which should take ``timeout_s`` at most; who waits may look it up.
-
-        :raises DeadlinePassed: when the job was given up meanwhile; what ``work()`` did is done.
-        """
-        self.subject = subject
-        self.due_at = time.monotonic() + timeout_s
-        try:
-            return work()
-        finally:
-            self.due_at = math.inf
-            if self._fate.locked():
-                raise DeadlinePassed(subject)
 
     def do(self) -> None:
         """Do the work."""
-        _local.job = self
         try:
             self._result = self._work()
         except BaseException as exc:  # noqa: BLE001 (the caller raises it)
             self._error = exc
-        _local.job = None
         self._done.release()
 
     def wait(self, timeout_s: float) -> bool:
-        """Say whether it is done within ``timeout_s``."""
+        """Return whether the work is done within ``timeout_s``."""
         return self._done.acquire(timeout=timeout_s)
 
     def get_result(self) -> Any:
@@ -102,142 +75,137 @@ class Job:
             del error
 
 
-def get_current_job() -> Job | None:
-    """Return the job that this thread works on; None where it is not a worker."""
-    return getattr(_local, "job", None)
-
-
-class Workers:
+class ThreadPool:
     """At most ``limit`` daemon threads, started when they are needed and kept.
 
-    Of them at most ``eager`` begin while none has been at its work for longer than :data:`STALL_S`, and beside such as
-    have as many again. Daemon threads, which concurrent.futures does not have: one that is stuck must not keep the
-    process from ending.
+    At most ``eager`` jobs run at once, unless a running job has stalled: each job that has run for longer than
+    :data:`STALL_S` lets another one begin. Daemon threads, which concurrent.futures does not have: a thread that is
+    stuck must not keep the process from ending.
     """
 
-    def __init__(self, name: str, limit: int, eager: int | None = None) -> None:
+    def __init__(
+        self, name: str, limit: int, eager: int | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``name`` is the first part of the threads' names; ``clock`` says how long a job has run."""
         self._name = name
         self._limit = limit
         self._eager = limit if eager is None else min(eager, limit)
+        self._clock = clock
         self._lock = threading.Lock()
         self._waiting: collections.deque[Job] = collections.deque()
         self._running: dict[Job, None] = {}
         # The last one first: its stack is still in the processor's caches.
-        self._idle: list[_Worker] = []
+        self._idle: list[_PoolThread] = []
         self._count = 0
         self._closed = False
 
-    def run(self, work: Callable[[], Result], timeout_s: float) -> Result:
-        """Return what ``work()`` returns, or raise what it raises.
+    def run(self, work: Callable[[], Result], deadline: Deadline) -> Result:
+        """Return what ``work()`` returns, or raise what it raises. The work may narrow ``deadline`` step by step.
 
-        :raises DeadlinePassed: when ``timeout_s`` seconds have gone by before it has, or the time of its present call.
+        :raises DeadlinePassed: when the deadline passes first; the work is given up.
         """
         job = Job(work)
         self.start(job)
-        deadline = time.monotonic() + timeout_s
-        while (left_s := min(deadline, job.due_at) - time.monotonic()) > 0:
-            # It may begin a call meanwhile, or wait for others that are stalled by now.
+        while (left_s := deadline.due_at - time.monotonic()) > 0:
+            # The work may begin a shorter step meanwhile, or wait behind jobs that have stalled by now.
             if job.wait(min(left_s, STALL_S)):
                 result: Result = job.get_result()
                 return result
             self.relieve()
-        self.give_up(job)
-        raise DeadlinePassed(job.subject)
+        if not self.withdraw(job):
+            deadline.give_up()
+        raise DeadlinePassed
 
     def start(self, job: Job) -> None:
-        """Have it done, and return at once. Who waits for it calls :meth:`relieve` every :data:`STALL_S` or so."""
+        """Have the job done, and return at once. The caller calls :meth:`relieve` every :data:`STALL_S` until then."""
         with self._lock:
             self._waiting.append(job)
             self._begin_waiting()
 
     def withdraw(self, job: Job) -> bool:
-        """Say whether it had not begun; then it never does."""
+        """Keep a job that has not begun from ever beginning; return False when it has begun."""
         with self._lock:
             if job.has_begun:
                 return False
             self._waiting.remove(job)
             return True
 
-    def give_up(self, job: Job) -> bool:
-        """Say whether it is nobody's any more: it never begins, or nobody hears of what comes of it."""
-        return self.withdraw(job) or job.settle()
-
     def relieve(self) -> None:
-        """Have work begin that waits behind such as has been stalled meanwhile."""
+        """Begin jobs that wait behind jobs that have stalled meanwhile."""
         with self._lock:
             self._begin_waiting()
 
     def close(self) -> None:
-        """Let the threads end: at once those that are idle, the others after their work and what waits behind it."""
+        """End the threads: idle threads at once, the others when all work is done."""
         with self._lock:
             self._closed = True
-            for worker in self._idle:
-                worker.give(None)
+            for thread in self._idle:
+                thread.give(None)
             self._idle.clear()
 
-    def get_next(self, worker: "_Worker", done: Job) -> Job | None:
-        """Return what ``worker`` is to do next; None when it is to wait for that, or to end."""
+    def get_next(self, thread: "_PoolThread", done: Job) -> Job | None:
+        """Return the next job of ``thread``; None when the thread is to wait for one, or to end."""
         with self._lock:
             del self._running[done]
             if self._waiting and self._may_begin():
                 return self._begin(self._waiting.popleft())
             if self._closed:
-                worker.give(None)
+                thread.give(None)
             else:
-                self._idle.append(worker)
+                self._idle.append(thread)
             return None
 
     def _begin_waiting(self) -> None:
-        while self._waiting and self._may_begin() and (self._idle or self._add_worker()):
+        while self._waiting and self._may_begin() and (self._idle or self._add_thread()):
             self._idle.pop().give(self._begin(self._waiting.popleft()))
 
     def _begin(self, job: Job) -> Job:
-        job.begun_at = time.monotonic()
+        job.begun_at = self._clock()
         self._running[job] = None
         return job
 
     def _may_begin(self) -> bool:
         if len(self._running) < self._eager:
             return True
-        before = time.monotonic() - STALL_S
+        before = self._clock() - STALL_S
         stalled = sum(job.begun_at <= before for job in self._running)
-        # In numbers that double: many that wait for one silent host are soon all under way.
+        # In numbers that double: of many jobs that wait for one silent host, all have soon begun.
         return len(self._running) - stalled < max(self._eager, stalled)
 
-    def _add_worker(self) -> bool:
-        """Say whether there is one more: there may be enough, or no more to be had."""
+    def _add_thread(self) -> bool:
+        """Start one more thread; return False when there are enough, or the system has none to give."""
         if self._count >= self._limit:
             return False
-        worker = _Worker(self)
+        thread = _PoolThread(self)
         try:
-            threading.Thread(target=worker.serve, name=f"{self._name}-{self._count + 1}", daemon=True).start()
+            threading.Thread(target=thread.serve, name=f"{self._name}-{self._count + 1}", daemon=True).start()
         except RuntimeError as exc:
-            # What waits goes on when a worker is free, or is given up.
-            LOG.error("No thread can be started", part=self._name, threads=self._count, reason=exc)
+            # Jobs that wait go on when a thread is free, or are given up.
+            LOG.error("Thread not started", part=self._name, threads=self._count, reason=exc)
             return False
         self._count += 1
-        self._idle.append(worker)
+        self._idle.append(thread)
         return True
 
 
-class _Worker:
-    """One thread's side of it: it sleeps on a lock of its own, so that the right one is woken."""
+class _PoolThread:
+    """One thread's side of the pool: the thread sleeps on a lock of its own, so that the right one is woken."""
 
-    __slots__ = ("_job", "_wake", "_workers")
+    __slots__ = ("_job", "_pool", "_wake")
 
-    def __init__(self, workers: Workers) -> None:
-        self._workers = workers
+    def __init__(self, pool: ThreadPool) -> None:
+        self._pool = pool
         self._job: Job | None = None
         self._wake = threading.Lock()
         self._wake.acquire()
 
     def give(self, job: Job | None) -> None:
-        """Wake it for ``job``; None ends it."""
+        """Wake the thread for ``job``; None ends it."""
         self._job = job
         self._wake.release()
 
     def serve(self) -> None:
-        """Work."""
+        """Do one job after the other."""
         while True:
             self._wake.acquire()
             job, self._job = self._job, None
@@ -245,4 +213,4 @@ class _Worker:
                 return
             while job is not None:
                 job.do()
-                job = self._workers.get_next(self, job)
+                job = self._pool.get_next(self, job)

@@ -14,6 +14,7 @@ from porthole_api.policy import Policy
 from porthole_api.servers import get_server
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.deadline import Deadline
 from porthole_common.model import ConnectInfo, ConsoleType
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
@@ -21,12 +22,12 @@ from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 # The calls that open a console: get_vnc_console on its host, and authorize_console.
 CALLS_PER_REQUEST = 2
 
-Runner = Callable[[RequestContext, Callable[[], ConnectInfo], int], ConnectInfo]
+Runner = Callable[[RequestContext, Callable[[Deadline], ConnectInfo], int], ConnectInfo]
 
 
-def run_here(_context: RequestContext, work: Callable[[], ConnectInfo], _calls: int) -> ConnectInfo:
-    """Return what ``work()`` returns."""
-    return work()
+def run_here(_context: RequestContext, work: Callable[[Deadline], ConnectInfo], _calls: int) -> ConnectInfo:
+    """Return what ``work(deadline)`` returns."""
+    return work(Deadline())
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,21 @@ class ConsoleOpener:
         if located.unavailable:
             raise located.unavailable
         # The log lines are consoleauth's "Console token authorized" and "Request answered".
-        return self.run(context, lambda: self._issue(context, located, console_type), CALLS_PER_REQUEST)
+        return self.run(
+            context, lambda deadline: self._issue(context, located, console_type, deadline), CALLS_PER_REQUEST
+        )
 
-    def _issue(self, context: RequestContext, located: Located, console_type: str) -> ConnectInfo:
+    def _issue(self, context: RequestContext, located: Located, console_type: str, deadline: Deadline) -> ConnectInfo:
         """Make the calls that open a console."""
         uuid = located.instance.uuid
         try:
-            connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type)
+            connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type, deadline)
         except errors.InstanceNotFound:
             # The instance has just been deleted, or has moved to another host.
             located = self.directory.await_move(uuid, located.host)
-            connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type)
+            connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type, deadline)
         # Only when the store has the token for certain: otherwise the URL could never open.
-        return replace(connect_info, expires_at=self.consoleauth.authorize_console(context, connect_info))
+        return replace(connect_info, expires_at=self.consoleauth.authorize_console(context, connect_info, deadline))
 
     def show_token(self, context: RequestContext, token: str) -> ConnectInfo:
         """Return the console that ``token`` opens. Looking a token up does not consume it.

@@ -4,6 +4,7 @@
 from typing import Any
 
 from porthole_common.context import RequestContext
+from porthole_common.deadline import Deadline
 from porthole_common.diagnosis import HostDescription
 from porthole_common.model import ConnectInfo, ConsoleType, Target
 from porthole_common.rpc import Rpc
@@ -21,13 +22,21 @@ class ComputeAPI:
     """Client of the compute daemons; ``host`` is a daemon's ``[DEFAULT] host``.
 
     Every call ends within ``[rpc] call_timeout`` and raises RpcUnavailable when that host does not answer.
+    ``deadline``: see :meth:`porthole_common.rpc.RpcClient.call`.
     """
 
     def __init__(self, rpc: Rpc) -> None:
         self._client = rpc.get_client(TOPIC, _CONSOLES)
         self._describing = rpc.get_client(TOPIC, VERSION)
 
-    def get_vnc_console(self, context: RequestContext, host: str, instance_uuid: str, console_type: str) -> ConnectInfo:
+    def get_vnc_console(
+        self,
+        context: RequestContext,
+        host: str,
+        instance_uuid: str,
+        console_type: str,
+        deadline: Deadline | None = None,
+    ) -> ConnectInfo:
         """Return a new console of the instance, with a token that is not stored yet.
 
         :raises InstanceNotFound: when the host does not have the instance.
@@ -38,12 +47,23 @@ class ComputeAPI:
         :raises HypervisorUnavailable: when the hypervisor does not answer.
         """
         value: dict[str, Any] = self._client.call(
-            context, "get_vnc_console", server=host, instance_uuid=instance_uuid, console_type=console_type
+            context,
+            "get_vnc_console",
+            server=host,
+            deadline=deadline,
+            instance_uuid=instance_uuid,
+            console_type=console_type,
         )
         return ConnectInfo.from_primitive(value)
 
     def validate_console(
-        self, context: RequestContext, compute_host: str, instance_uuid: str, target: Target, console_type: ConsoleType
+        self,
+        context: RequestContext,
+        compute_host: str,
+        instance_uuid: str,
+        target: Target,
+        console_type: ConsoleType,
+        deadline: Deadline | None = None,
     ) -> Target:
         """Return where the instance's VNC server listens now: the address to dial.
 
@@ -54,6 +74,7 @@ class ComputeAPI:
             context,
             "validate_console",
             server=compute_host,
+            deadline=deadline,
             instance_uuid=instance_uuid,
             host=target.host,
             port=target.port,

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from porthole_common.context import RequestContext
+from porthole_common.deadline import Deadline
 from porthole_common.diagnosis import StoreDescription
 from porthole_common.model import ConnectInfo, RevocationReason
 from porthole_common.rpc import Rpc
@@ -23,7 +24,8 @@ _REVOCATIONS = "1.2"
 class ConsoleAuthAPI:
     """Client of the consoleauth daemons; any of them answers, since they share one store, unless ``server`` names one.
 
-    Every call ends within ``[rpc] call_timeout``, and raises RpcUnavailable when none answers.
+    Every call ends within ``[rpc] call_timeout``, and raises RpcUnavailable when none answers. ``deadline``: see
+    :meth:`porthole_common.rpc.RpcClient.call`.
     """
 
     def __init__(self, rpc: Rpc) -> None:
@@ -32,7 +34,9 @@ class ConsoleAuthAPI:
         self._revoking = rpc.get_client(TOPIC, _REVOCATIONS)
         self._is_pinned = not rpc.may_send(TOPIC, _REVOCATIONS)
 
-    def authorize_console(self, context: RequestContext, connect_info: ConnectInfo) -> datetime:
+    def authorize_console(
+        self, context: RequestContext, connect_info: ConnectInfo, deadline: Deadline | None = None
+    ) -> datetime:
         """Store ``connect_info`` under its token and its instance; return when the token expires (aware, UTC).
 
         :raises TokenStoreUnavailable: when it is not certain that the store has it; then no user may get the URL.
@@ -41,10 +45,12 @@ class ConsoleAuthAPI:
         # consoleauth sets these itself; the user and the project are those of the context.
         for name in ("expires_at", "user_id", "project_id"):
             arguments.pop(name, None)
-        value: dict[str, Any] = self._client.call(context, "authorize_console", **arguments)
+        value: dict[str, Any] = self._client.call(context, "authorize_console", deadline=deadline, **arguments)
         return datetime.fromisoformat(value["expires_at"])
 
-    def check_token(self, context: RequestContext, token: str, server: str | None = None) -> ConnectInfo:
+    def check_token(
+        self, context: RequestContext, token: str, server: str | None = None, deadline: Deadline | None = None
+    ) -> ConnectInfo:
         """Return the console of ``token``, without ``token``, with ``expires_at``, ``user_id`` and ``project_id``.
 
         The answer of an older consoleauth has neither user nor project.
@@ -52,7 +58,7 @@ class ConsoleAuthAPI:
         :raises TokenInvalid: when it is malformed, unknown, expired or revoked.
         :raises TokenStoreUnavailable: when the store does not answer.
         """
-        value: dict[str, Any] = self._client.call(context, "check_token", server=server, token=token)
+        value: dict[str, Any] = self._client.call(context, "check_token", server=server, deadline=deadline, token=token)
         return ConnectInfo.from_primitive(value)
 
     def delete_tokens_for_instance(

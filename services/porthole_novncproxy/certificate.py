@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The dates and names of a certificate, from its PEM file.
 
-Why: the ssl module reads a certificate to use it and does not show what is in it; an operator wants to hear that it
-ends on Sunday before it does. Called by :mod:`porthole_novncproxy.endpoint` and ``porthole doctor``.
+Why: an operator wants to hear before Sunday that the certificate ends on Sunday, and the ssl module shows nothing of a
+certificate that it uses. Called by :mod:`porthole_novncproxy.endpoint` and ``porthole doctor``.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ _MAX_PEM_BYTES = 1024 * 1024
 
 
 def read_certificate(path: str | None) -> CertificateDates | None:
-    """Return what the first certificate in the file at ``path`` says; None without one, or when it cannot be read."""
+    """Return dates and names of the first certificate in the file at ``path``; None when none can be read."""
     if not path:
         return None
     try:

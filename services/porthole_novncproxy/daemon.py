@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One process of the proxy, from its configuration: both doors, the relay, and the subscription to revocations.
+"""One process of the proxy, from its configuration: its doors, the relay, and the subscription to revocations.
 
 Why apart from :mod:`porthole_novncproxy.main`: the daemon may be this process alone or several of it
 (:mod:`porthole_novncproxy.process.supervisor`), and ``porthole standalone`` puts it beside the other services.
 """
 
+import contextlib
+import ipaddress
 import socket
 import time
 from collections.abc import Mapping
@@ -19,14 +21,15 @@ from porthole_common.model import Target
 from porthole_common.rpc import Rpc
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
-from porthole_novncproxy import server as proxy
 from porthole_novncproxy.admission.access import OriginPolicy, normalize_address
-from porthole_novncproxy.admission.circuit_breaker import HostBreaker
+from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
 from porthole_novncproxy.admission.gate import Gate
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
 from porthole_novncproxy.admission.vencrypt import build_security
+from porthole_novncproxy.doors import DOORS, Door
 from porthole_novncproxy.endpoint import ProxyEndpoint
 from porthole_novncproxy.front.pages import Pages
+from porthole_novncproxy.server import ProxyServer
 from porthole_novncproxy.sessions.registry import SessionRegistry
 from porthole_novncproxy.tls_options import build_context
 from porthole_relay.liveness import LivenessPolicy
@@ -37,16 +40,16 @@ LOG = get_logger(__name__)
 PROGRAM = "porthole-novncproxy"
 # Connections the kernel keeps while the loop is busy.
 _LISTEN_BACKLOG = 1024
-# How often a host that did not answer is tried: it works again so long after it is back, at the latest.
+# How often a host that did not answer is tried: the longest time that a host is back and not used yet.
 _SILENT_HOST_PAUSE_S = 2.0
-# How long the end of a VNC server waits for its reason: the way of a revocation from libvirt to here, on a busy site.
+# How long a session whose VNC server has ended waits for the reason: a revocation's way from libvirt, on a busy site.
 _CLOSE_GRACE_S = 5.0
-# What ending handshakes, sessions and the RPC may take beyond the drain.
+# How long the end of requests in flight, sessions and the RPC may take beyond the drain.
 END_S = 30.0
 
 
 class NovncProxyService:
-    """The daemon: both doors, and the subscription to revocations."""
+    """The daemon: its doors, and the subscription to revocations."""
 
     name = PROGRAM
 
@@ -55,15 +58,15 @@ class NovncProxyService:
         conf: cfg.ConfigOpts,
         rpc: Rpc,
         owns_rpc: bool,
-        listeners: Mapping[str, socket.socket] | None = None,
+        listeners: Mapping[Door, socket.socket] | None = None,
         number: int = 0,
     ) -> None:
-        """Prepare everything that can be wrong in the configuration.
+        """Prepare every part that an error of the configuration may concern.
 
         ``owns_rpc`` says whether :meth:`stop` closes ``rpc`` too. ``listeners``: sockets that listen already, by door;
         without them :meth:`start` opens its own. ``number`` tells the processes behind one port apart.
 
-        :raises ConfigInvalid: when the web root, the certificate or an option does not do.
+        :raises ConfigInvalid: when the web root, the certificate or an option is wrong.
         """
         options = conf.novncproxy
         if options.relay_low_mark > options.relay_high_mark:
@@ -88,12 +91,12 @@ class NovncProxyService:
             consoleauth=ConsoleAuthAPI(rpc),
             compute=ComputeAPI(rpc),
             counter=SessionCounter(_limits(conf)),
-            breaker=HostBreaker(time.monotonic, _SILENT_HOST_PAUSE_S),
+            circuit_breaker=HostCircuitBreaker(time.monotonic, _SILENT_HOST_PAUSE_S),
             origins=_origins(conf),
             dial_timeout_s=options.dial_timeout,
             security=build_security(conf),
         )
-        self._server = proxy.ProxyServer(
+        self._server = ProxyServer(
             loop=loop,
             relay=self._relay,
             gate=self._gate,
@@ -105,7 +108,7 @@ class NovncProxyService:
             handshake_backlog=options.handshake_backlog,
             max_header_bytes=options.max_header_bytes,
         )
-        # A name of its own for each process, and the same at each start: the broker keeps a queue for every name.
+        # Each process has its own name, the same at each start: the broker keeps a queue for every name.
         server = f"{conf.host}-{conf.vnc.novncproxy_port}-{number}"
         self._subscription = rpc.get_server(
             notifications.REVOCATIONS_TOPIC,
@@ -127,29 +130,29 @@ class NovncProxyService:
         self._subscription.start()
         self._server.start(self._listeners)
         for door, listener in self._listeners.items():
-            LOG.info("Listening", door=door, address=str(Target(*listener.getsockname()[:2])))
+            LOG.info("Listening", door=door.name, address=str(Target(*listener.getsockname()[:2])))
 
     def waits_for(self) -> str:
-        """Return "": the doors are open, and revocations subscribed to, once the start has returned."""
+        """Return "": the start returns when the doors are open and revocations are subscribed to."""
         return ""
 
     def is_alive(self) -> bool:
-        """Whether the event loop, which every console goes through, has come round since this was last asked."""
+        """Whether the event loop, which every console goes through, has turned since the last call."""
         return self._server.is_alive()
 
     def reload(self) -> None:
-        """Reread limits, origins and certificates; open consoles go on. What does not do leaves all as it was."""
+        """Reread limits, origins and certificates; open consoles go on. One error leaves all of them as they were."""
         try:
             self._conf.mutate_config_files()
             porthole_conf.check_values(self._conf)
             context = build_context(self._conf)
             security = build_security(self._conf)
         except (cfg.Error, ValueError, errors.ConfigInvalid) as exc:
-            LOG.error("Limits, origins and certificates stay as they were", reason=exc)
+            LOG.error("Configuration not reread", reason=exc)
             return
         self._server.set_context(context)
         self._gate.set_policy(_limits(self._conf), _origins(self._conf), security)
-        LOG.info("Limits, origins and certificates are reread")
+        LOG.info("Configuration reread")
 
     def _on_revoked(self, revocation: notifications.Revocation) -> None:
         self._relay.close_instance(revocation.instance_uuid, revocation.compute_host, revocation.reason)
@@ -164,15 +167,20 @@ class NovncProxyService:
             self._rpc.close()
 
 
-def open_listeners(conf: cfg.ConfigOpts, reuse_port: bool = False) -> dict[str, socket.socket]:
-    """Return the listening sockets of both doors; with ``reuse_port`` there may be several of each.
+def open_listeners(conf: cfg.ConfigOpts, reuse_port: bool = False) -> dict[Door, socket.socket]:
+    """Return a listening socket for each door that is open; with ``reuse_port`` a port may have several.
 
     :raises ConfigInvalid: when an address cannot be listened on.
     """
-    vnc = conf.vnc
-    listeners = {proxy.NOVNC: _listen("novncproxy", vnc.novncproxy_host, vnc.novncproxy_port, reuse_port)}
-    if vnc.xvpvncproxy_enabled:
-        listeners[proxy.XVPVNC] = _listen("xvpvncproxy", vnc.xvpvncproxy_host, vnc.xvpvncproxy_port, reuse_port)
+    listeners = {}
+    with contextlib.ExitStack() as opened:
+        for door in DOORS:
+            options = conf[door.group]
+            if door.switch is None or options[door.switch]:
+                names = f"[{door.group}] {door.host_option}, {door.port_option}"
+                host, port = options[door.host_option], options[door.port_option]
+                listeners[door] = opened.enter_context(_listen(names, host, port, reuse_port))
+        opened.pop_all()
     return listeners
 
 
@@ -192,13 +200,27 @@ def _origins(conf: cfg.ConfigOpts) -> OriginPolicy:
     )
 
 
-def _listen(option: str, host: str, port: int, reuse_port: bool) -> socket.socket:
-    """Return a listening socket for ``[vnc] <option>_host`` and ``_port``.
+def _listen(names: str, host: str, port: int, reuse_port: bool) -> socket.socket:
+    """Return a listening socket; the IPv6 wildcard address takes IPv4 clients too. ``names``: of the options.
 
     :raises ConfigInvalid: when the address is not this machine's, or the port is taken.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=_LISTEN_BACKLOG, reuse_port=reuse_port)
+        return socket.create_server(
+            (host, port),
+            family=family,
+            backlog=_LISTEN_BACKLOG,
+            reuse_port=reuse_port,
+            dualstack_ipv6=_is_ipv6_wildcard(host),
+        )
     except OSError as exc:
-        raise errors.ConfigInvalid(f"[vnc] {option}_host, {option}_port", f"{host}:{port}: {exc.strerror}") from exc
+        raise errors.ConfigInvalid(names, f"{Target(host, port)}: {exc.strerror}") from exc
+
+
+def _is_ipv6_wildcard(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.version == 6 and address.is_unspecified

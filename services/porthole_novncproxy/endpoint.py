@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process of the proxy answers when it is examined; :mod:`porthole_novncproxy.rpcapi` is the other end.
+"""The examination of one process of the proxy; :mod:`porthole_novncproxy.rpcapi` is the other end.
 
-Why: its descriptors, its pages and its certificate are its own, and a VNC server that answers elsewhere may be out of
-its reach. Who may call here may also authorize consoles (the bus is where all trust lies), so having the proxy dial an
-address gives nobody anything new; it is bounded all the same. Called by oslo.messaging's threads.
+Why: only the process itself sees its descriptors, pages and certificate, and which VNC servers it reaches. A caller on
+the bus may authorize consoles too, so dialling an address for a caller gives away no new power; it is bounded all the
+same. Called by oslo.messaging's threads.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ from oslo_config import cfg
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.deadline import Deadline
 from porthole_common.diagnosis import ProxyDescription, Reach, read_vitals
 from porthole_common.log import get_logger
 from porthole_common.model import Target
@@ -26,12 +27,12 @@ from porthole_novncproxy.novnc import find_version, is_there
 from porthole_novncproxy.rpcapi import VERSION
 
 LOG = get_logger(__name__)
-# How many may be dialled by one call, all at once, and for how long each of the two times: below the caller's deadline.
+# How many VNC servers one call dials, all at once, and how long each of the two dials may take: the call waits longer.
 MAX_TARGETS = 32
 DIAL_TIMEOUT_S = 1.5
 # Security types that are TLS's: TLS itself, and VeNCrypt (the registry of RFC 6143 section 8.4.2).
 TLS_TYPES = frozenset({18, 19})
-# The loop, the ports, the bus and the log; the handshake threads have a descriptor each beside those of sessions.
+# The loop, the ports, the bus and the log, and a descriptor for each request in flight.
 _DESCRIPTORS_BESIDE_SESSIONS = 256
 
 Probe = Callable[[Target, float], tuple[int, ...]]
@@ -43,7 +44,7 @@ def secure_once(target: Target, security: Security, timeout_s: float) -> None:
 
     :raises PortholeError: what :func:`porthole_novncproxy.admission.dial.dial` raises.
     """
-    dial(target, None, timeout_s, security).sock.close()
+    dial(target, None, timeout_s, security, Deadline()).sock.close()
 
 
 class ProxyEndpoint:
@@ -75,8 +76,8 @@ class ProxyEndpoint:
     def dial_targets(self, context: RequestContext, targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Dial each ``{host, port}`` and return what ``Reach.to_primitive`` writes, in the same order.
 
-        :raises RequestInvalid: when there are too many, or one is no target.
-        :raises ConfigInvalid: when a file of [vnc] vencrypt_... is not what it was at the start.
+        :raises RequestInvalid: when there are too many targets, or one is not {host, port}.
+        :raises ConfigInvalid: when a file of [vnc] vencrypt_... has become unusable since the start.
         """
         if len(targets) > MAX_TARGETS:
             raise errors.RequestInvalid(f"{len(targets)} targets are more than {MAX_TARGETS}")
@@ -84,7 +85,7 @@ class ProxyEndpoint:
             wanted = [Target.from_primitive(value) for value in targets]
         except (KeyError, TypeError, ValueError) as exc:
             raise errors.RequestInvalid("a target is not {host, port}") from exc
-        LOG.info("VNC servers are dialled for an examination", servers=len(wanted))
+        LOG.info("VNC servers dialled for an examination", servers=len(wanted))
         security = build_security(self._conf)
         with ThreadPoolExecutor(MAX_TARGETS, thread_name_prefix="probe") as pool:
             return [reach.to_primitive() for reach in pool.map(lambda each: self._reach(each, security), wanted)]

@@ -15,7 +15,7 @@ from porthole_novncproxy.process import supervisor
 def build_service(conf: cfg.ConfigOpts, rpc: Rpc) -> NovncProxyService:
     """Return the service of ``porthole standalone``: ``rpc`` is shared with the other services.
 
-    :raises ConfigInvalid: when an option does not do.
+    :raises ConfigInvalid: when an option is wrong.
     """
     return NovncProxyService(conf, rpc, owns_rpc=False)
 
@@ -23,7 +23,7 @@ def build_service(conf: cfg.ConfigOpts, rpc: Rpc) -> NovncProxyService:
 def serve(conf: cfg.ConfigOpts) -> int:
     """Run the proxy in this process, or in as many as ``[novncproxy] workers`` says; return the exit status.
 
-    :raises ConfigInvalid: when an option does not do.
+    :raises ConfigInvalid: when an option is wrong.
     """
     if conf.novncproxy.workers > 1:
         return supervisor.run(conf)

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether there is a noVNC in the web root, and which.
+"""Whether the web root holds noVNC, and of which version.
 
-Why: pages and noVNC come from different packages, and a console page that cannot load ``core/rfb.js`` is a blank one.
-noVNC's own releases carry ``package.json``; Debian's package leaves it out, and there dpkg's database says the
-version. Called by :mod:`porthole_novncproxy.endpoint` and ``porthole doctor``.
+Why: pages and noVNC come from different packages, and a console page that cannot load ``core/rfb.js`` stays blank.
+noVNC's own releases have the version in ``package.json``; Debian's package leaves that file out, and dpkg's database
+has the version. Called by :mod:`porthole_novncproxy.endpoint` and ``porthole doctor``.
 """
 
 import json
 import re
 from pathlib import Path
 
-# As Debian's and Ubuntu's package has it, to know whether its version is that of the web root.
+# The folder of Debian's and Ubuntu's package: the package's version is that of this web root alone.
 DEBIAN_ROOT = Path("/usr/share/novnc")
 _DPKG_STATUS = Path("/var/lib/dpkg/status")
 _DPKG_VERSION = re.compile(r"^Package: novnc\n(?:.+\n)*?Version: (?:\d+:)?([^\n-]+)", re.MULTILINE)
@@ -20,7 +20,7 @@ _MAX_STATUS_BYTES = 64 * 1024 * 1024
 
 
 def is_there(web_root: str | None) -> bool:
-    """Say whether ``web_root`` holds what the pages need of noVNC."""
+    """Whether ``web_root`` holds the files of noVNC that the pages need."""
     if not web_root:
         return False
     root = Path(web_root)
@@ -29,7 +29,7 @@ def is_there(web_root: str | None) -> bool:
 
 
 def find_version(web_root: str | None, dpkg_status: Path = _DPKG_STATUS) -> str | None:
-    """Return the version of the noVNC in ``web_root``, as ``1.3.0``; None when nothing says it."""
+    """Return the version of the noVNC in ``web_root``, as ``1.3.0``; None when it is not known."""
     if not web_root or not is_there(web_root):
         return None
     text = _read(Path(web_root) / "package.json", _MAX_PACKAGE_BYTES)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How ``porthole doctor`` reaches the proxies: one method per method of :mod:`porthole_novncproxy.endpoint`.
 
-Why: whether a VNC server can be reached is a question of where one stands, and only the proxy stands there. Nothing
-that a user's request needs goes this way.
+Why: only the proxy can say which VNC servers it reaches from where it stands. No user's request goes this way.
 """
 
 from collections.abc import Sequence
@@ -14,14 +13,14 @@ from porthole_common.diagnosis import ProxyDescription, Reach
 from porthole_common.model import Target
 from porthole_common.rpc import Rpc
 
-# Each process listens there already, under a name of its own, for revocations: one more connection would serve nobody.
+# Each process consumes from there already, under its own name, for revocations: no further connection is needed.
 TOPIC = notifications.REVOCATIONS_TOPIC
 # 1.1: describe_proxy, dial_targets. (1.0 is that of the revocations.)
 VERSION = "1.1"
 
 
 class NovncProxyAPI:
-    """Client of the proxy's processes; ``server`` is the name that one gave at the roll call.
+    """Client of the proxy's processes; ``server`` is a name that discovery has found.
 
     Every call ends within the deadline of ``rpc``, and raises RpcUnavailable when that process does not answer.
     """
@@ -35,7 +34,7 @@ class NovncProxyAPI:
         return ProxyDescription.from_primitive(value)
 
     def dial_targets(self, context: RequestContext, server: str, targets: Sequence[Target]) -> list[Reach]:
-        """Have the process dial VNC servers, and return in the same order what it met.
+        """Have the process dial VNC servers, and return the outcomes in the same order.
 
         :raises RequestInvalid: when there are more than the endpoint takes.
         """

@@ -1,54 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The proxy of one process: doors, handshake threads, relay, joined.
+"""The proxy of one process: its parts, joined, and the way of a request through them.
 
-The path of a connection: :mod:`doorway` reads its request in the event loop; a handshake thread answers it
-(:mod:`handler` for browsers, :mod:`xvp` for native viewers), which asks :mod:`admission`; an admitted one goes to
-:mod:`relay`, back in the loop. Built and driven by :mod:`porthole_novncproxy.daemon`.
+1. :mod:`~porthole_novncproxy.front.listener` reads a request in the event loop, and gives it to :class:`ProxyServer`.
+2. The answer is found: at once (:func:`~porthole_novncproxy.front.handler.find_quick_answer`); in a thread for pages;
+   or, for a console, in a thread of :mod:`~porthole_novncproxy.front.in_flight`, which asks
+   :mod:`~porthole_novncproxy.admission.gate`.
+3. Back in the loop, :mod:`~porthole_novncproxy.front.sender` sends the answer.
+4. The connection waits for its next request, ends, or is the relay's: a console.
+
+Built and driven by :mod:`porthole_novncproxy.daemon`.
 """
 
 import concurrent.futures
-import contextlib
-import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from http import HTTPStatus
+from typing import TypeVar
 
 from porthole_common import errors
 from porthole_common.context import RequestContext, build_request_context, serving
-from porthole_common.deadline import DeadlinePassed
+from porthole_common.deadline import Deadline, DeadlinePassed
 from porthole_common.log import get_logger
-from porthole_common.model import ConsoleType
 from porthole_common.rpc import log_unanswered
-from porthole_novncproxy.admission.access import ConsoleRequest
-from porthole_novncproxy.admission.gate import Admission, Gate, log_refusal
-from porthole_novncproxy.front import connect
-from porthole_novncproxy.front.handler import ConsoleHandler
-from porthole_novncproxy.front.handshakes import Handshake, Handshakes
-from porthole_novncproxy.front.listener import MAX_HEAD_BYTES, Connection, Doorway, Overtaken
-from porthole_novncproxy.front.pages import PageResponse, Pages
+from porthole_novncproxy.admission.gate import Gate, log_refusal
+from porthole_novncproxy.doors import ClientProtocol, Door
+from porthole_novncproxy.front import connect, handler
+from porthole_novncproxy.front.connection import PendingRequest
+from porthole_novncproxy.front.in_flight import RequestInFlight, RequestsInFlight
+from porthole_novncproxy.front.listener import Listener
+from porthole_novncproxy.front.pages import Pages
+from porthole_novncproxy.front.request import MAX_HEAD_BYTES, Request
+from porthole_novncproxy.front.responses import Answer, Response, Upgrade, build_bare, build_error
+from porthole_novncproxy.front.sender import Outgoing, Sender, open_outgoing
 from porthole_novncproxy.sessions.registry import SessionRegistry
-from porthole_relay.codec import RawCodec, WebSocketCodec
 from porthole_relay.loop import Loop
 
 LOG = get_logger(__name__)
 # Files are read by threads of their own: no console that waits for a daemon holds up a page.
 _PAGE_THREADS = 4
-_ASKS_FOR_CONSOLE = re.compile(rb"\n(?:upgrade:|accept:[^\n]*application/json)", re.IGNORECASE)
-NOVNC = "novnc"
-XVPVNC = "xvpvnc"
-# How long a client may take to take an answer.
-_WRITE_TIMEOUT_S = 10.0
-# What is on its way to a client that takes it is there sooner; who does not take it holds up no end.
-_PAGES_END_S = 2.0
-# Longer than the two calls and the dial of a handshake take with the options as they are by themselves.
-_HANDSHAKES_END_S = 27.0
+# How long the loop may take to close the ports.
+_CLOSE_TIMEOUT_S = 10.0
+# A client that takes its answer has it sooner; a client that does not is not waited for.
+_ANSWERS_END_S = 2.0
+# Longer than the two calls and the dial of a console take with the options' defaults.
+_CONSOLES_END_S = 27.0
+_RETRY_AFTER = ("Retry-After", "1")
+
+Result = TypeVar("Result")
+# Request, door, the peer's address, gate and deadline.
+ConsoleAnswerer = Callable[[Request, Door, str, Gate, Deadline], Answer]
 
 
 class ProxyServer:
-    """Serves both doors until :meth:`stop`."""
+    """Serves every door until :meth:`stop`."""
 
     def __init__(
         self,
@@ -69,155 +77,177 @@ class ProxyServer:
         self._loop = loop
         self._relay = relay
         self._started = False
-        self._doorway = Doorway(self._loop, context, ssl_only, request_timeout_s, self._on_request, max_header_bytes)
-        self._handshakes = Handshakes(loop, handshake_threads, handshake_backlog, request_timeout_s, self._answer_late)
+        self._sender = Sender(loop)
+        self._listener = Listener(
+            loop, self._sender, context, ssl_only, request_timeout_s, self._on_request, max_header_bytes
+        )
+        self._in_flight = RequestsInFlight(
+            loop, handshake_threads, handshake_backlog, request_timeout_s, self._answer, self._answer_late
+        )
         self._page_threads = concurrent.futures.ThreadPoolExecutor(_PAGE_THREADS, thread_name_prefix="page")
         self._page_places = threading.Semaphore(_PAGE_THREADS + handshake_backlog)
         self._patience_s = request_timeout_s
-        self._doors: dict[str, Callable[[Connection, bytes], bool]] = {
-            NOVNC: self._answer_http,
-            XVPVNC: self._answer_xvp,
-        }
 
-    def start(self, listeners: dict[str, socket.socket]) -> None:
-        """Serve from ``listeners``: listening sockets by door."""
+    def start(self, sockets: Mapping[Door, socket.socket]) -> None:
+        """Serve from ``sockets``, which listen already."""
         self._started = True
         self._loop.start()
-        for door, listener in listeners.items():
-            self._doorway.listen(listener, door)
+        for door, sock in sockets.items():
+            self._listener.listen(sock, door)
 
     def set_context(self, context: ssl.SSLContext | None) -> None:
         """Shake hands with another certificate from the next connection on."""
-        self._doorway.context = context
+        self._listener.context = context
 
     def is_alive(self) -> bool:
-        """Whether the event loop has come round since this was last asked."""
+        """Whether the event loop has turned since the last call."""
         return self._loop.is_alive()
 
     def stop(self, drain_timeout_s: float) -> None:
-        """Close the doors, let handshakes end, give consoles their time, end the rest with 1001, and the threads."""
+        """Close the doors, answer what was asked, give consoles their time, end the rest with 1001, and the threads."""
         closed = threading.Event()
 
         def close_doors() -> None:
-            self._doorway.close()
+            self._listener.close()
+            self._sender.close()
             closed.set()
 
         if not self._started:
             self._loop.stop()
             return
         self._loop.call_soon(close_doors)
-        closed.wait(_WRITE_TIMEOUT_S)
+        closed.wait(_CLOSE_TIMEOUT_S)
         self._page_threads.shutdown(wait=True)
-        self._doorway.wait_answered(_PAGES_END_S)
-        self._handshakes.stop(_HANDSHAKES_END_S)
+        self._in_flight.stop(_CONSOLES_END_S)
+        # Consoles that were just admitted are the relay's before it drains.
+        self._sender.wait_sent(_ANSWERS_END_S)
         self._relay.stop(drain_timeout_s)
         self._loop.stop()
 
-    def admit(self, request: ConsoleRequest) -> Admission:
-        """Let a browser in (:class:`porthole_novncproxy.front.handler.Desk`).
-
-        :raises PortholeError: when it may not in.
-        """
-        return self._gate.admit(request)
-
-    def find_source(self, request: ConsoleRequest) -> str:
-        """Return the address of the client itself (:class:`porthole_novncproxy.front.handler.Desk`)."""
-        return self._gate.find_source(request)
-
-    def respond(self, raw_path: str, if_modified_since: str | None) -> PageResponse:
-        """Return the page at ``raw_path`` (:class:`porthole_novncproxy.front.handler.Desk`)."""
-        return self._pages.respond(raw_path, if_modified_since)
-
-    def open_websocket(self, connection: Connection, admission: Admission) -> None:
-        """Relay an upgraded browser (:class:`porthole_novncproxy.front.handler.Desk`)."""
-        self._relay.open(connection.sock, bytes(connection.received), admission, WebSocketCodec())
-
-    def _on_request(self, connection: Connection, head: bytes) -> None:
-        """Give a request to a thread; turn it away when too many wait already."""
+    def _on_request(self, pending: PendingRequest) -> None:
+        """Have a request answered at once or in a thread; turn it away when too many wait. In the loop's thread."""
+        door, request = pending.connection.door, pending.request
         context = build_request_context()
-        if connection.door == XVPVNC or _ASKS_FOR_CONSOLE.search(head):
-            has_place = self._handshakes.begin(connection, context, lambda: self._answer(connection, context, head))
+        if door.client_protocol is ClientProtocol.CONNECT:
+            has_place = self._begin_console(pending, context, connect.answer_console)
+        elif (response := handler.find_quick_answer(request, self._pages)) is not None:
+            self._answer(pending, response)
+            return
+        elif handler.is_console_work(request):
+            has_place = self._begin_console(pending, context, handler.answer_console)
         else:
-            has_place = self._page_places.acquire(blocking=False)
-            if has_place:
-                self._page_threads.submit(self._answer_page, connection, context, head, time.monotonic())
+            has_place = self._begin_page(pending, context)
         if not has_place:
-            self._turn_away(connection, "handshake_backlog")
+            self._turn_away(pending, "handshake_backlog")
 
-    def _turn_away(self, connection: Connection, limit: str) -> None:
-        LOG.warning("Client turned away", client=connection.address[0], limit=f"[novncproxy] {limit}")
-        self._doorway.refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE, "Retry-After: 1")
+    def _begin_console(self, pending: PendingRequest, context: RequestContext, find_answer: ConsoleAnswerer) -> bool:
+        connection = pending.connection
 
-    def _answer_page(self, connection: Connection, context: RequestContext, head: bytes, arrived_at: float) -> None:
-        """Answer a request for a page, in a thread for pages."""
+        def work(deadline: Deadline) -> Answer:
+            return find_answer(pending.request, connection.door, connection.address, self._gate, deadline)
+
+        return self._in_flight.begin(pending, context, lambda deadline: _run(pending, context, lambda: work(deadline)))
+
+    def _begin_page(self, pending: PendingRequest, context: RequestContext) -> bool:
+        if not self._page_places.acquire(blocking=False):
+            return False
+        self._page_threads.submit(self._find_page, pending, context, time.monotonic())
+        return True
+
+    def _find_page(self, pending: PendingRequest, context: RequestContext, arrived_at: float) -> None:
+        """Find and open a page, in a thread for pages."""
         try:
             if time.monotonic() - arrived_at > self._patience_s:
-                # Nobody waits for it any more, and those behind it still do.
-                self._loop.call_soon(lambda: self._turn_away(connection, "request_timeout"))
-            else:
-                self._answer(connection, context, head)
+                # This client has left, and the clients behind it still wait.
+                self._loop.call_soon(lambda: self._turn_away(pending, "request_timeout"))
+                return
+            page = _run(pending, context, lambda: self._open_page(pending.request))
+            self._loop.call_soon(lambda: self._send(pending, *page) if page else self._answer(pending, None))
         finally:
             self._page_places.release()
 
-    def _answer(self, connection: Connection, context: RequestContext, head: bytes) -> None:
-        """Answer one request, in a thread for it; a fault in one must not silence the thread."""
-        kept = False
+    def _open_page(self, request: Request) -> tuple[Response, Outgoing]:
+        has_content = request.method != "HEAD"
+        response = _finish(handler.answer_page(request, self._pages), request)
         try:
-            connection.sock.settimeout(_WRITE_TIMEOUT_S)
-            with serving(context):
-                kept = self._doors[connection.door](connection, head)
-        except Overtaken:
-            kept = True
-        except OSError as exc:
-            LOG.debug("Client went away", context=context, client=connection.address[0], error=type(exc).__name__)
-        except Exception:
-            LOG.exception("Request failed", context=context, client=connection.address[0])
-        if not kept:
-            with contextlib.suppress(Overtaken):
-                connection.claim()
-                self._doorway.hang_up(connection)
+            return response, open_outgoing(response, has_content)
+        except OSError:
+            gone = build_error(HTTPStatus.NOT_FOUND, "This page has just gone.")
+            return gone, open_outgoing(gone, has_content)
 
-    def _answer_late(self, handshake: Handshake) -> None:
-        """Tell a client that it takes too long, in the loop's thread."""
-        connection, subject = handshake.connection, handshake.job.subject
-        connection.sock.setblocking(False)
-        if subject is None:
-            self._turn_away(connection, "request_timeout")
+    def _answer(self, pending: PendingRequest, answer: Answer | None) -> None:
+        """Send the answer; without one, hang up. In the loop's thread."""
+        if answer is None:
+            self._sender.linger(pending.connection)
+        elif isinstance(answer, Upgrade):
+            self._send_upgrade(pending, answer)
+        else:
+            response = _finish(answer, pending.request)
+            self._send(pending, response, open_outgoing(response, pending.request.method != "HEAD"))
+
+    def _send(self, pending: PendingRequest, response: Response, outgoing: Outgoing) -> None:
+        connection = pending.connection
+        _log_answer(pending, response)
+        if response.is_last:
+            self._sender.send(connection, outgoing, self._sender.linger)
+        else:
+            # Not at once: hundreds of pipelined requests would be as many calls within each other.
+            self._sender.send(
+                connection,
+                outgoing,
+                lambda _: self._loop.call_soon(lambda: self._listener.receive(connection, pending.rest)),
+            )
+
+    def _send_upgrade(self, pending: PendingRequest, upgrade: Upgrade) -> None:
+        admission, codec = upgrade.admission, pending.connection.door.build_codec()
+        _log_answer(pending, upgrade.response)
+        self._sender.send(
+            pending.connection,
+            open_outgoing(upgrade.response, has_content=True),
+            lambda connection: self._relay.open(connection.sock, pending.rest, admission, codec),
+            on_lost=admission.close,
+        )
+
+    def _turn_away(self, pending: PendingRequest, limit: str) -> None:
+        LOG.warning("Client turned away", client=pending.connection.address, limit=f"[novncproxy] {limit}")
+        self._answer(pending, build_bare(HTTPStatus.SERVICE_UNAVAILABLE, _RETRY_AFTER))
+
+    def _answer_late(self, late: RequestInFlight) -> None:
+        """Tell a client that its console takes too long, in the loop's thread."""
+        pending, error = late.pending, late.deadline.waits_for
+        if error is None:
+            self._turn_away(pending, "request_timeout")
             return
-        source = connection.source or connection.address[0]
-        topic, method = subject
-        with serving(handshake.context):
-            unavailable = log_unanswered(handshake.context, topic, method, DeadlinePassed())
-            status = log_refusal(unavailable, ConsoleType(connection.door), source)
-        request_id = f"X-OpenStack-Request-ID: {handshake.context.request_id}"
-        self._doorway.refuse(connection, status, "Retry-After: 1", request_id)
+        with serving(late.context):
+            if isinstance(error, errors.RpcUnavailable):
+                error = log_unanswered(late.context, error.topic, error.method, DeadlinePassed())
+            status = log_refusal(error, pending.connection.door, self._find_source(pending))
+        request_id = ("X-OpenStack-Request-ID", late.context.request_id)
+        self._answer(pending, build_bare(status, _RETRY_AFTER, request_id))
 
-    def _answer_http(self, connection: Connection, head: bytes) -> bool:
-        """Answer a browser; return whether somebody else has its socket now."""
-        handler = ConsoleHandler(connection, head, self)
-        if handler.handed_over:
-            return True
-        if handler.answer is not None:
-            self._doorway.answer(connection, handler.answer, is_last=handler.close_connection)
-            return True
-        if handler.close_connection:
-            return False
-        self._doorway.await_request(connection)
-        return True
+    def _find_source(self, pending: PendingRequest) -> str:
+        """Return the address of the client itself, which a native viewer's connection has always."""
+        door, address = pending.connection.door, pending.connection.address
+        if not door.is_for_browsers:
+            return address
+        return self._gate.find_source(handler.build_console_request(pending.request, door, address))
 
-    def _answer_xvp(self, connection: Connection, head: bytes) -> bool:
-        """Answer a native viewer; return whether somebody else has its socket now."""
-        try:
-            admission = self._gate.admit(connect.parse_request(head, connection.address[0]))
-        except errors.PortholeError as exc:
-            connection.claim()
-            connect.refuse(connection, exc)
-            return False
-        try:
-            connection.claim()
-            connect.accept(connection)
-        except BaseException:
-            admission.close()
-            raise
-        self._relay.open(connection.sock, bytes(connection.received), admission, RawCodec())
-        return True
+
+def _run(pending: PendingRequest, context: RequestContext, work: Callable[[], Result]) -> Result | None:
+    """Return what ``work()`` returns; None when it fails, so that a fault in one request ends no thread."""
+    try:
+        with serving(context):
+            return work()
+    except Exception:
+        LOG.exception("Request failed", context=context, client=pending.connection.address)
+        return None
+
+
+def _finish(response: Response, request: Request) -> Response:
+    """Return ``response`` with what the client wants of its connection."""
+    return response if request.keeps_connection else replace(response, is_last=True)
+
+
+def _log_answer(pending: PendingRequest, response: Response) -> None:
+    if pending.connection.door.is_for_browsers:
+        handler.log_answer(pending.connection.address, pending.request, response.status)

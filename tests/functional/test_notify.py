@@ -167,7 +167,7 @@ def test_a_worker_that_is_stuck_is_replaced_and_takes_no_other_along(
             read_greeting(console)
         stuck, healthy = sorted(proxy.children())
         os.kill(stuck, signal.SIGSTOP)
-        proxy.wait_for_line("no sign of life and is ended")
+        proxy.wait_for_line("Blocked worker ended")
         wait_until(lambda: len(proxy.children() - {stuck}) == 2, TIMEOUT_S, "the worker to be replaced")
         assert healthy in proxy.children()
         said = heard.count("WATCHDOG=1")

@@ -204,16 +204,16 @@ def test_sighup_rereads_limits_and_keeps_consoles(
     text = conf_path.read_text(encoding="utf-8")
     conf_path.write_text(text.replace("max_sessions_per_token = 50", "max_sessions_per_token = 1"), "utf-8")
     porthole.novncproxy.signal(signal.SIGHUP)
-    wait_for_count(porthole, "certificates are reread", workers)
+    wait_for_count(porthole, "Configuration reread", workers)
     # Each worker counts for itself: one that has none of the four takes one more, and no worker takes a second.
     more = open_until_refused(open_some, porthole, token)
     assert len(more) < workers
     # What does not do leaves all as it was.
     for nonsense in ("max_sessions_per_token = 0", "max_sessions_per_token = many"):
         conf_path.write_text(text.replace("max_sessions_per_token = 50", nonsense), "utf-8")
-        wanted = porthole.novncproxy.log().count("stay as they were") + workers
+        wanted = porthole.novncproxy.log().count("Configuration not reread") + workers
         porthole.novncproxy.signal(signal.SIGHUP)
-        wait_for_count(porthole, "stay as they were", wanted)
+        wait_for_count(porthole, "Configuration not reread", wanted)
         assert refusal(porthole.novnc_port, token) == 429
     assert all(is_alive(connection) for connection in [*connections, *more])
 

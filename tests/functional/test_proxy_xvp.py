@@ -108,7 +108,6 @@ def test_bytes_are_left_as_they_are_both_ways(make, stack):
         "GET /console?token={} HTTP/1.0\r\n\r\n",
         "GET /console?token={} HTTP/1.1\r\nUpgrade: websocket\r\n\r\n",
         "RFB 003.008\n\r\n\r\n",
-        "\r\n\r\n",
     ],
 )
 def test_what_is_no_connect_with_a_token_is_400(make, trap, request_text):

@@ -249,9 +249,9 @@ def test_the_whole_path_and_another_authority_at_a_signal(
     port, proxy = porthole.novnc_port, porthole.novncproxy
     assert refusal(port, token) == 502
     assert "not protected in the way" in reason_of(porthole, token)
-    assert "its certificate does not do" in proxy.log()
+    assert "its certificate is not accepted" in proxy.log()
     (problem,) = unsuitable_screens(porthole)
-    assert "its certificate does not do" in problem
+    assert "its certificate is not accepted" in problem
 
     trusted.write_bytes(authority.cert.read_bytes())
     proxy.signal(signal.SIGHUP)

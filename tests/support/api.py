@@ -19,6 +19,7 @@ from porthole_api.policy import Policy
 from porthole_common import conf as porthole_conf
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.deadline import Deadline
 from porthole_common.model import ConnectInfo, ConsoleType, Instance, InstanceState
 from porthole_common.notifications import Inventory
 
@@ -56,7 +57,14 @@ class FakeCompute:
         self.calls: list[tuple[RequestContext, str, str, str]] = []
         self.inventories_asked = 0
 
-    def get_vnc_console(self, context: RequestContext, host: str, instance_uuid: str, console_type: str) -> ConnectInfo:
+    def get_vnc_console(
+        self,
+        context: RequestContext,
+        host: str,
+        instance_uuid: str,
+        console_type: str,
+        deadline: Deadline | None = None,
+    ) -> ConnectInfo:
         self.calls.append((context, host, instance_uuid, console_type))
         if self.error:
             raise self.error
@@ -76,13 +84,17 @@ class FakeConsoleAuth:
         self.error = error
         self.calls: list[tuple[RequestContext, ConnectInfo]] = []
 
-    def authorize_console(self, context: RequestContext, connect_info: ConnectInfo) -> datetime:
+    def authorize_console(
+        self, context: RequestContext, connect_info: ConnectInfo, deadline: Deadline | None = None
+    ) -> datetime:
         self.calls.append((context, connect_info))
         if self.error:
             raise self.error
         return EXPIRES_AT
 
-    def check_token(self, context: RequestContext, token: str, server: str | None = None) -> ConnectInfo:
+    def check_token(
+        self, context: RequestContext, token: str, server: str | None = None, deadline: Deadline | None = None
+    ) -> ConnectInfo:
         if self.error:
             raise self.error
         if token != TOKEN:

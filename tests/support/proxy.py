@@ -19,14 +19,16 @@ from typing import Any, Protocol, Self
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.deadline import Deadline
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
 from porthole_novncproxy.admission.access import OriginPolicy
-from porthole_novncproxy.admission.circuit_breaker import HostBreaker
+from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
 from porthole_novncproxy.admission.gate import Gate
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
 from porthole_novncproxy.admission.vencrypt import Security
+from porthole_novncproxy.doors import DOORS
 from porthole_novncproxy.front.pages import Pages
-from porthole_novncproxy.server import NOVNC, XVPVNC, ProxyServer
+from porthole_novncproxy.server import ProxyServer
 from porthole_novncproxy.sessions.registry import SessionRegistry
 from porthole_relay.liveness import LivenessPolicy
 from porthole_relay.loop import Loop
@@ -50,7 +52,7 @@ class FakeConsoleauth:
         self.asked: list[str] = []
         self.error: errors.PortholeError | None = None
 
-    def check_token(self, context: RequestContext, token: str) -> ConnectInfo:
+    def check_token(self, context: RequestContext, token: str, *, deadline: Deadline) -> ConnectInfo:
         """Answer as consoleauth does."""
         self.asked.append(token)
         if self.error is not None:
@@ -74,7 +76,13 @@ class FakeCompute:
         self.may_answer.set()
 
     def validate_console(
-        self, context: RequestContext, compute_host: str, instance_uuid: str, target: Target, console_type: ConsoleType
+        self,
+        context: RequestContext,
+        compute_host: str,
+        instance_uuid: str,
+        target: Target,
+        console_type: ConsoleType,
+        deadline: Deadline,
     ) -> Target:
         """Answer as compute does."""
         self.asked.append(instance_uuid)
@@ -113,7 +121,7 @@ class InProcessProxy:
             consoleauth=self.consoleauth,
             compute=self.compute,
             counter=self.counter,
-            breaker=HostBreaker(time.monotonic, 0.0),
+            circuit_breaker=HostCircuitBreaker(time.monotonic, 0.0),
             origins=OriginPolicy(allowed_origins, trusted_proxies),
             dial_timeout_s=dial_timeout_s,
             security=security,
@@ -138,9 +146,7 @@ class InProcessProxy:
             handshake_backlog=1024,
         )
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listeners = {
-            door: socket.create_server((host, 0), family=family, backlog=1024) for door in (NOVNC, XVPVNC)
-        }
+        self._listeners = {door: socket.create_server((host, 0), family=family, backlog=1024) for door in DOORS}
         self.novnc_port, self.xvp_port = (sock.getsockname()[1] for sock in self._listeners.values())
         self.server.start(self._listeners)
 

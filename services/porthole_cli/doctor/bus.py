@@ -14,12 +14,12 @@ from oslo_config import cfg
 from porthole_api.rpcapi import TOPIC as API_TOPIC
 from porthole_api.rpcapi import PortholeAPI
 from porthole_common.context import RequestContext
-from porthole_common.deadline import DeadlinePassed
+from porthole_common.deadline import Deadline, DeadlinePassed
 from porthole_common.diagnosis import Reach
 from porthole_common.discovery import DISCOVERY_TOPIC, DaemonProcess, DiscoveryAnswers, ask_processes
 from porthole_common.model import ConnectInfo, Target
 from porthole_common.rpc import Rpc, RpcServer
-from porthole_common.thread_pool import Workers
+from porthole_common.thread_pool import ThreadPool
 from porthole_compute.rpcapi import TOPIC as COMPUTE_TOPIC
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import TOPIC as CONSOLEAUTH_TOPIC
@@ -76,7 +76,7 @@ class RpcBus:
     def __init__(self, rpc: Rpc, owns_rpc: bool = True) -> None:
         self._rpc = rpc
         self._owns_rpc = owns_rpc
-        self._workers = Workers("doctor-bus", 1)
+        self._threads = ThreadPool("doctor-bus", 1)
         self._context = RequestContext(user_id=USER, is_admin=True, overwrite=False)
         self._consoleauth = ConsoleAuthAPI(self._rpc)
         self._compute = ComputeAPI(self._rpc)
@@ -99,7 +99,7 @@ class RpcBus:
         """
         server = self._rpc.get_server(DISCOVERY_TOPIC, SERVER_NAME, [DiscoveryAnswers(self._take)])
         try:
-            self._workers.run(server.start, JOIN_TIMEOUT_S)
+            self._threads.run(server.start, Deadline(JOIN_TIMEOUT_S))
         except DeadlinePassed:
             return []
         self._server = server
@@ -152,7 +152,7 @@ class RpcBus:
             self._server.stop()
         if self._owns_rpc:
             self._rpc.close()
-        self._workers.close()
+        self._threads.close()
 
     def _take(self, presence: DaemonProcess) -> None:
         if presence.daemon not in TOPICS:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The access decision, as pure functions: which token was sent, which Origin may use it, what a refusal is called.
+"""The access decision, as pure functions: which token was sent, which Origin may use it, how a refusal is answered.
 
-Why: this is what keeps one tenant out of another's screen, so it is readable in one place and tested without
-a socket. :mod:`porthole_novncproxy.admission.gate` asks the daemons and dials; this module only decides.
+Why: these rules keep one tenant out of another's screen, so they stand in one place and are tested without a socket.
+:mod:`porthole_novncproxy.admission.gate` asks the daemons and dials; this module only decides.
 """
 
 import ipaddress
@@ -12,31 +12,31 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from porthole_common import errors
-from porthole_common.model import ConsoleType, TokenReason, is_uuid
+from porthole_common.model import TokenReason, is_uuid
+from porthole_novncproxy.doors import Door
 
 
 @dataclass(frozen=True)
 class ConsoleRequest:
-    """What a client sent that decides about its access.
+    """The facts of a request that decide about its access. ``door``: the port it came to.
 
     ``token``: as sent, or None. ``origins`` and ``hosts``: every value of those headers, in order.
     ``source``: the peer's IP address in text. ``forwarded_proto``: X-Forwarded-Proto, unchecked, or None.
     ``forwarded_for``: every value of X-Forwarded-For, in order, unchecked.
     """
 
-    console_type: ConsoleType
+    door: Door
     token: str | None
     source: str
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     forwarded_proto: str | None = None
     forwarded_for: tuple[str, ...] = ()
-    is_browser_door: bool = True
 
 
 @dataclass(frozen=True)
 class OriginPolicy:
-    """Whose pages may open a console besides the Host's own, and whose X-Forwarded-Proto and -For are believed.
+    """The sites whose pages may open a console beside the Host's own, and the reverse proxies that are believed.
 
     Immutable: no request can ever add to it (S5). ``trusted_proxies`` are as :func:`normalize_address` returns them.
     """
@@ -66,9 +66,9 @@ REFUSALS: tuple[tuple[type[errors.PortholeError], HTTPStatus, str], ...] = (
 
 
 def refusal_for(error: errors.PortholeError) -> tuple[HTTPStatus, str]:
-    """Return the status before 101 and the reason in words for ``error``; never anything of its fields.
+    """Return the status before 101, and the reason in words, for ``error``; never anything of its fields.
 
-    503 for what the table does not name: nothing a client did makes it right to retry differently.
+    503 for an error that the table does not name: no other request of the client would fare better.
     """
     for kind, status, reason in REFUSALS:
         if isinstance(error, kind):
@@ -115,7 +115,7 @@ def check_origin(request: ConsoleRequest, allowed_origins: Sequence[str]) -> Non
     :raises RequestInvalid: when a browser's request has no Host, or several.
     :raises OriginRefused: when the Origin is blank, ``null``, malformed, sent twice, or of another host.
     """
-    if not request.is_browser_door:
+    if not request.door.is_for_browsers:
         return
     if len(request.hosts) != 1 or not request.hosts[0].strip():
         raise errors.RequestInvalid("The request must have exactly one Host header.")
@@ -132,11 +132,11 @@ def check_origin(request: ConsoleRequest, allowed_origins: Sequence[str]) -> Non
 def check_origin_scheme(request: ConsoleRequest, access_url: str, trusted_proxies: Sequence[str]) -> None:
     """Refuse a page that came over another scheme than the console's URL: a plain page of a TLS console.
 
-    What counts is the scheme of ``access_url``; where a trusted proxy says X-Forwarded-Proto, that one.
+    The scheme is that of ``access_url``, or the X-Forwarded-Proto of a trusted proxy.
 
     :raises OriginRefused: when the schemes differ.
     """
-    if not request.origins or not request.is_browser_door:
+    if not request.origins or not request.door.is_for_browsers:
         return
     origin_scheme, _host = _parse_origin(request.origins)
     expected = urllib.parse.urlsplit(access_url).scheme
@@ -147,10 +147,11 @@ def check_origin_scheme(request: ConsoleRequest, access_url: str, trusted_proxie
 
 
 def find_source(request: ConsoleRequest, trusted_proxies: Sequence[str]) -> str:
-    """Return the address of the client itself, as it is counted and logged: behind a trusted proxy what that one says.
+    """Return the address of the client itself, as it is counted and logged: a trusted proxy is asked for it.
 
-    X-Forwarded-For grows at its end, each proxy adding whom it got the request from. So it is read from there, for as
-    long as whoever is named is trusted too; anybody can write what stands before. What is no address ends it.
+    Each proxy adds the address of its own client at the end of X-Forwarded-For. So the list is read from its end, as
+    long as the address before was a trusted proxy's; a client can write anything in front of that. An entry that is no
+    address ends the search.
     """
     source = normalize_address(request.source)
     named = [part.strip() for value in request.forwarded_for for part in value.split(",")]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hosts that did not answer lately, so that not every client of theirs waits for the deadline again.
+"""The circuit breaker of compute hosts: hosts that were silent lately are not asked by every client.
 
-Why: a client of a dead compute host holds a handshake thread for ``[rpc] call_timeout``, and threads are few; a handful
-of such clients, who try again and again, would hold up the consoles of every other host. A host that did not answer
-is asked by one client every ``pause_s`` seconds until it does; the others are told at once. Whoever asked before may
-still wait: what was sent to a host that was not there yet is lost, and must not hide that it is back.
+Why: a client of a dead compute host holds a thread for ``[rpc] call_timeout``, and threads are few. A handful of such
+clients, who try again and again, would hold up the consoles of every other host. One client every ``pause_s`` seconds
+asks a silent host, until the host answers; the other clients are refused at once. A request that was sent before the
+host came up is lost, and its late failure must not hide that the host is back: so any answer ends the silence.
 Called by :mod:`porthole_novncproxy.admission.gate`.
 """
 
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from porthole_common import errors
 
 
-class HostBreaker:
+class HostCircuitBreaker:
     """Remembers which hosts are silent. Thread-safe; holds a host only as long as it is silent."""
 
     def __init__(self, clock: Callable[[], float], pause_s: float) -> None:

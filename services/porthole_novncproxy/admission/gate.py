@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Letting a client in: the decision of :mod:`access`, the two RPC calls, the limits, the dial; in that order.
+"""Letting a client in: the rules of :mod:`~porthole_novncproxy.admission.access`, two RPC calls, limits, the dial.
 
-Why in one place: a browser (``handler.py``) and a native viewer (``xvp.py``) get the same checks, and nothing is
-dialled before the last of them has passed (S1, S4). Everything here happens before 101 or 200.
+Why in one place: a browser and a native viewer get the same checks in the same order, and nothing is dialled before the
+last check has passed (S1, S4). All of it happens before the client is answered 101 or 200.
+Called by :mod:`porthole_novncproxy.front.handler` and :mod:`porthole_novncproxy.front.connect`.
 """
 
 import logging
@@ -15,14 +16,16 @@ from typing import Protocol
 
 from porthole_common import errors
 from porthole_common.context import RequestContext, get_current
+from porthole_common.deadline import Deadline
 from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
 from porthole_common.rfb.negotiation import Offer
 from porthole_novncproxy.admission import access
-from porthole_novncproxy.admission.circuit_breaker import HostBreaker
+from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
 from porthole_novncproxy.admission.dial import dial
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
 from porthole_novncproxy.admission.vencrypt import Security
+from porthole_novncproxy.doors import Door
 
 LOG = get_logger(__name__)
 
@@ -30,24 +33,30 @@ LOG = get_logger(__name__)
 class TokenChecker(Protocol):
     """The part of :class:`porthole_consoleauth.rpcapi.ConsoleAuthAPI` that is used here."""
 
-    def check_token(self, context: RequestContext, token: str) -> ConnectInfo: ...  # noqa: D102
+    def check_token(self, context: RequestContext, token: str, *, deadline: Deadline) -> ConnectInfo: ...  # noqa: D102
 
 
 class ConsoleValidator(Protocol):
     """The part of :class:`porthole_compute.rpcapi.ComputeAPI` that is used here."""
 
     def validate_console(  # noqa: D102
-        self, context: RequestContext, compute_host: str, instance_uuid: str, target: Target, console_type: ConsoleType
+        self,
+        context: RequestContext,
+        compute_host: str,
+        instance_uuid: str,
+        target: Target,
+        console_type: ConsoleType,
+        deadline: Deadline,
     ) -> Target: ...
 
 
 @dataclass
 class Admission:
-    """A client that may come in: a VNC server on the line, and what to give back when the console ends.
+    """A client that may come in: the connection to its VNC server, and what to release when the console ends.
 
-    ``source`` is the client's address. ``admitted_at`` is the monotonic second the token was looked at: a revocation
-    after it counts. ``request_id`` is what the console's lines in the log have in common. ``offer``: the security that
-    the viewer is to be offered; None where that is between it and the VNC server.
+    ``source`` is the client's address. ``admitted_at``: when the token was checked, on the monotonic clock; a later
+    revocation ends the console. ``request_id`` stands in each log line of the console. ``offer``: the security to offer
+    to the viewer; None where viewer and VNC server settle it between themselves.
     """
 
     connect_info: ConnectInfo
@@ -60,7 +69,7 @@ class Admission:
     offer: Offer | None = None
 
     def close(self) -> None:
-        """Hang up, and uncount the console."""
+        """Hang up on the VNC server, and count the console no more."""
         self.sock.close()
         self.release()
 
@@ -74,7 +83,7 @@ class Gate:
         consoleauth: TokenChecker,
         compute: ConsoleValidator,
         counter: SessionCounter,
-        breaker: HostBreaker,
+        circuit_breaker: HostCircuitBreaker,
         origins: access.OriginPolicy,
         dial_timeout_s: float,
         security: Security | None = None,
@@ -82,7 +91,7 @@ class Gate:
         self._consoleauth = consoleauth
         self._compute = compute
         self._counter = counter
-        self._breaker = breaker
+        self._circuit_breaker = circuit_breaker
         self._origins = origins
         self._dial_timeout_s = dial_timeout_s
         self._security = security
@@ -97,14 +106,14 @@ class Gate:
         """Return the address of the client itself (:func:`porthole_novncproxy.admission.access.find_source`)."""
         return access.find_source(request, self._origins.trusted_proxies)
 
-    def admit(self, request: access.ConsoleRequest) -> Admission:
-        """Return the open VNC server for ``request``.
+    def admit(self, request: access.ConsoleRequest, deadline: Deadline) -> Admission:
+        """Return the open VNC server for ``request``; each step that may block bounds ``deadline``.
 
-        :raises TokenInvalid: no token, or one that opens nothing, or not this door, or not this place any more.
-        :raises OriginRefused: when another site's page asks.
+        :raises TokenInvalid: when there is no token, or it opens no console, or none here, or its instance has moved.
+        :raises OriginRefused: when the page is of another site.
         :raises RequestInvalid: when the Host is missing or malformed.
         :raises LimitReached: when too many consoles are open.
-        :raises Unavailable: when a daemon, the store, or the VNC server does not answer, or its security does not do.
+        :raises Unavailable: when a daemon, the store or the VNC server does not answer, or its security is wrong.
         :raises ProtocolError: when the VNC server breaks its protocol.
         """
         admitted_at = time.monotonic()
@@ -113,47 +122,54 @@ class Gate:
         access.check_origin(request, origins.allowed_origins)
         token = access.check_token_syntax(request.token)
         source = access.find_source(request, origins.trusted_proxies)
-        LOG.info("Console requested", console_type=request.console_type, client=source)
-        info = self._consoleauth.check_token(context, token)
-        if info.console_type is not request.console_type:
+        LOG.info("Console requested", console_type=request.door.type_names, client=source)
+        info = self._consoleauth.check_token(context, token, deadline=deadline)
+        if info.console_type not in request.door.console_types:
             raise errors.TokenInvalid(TokenReason.CONSOLE_TYPE)
-        # Whose console it is, for the lines that follow, the compute's too.
+        # The log lines that follow, the compute's too, name the instance and its user.
         context.resource_uuid = info.instance_uuid
         context.user_id, context.project_id = info.user_id, info.project_id
         access.check_origin_scheme(request, info.access_url, origins.trusted_proxies)
         release = self._counter.reserve(source, token, info.instance_uuid)
         try:
-            target = self._validate(context, info)
-            connection = dial(target, info.internal_access_path, self._dial_timeout_s, self._security)
+            target = self._validate(context, info, deadline)
+            server = dial(
+                target,
+                info.internal_access_path,
+                self._dial_timeout_s,
+                self._security,
+                deadline,
+                server_speaks_first=request.door.server_speaks_first,
+            )
         except BaseException:
             release()
             raise
         return Admission(
             connect_info=info,
-            sock=connection.sock,
-            first_bytes=connection.first_bytes,
+            sock=server.sock,
+            first_bytes=server.first_bytes,
             source=source,
             admitted_at=admitted_at,
             request_id=context.request_id,
             release=release,
-            offer=connection.offer,
+            offer=server.offer,
         )
 
-    def _validate(self, context: RequestContext, info: ConnectInfo) -> Target:
+    def _validate(self, context: RequestContext, info: ConnectInfo, deadline: Deadline) -> Target:
         """Ask the hypervisor's host again, at the moment of use, where the VNC server is (S1, S2)."""
         try:
-            with self._breaker.asking(info.compute_host):
+            with self._circuit_breaker.asking(info.compute_host):
                 return self._compute.validate_console(
-                    context, info.compute_host, info.instance_uuid, info.target, info.console_type
+                    context, info.compute_host, info.instance_uuid, info.target, info.console_type, deadline
                 )
         except (errors.NotFound, errors.Conflict) as exc:
             raise errors.TokenInvalid(TokenReason.INSTANCE_GONE) from exc
 
 
-def log_refusal(exc: errors.PortholeError, console_type: ConsoleType, source: str) -> HTTPStatus:
-    """Log that a client may not in, and return the status it is told; what an operator can mend is a warning.
+def log_refusal(exc: errors.PortholeError, door: Door, source: str) -> HTTPStatus:
+    """Log a refusal and return its status. A refusal that an operator can prevent is a warning.
 
-    Nothing that an error says here is a client's own words.
+    The text of an error holds nothing that the client sent.
     """
     status, _reason = access.refusal_for(exc)
     is_ours = status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
@@ -161,7 +177,7 @@ def log_refusal(exc: errors.PortholeError, console_type: ConsoleType, source: st
         logging.WARNING if is_ours else logging.INFO,
         "Console refused",
         instance=get_current().resource_uuid,
-        console_type=console_type,
+        console_type=door.type_names,
         client=source,
         status=status,
         error=type(exc).__name__,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many consoles are open: in all, per source address, per token, per instance (OSSN-0008).
 
-Why: an open console costs two descriptors, and one client must not take them all. Counted from before the
-VNC server is dialled until both sockets are closed. Called by :mod:`porthole_novncproxy.admission.gate`.
+Why: an open console costs two descriptors, and one client must not take them all. A console counts from before its VNC
+server is dialled until both sockets are closed. Called by :mod:`porthole_novncproxy.admission.gate`.
 """
 
 import collections
@@ -39,9 +39,9 @@ class SessionCounter:
             return self._counts["max_sessions", ""]
 
     def reserve(self, source: str, token: str, instance_uuid: str) -> Callable[[], None]:
-        """Count one more console; return the function that uncounts it, which may be called again in vain.
+        """Count one more console; return the function that uncounts it, whose second call does nothing.
 
-        :raises LimitReached: when one of the limits is reached; nothing is counted then.
+        :raises LimitReached: when a limit is reached; the console is not counted then.
         """
         limits = self.limits
         bounds = {

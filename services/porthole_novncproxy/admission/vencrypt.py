@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Securing the connection to a VNC server: RFB's security handshake on a socket, TLS, the check of its certificate.
 
-Why in a handshake thread and before 101: whatever is wrong with the server's security has a status and a reason that
-way, and it is the dial's own deadline that bounds it. What remains, the handshake with the viewer, may wait for a
-password to be typed: that is a state of the session (:mod:`porthole_relay.session`), and holds no thread. Called
-by :mod:`porthole_novncproxy.admission.dial`; the one place that maps SSLError of the VNC leg.
+Why before 101, in the request's thread: a fault of the server's security gets a status and a reason, by the deadline of
+the dial. The handshake with the viewer comes later: it may wait until a user has typed a password, so it is a state of
+the session (:mod:`porthole_relay.session`) and holds no thread.
+Called by :mod:`porthole_novncproxy.admission.dial`; the one place that maps SSLError of the VNC leg.
 """
 
 import socket
@@ -28,7 +28,7 @@ _ANONYMOUS_CIPHERS = "ADH+AESGCM:ADH+AES:AECDH+AES:@SECLEVEL=0"
 
 @dataclass(frozen=True)
 class Security:
-    """What is asked of VNC servers, and the TLS for it: with their certificate checked, and without one."""
+    """The security that VNC servers must offer, and its TLS: with their certificate checked, and without one."""
 
     policy: Policy
     verified: ssl.SSLContext
@@ -37,7 +37,7 @@ class Security:
 
 @dataclass(frozen=True)
 class Secured:
-    """A VNC server whose security does. ``rest``: what it has said beyond the handshake."""
+    """A VNC server whose security was accepted. ``rest``: bytes that it sent behind the handshake."""
 
     sock: socket.socket
     offer: Offer
@@ -45,13 +45,13 @@ class Secured:
 
 
 def build_security(conf: cfg.ConfigOpts) -> Security | None:
-    """Return what ``[vnc]`` asks for, or None when the stream is to be opaque.
+    """Return the security that ``[vnc]`` asks for, or None when the stream is opaque.
 
     :raises ConfigInvalid: when a file cannot be read or does not fit, or there is no scheme.
     """
     options = conf.vnc
     if not options.auth_schemes:
-        raise errors.ConfigInvalid("[vnc] auth_schemes", "there is none; without any security it is: none")
+        raise errors.ConfigInvalid("[vnc] auth_schemes", "it is empty; write none for no security")
     if VENCRYPT not in options.auth_schemes:
         return None
     if not options.vencrypt_ca_certs:
@@ -59,7 +59,7 @@ def build_security(conf: cfg.ConfigOpts) -> Security | None:
     if options.vencrypt_client_key and not options.vencrypt_client_cert:
         raise errors.ConfigInvalid("[vnc] vencrypt_client_key", "it needs [vnc] vencrypt_client_cert")
     verified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # The common name is nobody's address (RFC 9525 section 2).
+    # A common name is not an address (RFC 9525 section 2).
     verified.hostname_checks_common_name = False
     anonymous = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anonymous.check_hostname, anonymous.verify_mode = False, ssl.CERT_NONE
@@ -67,8 +67,7 @@ def build_security(conf: cfg.ConfigOpts) -> Security | None:
     anonymous.set_ciphers(_ANONYMOUS_CIPHERS)
     for context in (verified, anonymous):
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # The relay reads when there is something to read, and writes when there is room; a server that turns that
-        # round in the middle of the stream is not one of ours.
+        # In a renegotiation a read may have to write first, and a write to read, which the relay does not provide for.
         context.options |= ssl.OP_NO_RENEGOTIATION
     _load_authorities(verified, options.vencrypt_ca_certs)
     if options.vencrypt_client_cert:
@@ -89,8 +88,8 @@ def _load_authorities(context: ssl.SSLContext, path: str) -> None:
         raise errors.ConfigInvalid(option, f"{path}: no PEM certificates") from exc
 
 
-def secure(sock: socket.socket, first_bytes: bytes, target: Target, security: Security, deadline: float) -> Secured:
-    """Go through the security handshake with the VNC server on ``sock``, by ``deadline`` (monotonic seconds).
+def secure(sock: socket.socket, first_bytes: bytes, target: Target, security: Security, due_at: float) -> Secured:
+    """Go through the security handshake with the VNC server on ``sock``, by ``due_at`` (monotonic seconds).
 
     ``sock`` is the result's from here on, or closed. ``first_bytes``: what was read from it already.
 
@@ -99,12 +98,12 @@ def secure(sock: socket.socket, first_bytes: bytes, target: Target, security: Se
     :raises OSError: when the connection breaks, or the deadline passes (TimeoutError).
     """
     server = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
-    line = _Line(sock, target.host, security, deadline)
+    line = _Line(sock, target.host, security, due_at)
     try:
         return _converse(line, server, first_bytes, security.policy)
     except ssl.SSLCertVerificationError as exc:
         line.sock.close()
-        reason = f"its certificate does not do ({exc.verify_message.rstrip('.')})"
+        reason = f"its certificate is not accepted ({exc.verify_message.rstrip('.')})"
         raise errors.VncSecurityUnsuitable(server, reason) from exc
     except TimeoutError:
         line.sock.close()
@@ -113,10 +112,10 @@ def secure(sock: socket.socket, first_bytes: bytes, target: Target, security: Se
         line.sock.close()
         if not isinstance(exc, ssl.SSLError) and not line.is_tls:
             raise
-        # The alert that tells so may be lost, and in TLS 1.3 it comes when our side has long finished.
+        # The alert with the cause may be lost, and in TLS 1.3 it arrives after the handshake.
         reason = getattr(exc, "reason", None) or "it ended the connection"
         raise errors.VncSecurityUnsuitable(
-            server, f"TLS failed ({reason}); it may want a client certificate that it knows"
+            server, f"TLS failed ({reason}); the server may require a client certificate that it knows"
         ) from exc
     except BaseException:
         line.sock.close()
@@ -135,7 +134,7 @@ def _converse(line: "_Line", server: str, first_bytes: bytes, policy: Policy) ->
         if conversation.result is not None:
             _log(server, line.sock)
             return Secured(line.sock, conversation.result, conversation.take_rest(Peer.SERVER))
-        # Not a byte more than the handshake has: the rest is the relay's, and before TLS it is OpenSSL's.
+        # Not a byte more than the handshake needs: the rest belongs to the relay, and before TLS to OpenSSL.
         steps = conversation.feed(Peer.SERVER, line.read(conversation.missing_bytes(Peer.SERVER)))
 
 
@@ -147,7 +146,7 @@ def _log(server: str, sock: socket.socket) -> None:
 
 
 def name_to_check(host: str) -> str:
-    """Return what a certificate must be for: the host that was dialled (S15), and nothing that was looked up for it.
+    """Return the name that the certificate must have: the host that was dialled (S15), not one that DNS gave for it.
 
     Without the interface of a link-local address, and without the dot behind a full name: certificates have neither.
     """
@@ -155,13 +154,13 @@ def name_to_check(host: str) -> str:
 
 
 class _Line:
-    """The socket, which TLS may come to stand on, and the one deadline of everything that is done with it."""
+    """The socket, on which TLS may begin, and one deadline for all that is done with it."""
 
-    def __init__(self, sock: socket.socket, host: str, security: Security, deadline: float) -> None:
+    def __init__(self, sock: socket.socket, host: str, security: Security, due_at: float) -> None:
         self.sock = sock
         self._host = host
         self._security = security
-        self._deadline = deadline
+        self._due_at = due_at
 
     @property
     def is_tls(self) -> bool:
@@ -191,4 +190,4 @@ class _Line:
         wrapped.do_handshake()
 
     def _set_timeout(self) -> None:
-        self.sock.settimeout(get_remaining_s(self._deadline))
+        self.sock.settimeout(get_remaining_s(self._due_at))

@@ -1,2 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The side of the proxy that clients see: listeners, requests, pages, and the upgrade."""
+"""The side of the proxy that clients see: it reads requests and sends answers, and never blocks the event loop.
+
+The path of a request through its parts:
+
+- ``listener`` accepts connections and reads requests; ``request`` is the parser; ``connection`` has the types that say
+  who owns a connection.
+- ``handler`` answers browsers: with a page (``pages``), a reason, or the upgrade to a console (``upgrade``, by
+  websockify). ``connect`` answers native viewers.
+- ``in_flight`` runs the answers that may block in threads, and answers clients in time when a thread is late.
+- ``responses`` has the answers as values; ``sender`` sends them.
+"""

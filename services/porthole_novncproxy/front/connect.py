@@ -1,52 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The xvpvnc door: ``CONNECT /console?token=<uuid> HTTP/1.0``, then raw RFB.
+"""The CONNECT doors: ``CONNECT /console?token=<uuid> HTTP/1.0``, then the raw stream.
 
-Why: it is what lets a native viewer (TigerVNC, virt-viewer, vncdotool) in without a WebSocket. The head has been
-read by :mod:`doorway`; this runs in a handshake thread, through the same :mod:`admission` as a browser.
+Why: this is what lets a native viewer (TigerVNC, virt-viewer, vncdotool) in without a WebSocket, through the same
+:mod:`porthole_novncproxy.admission` as a browser.
+Called by :mod:`porthole_novncproxy.server`, in a thread for consoles.
 """
 
-import http
-import re
+from http import HTTPStatus
 
 from porthole_common import errors
-from porthole_common.model import ConsoleType
+from porthole_common.deadline import Deadline
 from porthole_novncproxy.admission import access
-from porthole_novncproxy.admission.gate import log_refusal
-from porthole_novncproxy.front.listener import Connection
+from porthole_novncproxy.admission.gate import Gate, log_refusal
+from porthole_novncproxy.doors import Door
+from porthole_novncproxy.front.request import Request
+from porthole_novncproxy.front.responses import Answer, Response, Upgrade, build_bare
 
-_REQUEST_LINE = re.compile(rb"([A-Z]+) (\S+) HTTP/1\.[01]\r\n")
 
+def parse_console_request(request: Request, door: Door, source: str) -> access.ConsoleRequest:
+    """Return which console a native viewer asks for.
 
-def parse_request(head: bytes, source: str) -> access.ConsoleRequest:
-    """Return what the head of an xvpvnc client asks for.
-
-    :raises RequestInvalid: when it is not a CONNECT with a token in its query.
+    :raises RequestInvalid: when the request is not a CONNECT with a token in its query.
     """
-    line = _REQUEST_LINE.match(head)
-    if line is None or line.group(1) != b"CONNECT":
+    if request.method != "CONNECT":
         raise errors.RequestInvalid("This port takes CONNECT with a token and nothing else.")
-    token = access.parse_token(line.group(2).decode("latin-1"), ())
+    token = access.parse_token(request.target, ())
     if not token:
         raise errors.RequestInvalid("The request has no token.")
-    return access.ConsoleRequest(ConsoleType.XVPVNC, token, source, is_browser_door=False)
+    return access.ConsoleRequest(door, token, source)
 
 
-def refuse(connection: Connection, exc: errors.PortholeError) -> None:
-    """Answer ``exc``'s status without a body.
-
-    :raises OSError: when the client is gone.
-    """
-    _send_status(connection, log_refusal(exc, ConsoleType.XVPVNC, connection.address[0]))
-
-
-def accept(connection: Connection) -> None:
-    """Tell the client that RFB follows.
-
-    :raises OSError: when the client is gone.
-    """
-    connection.sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-
-
-def _send_status(connection: Connection, status: http.HTTPStatus) -> None:
-    reply = f"HTTP/1.1 {int(status)} {status.phrase}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    connection.sock.sendall(reply.encode("ascii"))
+def answer_console(request: Request, door: Door, source: str, gate: Gate, deadline: Deadline) -> Answer:
+    """Let a native viewer in, or refuse it."""
+    try:
+        admission = gate.admit(parse_console_request(request, door, source), deadline)
+    except errors.PortholeError as exc:
+        return build_bare(log_refusal(exc, door, source))
+    return Upgrade(Response(HTTPStatus.OK, is_bare=True), admission)

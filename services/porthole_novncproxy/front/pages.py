@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pages of the proxy: which file a request path names, and the headers it is sent with.
 
-Why: a file server beside a token-bearing URL is where proxies were attacked (open redirects, traversal, listings,
-tokens in Referer and caches). Here the whole answer is decided from the request path and the file system, without a
-socket, so that each of those is a unit test; the handler of the proxy only sends it (and leaves the content away for
-HEAD). There are no redirects and no listings at all.
+Why: file servers beside a URL with a token are where proxies were attacked (open redirects, traversal, listings, tokens
+in Referer and caches). Here the whole answer follows from the request path and the file system, without a socket, so
+each of these attacks is a unit test. There are no redirects and no listings.
 
-noVNC's files come from the operator's web root; ``console.html`` and what belongs to it from this package.
+noVNC's files come from the operator's web root; ``console.html`` and its own files from this package.
+Called by :mod:`porthole_novncproxy.front.handler`.
 """
 
 import base64
@@ -19,21 +19,19 @@ import re
 import stat
 import urllib.parse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 
 from porthole_common import errors
 from porthole_novncproxy import novnc
-
-Headers = tuple[tuple[str, str], ...]
+from porthole_novncproxy.front.responses import Headers, Response
 
 PACKAGE_WEB = pathlib.Path(__file__).parents[1] / "web"
 OWN_FILES = frozenset({"console.html", "console.js", "console_words.js", "console.css"})
-# For load balancers: the process takes requests and answers them. It asks nobody else; see the API's of this name.
+# For load balancers: the process takes requests and answers them. No other daemon is asked; the api has the same.
 HEALTHCHECK = "/healthcheck"
-# noVNC 1.0 dropped vnc_auto.html, which connected at once: vnc_lite.html does, vnc.html (what some packages link the
-# name to) waits for a click.
+# noVNC 1.0 dropped vnc_auto.html, which connected at once. vnc_lite.html connects at once too; vnc.html, to which some
+# packages link the name, waits for a click.
 ALIASES = {"": ("console.html",), "vnc_auto.html": ("vnc_lite.html", "vnc.html")}
 
 # Not the mimetypes module: it reads the machine's own tables, and a browser runs no module of another type than these.
@@ -61,23 +59,10 @@ CONTENT_TYPES = {
     ".woff": "font/woff",
     ".woff2": "font/woff2",
 }
-# A page is parsed for its inline scripts; noVNC's largest has 16 KiB.
+# A page is parsed for its inline scripts; noVNC's largest page has 16 KiB.
 MAX_HTML_BYTES = 1024 * 1024
 # An encoded token is still one: path=%3Ftoken%3D..., and the same through one more login page.
 MAX_QUERY_DECODINGS = 4
-
-
-@dataclass(frozen=True)
-class PageResponse:
-    """What to send: a status line, headers, and either the content of ``file`` or ``body``.
-
-    ``headers``: (name, value) pairs, Content-Length among them wherever there is content.
-    """
-
-    status: int
-    headers: Headers
-    file: pathlib.Path | None
-    body: bytes
 
 
 class Pages:
@@ -95,16 +80,16 @@ class Pages:
         self._frame_ancestors = f"frame-ancestors {' '.join(ancestors)}"
         self._x_frame_options = {"'none'": "DENY", "'self'": "SAMEORIGIN"}.get(" ".join(ancestors))
         self._inline_sources: dict[pathlib.Path, tuple[int, int, tuple[str, str]]] = {}
+        # The answer at :data:`HEALTHCHECK`.
+        self.healthcheck = self._say(HTTPStatus.OK, "OK\n")
 
-    def respond(self, raw_path: str, if_modified_since: str | None) -> PageResponse:
-        """Return the answer to a GET of ``raw_path``, the request target as it came (RFC 9112 section 3.2.1).
+    def respond(self, raw_path: str, if_modified_since: str | None) -> Response:
+        """Return the answer to a GET of ``raw_path``, path and query of the target (RFC 9112 section 3.2.1).
 
-        200 with a file, or for :data:`HEALTHCHECK`; 304 (RFC 9110 section 13.1.3); 400 for a target that could name
-        another host to some browser or proxy; 404 for whatever is not a regular file in its place.
+        200 with a file; 304 (RFC 9110 section 13.1.3); 400 for a target that could name another host to some browser or
+        proxy; 404 for everything that is not a regular file in its place.
         """
         path, _separator, query = raw_path.partition("?")
-        if path == HEALTHCHECK:
-            return self._say(HTTPStatus.OK, "OK\n")
         if not _is_harmless_target(raw_path, path):
             return self._refuse(HTTPStatus.BAD_REQUEST, "This address is malformed.")
         file = self._find(path)
@@ -162,7 +147,7 @@ class Pages:
 
     def _send(
         self, file: pathlib.Path, status: os.stat_result, policy: str, has_token: bool, if_modified_since: str | None
-    ) -> PageResponse:
+    ) -> Response:
         modified_at = int(status.st_mtime)
         headers: Headers = (
             ("Last-Modified", email.utils.formatdate(modified_at, usegmt=True)),
@@ -171,17 +156,17 @@ class Pages:
             *self._common_headers(policy),
         )
         if not has_token and _is_unmodified(modified_at, if_modified_since):
-            return PageResponse(HTTPStatus.NOT_MODIFIED, headers, None, b"")
+            return Response(HTTPStatus.NOT_MODIFIED, headers)
         content: Headers = (
             ("Content-Type", CONTENT_TYPES.get(file.suffix, "application/octet-stream")),
             ("Content-Length", str(status.st_size)),
         )
-        return PageResponse(HTTPStatus.OK, content + headers, file, b"")
+        return Response(HTTPStatus.OK, content + headers, file=file)
 
-    def _refuse(self, status: HTTPStatus, text: str) -> PageResponse:
+    def _refuse(self, status: HTTPStatus, text: str) -> Response:
         return self._say(status, f"noVNC proxy: {text}\n")
 
-    def _say(self, status: HTTPStatus, text: str) -> PageResponse:
+    def _say(self, status: HTTPStatus, text: str) -> Response:
         body = text.encode()
         headers: Headers = (
             ("Content-Type", "text/plain; charset=utf-8"),
@@ -189,7 +174,7 @@ class Pages:
             ("Cache-Control", "no-store"),
             *self._common_headers(f"default-src 'none'; {self._frame_ancestors}"),
         )
-        return PageResponse(status, headers, None, body)
+        return Response(status, headers, body)
 
     def _common_headers(self, policy: str) -> Headers:
         headers: Headers = (
@@ -265,7 +250,7 @@ def _check_frame_ancestors(sources: Sequence[str]) -> tuple[str, ...]:
 
 
 def _is_harmless_target(raw_path: str, path: str) -> bool:
-    """Tell whether the target is a path from the root, of printable ASCII, that nobody takes for ``//host``.
+    """Whether the target is a path from the root, of printable ASCII, that no browser or proxy takes for ``//host``.
 
     Browsers read a backslash as a slash; a redirect or a relative link built on such a path would leave the site.
     """
@@ -275,7 +260,7 @@ def _is_harmless_target(raw_path: str, path: str) -> bool:
 
 
 def _is_file_name(name: str) -> bool:
-    """Tell whether a decoded part of a path may name a file: no way up, no hidden file, no slash or control inside."""
+    """Whether a decoded part of a path may name a file: no way up, no hidden file, no slash or control character."""
     return bool(name) and not name.startswith(".") and "/" not in name and name.isprintable()
 
 
@@ -290,7 +275,7 @@ def _find_below(root: pathlib.Path, name: str) -> pathlib.Path | None:
 
 
 def _has_token(query: str) -> bool:
-    """Tell whether a query bears a console token, however often it is URL-encoded."""
+    """Whether a query has a console token, however often it is URL-encoded."""
     for _ in range(MAX_QUERY_DECODINGS):
         if "token=" in query.lower():
             return True
@@ -299,7 +284,7 @@ def _has_token(query: str) -> bool:
 
 
 def _is_unmodified(modified_at: int, if_modified_since: str | None) -> bool:
-    """Compare in whole seconds, as HTTP dates are; a date that is none does not count (RFC 9110 section 13.1.3)."""
+    """Compare in whole seconds, as in HTTP dates; an invalid date does not count (RFC 9110 section 13.1.3)."""
     if not if_modified_since:
         return False
     try:

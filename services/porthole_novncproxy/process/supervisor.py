@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several processes of the proxy behind one port: cotyledon starts them, restarts one that dies, passes signals on.
 
-The master opens the ports, once for each worker (SO_REUSEPORT, socket(7)), so that the kernel shares connections out
-evenly and those that wait for a worker that died are its successor's. It has no broker connection and no thread of
-the relay; what it knows of its workers, and tells systemd, is :mod:`porthole_novncproxy.process.heartbeat`'s. Each
-worker has its own loop, RPC connection and subscription to revocations; limits count per worker. What cotyledon does
-not do, the second SIGTERM that ends everything at once, is added here.
+The supervisor opens the ports, once for each worker (SO_REUSEPORT, socket(7)): the kernel shares connections out
+evenly, and connections that wait for a worker that died are its successor's. The supervisor has no broker connection
+and no thread of the relay; :mod:`porthole_novncproxy.process.heartbeat` tells it, and systemd, how its workers are.
+Each worker has its own loop, RPC connection and subscription to revocations, and counts limits for itself. Added to
+cotyledon here: a second SIGTERM ends everything at once.
 """
 
 import multiprocessing
@@ -22,9 +22,10 @@ from porthole_common.log import get_logger
 from porthole_common.rpc import Rpc
 from porthole_common.systemd import SystemdNotifier
 from porthole_novncproxy.daemon import END_S, PROGRAM, NovncProxyService, open_listeners
-from porthole_novncproxy.process.heartbeat import Pulse, Watch, beat_while_alive
+from porthole_novncproxy.doors import Door
+from porthole_novncproxy.process.heartbeat import Heartbeat, Watch, beat_while_alive
 
-Listeners = dict[str, socket.socket]
+Listeners = dict[Door, socket.socket]
 
 LOG = get_logger(__name__)
 
@@ -34,25 +35,27 @@ class ProxyWorker(cotyledon.Service):
 
     name = PROGRAM
 
-    def __init__(self, worker_id: WorkerId, conf: cfg.ConfigOpts, doors: Sequence[Listeners], pulse: Pulse) -> None:
+    def __init__(
+        self, worker_id: WorkerId, conf: cfg.ConfigOpts, listeners: Sequence[Listeners], heartbeat: Heartbeat
+    ) -> None:
         super().__init__(worker_id)
-        self._pulse = pulse
-        pulse.enter(worker_id)
-        for others in (*doors[:worker_id], *doors[worker_id + 1 :]):
+        self._heartbeat = heartbeat
+        heartbeat.enter(worker_id)
+        for others in (*listeners[:worker_id], *listeners[worker_id + 1 :]):
             _close(others)
-        self._service = NovncProxyService(conf, Rpc(conf, conf.rpc.call_timeout), True, doors[worker_id], worker_id)
-        beat_while_alive(pulse, worker_id, self._service.is_alive)
+        self._service = NovncProxyService(conf, Rpc(conf, conf.rpc.call_timeout), True, listeners[worker_id], worker_id)
+        beat_while_alive(heartbeat, worker_id, self._service.is_alive)
 
     def run(self) -> None:
         """Serve."""
         self._service.start()
         LOG.info("Worker is ready", program=PROGRAM, worker=self.worker_id)
-        self._pulse.current(self.worker_id)
+        self._heartbeat.set_current(self.worker_id)
 
     def reload(self) -> None:
         """Reread the configuration in place: open consoles go on."""
         self._service.reload()
-        self._pulse.current(self.worker_id)
+        self._heartbeat.set_current(self.worker_id)
 
     def terminate(self) -> None:
         """Drain, and end."""
@@ -62,14 +65,14 @@ class ProxyWorker(cotyledon.Service):
 def run(conf: cfg.ConfigOpts) -> int:
     """Run ``[novncproxy] workers`` processes until a signal; return the exit status.
 
-    :raises ConfigInvalid: when an option does not do: before a worker is started, which would be started for ever.
+    :raises ConfigInvalid: when an option is wrong: before a worker starts, which would be restarted for ever.
     """
-    # Built once and thrown away: what would end a worker ends the master, and says why.
+    # Built once and thrown away: an error that would end each worker ends the supervisor, and says why.
     NovncProxyService(conf, Rpc(conf, conf.rpc.call_timeout), owns_rpc=True).stop()
     listeners = [open_listeners(conf, reuse_port=True) for _ in range(conf.novncproxy.workers)]
     stop_timeout_s = conf.graceful_shutdown_timeout + int(END_S)
-    pulse = Pulse(conf.novncproxy.workers)
-    watch = Watch(PROGRAM, pulse, SystemdNotifier())
+    heartbeat = Heartbeat(conf.novncproxy.workers)
+    watch = Watch(PROGRAM, heartbeat, SystemdNotifier())
     # cotyledon would call the proxy ready before it has a worker.
     os.environ.pop("NOTIFY_SOCKET", None)
     manager = cotyledon.ServiceManager(graceful_shutdown_timeout=stop_timeout_s)
@@ -77,12 +80,12 @@ def run(conf: cfg.ConfigOpts) -> int:
     def let_go() -> None:
         # From here on another process may take the port, and a second SIGTERM is meant.
         watch.stop(stop_timeout_s)
-        for doors in listeners:
-            _close(doors)
+        for sockets in listeners:
+            _close(sockets)
         signal.signal(signal.SIGTERM, lambda *_: _end_at_once())
 
     manager.register_hooks(on_terminate=let_go, on_reload=watch.reload)
-    manager.add(ProxyWorker, workers=conf.novncproxy.workers, args=(conf, listeners, pulse))
+    manager.add(ProxyWorker, workers=conf.novncproxy.workers, args=(conf, listeners, heartbeat))
     watch.start()
     try:
         manager.run()

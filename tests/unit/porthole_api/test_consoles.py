@@ -10,6 +10,7 @@ from porthole_api.directory import Directory
 from porthole_api.policy import Policy
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.deadline import Deadline
 from porthole_common.model import ConnectInfo
 from porthole_common.notifications import Inventory
 from porthole_compute.rpcapi import ComputeAPI
@@ -79,8 +80,15 @@ class ComputeOfTwoHosts(FakeCompute):
         super().__init__()
         self._directory, self._inventories = directory, inventories
 
-    def get_vnc_console(self, context: RequestContext, host: str, instance_uuid: str, console_type: str) -> ConnectInfo:
-        connect_info = super().get_vnc_console(context, host, instance_uuid, console_type)
+    def get_vnc_console(
+        self,
+        context: RequestContext,
+        host: str,
+        instance_uuid: str,
+        console_type: str,
+        deadline: Deadline | None = None,
+    ) -> ConnectInfo:
+        connect_info = super().get_vnc_console(context, host, instance_uuid, console_type, deadline)
         if host == HOST:
             for inventory in self._inventories:
                 self._directory.update(inventory)

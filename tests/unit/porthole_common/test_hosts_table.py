@@ -24,8 +24,8 @@ def read_rows() -> dict[tuple[str, str], str]:
 
 
 def find_readers(name: str) -> set[str]:
-    """Return the daemons whose code reads the option."""
-    reads = re.compile(rf"\.{name}\b")
+    """Return the daemons whose code reads the option, as an attribute or by the proxy's table of doors."""
+    reads = re.compile(rf'(?:\.|_option="){name}\b')
     paths = [path for daemon in _DAEMONS for path in (_ROOT / "services" / daemon).rglob("*.py")]
     found = [path for path in paths if reads.search(path.read_text(encoding="utf-8"))]
     return {path.relative_to(_ROOT / "services").parts[0] for path in found}

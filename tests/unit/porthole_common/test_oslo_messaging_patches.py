@@ -13,7 +13,7 @@ from porthole_common.messaging import oslo_messaging
 from porthole_common.oslo_messaging_patches import LOOK_UP_S, Consumers, apply_patches
 from porthole_common.private_parts import forget_reports
 from porthole_common.rpc_server import RpcServer
-from porthole_common.thread_pool import Workers
+from porthole_common.thread_pool import ThreadPool
 from support.bus import fake_bus
 from support.messaging_fakes import FakeServer
 
@@ -107,7 +107,7 @@ def test_without_the_driver_nothing_is_patched(
 def test_without_its_consumers_a_server_stops_as_oslo_messaging_does(
     part: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fake, workers = FakeServer(), Workers("test", 1)
+    fake, workers = FakeServer(), ThreadPool("test", 1)
     delattr(fake.listener, part)
     server = RpcServer(lambda: fake, workers, BrokerWatch([]))
     server.start()

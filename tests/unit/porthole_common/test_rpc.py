@@ -13,6 +13,7 @@ from oslo_context import context as oslo_context
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.deadline import Deadline
 from porthole_common.rpc import (
     Rpc,
     RpcClient,
@@ -20,7 +21,7 @@ from porthole_common.rpc import (
     expected_exceptions,
 )
 from porthole_common.rpc_client import GRACE_S
-from porthole_common.thread_pool import Workers
+from porthole_common.thread_pool import ThreadPool
 from support.bus import across_the_wire, fake_bus
 
 TOPIC = "test-topic"
@@ -133,7 +134,7 @@ class OsloClient:
 
 
 def call_that_raises(error: Exception) -> Exception:
-    workers = Workers("test", 1)
+    workers = ThreadPool("test", 1)
     with pytest.raises(errors.PortholeError) as caught:
         RpcClient(OsloClient(error), TOPIC, workers, 10).call(context(), "m")
     workers.close()
@@ -153,14 +154,14 @@ class NotingClient:
 
 
 def test_what_a_library_logs_of_a_call_is_of_its_request(caplog: pytest.LogCaptureFixture) -> None:
-    asker, library, workers = context(), NotingClient(), Workers("test", 1)
+    asker, library, workers = context(), NotingClient(), ThreadPool("test", 1)
     asker.resource_uuid = "i-1"
     client = RpcClient(library, TOPIC, workers, 10)
     client.call(asker, "m")
     with pytest.raises(errors.RpcUnavailable):
         client.call(asker, "fail")
     assert library.seen == [asker, asker]
-    assert workers.run(oslo_context.get_current, 10) is None
+    assert workers.run(oslo_context.get_current, Deadline(10)) is None
     workers.close()
     (record,) = caplog.records
     assert record.getMessage() == f"RPC not answered instance=i-1 topic={TOPIC} method=fail error=TimeoutError"
@@ -169,22 +170,23 @@ def test_what_a_library_logs_of_a_call_is_of_its_request(caplog: pytest.LogCaptu
 
 def test_calls_of_a_sequence_are_made_in_one_thread_which_serves_their_request(rpc: Rpc) -> None:
     asker, library = context(), NotingClient()
-    client = RpcClient(library, TOPIC, Workers("unused", 0), 10)
+    client = RpcClient(library, TOPIC, ThreadPool("unused", 0), 10)
 
-    def work() -> list[str]:
-        client.call(asker, "first")
-        client.call(asker, "second")
-        return [threading.current_thread().name, rpc.run(asker, lambda: threading.current_thread().name, calls=1)]
+    def work(deadline: Deadline) -> str:
+        client.call(asker, "first", deadline=deadline)
+        client.call(asker, "second", deadline=deadline)
+        return threading.current_thread().name
 
-    first, second = rpc.run(asker, work, calls=2)
-    assert first == second != threading.current_thread().name
+    assert rpc.run(asker, work, calls=2) != threading.current_thread().name
     assert library.seen == [asker, asker]
 
 
 def test_an_error_of_a_sequence_is_the_callers(rpc: Rpc, client: RpcClient) -> None:
     asker = context()
     with pytest.raises(errors.InstanceNotFound):
-        rpc.run(asker, lambda: client.call(asker, "refuse", name="InstanceNotFound"), calls=1)
+        rpc.run(
+            asker, lambda deadline: client.call(asker, "refuse", deadline=deadline, name="InstanceNotFound"), calls=1
+        )
 
 
 class StuckClient:
@@ -197,23 +199,49 @@ class StuckClient:
         self.release.wait(30)
 
 
+def test_a_call_whose_request_was_given_up_is_unavailable_whatever_it_returned(rpc: Rpc) -> None:
+    """No further step begins: the client has been answered."""
+    asker, deadline = context(), Deadline()
+    library = NotingClient()
+    client = RpcClient(library, TOPIC, ThreadPool("unused", 0), 10)
+    deadline.give_up()
+    for method in ("m", "fail"):
+        with pytest.raises(errors.RpcUnavailable) as caught:
+            client.call(asker, method, deadline=deadline)
+        assert (caught.value.topic, caught.value.method) == (TOPIC, method)
+
+
+def test_a_call_tells_the_deadline_what_the_request_waits_for() -> None:
+    asker, deadline, seen = context(), Deadline(), []
+
+    class Library:
+        def call(self, context: RequestContext, method: str) -> None:
+            seen.append((deadline.due_at - time.monotonic(), deadline.waits_for))
+
+    RpcClient(Library(), TOPIC, ThreadPool("unused", 0), 10).call(asker, "m", deadline=deadline)
+    ((left_s, late),) = seen
+    assert 5 < left_s <= 10 + GRACE_S
+    assert isinstance(late, errors.RpcUnavailable)
+    assert (late.topic, late.method) == (TOPIC, "m")
+
+
 def test_a_sequence_that_is_stuck_in_a_call_leaves_its_caller_at_the_deadline_of_that(rpc: Rpc) -> None:
     asker, stuck = context(), StuckClient()
-    client = RpcClient(stuck, TOPIC, Workers("unused", 0), 0.05)
+    client = RpcClient(stuck, TOPIC, ThreadPool("unused", 0), 0.05)
     begun = time.monotonic()
     with pytest.raises(errors.RpcUnavailable):
-        rpc.run(asker, lambda: client.call(asker, "m"), calls=2)
+        rpc.run(asker, lambda deadline: client.call(asker, "m", deadline=deadline), calls=2)
     assert 0.05 + GRACE_S <= time.monotonic() - begun < 10
     stuck.release.set()
 
 
 def test_a_sequence_that_is_stuck_leaves_its_caller_at_the_deadline(caplog: pytest.LogCaptureFixture) -> None:
     asker, stuck = context(), StuckClient()
-    client = RpcClient(stuck, TOPIC, Workers("unused", 0), 30)
+    client = RpcClient(stuck, TOPIC, ThreadPool("unused", 0), 30)
     with fake_bus(timeout_s=0.05) as impatient:
         begun = time.monotonic()
         with pytest.raises(errors.RpcUnavailable) as caught:
-            impatient.run(asker, lambda: client.call(asker, "m"), calls=2)
+            impatient.run(asker, lambda deadline: client.call(asker, "m", deadline=deadline), calls=2)
         assert 2 * 0.05 + GRACE_S <= time.monotonic() - begun < 10
         stuck.release.set()
     assert (caught.value.topic, caught.value.method) == (TOPIC, "m")

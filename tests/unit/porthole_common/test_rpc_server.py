@@ -9,7 +9,7 @@ from porthole_common import errors
 from porthole_common.broker import Broker, Cause, Trouble
 from porthole_common.broker_watch import BrokerWatch
 from porthole_common.rpc_server import RpcServer, expected_exceptions
-from porthole_common.thread_pool import Workers
+from porthole_common.thread_pool import ThreadPool
 from support.messaging_fakes import FakeServer
 
 
@@ -26,7 +26,7 @@ def test_expected_exceptions_keeps_signature_and_docstring() -> None:
 def test_a_server_that_stops_has_the_broker_send_nothing_more_first(error: Exception | None) -> None:
     """Else what arrives meanwhile is acknowledged and dropped."""
     fake = FakeServer(error)
-    workers = Workers("test", 1)
+    workers = ThreadPool("test", 1)
     server = RpcServer(lambda: fake, workers, BrokerWatch([]))
     server.start()
     server.stop()
@@ -45,7 +45,7 @@ def test_a_server_that_a_broker_refuses_is_made_anew_until_the_process_leaves_th
     made: list[FakeServer] = []
     troubles = itertools.cycle([Trouble(Cause.CREDENTIALS, "The password is wrong.", "Correct it."), None])
     broker = Broker("192.0.2.10", 5672, "porthole", "secret", "/", None)
-    workers, watch = Workers("test", 1), BrokerWatch([broker], (), lambda _: next(troubles), look_s=0.01)
+    workers, watch = ThreadPool("test", 1), BrokerWatch([broker], (), lambda _: next(troubles), look_s=0.01)
 
     def make(refusals: int) -> FakeServer:
         if len(made) == refusals + 1:

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from porthole_common.deadline import DeadlinePassed
-from porthole_common.thread_pool import STALL_S, Job, Workers, get_current_job
+from porthole_common import errors
+from porthole_common.deadline import Deadline, DeadlinePassed
+from porthole_common.thread_pool import STALL_S, Job, ThreadPool
 
 LONG_S = 30
 
@@ -20,76 +21,76 @@ def release() -> Iterator[threading.Event]:
 
 
 @pytest.fixture
-def workers() -> Iterator[Workers]:
-    pool = Workers("test", 2)
-    yield pool
-    pool.close()
+def pool() -> Iterator[ThreadPool]:
+    made = ThreadPool("test", 2)
+    yield made
+    made.close()
 
 
-def test_result_of_the_work(workers: Workers) -> None:
-    assert workers.run(lambda: 42, LONG_S) == 42
+def test_result_of_the_work(pool: ThreadPool) -> None:
+    assert pool.run(lambda: 42, Deadline(LONG_S)) == 42
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), TimeoutError("of the work itself")])
-def test_error_of_the_work(workers: Workers, error: Exception) -> None:
+def test_error_of_the_work(pool: ThreadPool, error: Exception) -> None:
     def fail() -> None:
         raise error
 
     with pytest.raises(type(error)) as caught:
-        workers.run(fail, LONG_S)
+        pool.run(fail, Deadline(LONG_S))
     assert caught.value is error
 
 
-def test_caller_leaves_at_the_deadline(workers: Workers, release: threading.Event) -> None:
+def test_caller_leaves_at_the_deadline(pool: ThreadPool, release: threading.Event) -> None:
     with pytest.raises(DeadlinePassed):
-        workers.run(release.wait, 0.01)
+        pool.run(release.wait, Deadline(0.01))
 
 
-def test_work_goes_on_in_another_thread_when_one_is_stuck(workers: Workers, release: threading.Event) -> None:
+def test_work_goes_on_in_another_thread_when_one_is_stuck(pool: ThreadPool, release: threading.Event) -> None:
     with pytest.raises(DeadlinePassed):
-        workers.run(release.wait, 0.01)
-    assert workers.run(lambda: 42, LONG_S) == 42
+        pool.run(release.wait, Deadline(0.01))
+    assert pool.run(lambda: 42, Deadline(LONG_S)) == 42
 
 
-def test_threads_are_reused(workers: Workers) -> None:
-    names = {workers.run(lambda: threading.current_thread().name, LONG_S) for _ in range(50)}
+def test_threads_are_reused(pool: ThreadPool) -> None:
+    names = {pool.run(lambda: threading.current_thread().name, Deadline(LONG_S)) for _ in range(50)}
     assert len(names) <= 2
 
 
-def test_no_more_threads_than_the_limit_however_many_are_stuck(workers: Workers, release: threading.Event) -> None:
+def test_no_more_threads_than_the_limit_however_many_are_stuck(pool: ThreadPool, release: threading.Event) -> None:
     before = set(threading.enumerate())
     for _ in range(10):
         with pytest.raises(DeadlinePassed):
-            workers.run(release.wait, 0.01)
+            pool.run(release.wait, Deadline(0.01))
     assert len(set(threading.enumerate()) - before) == 2
 
 
-def test_work_that_did_not_begin_in_time_never_does(workers: Workers, release: threading.Event) -> None:
+def test_work_that_did_not_begin_in_time_never_does(pool: ThreadPool, release: threading.Event) -> None:
     done: list[str] = []
     for _ in range(2):
         with pytest.raises(DeadlinePassed):
-            workers.run(release.wait, 0.01)
+            pool.run(release.wait, Deadline(0.01))
     with pytest.raises(DeadlinePassed):
-        workers.run(lambda: done.append("late"), 0.01)
+        pool.run(lambda: done.append("late"), Deadline(0.01))
     release.set()
-    workers.run(lambda: done.append("in time"), LONG_S)
+    pool.run(lambda: done.append("in time"), Deadline(LONG_S))
     assert done == ["in time"]
 
 
-def test_a_stuck_thread_does_not_keep_the_process(workers: Workers) -> None:
-    assert workers.run(lambda: threading.current_thread().daemon, LONG_S)
+def test_a_stuck_thread_does_not_keep_the_process(pool: ThreadPool) -> None:
+    assert pool.run(lambda: threading.current_thread().daemon, Deadline(LONG_S))
 
 
 def test_close_ends_the_threads() -> None:
-    pool = Workers("test", 2)
-    thread = pool.run(threading.current_thread, LONG_S)
+    pool = ThreadPool("test", 2)
+    thread = pool.run(threading.current_thread, Deadline(LONG_S))
     pool.close()
     thread.join(LONG_S)
     assert not thread.is_alive()
 
 
 def test_close_ends_a_thread_after_what_waits_for_it(release: threading.Event) -> None:
-    pool = Workers("test", 1)
+    pool = ThreadPool("test", 1)
     first, second = Job(release.wait), Job(threading.current_thread)
     pool.start(first)
     pool.start(second)
@@ -98,6 +99,21 @@ def test_close_ends_a_thread_after_what_waits_for_it(release: threading.Event) -
     assert second.wait(LONG_S)
     second.get_result().join(LONG_S)
     assert not second.get_result().is_alive()
+
+
+class Clock:
+    """A monotonic clock that a test moves by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 class Crowd:
@@ -120,7 +136,7 @@ class Crowd:
 
 
 def test_no_more_than_the_eager_ones_at_once_while_nothing_is_stalled() -> None:
-    pool, crowd = Workers("test", 50, eager=3), Crowd()
+    pool, crowd = ThreadPool("test", 50, eager=3), Crowd()
     jobs = [Job(crowd.work) for _ in range(50)]
     for job in jobs:
         pool.start(job)
@@ -133,11 +149,11 @@ def test_no_more_than_the_eager_ones_at_once_while_nothing_is_stalled() -> None:
 
 
 def test_work_is_not_held_up_by_such_as_waits_for_somebody() -> None:
-    pool, crowd = Workers("test", 50, eager=2), Crowd()
+    pool, crowd = ThreadPool("test", 50, eager=2), Crowd()
     for _ in range(2):
         pool.start(Job(crowd.work))
     begun = time.monotonic()
-    assert pool.run(lambda: 42, LONG_S) == 42
+    assert pool.run(lambda: 42, Deadline(LONG_S)) == 42
     assert time.monotonic() - begun < LONG_S / 3
     # And whoever comes when they have long been stalled does not wait at all.
     job = Job(lambda: 43)
@@ -147,14 +163,14 @@ def test_work_is_not_held_up_by_such_as_waits_for_somebody() -> None:
     pool.close()
 
 
-def test_who_does_not_wait_has_to_relieve() -> None:
-    pool, crowd = Workers("test", 50, eager=1), Crowd()
+def test_a_caller_that_does_not_wait_has_to_relieve(clock: Clock) -> None:
+    pool, crowd = ThreadPool("test", 50, eager=1, clock=clock), Crowd()
     pool.start(Job(crowd.work))
     job = Job(lambda: 42)
     pool.start(job)
     pool.relieve()
     assert not job.has_begun
-    time.sleep(STALL_S)
+    clock.now_s += STALL_S
     pool.relieve()
     assert job.wait(LONG_S)
     crowd.go.set()
@@ -162,7 +178,7 @@ def test_who_does_not_wait_has_to_relieve() -> None:
 
 
 def test_work_in_order_of_its_arrival(release: threading.Event) -> None:
-    pool = Workers("test", 1)
+    pool = ThreadPool("test", 1)
     done: list[int] = []
     pool.start(Job(release.wait))
     jobs = [Job(lambda number=number: done.append(number)) for number in range(10)]  # type: ignore[misc]
@@ -174,13 +190,8 @@ def test_work_in_order_of_its_arrival(release: threading.Event) -> None:
     pool.close()
 
 
-def test_only_one_decides_what_becomes_of_a_job() -> None:
-    job = Job(lambda: None)
-    assert [job.settle(), job.settle()] == [True, False]
-
-
 def test_what_is_withdrawn_before_it_begins_is_not_done(release: threading.Event) -> None:
-    pool = Workers("test", 1)
+    pool = ThreadPool("test", 1)
     done: list[str] = []
     first, second, third = Job(release.wait), Job(lambda: done.append("second")), Job(lambda: done.append("third"))
     for job in (first, second, third):
@@ -192,8 +203,8 @@ def test_what_is_withdrawn_before_it_begins_is_not_done(release: threading.Event
     pool.close()
 
 
-def test_many_that_are_stalled_are_soon_all_under_way() -> None:
-    pool, crowd = Workers("test", 50, eager=2), Crowd()
+def test_many_that_have_stalled_have_soon_all_begun(clock: Clock) -> None:
+    pool, crowd = ThreadPool("test", 50, eager=2, clock=clock), Crowd()
     jobs = [Job(crowd.work) for _ in range(20)]
     for job in jobs:
         pool.start(job)
@@ -201,72 +212,40 @@ def test_many_that_are_stalled_are_soon_all_under_way() -> None:
     for _ in range(4):
         pool.relieve()
         begun.append(sum(job.has_begun for job in jobs))
-        time.sleep(STALL_S)
+        clock.now_s += STALL_S
     assert begun == [2, 4, 8, 16]
+    pool.relieve()
     crowd.go.set()
     assert all(job.wait(LONG_S) for job in jobs)
     pool.close()
 
 
-def test_work_that_was_given_up_ends_with_the_call_that_it_makes(workers: Workers, release: threading.Event) -> None:
-    made: list[str] = []
+def test_work_that_is_late_is_given_up(pool: ThreadPool, release: threading.Event) -> None:
+    deadline = Deadline(0.05)
+    with pytest.raises(DeadlinePassed):
+        pool.run(release.wait, deadline)
+    assert deadline.given_up
+
+
+def test_the_caller_leaves_at_the_deadline_of_the_step_under_way(pool: ThreadPool, release: threading.Event) -> None:
+    deadline, late = Deadline(LONG_S), errors.RpcUnavailable("consoleauth", "check_token")
 
     def work() -> None:
-        job = get_current_job()
-        assert job is not None
-        job.call(release.wait, 0.05, "first")
-        job.call(lambda: made.append("second"), 5, "second")
+        with deadline.step(0.05, late):
+            release.wait(LONG_S)
 
-    jobs: list[Job] = []
-    start = workers.start
-    workers.start = lambda job: (jobs.append(job), start(job))[1]  # type: ignore[method-assign]
-    with pytest.raises(DeadlinePassed) as caught:
-        workers.run(work, LONG_S)
-    assert caught.value.subject == "first"
-    release.set()
-    assert jobs[0].wait(LONG_S)
-    with pytest.raises(DeadlinePassed):
-        jobs[0].get_result()
-    assert not made
-
-
-def test_a_part_of_the_work_says_what_it_is_about_and_when_it_should_be_over(workers: Workers) -> None:
-    def work() -> tuple[float, object]:
-        job = get_current_job()
-        assert job is not None
-        return job.call(lambda: (job.due_at, job.subject), 5, "something")
-
-    job = Job(work)
     begun = time.monotonic()
-    workers.start(job)
-    assert job.wait(LONG_S)
-    due_at, subject = job.get_result()
-    assert begun + 5 <= due_at <= time.monotonic() + 5
-    assert subject == "something"
-    assert job.due_at == float("inf")
-
-
-def test_the_subject_is_told_whose_deadline_has_passed(workers: Workers, release: threading.Event) -> None:
-    def work() -> bool:
-        job = get_current_job()
-        assert job is not None
-        return job.call(release.wait, 5, "something")
-
-    with pytest.raises(DeadlinePassed) as caught:
-        workers.run(work, 0.05)
-    assert caught.value.subject == "something"
-
-
-def test_no_job_where_there_is_no_worker(workers: Workers) -> None:
-    assert get_current_job() is None
-    workers.run(lambda: None, LONG_S)
-    assert get_current_job() is None
+    with pytest.raises(DeadlinePassed):
+        pool.run(work, deadline)
+    assert time.monotonic() - begun < LONG_S / 3
+    assert deadline.waits_for is late
+    assert deadline.given_up
 
 
 def test_without_another_thread_work_waits_for_those_there_are(
     monkeypatch: pytest.MonkeyPatch, release: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pool = Workers("test", 10)
+    pool = ThreadPool("test", 10)
     pool.start(Job(release.wait))
 
     def fail(_thread: threading.Thread) -> None:
@@ -274,10 +253,10 @@ def test_without_another_thread_work_waits_for_those_there_are(
 
     monkeypatch.setattr(threading.Thread, "start", fail)
     with pytest.raises(DeadlinePassed):
-        pool.run(lambda: 42, 0.05)
+        pool.run(lambda: 42, Deadline(0.05))
     job = Job(lambda: 42)
     pool.start(job)
     release.set()
     assert job.wait(LONG_S)
-    assert "No thread can be started part=test threads=1" in caplog.text
+    assert "Thread not started part=test threads=1" in caplog.text
     pool.close()

@@ -41,7 +41,9 @@ class Client:
         self._calls = calls
         self._version = version
 
-    def call(self, context: RequestContext, method: str, server: str | None = None, **arguments: Any) -> Any:
+    def call(
+        self, context: RequestContext, method: str, server: str | None = None, deadline: object = None, **arguments: Any
+    ) -> Any:
         self._calls.sent.append((method, arguments))
         self._calls.versions[method] = self._version
         return self._calls.answer

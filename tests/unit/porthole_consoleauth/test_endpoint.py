@@ -243,7 +243,9 @@ class RecordingClient:
         self._rpc = rpc
         self._version = version
 
-    def call(self, context: RequestContext, method: str, server: str | None = None, **values: Any) -> Any:
+    def call(
+        self, context: RequestContext, method: str, server: str | None = None, deadline: object = None, **values: Any
+    ) -> Any:
         self._rpc.calls.append((method, values))
         self._rpc.versions[method] = self._version
         answers: dict[str, Any] = {

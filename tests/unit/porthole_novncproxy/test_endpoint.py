@@ -87,8 +87,8 @@ def test_a_proxy_that_speaks_tls_goes_through_the_handshake(tmp_path: Path) -> N
 
     assert reach((19,), secure, conf) == Reach(UP, "", (19,))
     assert seen == [UP]
-    errors_of[:] = [errors.VncSecurityUnsuitable("192.0.2.1:5900", "its certificate does not do (expired)")]
-    assert reach((19,), secure, conf) == Reach(UP, "security", (19,), "its certificate does not do (expired)")
+    errors_of[:] = [errors.VncSecurityUnsuitable("192.0.2.1:5900", "its certificate is not accepted (expired)")]
+    assert reach((19,), secure, conf) == Reach(UP, "security", (19,), "its certificate is not accepted (expired)")
     errors_of[:] = [errors.VncServerTimeout("192.0.2.1", 5900)]
     assert reach((19,), secure, conf) == Reach(UP, "silent", (19,))
 

@@ -52,7 +52,7 @@ def test_a_screen_out_of_reach(problem: str, words: str) -> None:
 def test_security_that_does_not_meet_is_told_by_reason() -> None:
     others = [make_display(name=f"vm{n}", target=Target("192.0.2.11", 5900 + n)) for n in range(3)]
     found = make_daemons(computes=[host_of(*others)])
-    reasons = ("its certificate does not do (expired)", "it offers no TLS", "it offers no TLS")
+    reasons = ("its certificate is not accepted (expired)", "it offers no TLS", "it offers no TLS")
     reaches = [Reach(other.target, "security", (19,), reason) for other, reason in zip(others, reasons, strict=True)]
     findings = judge_displays(found, [DialResult("controller", "compute1", tuple(reaches))])
     assert ids(findings) == ["vnc.security"] * 2

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from porthole_common import errors
-from porthole_common.model import ConsoleType
 from porthole_novncproxy.admission import access
+from porthole_novncproxy.doors import NOVNC, XVPVNC
 from support.cases import naming
 
 TOKEN = "6f9c7a5e-1b6e-4f0e-9a57-2d6d1f3b8c11"
@@ -18,7 +18,7 @@ OTHER = "00000000-0000-4000-8000-000000000000"
 
 def request(origins=(), hosts=("good.org:6080",), source="192.0.2.7", forwarded_proto=None, browser=True):
     return access.ConsoleRequest(
-        ConsoleType.NOVNC, TOKEN, source, tuple(origins), tuple(hosts), forwarded_proto, is_browser_door=browser
+        NOVNC if browser else XVPVNC, TOKEN, source, tuple(origins), tuple(hosts), forwarded_proto
     )
 
 
@@ -312,7 +312,7 @@ def test_the_source_is_the_peer_or_whom_a_trusted_proxy_names():
     ]
     for peer, forwarded_for, source in cases:
         with naming(peer, forwarded_for, source):
-            asked = access.ConsoleRequest(ConsoleType.NOVNC, None, peer, forwarded_for=forwarded_for)
+            asked = access.ConsoleRequest(NOVNC, None, peer, forwarded_for=forwarded_for)
             assert access.find_source(asked, ["10.0.0.1", "10.0.0.2"]) == source
 
 

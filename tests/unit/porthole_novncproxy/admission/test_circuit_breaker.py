@@ -4,7 +4,7 @@
 import pytest
 
 from porthole_common import errors
-from porthole_novncproxy.admission.circuit_breaker import HostBreaker
+from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
 from support.cases import naming
 
 PAUSE_S = 2.0
@@ -23,27 +23,27 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def breaker(clock: Clock) -> HostBreaker:
-    return HostBreaker(clock, PAUSE_S)
+def breaker(clock: Clock) -> HostCircuitBreaker:
+    return HostCircuitBreaker(clock, PAUSE_S)
 
 
-def ask(breaker: HostBreaker, host: str, error: Exception | None = None) -> None:
+def ask(breaker: HostCircuitBreaker, host: str, error: Exception | None = None) -> None:
     with breaker.asking(host):
         if error is not None:
             raise error
 
 
-def silence(breaker: HostBreaker, host: str) -> None:
+def silence(breaker: HostCircuitBreaker, host: str) -> None:
     with pytest.raises(errors.RpcUnavailable):
         ask(breaker, host, errors.RpcUnavailable("compute", "validate_console"))
 
 
-def test_a_host_that_answers_is_asked(breaker: HostBreaker) -> None:
+def test_a_host_that_answers_is_asked(breaker: HostCircuitBreaker) -> None:
     ask(breaker, "a")
     ask(breaker, "a")
 
 
-def test_a_silent_host_is_not_asked_until_the_pause_is_over(breaker: HostBreaker, clock: Clock) -> None:
+def test_a_silent_host_is_not_asked_until_the_pause_is_over(breaker: HostCircuitBreaker, clock: Clock) -> None:
     silence(breaker, "a")
     clock.now += PAUSE_S - 0.001
     with pytest.raises(errors.HostUnavailable):
@@ -54,7 +54,7 @@ def test_a_silent_host_is_not_asked_until_the_pause_is_over(breaker: HostBreaker
     ask(breaker, "a")
 
 
-def test_one_client_in_each_pause_tries_a_silent_host(breaker: HostBreaker, clock: Clock) -> None:
+def test_one_client_in_each_pause_tries_a_silent_host(breaker: HostCircuitBreaker, clock: Clock) -> None:
     silence(breaker, "a")
     clock.now += PAUSE_S
     with breaker.asking("a"):
@@ -64,7 +64,7 @@ def test_one_client_in_each_pause_tries_a_silent_host(breaker: HostBreaker, cloc
     ask(breaker, "a")
 
 
-def test_a_question_that_was_lost_does_not_hide_that_a_host_is_back(breaker: HostBreaker, clock: Clock) -> None:
+def test_a_question_that_was_lost_does_not_hide_that_a_host_is_back(breaker: HostCircuitBreaker, clock: Clock) -> None:
     silence(breaker, "a")
     clock.now += PAUSE_S
     with breaker.asking("a"):
@@ -73,7 +73,7 @@ def test_a_question_that_was_lost_does_not_hide_that_a_host_is_back(breaker: Hos
         ask(breaker, "a")
 
 
-def test_a_host_that_stays_silent_stays_out(breaker: HostBreaker, clock: Clock) -> None:
+def test_a_host_that_stays_silent_stays_out(breaker: HostCircuitBreaker, clock: Clock) -> None:
     silence(breaker, "a")
     clock.now += PAUSE_S
     silence(breaker, "a")
@@ -85,7 +85,7 @@ def test_whatever_a_host_answers_it_is_there() -> None:
     for answer in (errors.TokenInvalid("moved"), errors.HypervisorUnavailable("a")):
         with naming(answer):
             clock = Clock()
-            breaker = HostBreaker(clock, PAUSE_S)
+            breaker = HostCircuitBreaker(clock, PAUSE_S)
             silence(breaker, "a")
             clock.now += PAUSE_S
             with pytest.raises(type(answer)):
@@ -93,7 +93,7 @@ def test_whatever_a_host_answers_it_is_there() -> None:
             ask(breaker, "a")
 
 
-def test_the_client_a_silent_host_refuses_does_not_make_it_answer(breaker: HostBreaker) -> None:
+def test_the_client_a_silent_host_refuses_does_not_make_it_answer(breaker: HostCircuitBreaker) -> None:
     silence(breaker, "a")
     for _ in range(2):
         with pytest.raises(errors.HostUnavailable):

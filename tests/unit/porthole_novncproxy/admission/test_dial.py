@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reply to CONNECT. Reaching a server at all is met on real sockets elsewhere."""
+"""The reply to CONNECT, and the dial's own deadline. Servers of all kinds are met in the functional tests."""
 
 import itertools
+import socket
 import time
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from porthole_common import errors
+from porthole_common.deadline import Deadline
 from porthole_common.model import Target
-from porthole_novncproxy.admission.dial import MAX_REPLY_BYTES, _open_path
+from porthole_novncproxy.admission.dial import MAX_REPLY_BYTES, _open_path, dial
 from support.cases import naming
 
 TARGET = Target("192.0.2.1", 5900)
@@ -133,3 +135,31 @@ def test_a_path_that_is_none_is_never_sent():
             with pytest.raises(errors.VncServerUnavailable):
                 _open_path(sock, TARGET, path, time.monotonic() + 60)
             assert sock.sent == b""
+
+
+def test_only_a_server_that_speaks_first_is_waited_for():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = Target(*silent.getsockname()[:2])
+        server = dial(target, None, 60, None, Deadline(), server_speaks_first=False)
+        with server.sock:
+            assert server.first_bytes == b""
+        deadline = Deadline()
+        with pytest.raises(errors.VncServerTimeout):
+            dial(target, None, 0.05, None, deadline)
+        assert isinstance(deadline.waits_for, errors.VncServerTimeout)
+
+
+def test_a_dial_is_one_step_that_may_be_a_little_later_than_its_own_timeout():
+    seen = []
+
+    class Noting(Deadline):
+        def step(self, timeout_s, late):
+            seen.append(timeout_s)
+            return super().step(timeout_s, late)
+
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        with pytest.raises(errors.VncServerUnavailable):
+            dial(Target(*closed.getsockname()[:2]), None, 5, None, Noting())
+    (timeout_s,) = seen
+    assert 5 < timeout_s < 10

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The order of the decision. What lies behind its last step, the dial, is met on real sockets elsewhere."""
 
+import contextlib
 import dataclasses
 import gc
 import itertools
 import logging
+import socket
 import time
 import tracemalloc
 
@@ -12,11 +14,13 @@ import pytest
 
 from porthole_common import errors
 from porthole_common.context import RequestContext, get_current, serving
+from porthole_common.deadline import Deadline
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
 from porthole_novncproxy.admission.access import ConsoleRequest, OriginPolicy
-from porthole_novncproxy.admission.circuit_breaker import HostBreaker
+from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
 from porthole_novncproxy.admission.gate import Gate, log_refusal
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
+from porthole_novncproxy.doors import DOORS, NOVNC
 from support.cases import naming
 
 TOKEN = "6f9c7a5e-1b6e-4f0e-9a57-2d6d1f3b8c11"
@@ -35,9 +39,11 @@ class Consoleauth:
     def __init__(self, info=INFO):
         self.info = info
         self.asked = []
+        self.deadline = None
 
-    def check_token(self, context, token):
+    def check_token(self, context, token, *, deadline):
         self.asked.append(token)
+        self.deadline = deadline
         return self.info
 
 
@@ -47,9 +53,11 @@ class Compute:
     def __init__(self, error=None):
         self.error = error or errors.TokenInvalid(TokenReason.INSTANCE_GONE)
         self.asked = []
+        self.deadline = None
 
-    def validate_console(self, context, compute_host, instance_uuid, target, console_type):
+    def validate_console(self, context, compute_host, instance_uuid, target, console_type, deadline):
         self.asked.append((compute_host, instance_uuid, target, console_type))
+        self.deadline = deadline
         raise self.error.with_traceback(None)
 
 
@@ -61,16 +69,16 @@ class House:
             consoleauth=self.consoleauth,
             compute=self.compute,
             counter=self.counter,
-            breaker=HostBreaker(time.monotonic, 0.0),
+            circuit_breaker=HostCircuitBreaker(time.monotonic, 0.0),
             origins=origins or OriginPolicy(),
             dial_timeout_s=1.0,
         )
 
-    def refuse(self, *, origins=(), hosts=("good.org",), token=TOKEN, kind=ConsoleType.NOVNC, **fields):
+    def refuse(self, *, origins=(), hosts=("good.org",), token=TOKEN, door=NOVNC, **fields):
         """Return the error that a request ends in."""
-        request = ConsoleRequest(kind, token, "192.0.2.7", tuple(origins), tuple(hosts), **fields)
+        request = ConsoleRequest(door, token, "192.0.2.7", tuple(origins), tuple(hosts), **fields)
         with pytest.raises(errors.PortholeError) as caught:
-            self.gate.admit(request)
+            self.gate.admit(request, Deadline())
         return caught.value
 
 
@@ -100,11 +108,11 @@ def test_a_foreign_origin_reaches_nobody():
 
 def test_a_token_opens_only_the_door_it_was_made_for():
     """Each type at each door (S18)."""
-    for door, kind in itertools.product(list(ConsoleType), list(ConsoleType)):
-        with naming(door, kind):
+    for door, kind in itertools.product(DOORS, list(ConsoleType)):
+        with naming(door.name, kind):
             house = House(dataclasses.replace(INFO, console_type=kind))
-            error = house.refuse(kind=door, is_browser_door=door is ConsoleType.NOVNC)
-            if door is kind:
+            error = house.refuse(door=door)
+            if kind in door.console_types:
                 assert error is house.compute.error
             else:
                 assert error.reason == TokenReason.CONSOLE_TYPE
@@ -217,7 +225,7 @@ def test_a_refusal_is_one_line_with_status_and_reason(caplog):
         with naming(error, status, level):
             caplog.clear()
             with serving(RequestContext(overwrite=False)):
-                assert log_refusal(error, ConsoleType.NOVNC, "192.0.2.7") == status
+                assert log_refusal(error, NOVNC, "192.0.2.7") == status
             (record,) = caplog.records
             assert record.levelno == level
             assert record.extra == {
@@ -234,10 +242,10 @@ def test_a_request_is_logged_before_its_token_is_looked_at_and_with_instance_and
     caplog.set_level(logging.INFO)
     house = House(dataclasses.replace(INFO, user_id="u", project_id="p"))
     seen, check = [], house.consoleauth.check_token
-    house.consoleauth.check_token = lambda *asked: seen.extend(caplog.messages) or check(*asked)
+    house.consoleauth.check_token = lambda *asked, **more: seen.extend(caplog.messages) or check(*asked, **more)
     with serving(RequestContext(overwrite=False)):
         error = house.refuse()
-        log_refusal(error, ConsoleType.NOVNC, "192.0.2.7")
+        log_refusal(error, NOVNC, "192.0.2.7")
         current = get_current()
     asked, refused = caplog.messages
     assert seen == [asked] == ["Console requested console_type=novnc client=192.0.2.7"]
@@ -247,8 +255,30 @@ def test_a_request_is_logged_before_its_token_is_looked_at_and_with_instance_and
 
 def test_compute_and_consoleauth_are_asked_under_the_id_of_the_request():
     house, seen = House(), []
-    house.consoleauth.check_token = lambda context, token: seen.append((context.request_id, token)) or INFO
+    house.consoleauth.check_token = lambda context, token, **_more: seen.append((context.request_id, token)) or INFO
     context = RequestContext(overwrite=False)
     with serving(context):
         house.refuse()
     assert seen == [(context.request_id, TOKEN)]
+
+
+def test_the_deadline_of_the_request_is_that_of_both_calls_and_of_the_dial():
+    house, deadline = House(), Deadline()
+    request = ConsoleRequest(NOVNC, TOKEN, "192.0.2.7", hosts=("good.org",))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        validate = house.compute.validate_console
+
+        def move(*asked):
+            with contextlib.suppress(errors.TokenInvalid):
+                validate(*asked)
+            return Target("127.0.0.1", port)
+
+        house.compute.validate_console = move
+        with pytest.raises(errors.VncServerUnavailable):
+            house.gate.admit(request, deadline)
+    assert house.consoleauth.deadline is house.compute.deadline is deadline
+    assert isinstance(deadline.waits_for, errors.VncServerTimeout)
+    assert (deadline.waits_for.host, deadline.waits_for.port) == ("127.0.0.1", port)
+    assert house.counter.total == 0

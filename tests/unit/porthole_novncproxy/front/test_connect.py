@@ -2,57 +2,67 @@
 import socket
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from porthole_common import errors
-from porthole_common.model import ConsoleType
+from porthole_common.deadline import Deadline
+from porthole_common.model import ConnectInfo, ConsoleType
+from porthole_novncproxy.admission.gate import Admission
+from porthole_novncproxy.doors import XVPVNC
 from porthole_novncproxy.front import connect
-from porthole_novncproxy.front.listener import Connection
+from porthole_novncproxy.front.request import Request
+from porthole_novncproxy.front.responses import Upgrade, build_head
 from support.cases import naming
 
 TOKEN = "6f9c7a5e-1b6e-4f0e-9a57-2d6d1f3b8c11"
+INFO = ConnectInfo("i-1", ConsoleType.XVPVNC, "192.0.2.1", 5900, "http://good.org/", "host-1")
+
+
+def request(method="CONNECT", target=f"/console?token={TOKEN}", *fields):
+    return Request(method, target, None, 0, fields)
 
 
 def test_a_connect_with_a_token():
+    for target in (f"/console?token={TOKEN}", f"/?token={TOKEN}", f"/console?a=b&token={TOKEN}"):
+        with naming(target):
+            asked = connect.parse_console_request(request(target=target), XVPVNC, "192.0.2.7")
+            assert (asked.door, asked.token, asked.source) == (XVPVNC, TOKEN, "192.0.2.7")
+
+
+def test_a_request_that_is_no_connect_with_a_token_is_refused():
     cases = [
-        f"CONNECT /console?token={TOKEN} HTTP/1.0\r\n\r\n",
-        f"CONNECT /console?token={TOKEN} HTTP/1.1\r\n\r\n",
-        f"CONNECT /?token={TOKEN} HTTP/1.0\r\nHost: x\r\n\r\n",
-        f"CONNECT /console?a=b&token={TOKEN} HTTP/1.0\r\n\r\n",
+        request("CONNECT", "/console"),
+        request("CONNECT", "/console?token="),
+        request("GET"),
+        request("connect"),
+        request("CONNECT", "/console", ("cookie", f"token={TOKEN}")),
     ]
-    for head in cases:
-        with naming(head):
-            request = connect.parse_request(head.encode(), "192.0.2.7")
-            assert (request.console_type, request.token, request.source) == (ConsoleType.XVPVNC, TOKEN, "192.0.2.7")
-            assert not request.is_browser_door
+    for refused in cases:
+        with naming(refused), pytest.raises(errors.RequestInvalid):
+            connect.parse_console_request(refused, XVPVNC, "192.0.2.7")
 
 
-def test_what_is_no_connect_with_a_token_is_a_bad_request():
-    cases = [
-        "CONNECT /console HTTP/1.0\r\n\r\n",
-        "CONNECT /console?token= HTTP/1.0\r\n\r\n",
-        f"GET /console?token={TOKEN} HTTP/1.0\r\n\r\n",
-        f"POST /console?token={TOKEN} HTTP/1.0\r\n\r\n",
-        f"connect /console?token={TOKEN} HTTP/1.0\r\n\r\n",
-        f"CONNECT /console?token={TOKEN}\r\n\r\n",
-        f"CONNECT /console?token={TOKEN} HTTP/2.0\r\n\r\n",
-        f"CONNECT /console?token={TOKEN} extra HTTP/1.0\r\n\r\n",
-        f"CONNECT /console HTTP/1.0\r\nCookie: token={TOKEN}\r\n\r\n",
-        "RFB 003.008\n\r\n\r\n",
-        "\r\n\r\n",
-    ]
-    for head in cases:
-        with naming(head), pytest.raises(errors.RequestInvalid):
-            connect.parse_request(head.encode(), "192.0.2.7")
+class Gate:
+    """Admits, or raises ``error``."""
+
+    def __init__(self, error=None):
+        self.error = error
+        self.asked = []
+
+    def admit(self, console_request, deadline):
+        self.asked.append((console_request, deadline))
+        if self.error:
+            raise self.error
+        return Admission(INFO, socket.socket(), b"", "192.0.2.7", 0.0, "req-1", lambda: None)
 
 
-@given(st.binary(max_size=200))
-def test_any_head_ends_in_a_request_or_a_bad_request(noise):
-    try:
-        connect.parse_request(noise + b"\r\n\r\n", "192.0.2.7")
-    except errors.RequestInvalid:
-        return
+def test_a_viewer_that_is_let_in_gets_a_status_line_and_then_its_console():
+    gate, deadline = Gate(), Deadline()
+    answer = connect.answer_console(request(), XVPVNC, "192.0.2.7", gate, deadline)
+    assert isinstance(answer, Upgrade)
+    answer.admission.close()
+    assert build_head(answer.response) == b"HTTP/1.1 200 OK\r\n\r\n"
+    ((asked, given),) = gate.asked
+    assert (asked.token, given) == (TOKEN, deadline)
 
 
 def test_a_refusal_is_a_status_without_a_body():
@@ -66,18 +76,12 @@ def test_a_refusal_is_a_status_without_a_body():
     ]
     for error, line in cases:
         with naming(error, line):
-            near, far = socket.socketpair()
-            with near, far:
-                connect.refuse(Connection(near, ("192.0.2.7", 1), "xvpvnc", near.fileno()), error)
-                reply = far.recv(1000)
-            head, _blank, body = reply.partition(b"\r\n\r\n")
-            assert head.split(b"\r\n")[0] == line
-            assert b"Content-Length: 0" in head.split(b"\r\n")
-            assert body == b""
+            response = connect.answer_console(request(), XVPVNC, "192.0.2.7", Gate(error), Deadline())
+            assert build_head(response) == line + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            assert (response.body, response.is_last) == (b"", True)
 
 
-def test_the_answer_to_an_admitted_viewer_is_a_status_line_and_a_blank_line():
-    near, far = socket.socketpair()
-    with near, far:
-        connect.accept(Connection(near, ("192.0.2.7", 1), "xvpvnc", near.fileno()))
-        assert far.recv(1000) == b"HTTP/1.1 200 OK\r\n\r\n"
+def test_a_malformed_request_asks_nobody():
+    gate = Gate()
+    response = connect.answer_console(request("GET"), XVPVNC, "192.0.2.7", gate, Deadline())
+    assert (response.status, gate.asked) == (400, [])

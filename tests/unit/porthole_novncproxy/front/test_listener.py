@@ -1,29 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 import contextlib
 import errno
-import io
+import itertools
 import logging
 import os
 import select
 import socket
 import ssl
-from concurrent.futures import ThreadPoolExecutor
-from http import HTTPStatus
 
 import pytest
 
-from porthole_novncproxy.front.listener import MAX_ANSWERS, MAX_HEAD_BYTES, Answer, Connection, Doorway
+from porthole_novncproxy.doors import NOVNC, XVPVNC
+from porthole_novncproxy.front.connection import Connection
+from porthole_novncproxy.front.listener import Listener
+from porthole_novncproxy.front.request import MAX_HEAD_BYTES, RequestParser
+from porthole_novncproxy.front.sender import Sender
 from porthole_relay.loop import READ, WRITE
 from support.cases import naming
 from support.certificates import make_certificate
 from support.fake_loop import FakeLoop
-from support.processes import wait_until
 
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+REQUEST = RequestParser().feed(HEAD)
 TIMEOUT_S = 10.0
 
 
-class FakeListener:
+class FakeListeningSocket:
     """A listening socket that hands out what a test put into ``waiting``: sockets, or errors to raise."""
 
     def __init__(self):
@@ -49,28 +51,32 @@ class FakeListener:
 
 
 class House:
-    """A doorway on a fake loop, and clients on socket pairs."""
+    """A listener on a fake loop, and clients on socket pairs."""
 
-    def __init__(self, context=None, ssl_only=False, max_head_bytes=MAX_HEAD_BYTES):
+    def __init__(self, context=None, ssl_only=False, max_head_bytes=MAX_HEAD_BYTES, door=NOVNC):
         self.loop = FakeLoop()
-        self.requests = []
-        self.doorway = Doorway(self.loop, context, ssl_only, TIMEOUT_S, self.on_request, max_head_bytes)
-        self.listener = FakeListener()
-        self.doorway.listen(self.listener, "novnc")
+        self.pending = []
+        self.door = door
+        self.sender = Sender(self.loop)
+        self.listener = Listener(
+            self.loop, self.sender, context, ssl_only, TIMEOUT_S, self.pending.append, max_head_bytes
+        )
+        self.listening = FakeListeningSocket()
+        self.listener.listen(self.listening, door)
         self.loop.run_soon()
         self.sockets = []
 
-    def on_request(self, connection, head):
-        self.requests.append((connection, head))
+    @property
+    def requests(self):
+        return [(pending.connection, pending.request) for pending in self.pending]
 
     def connect(self):
         """A client's end of a connection that waits for its first request."""
         near, far = socket.socketpair()
         far.setblocking(False)
         self.sockets += [near, far]
-        connection = Connection(near, ("192.0.2.7", 4711), "novnc", near.fileno())
-        self.doorway.await_request(connection)
-        self.loop.run_soon()
+        connection = Connection(near, "192.0.2.7", self.door, near.fileno())
+        self.listener.receive(connection, is_new=True)
         return connection, far
 
     def turn(self):
@@ -83,7 +89,7 @@ class House:
                 if fd in self.loop.callbacks:
                     self.loop.callbacks[fd](READ)
             self.loop.run_soon()
-        raise AssertionError("the doorway spins")
+        raise AssertionError("the listener spins")
 
     @staticmethod
     def readable(fd):
@@ -92,8 +98,8 @@ class House:
         return bool(poll.poll(0))
 
     def close(self):
-        for connection, _head in self.requests:
-            connection.sock.close()
+        for pending in self.pending:
+            pending.connection.sock.close()
         for sock in self.sockets:
             sock.close()
 
@@ -121,8 +127,8 @@ def test_a_request_is_handed_on_with_what_came_behind_it(house):
     connection, client = house.connect()
     client.send(HEAD + b"\x82\x80")
     house.turn()
-    assert house.requests == [(connection, HEAD)]
-    assert connection.received == b"\x82\x80"
+    assert house.requests == [(connection, REQUEST)]
+    assert house.pending[0].rest == b"\x82\x80"
     assert not house.loop.callbacks.keys() - {1000}
     assert not house.loop.pending_timers
 
@@ -136,7 +142,7 @@ def test_a_request_may_be_cut_anywhere():
             assert house.requests == []
             client.send(HEAD[cut:])
             house.turn()
-            assert house.requests == [(connection, HEAD)]
+            assert house.requests == [(connection, REQUEST)]
 
 
 def test_pipelined_requests_are_handed_on_one_by_one(house):
@@ -145,9 +151,9 @@ def test_pipelined_requests_are_handed_on_one_by_one(house):
     house.turn()
     for number in (1, 2):
         assert len(house.requests) == number
-        house.doorway.await_request(connection)
-        house.loop.run_soon()
-    assert house.requests == [(connection, HEAD)] * 3
+        house.listener.receive(connection, house.pending[-1].rest)
+    assert house.requests == [(connection, REQUEST)] * 3
+    assert not house.loop.pending_timers
 
 
 def test_the_deadline_is_408_for_half_a_request_and_nothing_for_silence(caplog):
@@ -210,7 +216,7 @@ def test_a_head_of_exactly_the_limit_passes(house):
     assert len(head) == MAX_HEAD_BYTES
     client.send(head)
     house.turn()
-    assert [found for _connection, found in house.requests] == [head]
+    assert [len(found.get("x")) for _connection, found in house.requests] == [MAX_HEAD_BYTES - len(HEAD) - 5]
 
 
 def test_a_client_that_leaves_is_forgotten(house):
@@ -225,41 +231,11 @@ def test_a_client_that_leaves_is_forgotten(house):
     assert not house.loop.pending_timers
 
 
-def test_a_last_answer_waits_for_the_client_to_end_and_reads_what_it_still_says(house):
-    connection, client = house.connect()
-    client.send(HEAD)
-    house.turn()
-    connection.sock.send(b"answer")
-    house.doorway.hang_up(connection)
-    house.loop.run_soon()
-    assert heard(client) == (b"answer", True)
-    for _ in range(5):
-        client.send(b"x" * 10_000)
-        house.turn()
-    assert connection.sock.fileno() != -1
-    client.close()
-    house.turn()
-    assert connection.sock.fileno() == -1
-    assert not house.loop.pending_timers
-
-
-def test_a_client_that_never_ends_is_not_waited_for_long(house):
-    connection, client = house.connect()
-    house.doorway.refuse(connection, HTTPStatus.SERVICE_UNAVAILABLE, "Retry-After: 1")
-    assert b"Retry-After: 1\r\n" in heard(client)[0]
-    house.loop.advance(2.0)
-    assert connection.sock.fileno() == -1
-    assert not house.loop.callbacks.keys() - {1000}
-
-
-def test_closing_the_doorway_closes_all_that_waits(house):
+def test_closing_the_listener_closes_all_that_waits(house):
     waiting = [house.connect() for _ in range(3)]
-    lingering, _client = house.connect()
-    house.doorway.refuse(lingering, HTTPStatus.BAD_REQUEST)
-    house.doorway.close()
-    assert house.listener.closed
+    house.listener.close()
+    assert house.listening.closed
     assert all(connection.sock.fileno() == -1 for connection, _client in waiting)
-    assert lingering.sock.fileno() == -1
     assert not house.loop.callbacks
     assert not house.loop.pending_timers
 
@@ -268,42 +244,35 @@ def test_a_connection_that_comes_back_after_the_end_is_closed(house):
     connection, client = house.connect()
     client.send(HEAD)
     house.turn()
-    house.doorway.close()
-    house.doorway.await_request(connection)
-    house.loop.run_soon()
+    house.listener.close()
+    house.listener.receive(connection)
     assert heard(client) == (b"", True)
-    other, other_client = socket.socketpair()
-    with other, other_client:
-        house.doorway.hang_up(Connection(other, ("192.0.2.7", 1), "novnc", other.fileno()))
-        house.loop.run_soon()
-        assert other.fileno() == -1
-        assert other_client.recv(10) == b""
 
 
 def test_connections_are_accepted_with_nodelay_and_keepalive(house):
     with socket.socket() as accepted:
-        house.listener.waiting = [ConnectionAbortedError(), accepted]
+        house.listening.waiting = [ConnectionAbortedError(), accepted]
         house.loop.callbacks[1000](READ)
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert accepted.fileno() in house.loop.callbacks
-        house.doorway.close()
+        house.listener.close()
 
 
 def test_without_descriptors_the_queue_waits_a_moment():
     for code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         with naming(errno.errorcode[code]), contextlib.closing(House()) as house:
-            house.listener.waiting = [OSError(code, "no room")]
+            house.listening.waiting = [OSError(code, "no room")]
             house.loop.callbacks[1000](READ)
             assert 1000 not in house.loop.callbacks
             house.loop.advance(1)
             assert 1000 in house.loop.callbacks
 
 
-def test_the_listener_stays_away_when_the_doorway_closed_meanwhile(house):
-    house.listener.waiting = [OSError(errno.EMFILE, "no room")]
+def test_a_listening_socket_stays_away_when_the_listener_closed_meanwhile(house):
+    house.listening.waiting = [OSError(errno.EMFILE, "no room")]
     house.loop.callbacks[1000](READ)
-    house.doorway.close()
+    house.listener.close()
     house.loop.advance(1)
     assert not house.loop.callbacks
 
@@ -346,11 +315,10 @@ def test_tls_is_told_from_plain_by_its_first_byte(certificate):
     client.send(HEAD + b"rest")
     plain_client.send(HEAD)
     house.turn()
-    assert {id(connection) for connection, _head in house.requests} == {id(plain), id(secure)}
-    assert [head for _connection, head in house.requests] == [HEAD, HEAD]
-    assert secure.is_tls
-    assert secure.received == b"rest"
-    assert not plain.is_tls
+    assert dict(house.requests) == {plain: REQUEST, secure: REQUEST}
+    assert isinstance(secure.sock, ssl.SSLSocket)
+    assert not isinstance(plain.sock, ssl.SSLSocket)
+    assert {pending.connection: pending.rest for pending in house.pending} == {plain: b"", secure: b"rest"}
     house.close()
 
 
@@ -435,11 +403,10 @@ def test_requests_that_wait_within_tls_are_seen(certificate):
     house.turn()
     client.send(long[100:] + HEAD)
     house.turn()
-    assert [head for _connection, head in house.requests] == [long]
-    assert not connection.received
-    house.doorway.await_request(connection)
-    house.loop.run_soon()
-    assert [head for _connection, head in house.requests] == [long, HEAD]
+    (pending,) = house.pending
+    assert (pending.connection, len(pending.request.fields), pending.rest) == (connection, 2, b"")
+    house.listener.receive(connection)
+    assert [pending.request for pending in house.pending][1:] == [REQUEST]
     house.close()
 
 
@@ -458,100 +425,59 @@ def test_the_loop_waits_for_room_when_tls_has_to_write(certificate):
     house.close()
 
 
-CONTENT = b"page" * 262144
-
-
-class Page:
-    """An answer of 1 MiB to a request of ``house``'s, of which the client has taken nothing yet."""
-
-    def __init__(self, house, is_last):
-        self.house = house
-        self.connection, self.client = house.connect()
-        self.client.send(HEAD)
-        house.turn()
-        self.file = io.BytesIO(CONTENT)
-        house.doorway.answer(self.connection, Answer(b"head", self.file), is_last)
-        house.loop.run_soon()
-
-    @property
-    def mask(self):
-        return self.house.loop.masks.get(self.connection.fd)
-
-    def send(self):
-        """Let the doorway send as much as the client's end has room for."""
-        poll = select.poll()
-        poll.register(self.connection.sock, select.POLLOUT)
-        while self.mask == WRITE and poll.poll(0):
-            self.house.loop.callbacks[self.connection.fd](WRITE)
-            self.house.loop.run_soon()
-
-
-def test_an_answer_goes_out_as_the_client_takes_it():
-    for is_last in (False, True):
-        with naming(is_last), contextlib.closing(House()) as house:
-            page = Page(house, is_last)
-            page.send()
-            assert page.mask == WRITE, "a client that has read nothing was sent a mebibyte"
-            received, ended = b"", False
-            for _ in range(1000):
-                chunk, ended = heard(page.client)
-                received += chunk
-                if len(received) >= len(b"head" + CONTENT):
-                    break
-                page.send()
-            page.send()
-            chunk, ended = heard(page.client)
-            assert received + chunk == b"head" + CONTENT
-            assert page.file.closed
-            assert ended is is_last
-            page.client.send(HEAD)
+def test_a_malformed_request_is_refused_in_words_to_a_browser_and_without_to_a_viewer(caplog):
+    for door, body in ((NOVNC, b"400 A line is no field.\n"), (XVPVNC, b"")):
+        caplog.clear()
+        with naming(door.name), contextlib.closing(House(door=door)) as house:
+            connection, client = house.connect()
+            client.send(b"GET / HTTP/1.1\r\nBad Header\r\nContent-Length: 34\r\n\r\n" + HEAD)
             house.turn()
-            assert len(house.requests) == (1 if is_last else 2)
+            reply, ended = heard(client)
+            head, _blank, content = reply.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert b"Connection: close" in head.split(b"\r\n")
+            assert (content, ended, house.pending) == (body, True, [])
+            assert caplog.messages == [
+                f'Request malformed client=192.0.2.7 door={door.name} status=400 reason="A line is no field."'
+            ]
+            client.close()
+            house.turn()
+            assert connection.sock.fileno() == -1
 
 
-def test_a_client_that_does_not_take_its_answer_is_given_up(house, caplog):
-    page = Page(house, is_last=False)
-    page.send()
-    with caplog.at_level(logging.INFO):
-        house.loop.advance(30)
-    assert page.connection.sock.fileno() == -1
-    assert page.file.closed
-    assert "Client did not take its answer" in caplog.text
-    assert not house.loop.pending_timers
+def test_a_malformed_request_behind_another_is_refused(house):
+    connection, client = house.connect()
+    client.send(HEAD + b"nonsense\r\n\r\n")
+    house.turn()
+    house.listener.receive(connection, house.pending[0].rest)
+    assert heard(client)[0].startswith(b"HTTP/1.1 400 ")
+    assert len(house.pending) == 1
 
 
-def test_a_client_that_is_gone_takes_no_answer(house):
-    page = Page(house, is_last=False)
-    page.client.close()
-    page.send()
-    assert page.connection.sock.fileno() == -1
-    assert page.file.closed
+def test_a_client_that_speaks_the_proxy_protocol_is_told_of_in_one_line(certificate, caplog):
+    """Before TLS and before HTTP, in both versions."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.cert, certificate.key)
+    v1, v2 = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + b"\0" * 12
+    for start, options in itertools.product(
+        [v1, v2], [{}, {"context": context}, {"context": context, "ssl_only": True}]
+    ):
+        caplog.clear()
+        with naming(start, options), contextlib.closing(House(**options)) as house:
+            _connection, client = house.connect()
+            client.send(start + HEAD)
+            house.turn()
+            assert heard(client)[0].startswith(b"HTTP/1.1 400 ")
+            assert house.pending == []
+            assert caplog.messages == ["PROXY protocol on an HTTP port client=192.0.2.7 door=novnc"]
 
 
-def test_the_end_waits_until_answers_are_taken(house):
-    page = Page(house, is_last=True)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(house.doorway.wait_answered, 20)
-        wait_until(lambda: house.loop.soon, 10, "the question")
+def test_an_ipv4_client_of_a_port_for_both_is_named_as_ipv4(house):
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listening:
+        house.listener.listen(listening, NOVNC)
         house.loop.run_soon()
-        assert not waiting.done()
-        page.client.close()
-        page.send()
-        assert waiting.result(30) is True
-
-
-def test_the_end_waits_for_nothing_where_there_is_no_answer(house):
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(house.doorway.wait_answered, 20)
-        wait_until(lambda: house.loop.soon, 10, "the question")
-        house.loop.run_soon()
-        assert waiting.result(30) is True
-
-
-def test_of_too_many_answers_the_slowest_client_is_given_up(house):
-    pages = [Page(house, is_last=False) for _ in range(MAX_ANSWERS)]
-    assert all(page.mask == WRITE for page in pages)
-    newest = Page(house, is_last=False)
-    assert [page.connection.sock.fileno() == -1 for page in pages] == [True] + [False] * (MAX_ANSWERS - 1)
-    assert pages[0].file.closed
-    assert newest.mask == WRITE
+        with socket.create_connection(("127.0.0.1", listening.getsockname()[1]), 10) as client:
+            client.send(HEAD)
+            house.turn()
+            assert [pending.connection.address for pending in house.pending] == ["127.0.0.1"]
+            house.listener.close()

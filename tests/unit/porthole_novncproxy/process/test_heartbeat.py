@@ -5,8 +5,8 @@ import signal
 import pytest
 
 from porthole_common.systemd import SystemdNotifier
-from porthole_novncproxy.process import heartbeat as pulse_module
-from porthole_novncproxy.process.heartbeat import Pulse, Watch
+from porthole_novncproxy.process import heartbeat as heartbeat_module
+from porthole_novncproxy.process.heartbeat import Heartbeat, Watch
 
 WATCHDOG_S = 30.0
 READY = "READY=1\nSTATUS=serving"
@@ -23,7 +23,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(pulse_module, "time", made)
+    monkeypatch.setattr(heartbeat_module, "time", made)
     return made
 
 
@@ -34,17 +34,17 @@ class Bed:
         self.clock = clock
         self.told: list[str] = []
         self.killed: list[tuple[int, int]] = []
-        self.pulse = Pulse(2)
+        self.heartbeat = Heartbeat(2)
         environ = {"NOTIFY_SOCKET": "/run/systemd/notify"}
         if watchdog_s:
             environ["WATCHDOG_USEC"] = str(int(watchdog_s * 1e6))
         notifier = SystemdNotifier(environ, self.told.append, clock.monotonic)
-        self.watch = Watch("p", self.pulse, notifier, lambda pid, number: self.killed.append((pid, number)))
+        self.watch = Watch("p", self.heartbeat, notifier, lambda pid, number: self.killed.append((pid, number)))
 
     def start(self) -> None:
         for worker in (0, 1):
-            self.pulse.enter(worker)
-            self.pulse.current(worker)
+            self.heartbeat.enter(worker)
+            self.heartbeat.set_current(worker)
         self.watch.look()
 
     def pass_time(self, seconds: float, *alive: int) -> None:
@@ -52,7 +52,7 @@ class Bed:
         for _ in range(int(seconds)):
             self.clock.now_s += 1
             for worker in alive:
-                self.pulse.beat(worker)
+                self.heartbeat.beat(worker)
             self.watch.look()
 
 
@@ -63,23 +63,23 @@ def bed(clock: Clock) -> Bed:
 
 def test_ready_once_every_worker_is(bed: Bed) -> None:
     bed.watch.look()
-    bed.pulse.enter(0)
-    bed.pulse.current(0)
-    bed.pulse.enter(1)
+    bed.heartbeat.enter(0)
+    bed.heartbeat.set_current(0)
+    bed.heartbeat.enter(1)
     bed.watch.look()
     assert READY not in bed.told
-    bed.pulse.current(1)
+    bed.heartbeat.set_current(1)
     bed.watch.look()
     bed.watch.look()
     assert bed.told.count(READY) == 1
 
 
 def test_a_worker_that_is_replaced_is_not_ready_before_it_says_so(bed: Bed) -> None:
-    bed.pulse.enter(0)
-    bed.pulse.current(0)
-    bed.pulse.enter(0)
-    bed.pulse.enter(1)
-    bed.pulse.current(1)
+    bed.heartbeat.enter(0)
+    bed.heartbeat.set_current(0)
+    bed.heartbeat.enter(0)
+    bed.heartbeat.enter(1)
+    bed.heartbeat.set_current(1)
     bed.watch.look()
     assert READY not in bed.told
 
@@ -106,7 +106,7 @@ def test_a_stuck_worker_is_ended_alone(bed: Bed) -> None:
 def test_one_that_is_replaced_is_left_alone(bed: Bed) -> None:
     bed.start()
     bed.pass_time(31, 0)
-    bed.pulse.enter(1)
+    bed.heartbeat.enter(1)
     bed.told.clear()
     bed.pass_time(30, 0, 1)
     assert len(bed.killed) == 1
@@ -127,7 +127,7 @@ def test_a_killed_worker_that_is_gone_is_no_error(clock: Clock) -> None:
     def kill(_pid: int, _number: int) -> None:
         raise ProcessLookupError
 
-    bed.watch = Watch("p", bed.pulse, SystemdNotifier({"WATCHDOG_USEC": "30000000"}), kill)
+    bed.watch = Watch("p", bed.heartbeat, SystemdNotifier({"WATCHDOG_USEC": "30000000"}), kill)
     bed.start()
     bed.pass_time(40, 0)
 
@@ -143,20 +143,20 @@ def test_a_reload_is_over_once_every_worker_has_made_it(bed: Bed) -> None:
     bed.start()
     bed.told.clear()
     bed.watch.reload()
-    bed.pulse.current(0)
+    bed.heartbeat.set_current(0)
     bed.watch.look()
     assert bed.told[0].startswith("RELOADING=1\n")
     assert READY not in bed.told
-    bed.pulse.current(1)
+    bed.heartbeat.set_current(1)
     bed.watch.look()
     assert bed.told.count(READY) == 1
 
 
 def test_a_reload_before_the_start_is_over_delays_it(bed: Bed) -> None:
-    bed.pulse.enter(0)
-    bed.pulse.enter(1)
-    bed.pulse.current(0)
+    bed.heartbeat.enter(0)
+    bed.heartbeat.enter(1)
+    bed.heartbeat.set_current(0)
     bed.watch.reload()
-    bed.pulse.current(1)
+    bed.heartbeat.set_current(1)
     bed.watch.look()
     assert bed.told == ["WATCHDOG=1"]

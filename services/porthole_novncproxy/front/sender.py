@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sends answers as fast as clients take them, without a thread held.
+
+Why: a client may take its answer slowly, or not at all. Here such a client costs one descriptor until its deadline.
+Called by :mod:`porthole_novncproxy.front.listener` and :mod:`porthole_novncproxy.server`; runs in the loop's thread.
+"""
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from porthole_common.log import get_logger
+from porthole_novncproxy.front.connection import Connection
+from porthole_novncproxy.front.responses import Response, build_head
+from porthole_relay.loop import READ, WRITE, Loop, Timer
+
+LOG = get_logger(__name__)
+# How much of a page is sent at once, how long a client may take to take all of it, and how many clients may be slow.
+_SEND_BYTES = 65536
+_SEND_TIMEOUT_S = 30.0
+MAX_SENDING = 256
+# How long a client that was answered for the last time may take to see it.
+_LINGER_S = 2.0
+_DISCARD_BYTES = 65536
+
+
+class Outgoing:
+    """The bytes that a client is still to be sent: ``start``, and then the content of ``file``."""
+
+    def __init__(self, start: bytes, file: BinaryIO | None = None) -> None:
+        self._left = memoryview(start)
+        self._file = file
+
+    def send(self, sock: socket.socket) -> bool:
+        """Send once, and return whether everything is sent.
+
+        :raises OSError: when the socket takes nothing now, or never again.
+        """
+        if not self._left and self._file is not None:
+            self._left = memoryview(self._file.read(_SEND_BYTES))
+            if not self._left:
+                return True
+        self._left = self._left[sock.send(self._left[:_SEND_BYTES]) :]
+        return not self._left and self._file is None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def open_outgoing(response: Response, has_content: bool) -> Outgoing:
+    """Return the bytes of ``response``, without its content for HEAD; opens its file.
+
+    :raises OSError: when the file is gone.
+    """
+    start = build_head(response) + (response.body if has_content else b"")
+    return Outgoing(start, response.file.open("rb") if response.file is not None and has_content else None)
+
+
+@dataclass(eq=False, slots=True)
+class _Sending:
+    """A connection whose client is sent ``outgoing``. Then ``on_sent`` owns it; ``on_lost`` is told when it is lost."""
+
+    connection: Connection
+    outgoing: Outgoing
+    on_sent: Callable[[Connection], None]
+    on_lost: Callable[[], None]
+    timer: Timer | None = None
+
+
+@dataclass(eq=False, slots=True)
+class _Lingering:
+    """A connection whose last answer was sent."""
+
+    connection: Connection
+    timer: Timer
+
+
+class Sender:
+    """Sends answers on one loop. Methods are called in the loop's thread unless they say otherwise."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        # By descriptor, the client that has been taking its answer for longest first.
+        self._sending: dict[int, _Sending] = {}
+        self._lingering: dict[int, _Lingering] = {}
+        self._closed = False
+        self._all_sent = threading.Event()
+
+    def send(
+        self,
+        connection: Connection,
+        outgoing: Outgoing,
+        on_sent: Callable[[Connection], None],
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Send ``outgoing`` as fast as the client takes it, and then give the connection to ``on_sent``.
+
+        Of more than :data:`MAX_SENDING` clients that take their answers slowly the slowest is given up.
+        """
+        connection.sock.setblocking(False)
+        sending = _Sending(connection, outgoing, on_sent, on_lost)
+        # Most answers go out at once, and need neither a timer nor the loop.
+        awaited = self._send_piece(sending)
+        if not awaited:
+            return
+        if len(self._sending) >= MAX_SENDING:
+            self._give_up(next(iter(self._sending.values())))
+        sending.timer = self._loop.call_later(_SEND_TIMEOUT_S, lambda: self._give_up(sending))
+        self._sending[connection.fd] = sending
+        self._loop.register(connection.fd, awaited, lambda _events: self._on_ready(sending))
+
+    def linger(self, connection: Connection) -> None:
+        """End our stream and pass over what still comes, until the client ends its own (RFC 9112 section 9.6).
+
+        Unread input would turn the close into a reset, which takes the answer with it.
+        """
+        try:
+            connection.sock.setblocking(False)
+            # SSLSocket's own method takes TLS off the socket too: what still comes is not decrypted.
+            connection.sock.shutdown(socket.SHUT_WR)
+        except OSError as exc:
+            LOG.debug("Client went away", client=connection.address, error=type(exc).__name__)
+            connection.sock.close()
+            return
+        lingering = _Lingering(connection, self._loop.call_later(_LINGER_S, lambda: self._end(lingering)))
+        self._lingering[connection.fd] = lingering
+        self._loop.register(connection.fd, READ, lambda _events: self._discard(lingering))
+        if self._closed:
+            self._discard(lingering)
+            self._end(lingering)
+
+    def close(self) -> None:
+        """Wait no longer for clients to see their last answer."""
+        self._closed = True
+        for lingering in list(self._lingering.values()):
+            self._end(lingering)
+
+    def wait_sent(self, timeout_s: float) -> bool:
+        """Wait until every answer has been taken, for ``timeout_s`` at most; return whether it has. From any thread.
+
+        Answers that were given to the loop before the call count.
+        """
+        self._all_sent.clear()
+        self._loop.call_soon(self._note_if_all_sent)
+        return self._all_sent.wait(timeout_s)
+
+    def _note_if_all_sent(self) -> None:
+        if not self._sending:
+            self._all_sent.set()
+
+    def _send_piece(self, sending: _Sending) -> int:
+        """Send what the client takes now, and no more than a piece: other clients have their turn in between.
+
+        Return the events to wait for; 0 when the connection has another owner, or is closed.
+        """
+        try:
+            is_sent = sending.outgoing.send(sending.connection.sock)
+        except ssl.SSLWantReadError:
+            return READ
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            return WRITE
+        except OSError as exc:
+            LOG.debug("Client went away", client=sending.connection.address, error=type(exc).__name__)
+            self._lose(sending)
+            return 0
+        if not is_sent:
+            return WRITE
+        self._forget(sending)
+        sending.on_sent(sending.connection)
+        return 0
+
+    def _on_ready(self, sending: _Sending) -> None:
+        awaited = self._send_piece(sending)
+        if awaited:
+            self._loop.modify(sending.connection.fd, awaited)
+
+    def _give_up(self, sending: _Sending) -> None:
+        LOG.info("Answer not taken", client=sending.connection.address, door=sending.connection.door.name)
+        self._lose(sending)
+
+    def _lose(self, sending: _Sending) -> None:
+        self._forget(sending)
+        sending.connection.sock.close()
+        sending.on_lost()
+
+    def _forget(self, sending: _Sending) -> None:
+        sending.outgoing.close()
+        if sending.timer is None:
+            return
+        sending.timer.cancel()
+        self._loop.unregister(sending.connection.fd)
+        del self._sending[sending.connection.fd]
+        self._note_if_all_sent()
+
+    def _discard(self, lingering: _Lingering) -> None:
+        try:
+            if lingering.connection.sock.recv(_DISCARD_BYTES):
+                return
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            LOG.debug("Client went away", client=lingering.connection.address, error=type(exc).__name__)
+        self._end(lingering)
+
+    def _end(self, lingering: _Lingering) -> None:
+        if self._lingering.pop(lingering.connection.fd, None) is not None:
+            lingering.timer.cancel()
+            self._loop.unregister(lingering.connection.fd)
+            lingering.connection.sock.close()

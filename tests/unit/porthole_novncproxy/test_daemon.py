@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The listening sockets of the doors: real ones, on loopback, on ports that the kernel chooses."""
+
+import contextlib
+import socket
+
+import pytest
+from oslo_config import cfg
+
+from porthole_common import conf as porthole_conf
+from porthole_common import errors
+from porthole_novncproxy.daemon import open_listeners
+from porthole_novncproxy.doors import DOORS, NOVNC, XVPVNC
+from support.cases import naming
+
+IPV4, IPV6 = "127.0.0.1", "::1"
+
+
+@contextlib.contextmanager
+def listening(**options):
+    """The listening sockets of a configuration, which are closed at the end."""
+    conf = cfg.ConfigOpts()
+    porthole_conf.register_opts(conf)
+    conf([])
+    for name, value in {"novncproxy_port": 0, "xvpvncproxy_port": 0, **options}.items():
+        conf.set_override(name, value, group="vnc")
+    listeners = open_listeners(conf)
+    try:
+        yield listeners
+    finally:
+        for listener in listeners.values():
+            listener.close()
+
+
+def is_reached(listener, host):
+    try:
+        with socket.create_connection((host, listener.getsockname()[1]), 10):
+            return True
+    except ConnectionRefusedError:
+        return False
+
+
+def test_a_wildcard_address_takes_clients_of_ipv4_and_the_ipv6_one_of_both():
+    cases = [
+        ("0.0.0.0", [True, False]),
+        ("127.0.0.1", [True, False]),
+        ("::", [True, True]),
+        ("0::0", [True, True]),
+        ("::1", [False, True]),
+    ]
+    for host, reached in cases:
+        with naming(host), listening(novncproxy_host=host, xvpvncproxy_host=host) as listeners:
+            for door in DOORS:
+                assert [is_reached(listeners[door], address) for address in (IPV4, IPV6)] == reached
+
+
+def test_a_door_that_is_switched_off_is_not_listened_at():
+    with listening(xvpvncproxy_enabled=False, novncproxy_host=IPV4) as listeners:
+        assert list(listeners) == [NOVNC]
+    with listening(novncproxy_host=IPV4, xvpvncproxy_host=IPV4) as listeners:
+        assert list(listeners) == [NOVNC, XVPVNC]
+
+
+def test_an_address_that_cannot_be_listened_on_names_the_options_and_itself():
+    with socket.create_server((IPV4, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(errors.ConfigInvalid) as caught, listening(novncproxy_host=IPV4, novncproxy_port=port):
+            pass
+    assert caught.value.option == "[vnc] novncproxy_host, novncproxy_port"
+    assert f"{IPV4}:{port}: Address already in use" in str(caught.value)
