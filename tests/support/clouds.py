@@ -89,8 +89,8 @@ class FakeBus:
         if method in self.failing:
             raise self.error
 
-    def call_roll(self, expected: Mapping[str, int]) -> list[DaemonProcess]:
-        self._enter("call_roll")
+    def discover(self, expected: Mapping[str, int]) -> list[DaemonProcess]:
+        self._enter("discover")
         return self.found.presences
 
     def describe(self, presence: DaemonProcess) -> Any:

@@ -37,7 +37,7 @@ TOPICS = {
 # One RPC: a healthy daemon answers within milliseconds, on a busy machine within a second or two.
 CALL_TIMEOUT_S = 4.0
 # How long discovery waits for the daemons that have not answered.
-ROLL_CALL_S = 4.0
+DISCOVERY_S = 4.0
 JOIN_TIMEOUT_S = 5.0
 # The name under which the doctor listens; always the same, so that it leaves no new queue behind each time.
 SERVER_NAME = "doctor"
@@ -48,7 +48,7 @@ USER = "porthole-doctor"
 class Bus(Protocol):
     """The questions to the daemons. A question that fails raises Unavailable within :data:`CALL_TIMEOUT_S`."""
 
-    def call_roll(self, expected: Mapping[str, int]) -> list[DaemonProcess]:
+    def discover(self, expected: Mapping[str, int]) -> list[DaemonProcess]:
         """Return the processes that answer; early when the ``expected`` number of each daemon has, if not empty."""
 
     def describe(self, presence: DaemonProcess) -> Any:
@@ -92,8 +92,8 @@ class RpcBus:
             "compute": self._compute.describe_host,
         }
 
-    def call_roll(self, expected: Mapping[str, int]) -> list[DaemonProcess]:
-        """Ask every process, and return those that answered within :data:`ROLL_CALL_S`; early when none is missing.
+    def discover(self, expected: Mapping[str, int]) -> list[DaemonProcess]:
+        """Ask every process, and return those that answered within :data:`DISCOVERY_S`; early when none is missing.
 
         :raises RpcUnavailable: when no broker takes the question.
         """
@@ -105,7 +105,7 @@ class RpcBus:
         self._server = server
         ask_processes(self._rpc, self._context, TOPICS.values())
         with self._changed:
-            self._changed.wait_for(lambda: self._is_complete(expected), ROLL_CALL_S)
+            self._changed.wait_for(lambda: self._is_complete(expected), DISCOVERY_S)
             return sorted(
                 self._answered.values(), key=lambda presence: (presence.daemon, presence.host, presence.server)
             )

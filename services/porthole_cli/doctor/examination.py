@@ -140,7 +140,7 @@ class Examination:
         self.stage = "the discovery of the daemons"
         found = Daemons(consumers=dict(consumers))
         try:
-            found.presences = bus.call_roll(consumers)
+            found.presences = bus.discover(consumers)
         except errors.RpcUnavailable as exc:
             LOG.info("Discovery failed", reason=str(exc))
         self.stage = "the daemons' descriptions"

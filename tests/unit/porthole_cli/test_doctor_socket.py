@@ -50,8 +50,8 @@ ENDPOINT = "http://127.0.0.1:8774/v2.1"
 
 @pytest.fixture
 def doctor_socket(monkeypatch: pytest.MonkeyPatch) -> Iterator[DoctorSocket]:
-    # Nobody answers the roll call here.
-    monkeypatch.setattr(bus, "ROLL_CALL_S", 0.2)
+    # Nobody answers discovery here.
+    monkeypatch.setattr(bus, "DISCOVERY_S", 0.2)
     parse_global_conf()
     rpc = Rpc(cfg.CONF, 1, transport_url="fake://")
     doctor_socket = DoctorSocket(cfg.CONF, rpc, ENDPOINT)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The roll call and the questions, over a bus in memory with real endpoints behind it."""
+"""Discovery and the questions, over a bus in memory with real endpoints behind it."""
 
 import time
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from oslo_config import cfg
 
 from porthole_api.endpoint import ApiEndpoint
 from porthole_cli.doctor import bus as bus_module
-from porthole_cli.doctor.bus import ROLL_CALL_S, TOPICS, RpcBus
+from porthole_cli.doctor.bus import DISCOVERY_S, TOPICS, RpcBus
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.discovery import DaemonProcess, DiscoveryEndpoint
@@ -86,22 +86,22 @@ def bus() -> Iterator[RpcBus]:
 
 def test_the_roll_call_ends_when_nobody_is_missing(bus: RpcBus) -> None:
     started = time.monotonic()
-    presences = bus.call_roll({"api": 1, "consoleauth": 2, "compute": 0})
+    presences = bus.discover({"api": 1, "consoleauth": 2, "compute": 0})
     assert [(each.daemon, each.host) for each in presences] == [
         ("api", "a"),
         ("consoleauth", "a"),
         ("consoleauth", "b"),
     ]
-    assert time.monotonic() - started < ROLL_CALL_S
+    assert time.monotonic() - started < DISCOVERY_S
 
 
 def test_who_is_missing_is_waited_for_and_no_longer(bus: RpcBus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bus_module, "ROLL_CALL_S", 2.0)
-    assert len(bus.call_roll({"consoleauth": 3})) == 3
+    monkeypatch.setattr(bus_module, "DISCOVERY_S", 2.0)
+    assert len(bus.discover({"consoleauth": 3})) == 3
 
 
 def test_each_is_asked_by_the_name_that_it_gave(bus: RpcBus) -> None:
-    api, *stores = bus.call_roll({"api": 1, "consoleauth": 2})
+    api, *stores = bus.discover({"api": 1, "consoleauth": 2})
     assert bus.describe(api).silent_s == {"compute1": 1.5}
     assert [bus.describe(store).vitals.host for store in stores] == ["a", "b"]
 

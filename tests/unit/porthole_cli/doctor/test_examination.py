@@ -179,7 +179,7 @@ def test_an_old_daemon_is_told_from_a_silent_one(cloud: Cloud) -> None:
 
 
 def test_a_roll_call_that_no_broker_takes(cloud: Cloud) -> None:
-    cloud.bus.failing = {"call_roll"}
+    cloud.bus.failing = {"discover"}
     cloud.bus.found.consumers = {}
     expected = {"api.none", "compute.none", "consoleauth.none", "novncproxy.none"}
     assert expected <= set(ids(cloud.examine().findings))
@@ -230,7 +230,7 @@ def test_why_a_proxy_would_not_start_here(conf_path: Path, text: str, expected: 
     assert expected not in ids(Cloud(conf_path).examine().findings)
 
 
-@pytest.mark.parametrize("stuck", ["call_roll", "authorize"])
+@pytest.mark.parametrize("stuck", ["discover", "authorize"])
 def test_what_hangs_costs_the_budget_and_no_more(cloud: Cloud, stuck: str) -> None:
     cloud.bus.stuck = {stuck}
     started = time.monotonic()
@@ -242,10 +242,10 @@ def test_what_hangs_costs_the_budget_and_no_more(cloud: Cloud, stuck: str) -> No
 
 
 def test_a_fault_of_the_doctor_is_a_finding_and_hides_no_other(cloud: Cloud) -> None:
-    def call_roll(expected: Mapping[str, int]) -> Any:
+    def discover(expected: Mapping[str, int]) -> Any:
         raise KeyError("secret")
 
-    cloud.bus.call_roll = call_roll  # type: ignore[method-assign]
+    cloud.bus.discover = discover  # type: ignore[method-assign]
     report = cloud.examine()
     assert ids(report.findings) == ["config.ok", "broker.ok", "doctor.failed"]
     assert "KeyError" in report.findings[-1].problem
