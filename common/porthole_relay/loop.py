@@ -146,7 +146,8 @@ class Loop:
                 # An earlier callback of this round may have closed it.
                 if callback is not None:
                     self._guard(callback, events)
-            while self._soon:
+            # Calls that these calls ask for wait for the next turn, behind the other connections.
+            for _ in range(len(self._soon)):
                 self._guard(self._soon.popleft())
             self._run_timers()
 

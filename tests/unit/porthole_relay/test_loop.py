@@ -266,3 +266,25 @@ def test_a_loop_at_rest_is_alive():
     loop.stop()
     assert loop.is_alive()
     assert loop.is_alive()
+
+
+def test_a_call_that_asks_for_itself_again_leaves_the_others_their_turn(pipe):
+    """As a client does that has sent hundreds of requests in one packet."""
+    near, far = pipe
+    told, fired, over = threading.Event(), threading.Event(), threading.Event()
+
+    with running() as loop:
+
+        def again():
+            if not over.is_set():
+                loop.call_soon(again)
+
+        in_loop(loop, lambda: loop.register(near.fileno(), READ, lambda _events: (near.recv(100), told.set())))
+        loop.call_soon(again)
+        far.send(b"hello")
+        loop.call_soon(lambda: loop.call_later(0.0, fired.set))
+        try:
+            assert told.wait(PATIENCE_S)
+            assert fired.wait(PATIENCE_S)
+        finally:
+            over.set()
