@@ -87,11 +87,13 @@ def _answer_upgrade(request: Request, door: Door, source: str, gate: Gate, deadl
     console_request = build_console_request(request, door, source)
     try:
         check_handshake(request)
+        # First, so that a fault in it leaves no VNC server on the line.
+        accepted = accept_handshake(request)
         admission = gate.admit(console_request, deadline)
     except errors.PortholeError as exc:
         status = log_refusal(exc, door, gate.find_source(console_request))
         return build_refused_upgrade(status, get_current().request_id)
-    return Upgrade(accept_handshake(request), admission)
+    return Upgrade(accepted, admission)
 
 
 def _answer_reason(request: Request, door: Door, source: str, gate: Gate, deadline: Deadline) -> Response:
