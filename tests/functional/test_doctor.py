@@ -141,7 +141,7 @@ def test_all_is_well_and_nothing_is_left_behind(doctor: Doctor, porthole: Portho
     lines = [line for line in porthole.logs().splitlines() if asked[1] in line]
     assert [line for line in lines if "user=porthole-doctor" not in line] == []
     for event in (
-        "VNC servers are dialled",
+        "VNC servers dialled for an examination",
         "token accepted",
         "tokens revoked",
         "Revocation received",
