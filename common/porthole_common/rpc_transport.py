@@ -31,9 +31,9 @@ def open_transport(conf: cfg.ConfigOpts, timeout_s: float, transport_url: str | 
         certificate.
     """
     _set_defaults(conf, timeout_s)
-    _check_tls(conf)
     if transport_url is None:
         _check_url(conf)
+    _check_tls(conf, transport_url)
     try:
         transport = oslo_messaging.get_rpc_transport(conf, url=transport_url, allowed_remote_exmods=[errors.__name__])
     except oslo_messaging.DriverLoadFailure as exc:
@@ -81,12 +81,7 @@ def _parse_brokers(conf: cfg.ConfigOpts) -> list[Broker]:
         raise errors.ConfigInvalid(_OPTION, _NOT_A_URL) from None
     if url.transport not in {"rabbit", "kombu", "rabbitmq"}:
         raise errors.ConfigInvalid(_OPTION, f"{url.transport}:// does not lead to RabbitMQ; write {FORM}")
-    options = conf[_RABBIT]
-    # As oslo.messaging reads them: a parameter of the URL wins over the option.
-    tls: dict[str, str | None] | None = None
-    if strutils.bool_from_string(url.query.get("ssl", options.ssl)):
-        files = {"ca": "ssl_ca_file", "cert": "ssl_cert_file", "key": "ssl_key_file"}
-        tls = {name: url.query.get(option, options[option]) or None for name, option in files.items()}
+    tls = _read_tls(conf, url)
     # The values that oslo.messaging takes for the missing parts of a URL.
     hosts = url.hosts or [oslo_messaging.TransportHost()]
     return [
@@ -120,10 +115,25 @@ def _set_defaults(conf: cfg.ConfigOpts, timeout_s: float) -> None:
     conf.set_default("kombu_missing_consumer_retry_timeout", int(timeout_s), group=_RABBIT)
 
 
-def _check_tls(conf: cfg.ConfigOpts) -> None:
+def _read_tls(conf: cfg.ConfigOpts, url: Any) -> dict[str, str | None] | None:
+    """Return the files of TLS by their role, None without TLS: as oslo.messaging, a parameter of the URL wins."""
+    options = conf[_RABBIT]
+    if not strutils.bool_from_string(url.query.get("ssl", options.ssl)):
+        return None
+    files = {"ca": "ssl_ca_file", "cert": "ssl_cert_file", "key": "ssl_key_file"}
+    return {name: url.query.get(option, options[option]) or None for name, option in files.items()}
+
+
+def _check_tls(conf: cfg.ConfigOpts, transport_url: str | None) -> None:
     """Refuse TLS without an authority: oslo.messaging would then accept any certificate.
 
     :raises ConfigInvalid: when no authority is named.
     """
-    if conf[_RABBIT].ssl and not conf[_RABBIT].ssl_ca_file:
+    try:
+        url = oslo_messaging.TransportURL.parse(conf, transport_url)
+    except (oslo_messaging.InvalidTransportURL, ValueError):
+        # The error of the URL itself follows.
+        return
+    tls = _read_tls(conf, url)
+    if tls is not None and not tls["ca"]:
         raise errors.ConfigInvalid("[oslo_messaging_rabbit] ssl_ca_file", "without it any broker would be trusted")

@@ -43,7 +43,9 @@ def find_unknown_options(conf: cfg.ConfigOpts) -> list[UnknownOption]:
     """Return the unknown options in the files that ``conf`` was read from."""
     listed = [*porthole_conf.list_opts(), (_DEFAULT, log.list_opts(conf))]
     listed += [(_DEFAULT, options) for group, options in oslo_messaging_opts.list_opts() if group is None]
-    known: dict[str, set[str]] = {_DEFAULT: set(conf)}
+    # ConfigOpts yields its groups too.
+    groups = {name for name in conf if isinstance(conf[name], cfg.ConfigOpts.GroupAttr)}
+    known: dict[str, set[str]] = {_DEFAULT: set(conf) - groups}
     old_names: dict[str, set[str]] = {}
     for group, options in listed:
         for option in options:

@@ -12,6 +12,11 @@ OPTS: list[cfg.Opt] = [
         sample_default="<this machine's host name>",
         help="Name of this node on the bus. It must be unique among the nodes, and the same after a restart.",
     ),
+    cfg.HostAddressOpt(
+        "my_ip",
+        default="127.0.0.1",
+        help="Address of this node, for other options to refer to as ``$my_ip``. Nothing else uses it.",
+    ),
     cfg.BoolOpt("ssl_only", default=False, help="Refuse connections to the proxy that are not TLS."),
     cfg.StrOpt("cert", help="PEM file with the proxy's certificate and its chain. Unset: no TLS."),
     cfg.StrOpt("key", help="PEM file with the certificate's key. Unset: the key is in ``cert``."),

@@ -19,6 +19,7 @@ from porthole_novncproxy.doors import Door
 from porthole_novncproxy.front.connection import Connection, PendingRequest
 from porthole_novncproxy.front.request import (
     MAX_HEAD_BYTES,
+    HeadTooLarge,
     ProxyProtocolSpoken,
     RequestMalformed,
     RequestParser,
@@ -208,7 +209,7 @@ class Listener:
         door = connection.door
         if isinstance(exc, ProxyProtocolSpoken):
             _log_proxy_protocol(connection)
-        elif exc.status == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+        elif isinstance(exc, HeadTooLarge):
             _log_limit(connection, "max_header_bytes")
         else:
             LOG.info("Request malformed", client=connection.address, door=door.name, status=exc.status, reason=exc)

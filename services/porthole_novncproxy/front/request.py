@@ -19,6 +19,8 @@ MAX_FIELDS = 100
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _NAME = re.compile(_TOKEN)
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/(\d)\.(\d)")
+# Health checks of load balancers may leave the version away (HTTP/0.9). They are answered as HTTP/1.0.
+_SIMPLE_REQUEST_LINE = re.compile(rb"(GET|HEAD) (/[!-~]*)")
 _ABSOLUTE_FORM = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
 # The PROXY protocol (haproxy's proxy-protocol.txt): version 1 is one line. Version 2 begins with a signature, of which
 # two lines are empty and the third is a zero byte.
@@ -40,6 +42,13 @@ class RequestMalformed(Exception):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class HeadTooLarge(RequestMalformed):
+    """The head is larger than the parser's limit."""
+
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The head of the request is too large.")
 
 
 class ProxyProtocolSpoken(RequestMalformed):
@@ -89,7 +98,9 @@ class Request:
     @property
     def hosts(self) -> tuple[str, ...]:
         """The hosts the request names: the target's own in absolute form (RFC 9112 section 3.2.2), else every Host."""
-        return self.get_all("host") if self.authority is None else (self.authority,)
+        named = self.get_all("host")
+        # A target in absolute form replaces one Host. It makes up for none, and does not choose among several.
+        return named if self.authority is None or len(named) != 1 else (self.authority,)
 
     @property
     def has_body(self) -> bool:
@@ -154,7 +165,7 @@ class RequestParser:
         if self._received.find(b"\r", self._line_at, size - 1) >= 0:
             raise _malformed("A line ends with CR alone.")
         if size == self._max_head_bytes:
-            raise RequestMalformed(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The head of the request is too large.")
+            raise HeadTooLarge
         return None
 
     def take_rest(self) -> bytes:
@@ -178,7 +189,8 @@ class RequestParser:
             return
         if _PROXY_V1.match(line) or (line == _PROXY_V2_LINE and self._leading_blanks == _PROXY_V2_BLANKS):
             raise ProxyProtocolSpoken
-        parts = _REQUEST_LINE.fullmatch(line)
+        simple = _SIMPLE_REQUEST_LINE.fullmatch(line)
+        parts = _REQUEST_LINE.fullmatch(line + b" HTTP/1.0" if simple else line)
         if parts is None:
             raise _malformed("The first line is not one of a request.")
         method, target, major, minor = (part.decode("ascii") for part in parts.groups())

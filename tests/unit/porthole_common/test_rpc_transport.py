@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,28 @@ from porthole_common.broker import Broker
 from porthole_common.rpc import Rpc
 from porthole_common.rpc_transport import list_brokers
 from support.bus import parse_global_conf
+from support.cases import naming
 
 
 def test_tls_that_would_trust_anybody_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "porthole.conf").write_text("[oslo_messaging_rabbit]\nssl = true\n")
-    parse_global_conf("--config-file", str(tmp_path / "porthole.conf"))
-    with pytest.raises(errors.ConfigInvalid, match="ssl_ca_file"):
-        Rpc(cfg.CONF, 1, transport_url="rabbit://guest:guest@127.0.0.1:1/")
-    cfg.CONF.reset()
+    """Wherever TLS is asked for, and wherever the authority is named: a parameter of the URL wins over the option."""
+    path = tmp_path / "porthole.conf"
+    for option, query, is_refused in (
+        ("ssl = true", "", True),
+        ("", "?ssl=1", True),
+        ("ssl = true", "?ssl=true", True),
+        ("ssl = true", "?ssl=0", False),
+        ("ssl = true\nssl_ca_file = /ca", "", False),
+        ("", "?ssl=1&ssl_ca_file=/ca", False),
+        ("ssl_ca_file = /ca", "?ssl=1", False),
+    ):
+        with naming(option, query):
+            path.write_text(f"[oslo_messaging_rabbit]\n{option}\n", encoding="utf-8")
+            parse_global_conf("--config-file", str(path))
+            refused = pytest.raises(errors.ConfigInvalid, match="ssl_ca_file") if is_refused else nullcontext()
+            with refused:
+                Rpc(cfg.CONF, 1, transport_url=f"rabbit://guest:guest@127.0.0.1:1/{query}").close()
+            cfg.CONF.reset()
 
 
 @pytest.mark.parametrize("url", ["nonsense://guest:secret@host/", "not a url at all", "rabbit://a:secret@host:x/"])

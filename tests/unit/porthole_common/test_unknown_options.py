@@ -31,6 +31,9 @@ def test_an_unknown_option_is_found_with_the_option_that_may_be_meant(tmp_path: 
         ("[DEFAULT]\ntoken_ttl = 1\n", (2, "[DEFAULT] token_ttl", "[consoleauth] token_ttl")),
         ("[consoleauth]\ntransport_url = x\n", (2, "[consoleauth] transport_url", "[DEFAULT] transport_url")),
         ("[DEFAULT]\nrecord = /x\n", (2, "[DEFAULT] record", "")),
+        # The name of a group is no option.
+        ("[DEFAULT]\nvnc = true\n", (2, "[DEFAULT] vnc", "")),
+        ("[upgrade_levels]\ncompute = auto\n", (2, "[upgrade_levels] compute", "")),
         ("[DEFAULT]\ndebgu = true\n", (2, "[DEFAULT] debgu", "[DEFAULT] debug")),
         # oslo.config knows DEFAULT in capitals only, and no dash for an underscore.
         ("[default]\nhost = a\n", (2, "[default] host", "[DEFAULT] host")),

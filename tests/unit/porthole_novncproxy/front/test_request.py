@@ -161,8 +161,10 @@ def test_a_first_line_that_is_not_one_of_a_request_is_refused():
     cases = [
         ("nonsense", 400),
         ("GET", 400),
-        ("GET /", 400),
         ("GET / ", 400),
+        ("POST /", 400),
+        ("CONNECT /console?token=x", 400),
+        ("GET x", 400),
         ("GET  / HTTP/1.1", 400),
         (" GET / HTTP/1.1", 400),
         ("GET / HTTP/1.1 ", 400),
@@ -207,6 +209,21 @@ def test_the_absolute_form_is_taken_and_its_host_counts():
         with naming(target):
             request, _rest = parse(build(f"GET {target} HTTP/1.1", "Host: other.org"))
             assert (request.target, request.hosts) == (path, (host,))
+
+
+def test_the_absolute_form_makes_up_for_no_host_and_chooses_among_none():
+    """RFC 9112 section 3.2: what asks for exactly one Host counts those that were sent."""
+    for hosts in ((), ("a", "good.org"), ("good.org", "good.org")):
+        with naming(hosts):
+            fields = [f"Host: {host}" for host in hosts]
+            assert parse(build("GET http://good.org/ HTTP/1.1", *fields))[0].hosts == hosts
+
+
+def test_a_health_check_without_a_version_is_answered_as_http_1_0():
+    for line, path in (("GET /healthcheck", "/healthcheck"), ("HEAD /", "/")):
+        with naming(line):
+            request, _rest = parse(build(line))
+            assert (request.target, request.minor_version, request.keeps_connection) == (path, 0, False)
 
 
 def test_other_forms_stay_as_they_are():
