@@ -178,7 +178,24 @@ class _HeaderReader(cheroot_server.HeaderReader):
 
         :raises ValueError: when they are not valid HTTP.
         """
-        return super().__call__(_UnfoldedLines(rfile), hdict)
+        headers = {} if hdict is None else hdict
+        headers.update(super().__call__(_UnfoldedLines(rfile), _Headers()))
+        return headers
+
+
+class _Headers(dict[bytes, bytes]):
+    """The headers of a request, without those whose name has an underscore, and with lists of several lines.
+
+    In WSGI ``X_Forwarded_Host`` has the name of ``X-Forwarded-Host``, which a proxy in front removes or overwrites. Of
+    several lines of a proxy's header cheroot itself keeps the last.
+    """
+
+    def __setitem__(self, name: bytes, value: bytes) -> None:
+        if b"_" in name:
+            return
+        if name in self and (name.startswith(b"X-Forwarded-") or name == b"Forwarded"):
+            value = self[name] + b", " + value
+        super().__setitem__(name, value)
 
 
 class _UnfoldedLines:

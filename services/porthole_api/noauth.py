@@ -14,6 +14,7 @@ from oslo_config import cfg
 from webob import exc
 
 from porthole_api.auth import build_context
+from porthole_api.proxy_headers import is_forwarded
 from porthole_common import errors
 from porthole_common.context import RequestContext
 
@@ -25,7 +26,8 @@ class NoAuth:
 
     The client's address is checked for each request, since another WSGI server does not listen on ``[api] bind_host``.
     A connection without an address came over a UNIX socket. The Host is checked too: a foreign site may let its name
-    resolve to this machine (DNS rebinding), and a browser would then take the API for a part of that site.
+    resolve to this machine (DNS rebinding), and a browser would then take the API for a part of that site. A request
+    that a proxy passed on is refused, whatever its headers say: they may have replaced the address and the Host.
     """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
@@ -57,7 +59,7 @@ class NoAuth:
         :raises HTTPForbidden: when the request is refused.
         """
         address, host = environ.get("REMOTE_ADDR"), _host_of(environ)
-        if (address and not _is_loopback(address)) or "HTTP_X_FORWARDED_FOR" in environ or "HTTP_FORWARDED" in environ:
+        if (address and not _is_loopback(address)) or is_forwarded(environ):
             raise exc.HTTPForbidden(
                 "Without authentication ([api] auth_strategy = noauth) only clients on this machine are allowed."
             )

@@ -14,13 +14,14 @@ from oslo_config import cfg
 from porthole_common import conf as porthole_conf
 from porthole_common import errors, notifications
 from porthole_common.discovery import DiscoveryEndpoint
+from porthole_common.forwarded import normalize_address
 from porthole_common.log import get_logger
 from porthole_common.model import Target
 from porthole_common.rpc import Rpc
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 from porthole_novncproxy import server as proxy
-from porthole_novncproxy.admission.access import OriginPolicy, normalize_address
+from porthole_novncproxy.admission.access import OriginPolicy
 from porthole_novncproxy.admission.circuit_breaker import HostBreaker
 from porthole_novncproxy.admission.gate import Gate
 from porthole_novncproxy.admission.limits import Limits, SessionCounter

@@ -215,6 +215,29 @@ def test_folded_header_lines_are_refused(server: HttpServer, head: str, fold: st
         assert client.is_at_end()
 
 
+def test_links_follow_the_proxies_and_no_header_with_an_underscore(api: Api, server: HttpServer) -> None:
+    api.conf.set_override("enable_proxy_headers_parsing", True, "oslo_middleware")
+    proxies = (
+        "X-Forwarded-Proto: https, https\r\nX-Forwarded-Host: a, b:8080\r\nX-Forwarded-For: 192.0.2.7, 192.0.2.1\r\n"
+    )
+    forged = "X_Forwarded_Host: evil\r\nX_Forwarded_Prefix: /evil\r\n"
+    for trusted, base in {"": "https://b:8080", "192.0.2.1": "https://a"}.items():
+        api.conf.set_override("trusted_proxies", [trusted] if trusted else [], "console")
+        with Client(server) as client:
+            client.send(f"GET /v2.1 HTTP/1.1\r\nHost: localhost\r\n{proxies}{forged}\r\n".encode())
+            _, _, body = client.read_answer()
+            assert json.loads(body)["version"]["links"][0]["href"] == f"{base}/v2.1/"
+
+
+def test_noauth_refuses_what_a_proxy_passed_on(api: Api, server: HttpServer) -> None:
+    api.conf.set_override("enable_proxy_headers_parsing", True, "oslo_middleware")
+    forged = {"X-Forwarded-Host: localhost": 403, "X_Forwarded_Host: localhost": 403, "X-Forwarded-Proto: http": 403}
+    for header, status in forged.items():
+        with Client(server) as client:
+            client.send(f"GET /v2.1/servers HTTP/1.1\r\nHost: evil\r\n{header}\r\n\r\n".encode())
+            assert client.read_answer()[0] == status
+
+
 def test_a_request_without_host_is_told_the_address(server: HttpServer) -> None:
     with Client(server) as client:
         client.send(b"GET /v2.1 HTTP/1.0\r\n\r\n")

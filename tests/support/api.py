@@ -138,9 +138,10 @@ class Api:
         self.consoleauth = FakeConsoleAuth()
         self.directory = build_directory(self.clock)
         self.directory.update(Inventory(HOST, tuple(instances)))
-        conf = conf or build_conf()
-        opener = ConsoleOpener(self.directory, self.compute, self.consoleauth, Policy(conf))  # type: ignore[arg-type]
-        self.application = build_app(conf, opener)
+        self.conf = conf or build_conf()
+        policy = Policy(self.conf)
+        opener = ConsoleOpener(self.directory, self.compute, self.consoleauth, policy)  # type: ignore[arg-type]
+        self.application = build_app(self.conf, opener)
 
     def request(
         self,

@@ -5,13 +5,13 @@ Why: this is what keeps one tenant out of another's screen, so it is readable in
 a socket. :mod:`porthole_novncproxy.admission.gate` asks the daemons and dials; this module only decides.
 """
 
-import ipaddress
 import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from porthole_common import errors
+from porthole_common.forwarded import find_client, normalize_address
 from porthole_common.model import ConsoleType, TokenReason, is_uuid
 
 
@@ -147,29 +147,8 @@ def check_origin_scheme(request: ConsoleRequest, access_url: str, trusted_proxie
 
 
 def find_source(request: ConsoleRequest, trusted_proxies: Sequence[str]) -> str:
-    """Return the address of the client itself, as it is counted and logged: behind a trusted proxy what that one says.
-
-    X-Forwarded-For grows at its end, each proxy adding whom it got the request from. So it is read from there, for as
-    long as whoever is named is trusted too; anybody can write what stands before. What is no address ends it.
-    """
-    source = normalize_address(request.source)
-    named = [part.strip() for value in request.forwarded_for for part in value.split(",")]
-    while source in trusted_proxies and named:
-        try:
-            source = normalize_address(named.pop())
-        except ValueError:
-            break
-    return source
-
-
-def normalize_address(address: str) -> str:
-    """Return an IP address as it is compared: lower case, shortest form, IPv4 also where IPv6 carries it (RFC 4291).
-
-    :raises ValueError: when it is no IP address.
-    """
-    parsed = ipaddress.ip_address(address)
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return str(mapped or parsed)
+    """Return the address of the client itself, as it is counted and logged, by :mod:`porthole_common.forwarded`."""
+    return find_client(normalize_address(request.source), request.forwarded_for, trusted_proxies).address
 
 
 def _parse_origin(origins: Sequence[str]) -> tuple[str, str]:
