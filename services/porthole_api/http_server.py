@@ -19,7 +19,7 @@ from cheroot import wsgi as cheroot_wsgi
 from cheroot.makefile import StreamReader
 
 from porthole_api.auth import WsgiApplication
-from porthole_common import errors
+from porthole_common.listening import map_bind_error
 from porthole_common.log import get_logger
 from porthole_common.model import Target
 from porthole_common.private_parts import report_missing
@@ -61,17 +61,16 @@ class HttpServer:
     def start(self) -> None:
         """Listen; returns once connections are accepted.
 
-        :raises ConfigInvalid: when the address or the port is not available.
+        :raises ConfigInvalid: when this process may never listen there.
+        :raises AddressUnavailable: when the port is in use, or the address is not this machine's yet.
         """
         host, port = self._server.bind_addr
         try:
             self._server.prepare()
         except OSError as error:
             cause = self._server.bind_error or error
-            taken = cause.errno in (errno.EADDRINUSE, errno.EACCES)
-            option = "[api] bind_port" if taken else "[api] bind_host"
-            reason = cause.strerror or str(cause)
-            raise errors.ConfigInvalid(option, f"cannot listen on {host} port {port}: {reason}") from error
+            option = "[api] bind_port" if cause.errno in (errno.EADDRINUSE, errno.EACCES) else "[api] bind_host"
+            raise map_bind_error(option, f"cannot listen on {host} port {port}", cause) from error
         self._thread.start()
         LOG.info("Listening", address=str(Target(host, self.port)))
 

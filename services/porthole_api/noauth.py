@@ -17,6 +17,7 @@ from porthole_api.auth import build_context
 from porthole_api.proxy_headers import is_forwarded
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.listening import map_bind_error
 
 ADMIN_ROLES = ("admin", "member", "reader")
 
@@ -34,6 +35,7 @@ class NoAuth:
         """Prepare.
 
         :raises ConfigInvalid: when ``[api] bind_host`` is not loopback, and ``allow_noauth_anywhere`` is not set.
+        :raises AddressUnavailable: when ``[api] bind_host`` is a name that cannot be resolved.
         """
         self._anywhere = conf.api.allow_noauth_anywhere
         host = self._bind_host = conf.api.bind_host
@@ -83,12 +85,12 @@ def _host_of(environ: dict[str, Any]) -> str | None:
 def _resolve(host: str) -> list[str]:
     """Return the addresses of ``host``, which is an address or a name.
 
-    :raises ConfigInvalid: when it has no address.
+    :raises AddressUnavailable: when it has no address, or the resolver does not answer.
     """
     try:
         return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
     except OSError as error:
-        raise errors.ConfigInvalid("[api] bind_host", f"{host} has no address: {error}") from error
+        raise map_bind_error("[api] bind_host", f"{host} has no address", error) from error
 
 
 def _is_loopback(address: str) -> bool:

@@ -15,6 +15,7 @@ from porthole_common import conf as porthole_conf
 from porthole_common import errors, notifications
 from porthole_common.discovery import DiscoveryEndpoint
 from porthole_common.forwarded import normalize_address
+from porthole_common.listening import map_bind_error
 from porthole_common.log import get_logger
 from porthole_common.model import Target
 from porthole_common.rpc import Rpc
@@ -196,10 +197,11 @@ def _origins(conf: cfg.ConfigOpts) -> OriginPolicy:
 def _listen(option: str, host: str, port: int, reuse_port: bool) -> socket.socket:
     """Return a listening socket for ``[vnc] <option>_host`` and ``_port``.
 
-    :raises ConfigInvalid: when the address is not this machine's, or the port is taken.
+    :raises ConfigInvalid: when this process may never listen there.
+    :raises AddressUnavailable: when the port is in use, or the address is not this machine's yet.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=_LISTEN_BACKLOG, reuse_port=reuse_port)
     except OSError as exc:
-        raise errors.ConfigInvalid(f"[vnc] {option}_host, {option}_port", f"{host}:{port}: {exc.strerror}") from exc
+        raise map_bind_error(f"[vnc] {option}_host, {option}_port", f"{host}:{port}", exc) from exc
