@@ -164,7 +164,8 @@ class Directory:
     def await_move(self, uuid: str, host: str) -> Located:
         """Return the instance once it is on another host than ``host``, which has just said that it does not have it.
 
-        The directory learns of a move a moment later than the hosts: an inventory takes some time.
+        The directory learns of a move a moment later than the hosts: an inventory takes some time. A host where the
+        instance runs counts at once, since the word of ``host`` is newer than its inventory.
 
         :raises InstanceNotFound: when no host has the instance any more.
         :raises InstanceNotReady: when no news arrives within ``MOVE_LIMIT_S``.
@@ -172,8 +173,7 @@ class Directory:
         with self._changed:
             give_up_at_s = self._clock() + MOVE_LIMIT_S
             while uuid in self._known:
-                located = self._locate(uuid)
-                if located.host != host:
+                if (located := self._locate_elsewhere(uuid, host)) is not None:
                     return located
                 remaining_s = give_up_at_s - self._clock()
                 if remaining_s <= 0:
@@ -270,11 +270,25 @@ class Directory:
         if located is None:
             host = max(known.hosts, key=lambda candidate: self._rank(uuid, candidate))
             located = self._build_located(uuid, host, known)
+        return self._judge(located)
+
+    def _judge(self, located: Located) -> Located:
+        """Return the answer as it is now: with state UNKNOWN and the reason when the host does not answer."""
         unavailable = self._find_fault(located.host)
         if unavailable is None:
             return located
         unknown = replace(located.instance, state=InstanceState.UNKNOWN)
         return replace(located, instance=unknown, unavailable=unavailable)
+
+    def _locate_elsewhere(self, uuid: str, host: str) -> Located | None:
+        """Return the instance without what ``host`` says of it; None while only ``host`` says that it runs."""
+        known = self._known[uuid]
+        others = known.hosts - {host}
+        if not others:
+            return None
+        best = max(others, key=lambda candidate: self._rank(uuid, candidate))
+        located = self._judge(self._build_located(uuid, best, known))
+        return located if host not in known.hosts or located.instance.state is InstanceState.RUNNING else None
 
     def _build_located(self, uuid: str, host: str, known: _Known) -> Located:
         instance = self._snapshots[host].instances[uuid]

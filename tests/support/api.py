@@ -6,6 +6,7 @@ Why: its unit tests speak HTTP to it, as its clients do, and the fakes stand whe
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,19 +50,24 @@ def build_conf(**api_options: Any) -> cfg.ConfigOpts:
 
 
 class FakeCompute:
-    """Stands at :class:`porthole_compute.rpcapi.ComputeAPI`: gives consoles, or raises ``error``."""
+    """Stands at :class:`porthole_compute.rpcapi.ComputeAPI`: gives consoles, or raises ``error``.
+
+    ``changes`` are fields of a console that is not the one that was asked for.
+    """
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
         self.calls: list[tuple[RequestContext, str, str, str]] = []
         self.inventories_asked = 0
+        self.changes: dict[str, Any] = {}
 
     def get_vnc_console(self, context: RequestContext, host: str, instance_uuid: str, console_type: str) -> ConnectInfo:
         self.calls.append((context, host, instance_uuid, console_type))
         if self.error:
             raise self.error
         url = f"http://proxy.example:6080/console.html?path=%3Ftoken%3D{TOKEN}"
-        return ConnectInfo(instance_uuid, ConsoleType(console_type), "127.0.0.1", 5900, url, host, token=TOKEN)
+        info = ConnectInfo(instance_uuid, ConsoleType(console_type), "127.0.0.1", 5900, url, host, token=TOKEN)
+        return replace(info, **self.changes)
 
     def request_inventory(self, context: RequestContext) -> None:
         self.inventories_asked += 1
