@@ -3,9 +3,14 @@
 
 Why only two functions of oslo.middleware's basic_auth, which parse the header, and not its middleware: that answers 401
 to any error of the application, reads its option from the global configuration, and refuses a whole file for one entry
-without bcrypt. :mod:`porthole_api.user_file` reads the file. Chosen by :mod:`porthole_api.auth_strategy`.
+without bcrypt. :mod:`porthole_api.user_file` reads the file, and :mod:`porthole_api.login_limits` bounds the checks.
+Chosen by :mod:`porthole_api.auth_strategy`.
 """
 
+import math
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import bcrypt
@@ -14,6 +19,7 @@ from oslo_middleware import basic_auth
 from webob import exc
 
 from porthole_api.auth import build_context
+from porthole_api.login_limits import Attempt, LoginLimits
 from porthole_api.user_file import UserFile
 from porthole_common import errors
 from porthole_common.context import RequestContext
@@ -26,18 +32,23 @@ USER_ROLES = ("member", "reader")
 _MAX_PASSWORD_BYTES = 72
 # htpasswd -B's own cost, the logarithm of the rounds; for a file without users.
 _DEFAULT_COST = 5
+# Different passwords seldom wait for each other.
+_TURNS = 64
+_TOO_MANY = "Too many wrong passwords. Try again later."
 
 
 class HttpBasic:
     """The strategy. The project of a user is the user's own name."""
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, clock: Callable[[], float] = time.monotonic) -> None:
         """Check that the file can be read. It is read again for each request, so that users change without a restart.
 
         :raises ConfigInvalid: when the file cannot be read.
         """
         path = conf.api.http_basic_auth_user_file
         self._file = UserFile(path)
+        self._limits = LoginLimits(clock)
+        self._turns = [threading.Lock() for _ in range(_TURNS)]
         self._admin_users = frozenset(conf.api.admin_users)
         try:
             users = self._file.read()
@@ -50,15 +61,21 @@ class HttpBasic:
         """Return the user whose name and password the request carries.
 
         :raises HTTPUnauthorized: when it carries no credentials, or wrong ones.
+        :raises HTTPTooManyRequests: when its source, or its user, had too many wrong passwords checked.
         :raises IdentityUnavailable: when the file cannot be read any more.
         """
         user, password = _parse_credentials(environ)
-        if not self._is_password(user, password):
+        if not self._is_password(environ.get("REMOTE_ADDR") or "", user, password):
             raise _refuse("The user or the password is wrong.")
         roles = ADMIN_ROLES if user in self._admin_users else USER_ROLES
         return build_context(environ, user_id=user, user_name=user, project_id=user, roles=list(roles))
 
-    def _is_password(self, user: str, password: bytes) -> bool:
+    def _is_password(self, address: str, user: str, password: bytes) -> bool:
+        """Return whether the password is the user's.
+
+        :raises HTTPTooManyRequests: when the source, or the user, had too many wrong passwords checked.
+        :raises IdentityUnavailable: when the file cannot be read.
+        """
         if not user or len(password) > _MAX_PASSWORD_BYTES or b"\0" in password:
             return False
         try:
@@ -66,8 +83,22 @@ class HttpBasic:
         except OSError as error:
             # The file could be read at the start.
             raise errors.IdentityUnavailable(OPTION) from error
+        attempt = self._limits.build_attempt(address, user, digest or "", password)
+        if self._limits.is_known(attempt):
+            return True
+        # The first of many requests with one password checks it, and the others know it then.
+        with self._turns[attempt.credentials[0] % len(self._turns)]:
+            return self._limits.is_known(attempt) or self._check(attempt, digest, password)
+
+    def _check(self, attempt: Attempt, digest: str | None, password: bytes) -> bool:
+        wait_s = self._limits.begin(attempt)
+        if wait_s > 0:
+            raise exc.HTTPTooManyRequests(_TOO_MANY, headers=[("Retry-After", str(math.ceil(wait_s)))])
         is_right = bcrypt.checkpw(password, digest.encode() if digest else self._nobodys)
-        return is_right and digest is not None
+        if not is_right or digest is None:
+            return False
+        self._limits.note_right(attempt)
+        return True
 
 
 def _parse_credentials(environ: dict[str, Any]) -> tuple[str, bytes]:
