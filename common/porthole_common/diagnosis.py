@@ -11,7 +11,7 @@ A key that only a newer daemon knows is ignored, so that a doctor may be older t
 
 import os
 import resource
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -220,10 +220,14 @@ class Reach:
 
 @dataclass(frozen=True)
 class ApiDescription:
-    """An api: ``silent_s`` maps each compute that it knows to the seconds since its last message."""
+    """An api: ``silent_s`` maps each compute that it knows to the seconds since its last message.
+
+    ``duplicates`` maps the UUID of an instance that runs on several hosts to those hosts; the first one's word counts.
+    """
 
     vitals: Vitals
     silent_s: dict[str, float]
+    duplicates: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def from_primitive(cls, value: dict[str, Any]) -> Self:

@@ -138,6 +138,17 @@ class InstanceNotRunning(Conflict):
 
 
 @dataclass(eq=False)
+class AddressUnavailable(Unavailable):
+    """A daemon cannot listen now: the address is in use, or not this machine's yet. ``option`` is ``[group] name``."""
+
+    option: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.option}: {self.reason}"
+
+
+@dataclass(eq=False)
 class HypervisorUnavailable(Unavailable):
     """The compute daemon of ``host`` cannot reach its hypervisor."""
 

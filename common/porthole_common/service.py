@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
-from porthole_common import config_faults, errors, log
+from porthole_common import config_faults, early_sighup, errors, log
 from porthole_common.log import get_logger
 from porthole_common.signals import Signals
 from porthole_common.systemd import SystemdNotifier
@@ -59,6 +59,7 @@ class Service(Protocol):
         """Begin to serve.
 
         :raises ConfigInvalid: when the service cannot start with the value of an option.
+        :raises AddressUnavailable: when it cannot listen yet; systemd starts the daemon again.
         """
         return
 
@@ -107,9 +108,9 @@ def launch(
 
     ``parse_overrides`` are oslo.config's (``default_config_files``, ...), for a program that reads other files.
 
-    The status is 0 after a signal, 78 for an invalid configuration (one line on stderr names the option), and 1 when
-    a service failed to start. Without ``argv`` the process must end within EXIT_TIMEOUT_S after this call; otherwise
-    stderr shows the stack of each thread, and the status is 1.
+    The status is 0 after a signal, and 78 for a configuration that only an edit mends (one line on stderr names the
+    option). It is 1 when a service failed to start, such as at an address that is in use. Without ``argv`` the process
+    must end within EXIT_TIMEOUT_S after this call; otherwise stderr shows each thread's stack, and the status is 1.
     """
     # The watchdog ends a stuck process by SIGABRT; then stderr shows the stack of each thread.
     faulthandler.enable(file=2)
@@ -127,6 +128,7 @@ def _launch(
     conf: cfg.ConfigOpts,
     **parse_overrides: Any,
 ) -> int:
+    early_sighup.take()
     try:
         with log.held_back(_CONFIG_LOGGER) as deprecations:
             porthole_conf.parse(conf, program, argv, **parse_overrides)
@@ -140,6 +142,8 @@ def _launch(
             return serve(conf)
         except (cfg.Error, errors.ConfigInvalid) as exc:
             refused = exc
+        except errors.PortholeError as exc:
+            return _fail(program, exc)
     return _refuse(program, refused)
 
 
@@ -156,6 +160,8 @@ def run(program: str, services: Sequence[Service]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, handle_signal)
+    if early_sighup.take():
+        events.put(signal.SIGHUP)
     started: list[Service] = []
     status = 0
     try:
@@ -170,9 +176,7 @@ def run(program: str, services: Sequence[Service]) -> int:
     except (cfg.Error, errors.ConfigInvalid) as exc:
         status = _refuse(program, exc)
     except errors.PortholeError as exc:
-        LOG.error("Daemon cannot start", program=program, reason=exc)
-        sys.stderr.write(f"{program}: {exc}\n")
-        status = EXIT_FAILED
+        status = _fail(program, exc)
     LOG.info("Daemon stopping", program=program, status=status)
     notifier.stopping(sum(service.stop_timeout_s for service in started))
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -238,3 +242,12 @@ def _refuse(program: str, exc: Exception) -> int:
     if not log.is_json_console():
         sys.stderr.write(f"{program}: {reason}\n")
     return EXIT_CONFIG
+
+
+def _fail(program: str, exc: errors.PortholeError) -> int:
+    """Report once, as :func:`_refuse` does, why the daemon cannot start now."""
+    if not log.is_plain_console():
+        LOG.error("Daemon cannot start", program=program, reason=exc)
+    if not log.is_json_console():
+        sys.stderr.write(f"{program}: {exc}\n")
+    return EXIT_FAILED

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The WSGI application: the URL table, and the layers around it.
 
-From the outside in: proxy headers (oslo.middleware), request id (oslo.middleware), ``/healthcheck``
+From the outside in: :mod:`porthole_api.proxy_headers`, request id (oslo.middleware), ``/healthcheck``
 (oslo.middleware), :class:`porthole_api.middleware.RequestLog`, the URL table, authentication, the handler. Version
 documents need no authentication and skip that step. Called by :mod:`porthole_api.main`.
 
@@ -15,7 +15,7 @@ from typing import Any
 import webob
 from oslo_config import cfg
 from oslo_context import context as oslo_context
-from oslo_middleware import healthcheck, http_proxy_to_wsgi, request_id
+from oslo_middleware import healthcheck, request_id
 
 from porthole_api import openapi
 from porthole_api import request as request_keys
@@ -27,6 +27,7 @@ from porthole_api.handlers.consoles import ConsolesHandler
 from porthole_api.handlers.servers import ServersHandler
 from porthole_api.microversions import CONSOLE_AUTH_TOKENS, REMOTE_CONSOLES
 from porthole_api.middleware import RequestLog, run_handler
+from porthole_api.proxy_headers import ProxyHeaders
 from porthole_api.request import Request
 from porthole_api.routes import Route, UrlTable
 
@@ -94,14 +95,14 @@ class _Application:
     def __init__(self, conf: cfg.ConfigOpts, request_log: RequestLog) -> None:
         self._conf = conf
         self._request_log = request_log
-        self._proxy_headers = http_proxy_to_wsgi.HTTPProxyToWSGI(None, conf)
+        self._proxy_headers = ProxyHeaders(conf)
         self._request_ids = request_id.RequestId(None)
         self._health = healthcheck.Healthcheck(None, conf)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request (PEP 3333)."""
         request = Request(environ)
-        self._proxy_headers.process_request(request)
+        self._proxy_headers.apply(environ)
         self._request_ids.set_global_req_id(request)
         environ[REQUEST_ID] = oslo_context.generate_request_id()
         environ[request_keys.PUBLIC_ENDPOINT] = self._conf.api.public_endpoint

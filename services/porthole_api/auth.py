@@ -25,6 +25,7 @@ class Authenticator(Protocol):
 
         :raises HTTPUnauthorized: when the user is not proven; WWW-Authenticate says how to prove it.
         :raises HTTPForbidden: when requests from that address are not allowed.
+        :raises HTTPTooManyRequests: when that address, or the user, had too many wrong passwords checked.
         :raises IdentityUnavailable: when Keystone, or the file of users, does not answer.
         """
 

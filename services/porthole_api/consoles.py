@@ -11,14 +11,16 @@ from dataclasses import dataclass, replace
 from porthole_api.directory import Directory, Located
 from porthole_api.policies import console_auth_tokens, remote_consoles
 from porthole_api.policy import Policy
-from porthole_api.servers import get_server
+from porthole_api.servers import check_visible, get_server
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.deadline import Deadline
+from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, ConsoleType
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 
+LOG = get_logger(__name__)
 # The calls that open a console: get_vnc_console on its host, and authorize_console.
 CALLS_PER_REQUEST = 2
 
@@ -67,13 +69,35 @@ class ConsoleOpener:
         """Make the calls that open a console."""
         uuid = located.instance.uuid
         try:
-            connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type, deadline)
+            connect_info = self._ask(context, located.host, uuid, console_type, deadline)
         except errors.InstanceNotFound:
-            # The instance has just been deleted, or has moved to another host.
+            # The instance has just been deleted, or has moved to another host. What is found there may be another
+            # project's, which has the same UUID.
             located = self.directory.await_move(uuid, located.host)
-            connect_info = self.compute.get_vnc_console(context, located.host, uuid, console_type, deadline)
+            check_visible(located, context, uuid)
+            self.policy.authorize(context, remote_consoles.CREATE, located.instance)
+            if located.unavailable:
+                raise located.unavailable from None
+            connect_info = self._ask(context, located.host, uuid, console_type, deadline)
         # Only when the store has the token for certain: otherwise the URL could never open.
         return replace(connect_info, expires_at=self.consoleauth.authorize_console(context, connect_info, deadline))
+
+    def _ask(self, context: RequestContext, host: str, uuid: str, console_type: str, deadline: Deadline) -> ConnectInfo:
+        """Return the console that the host gives, if it is the one that was asked for.
+
+        :raises RemoteFailure: when it is of another instance, host or type; the user may have no right to that one.
+        """
+        info = self.compute.get_vnc_console(context, host, uuid, console_type, deadline)
+        if (info.instance_uuid, info.compute_host, info.console_type) != (uuid, host, console_type):
+            LOG.error(
+                "Console answer refused",
+                compute=host,
+                instance=uuid,
+                console_type=console_type,
+                reason=f"it is the {info.console_type} of {info.instance_uuid} on {info.compute_host}",
+            )
+            raise errors.RemoteFailure("compute", "get_vnc_console")
+        return info
 
     def show_token(self, context: RequestContext, token: str) -> ConnectInfo:
         """Return the console that ``token`` opens. Looking a token up does not consume it.

@@ -11,7 +11,8 @@ The rules:
   instances of such a host stay visible with state UNKNOWN, and carry the reason. They are removed only when the host
   publishes a snapshot without them, or when the process ends.
 * Several hosts may report an instance: it migrates, or a host has come back. A host that answers wins over one that
-  does not; then a host where the instance runs; then the host that published last.
+  does not; then a host where the instance runs; then the host whose word counted so far; then the host that published
+  last. So two guests with one UUID do not take turns: owner, name and console stay the first one's.
 * At start, an instance may be missing because its compute has not answered yet. Readers therefore wait:
   ``WARM_LIMIT_S`` when no compute answers, at most ``WARM_MOST_S`` while answers still arrive.
 
@@ -24,6 +25,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 
 from porthole_common import errors
 from porthole_common.log import get_logger
@@ -69,11 +71,13 @@ class _Snapshot:
 class _Known:
     """The directory's own notes on an instance: its place in the order, its hosts, and two times.
 
-    ``located`` is the answer as long as its only host answers; None with several hosts.
+    ``host`` is the one whose word counts, also for ``name`` and ``state``. ``located`` is the answer as long as the
+    only host answers; None with several hosts.
     """
 
     name: str
     state: InstanceState
+    host: str
     hosts: frozenset[str]
     first_seen_at: datetime
     changed_at: datetime
@@ -99,6 +103,10 @@ class Directory:
         self._snapshots: dict[str, _Snapshot] = {}
         self._known: dict[str, _Known] = {}
         self._order: list[tuple[str, str]] = []
+        # The instances that several hosts report: few.
+        self._shared: set[str] = set()
+        # The hosts that did not answer when those were chosen from.
+        self._faulty: set[str] = set()
         self._count = 0
         self._made_at_s = clock()
         self._asked_at_s: float | None = None
@@ -132,6 +140,7 @@ class Directory:
             for instance in instances.values():
                 if before.get(instance.uuid) is not instance:
                     self._report(instance, only_host)
+            self._settle_shared()
             self._changed.notify_all()
             was_silent = inventory.host in self._silent
             self._silent.discard(inventory.host)
@@ -164,7 +173,8 @@ class Directory:
     def await_move(self, uuid: str, host: str) -> Located:
         """Return the instance once it is on another host than ``host``, which has just said that it does not have it.
 
-        The directory learns of a move a moment later than the hosts: an inventory takes some time.
+        The directory learns of a move a moment later than the hosts: an inventory takes some time. A host where the
+        instance runs counts at once, since the word of ``host`` is newer than its inventory.
 
         :raises InstanceNotFound: when no host has the instance any more.
         :raises InstanceNotReady: when no news arrives within ``MOVE_LIMIT_S``.
@@ -172,14 +182,28 @@ class Directory:
         with self._changed:
             give_up_at_s = self._clock() + MOVE_LIMIT_S
             while uuid in self._known:
-                located = self._locate(uuid)
-                if located.host != host:
+                if (located := self._locate_elsewhere(uuid, host)) is not None:
                     return located
                 remaining_s = give_up_at_s - self._clock()
                 if remaining_s <= 0:
                     raise errors.InstanceNotReady(uuid, str(InstanceState.MIGRATING))
                 self._changed.wait(remaining_s)
             raise errors.InstanceNotFound(uuid)
+
+    def list_duplicates(self, limit: int) -> dict[str, list[str]]:
+        """Return ``{UUID: hosts}`` of at most ``limit`` instances that run on several hosts that answer.
+
+        The first host is the one whose word counts. An instance that migrates may be here for a moment.
+        """
+        with self._changed:
+            self._settle_shared()
+            duplicates = {}
+            for uuid in sorted(self._shared):
+                first, others = self._known[uuid].host, self._known[uuid].hosts
+                hosts = [host for host in (first, *sorted(others - {first})) if self._runs(uuid, host)]
+                if len(hosts) > 1:
+                    duplicates[uuid] = hosts
+            return dict(islice(duplicates.items(), limit))
 
     def list_silences(self) -> dict[str, float]:
         """Return ``{host: seconds since its last snapshot}`` for every host that has published one."""
@@ -202,6 +226,7 @@ class Directory:
             self._wait_while_warming(lambda: False)
             if self._asked_at_s is None and not self._snapshots:
                 raise errors.RpcUnavailable("compute", "publish_inventory")
+            self._settle_shared()
             start = 0
             if after is not None:
                 if after not in self._known:
@@ -231,60 +256,97 @@ class Directory:
             yield located
 
     def _report(self, instance: Instance, only_host: frozenset[str]) -> None:
-        uuid, hosts = instance.uuid, only_host
+        uuid = instance.uuid
         known = self._known.get(uuid)
         if known is None:
-            first_seen_at = changed_at = self._now()
+            (host,) = only_host
+            now = self._now()
             insort(self._order, (instance.name, uuid))
-        else:
-            first_seen_at, changed_at = known.first_seen_at, known.changed_at
-            is_new_here = not only_host <= known.hosts
-            if is_new_here or (known.name, known.state) != (instance.name, instance.state):
-                changed_at = self._now()
-            if known.hosts != only_host:
-                hosts = known.hosts | only_host
-            if known.name != instance.name:
-                self._take_out_of_order(uuid, known)
-                insort(self._order, (instance.name, uuid))
-        self._note(uuid, _Known(instance.name, instance.state, hosts, first_seen_at, changed_at))
+            self._known[uuid] = _Known(instance.name, instance.state, host, only_host, now, now)
+        elif not only_host <= known.hosts:
+            self._known[uuid] = replace(known, hosts=known.hosts | only_host, changed_at=self._now())
+            self._shared.add(uuid)
+        self._settle(uuid)
 
     def _withdraw(self, uuid: str, host: str) -> None:
         known = self._known[uuid]
         hosts = known.hosts - {host}
+        if len(hosts) < 2:
+            self._shared.discard(uuid)
         if hosts:
-            self._note(uuid, replace(known, hosts=hosts, changed_at=self._now()))
+            self._known[uuid] = replace(known, hosts=hosts, changed_at=self._now())
+            self._settle(uuid)
         else:
             self._take_out_of_order(uuid, known)
             del self._known[uuid]
 
-    def _note(self, uuid: str, known: _Known) -> None:
-        located = self._build_located(uuid, next(iter(known.hosts)), known) if len(known.hosts) == 1 else None
+    def _settle(self, uuid: str) -> None:
+        """Choose the host whose word counts, and let the name and the order follow it."""
+        known = self._known[uuid]
+        host = max(known.hosts, key=lambda candidate: self._rank(uuid, candidate))
+        instance = self._snapshots[host].instances[uuid]
+        if (host, instance.name, instance.state) != (known.host, known.name, known.state):
+            if instance.name != known.name:
+                self._take_out_of_order(uuid, known)
+                insort(self._order, (instance.name, uuid))
+            known = replace(known, host=host, name=instance.name, state=instance.state, changed_at=self._now())
+        located = self._build_located(uuid, host, known) if len(known.hosts) == 1 else None
         self._known[uuid] = replace(known, located=located)
 
     def _take_out_of_order(self, uuid: str, known: _Known) -> None:
         del self._order[bisect_left(self._order, (known.name, uuid))]
 
     def _locate(self, uuid: str) -> Located:
+        if uuid in self._shared:
+            # A host may have fallen silent since.
+            self._settle(uuid)
         known = self._known[uuid]
-        located = known.located
-        if located is None:
-            host = max(known.hosts, key=lambda candidate: self._rank(uuid, candidate))
-            located = self._build_located(uuid, host, known)
+        return self._judge(known.located or self._build_located(uuid, known.host, known))
+
+    def _judge(self, located: Located) -> Located:
+        """Return the answer as it is now: with state UNKNOWN and the reason when the host does not answer."""
         unavailable = self._find_fault(located.host)
         if unavailable is None:
             return located
         unknown = replace(located.instance, state=InstanceState.UNKNOWN)
         return replace(located, instance=unknown, unavailable=unavailable)
 
+    def _locate_elsewhere(self, uuid: str, host: str) -> Located | None:
+        """Return the instance without what ``host`` says of it; None while only ``host`` says that it runs."""
+        known = self._known[uuid]
+        others = known.hosts - {host}
+        if not others:
+            return None
+        best = max(others, key=lambda candidate: self._rank(uuid, candidate))
+        located = self._judge(self._build_located(uuid, best, known))
+        return located if host not in known.hosts or located.instance.state is InstanceState.RUNNING else None
+
     def _build_located(self, uuid: str, host: str, known: _Known) -> Located:
         instance = self._snapshots[host].instances[uuid]
         created_at = instance.created_at or known.first_seen_at
         return Located(instance, host, created_at, max(known.changed_at, created_at))
 
-    def _rank(self, uuid: str, host: str) -> tuple[bool, bool, int]:
+    def _settle_shared(self) -> None:
+        """Choose anew where several hosts have an instance, if other hosts than before do not answer."""
+        if not self._shared:
+            return
+        faulty = {host for host in self._snapshots if not self._answers(host)}
+        if faulty != self._faulty:
+            self._faulty = faulty
+            for uuid in self._shared:
+                self._settle(uuid)
+
+    def _rank(self, uuid: str, host: str) -> tuple[bool, bool, bool, int]:
         snapshot = self._snapshots[host]
         running = snapshot.instances[uuid].state is InstanceState.RUNNING
-        return self._find_fault(host) is None, running, snapshot.number
+        return self._answers(host), running, host == self._known[uuid].host, snapshot.number
+
+    def _runs(self, uuid: str, host: str) -> bool:
+        instance = self._snapshots[host].instances[uuid]
+        return instance.state is InstanceState.RUNNING and self._answers(host)
+
+    def _answers(self, host: str) -> bool:
+        return self._find_fault(host) is None
 
     def _find_fault(self, host: str) -> errors.Unavailable | None:
         snapshot = self._snapshots[host]

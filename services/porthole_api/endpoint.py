@@ -16,12 +16,16 @@ from porthole_common.rpc import RpcTarget
 
 # The bus, the log, the policy file. Each worker thread has the connection of a request, and as many connections wait.
 _DESCRIPTORS_BESIDE_REQUESTS = 128
+# More than an operator reads at once.
+_MAX_DUPLICATES = 20
 
 
 class Hosts(Protocol):
     """The part of :class:`porthole_api.directory.Directory` that the endpoint uses."""
 
     def list_silences(self) -> dict[str, float]: ...  # noqa: D102
+
+    def list_duplicates(self, limit: int) -> dict[str, list[str]]: ...  # noqa: D102
 
 
 class ApiEndpoint:
@@ -37,4 +41,5 @@ class ApiEndpoint:
     def describe_api(self, context: RequestContext) -> dict[str, Any]:
         """Return what ``ApiDescription.to_primitive`` writes."""
         vitals = read_vitals(self._host, self._descriptors_needed)
-        return ApiDescription(vitals, self._hosts.list_silences()).to_primitive()
+        duplicates = self._hosts.list_duplicates(_MAX_DUPLICATES)
+        return ApiDescription(vitals, self._hosts.list_silences(), duplicates).to_primitive()

@@ -37,8 +37,8 @@ NAMES = {
     501: "notImplemented",
     503: "serviceUnavailable",
 }
-# The headers that RFC 9110 requires on 401 (section 15.5.2) and on 405 (section 15.5.6).
-_CARRIED_HEADERS = ("WWW-Authenticate", "Allow")
+# The headers that RFC 9110 requires on 401 (section 15.5.2) and on 405 (section 15.5.6), and that RFC 6585 has for 429.
+_CARRIED_HEADERS = ("WWW-Authenticate", "Allow", "Retry-After")
 # Seconds: by then a daemon has restarted, and a connection to the broker is back.
 RETRY_AFTER_S = 5
 _UNEXPECTED = "An unexpected error prevented the server from fulfilling your request."

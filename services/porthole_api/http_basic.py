@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """``[api] auth_strategy = http_basic``: users and passwords from a file (RFC 7617), for a cloud without Keystone.
 
-Why only the functions of oslo.middleware's basic_auth, and not its middleware: that answers 401 to any error of the
-application, and reads its option from the global configuration. The functions parse the header and check the password.
+Why only two functions of oslo.middleware's basic_auth, which parse the header, and not its middleware: that answers 401
+to any error of the application, reads its option from the global configuration, and refuses a whole file for one entry
+without bcrypt. :mod:`porthole_api.user_file` reads the file, and :mod:`porthole_api.login_limits` bounds the checks.
 Chosen by :mod:`porthole_api.auth_strategy`.
 """
 
-import re
-from pathlib import Path
+import math
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import bcrypt
@@ -16,6 +19,8 @@ from oslo_middleware import basic_auth
 from webob import exc
 
 from porthole_api.auth import build_context
+from porthole_api.login_limits import Attempt, LoginLimits
+from porthole_api.user_file import UserFile
 from porthole_common import errors
 from porthole_common.context import RequestContext
 
@@ -23,53 +28,77 @@ OPTION = "[api] http_basic_auth_user_file"
 CHALLENGE = 'Basic realm="Porthole", charset="UTF-8"'
 ADMIN_ROLES = ("admin", "member", "reader")
 USER_ROLES = ("member", "reader")
-_BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}", re.ASCII)
 # bcrypt uses only these bytes of a password. Its library refuses longer passwords, and so does htpasswd.
 _MAX_PASSWORD_BYTES = 72
+# htpasswd -B's own cost, the logarithm of the rounds; for a file without users.
+_DEFAULT_COST = 5
+# Different passwords seldom wait for each other.
+_TURNS = 64
+_TOO_MANY = "Too many wrong passwords. Try again later."
 
 
 class HttpBasic:
     """The strategy. The project of a user is the user's own name."""
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
-        """Check the file. It is read again for each request, so that users can change without a restart.
+    def __init__(self, conf: cfg.ConfigOpts, clock: Callable[[], float] = time.monotonic) -> None:
+        """Check that the file can be read. It is read again for each request, so that users change without a restart.
 
-        :raises ConfigInvalid: when the file cannot be read, or a line is not ``user:bcrypt``.
+        :raises ConfigInvalid: when the file cannot be read.
         """
-        self._path = conf.api.http_basic_auth_user_file
+        path = conf.api.http_basic_auth_user_file
+        self._file = UserFile(path)
+        self._limits = LoginLimits(clock)
+        self._turns = [threading.Lock() for _ in range(_TURNS)]
         self._admin_users = frozenset(conf.api.admin_users)
-        _check_file(Path(self._path))
+        try:
+            users = self._file.read()
+        except OSError as error:
+            raise errors.ConfigInvalid(OPTION, f"{path} cannot be read: {error}") from error
         # As costly as a real check, so that the time of an answer does not show which users exist.
-        self._nobodys = bcrypt.hashpw(b"nobody's", bcrypt.gensalt(_read_cost(Path(self._path))))
+        self._nobodys = bcrypt.hashpw(b"nobody's", bcrypt.gensalt(_read_cost(users)))
 
     def __call__(self, environ: dict[str, Any]) -> RequestContext:
         """Return the user whose name and password the request carries.
 
         :raises HTTPUnauthorized: when it carries no credentials, or wrong ones.
+        :raises HTTPTooManyRequests: when its source, or its user, had too many wrong passwords checked.
         :raises IdentityUnavailable: when the file cannot be read any more.
         """
         user, password = _parse_credentials(environ)
-        if not self._is_password(user, password):
+        if not self._is_password(environ.get("REMOTE_ADDR") or "", user, password):
             raise _refuse("The user or the password is wrong.")
         roles = ADMIN_ROLES if user in self._admin_users else USER_ROLES
         return build_context(environ, user_id=user, user_name=user, project_id=user, roles=list(roles))
 
-    def _is_password(self, user: str, password: bytes) -> bool:
+    def _is_password(self, address: str, user: str, password: bytes) -> bool:
+        """Return whether the password is the user's.
+
+        :raises HTTPTooManyRequests: when the source, or the user, had too many wrong passwords checked.
+        :raises IdentityUnavailable: when the file cannot be read.
+        """
         if not user or len(password) > _MAX_PASSWORD_BYTES or b"\0" in password:
             return False
         try:
-            basic_auth.authenticate(self._path, user, password)
-        except exc.HTTPUnauthorized:
-            if not self._has_user(user):
-                bcrypt.checkpw(password, self._nobodys)
-            return False
-        except (exc.HTTPBadRequest, ValueError) as error:
-            # The file was valid at the start, and is unreadable or malformed now.
+            digest = self._file.read().get(user)
+        except OSError as error:
+            # The file could be read at the start.
             raise errors.IdentityUnavailable(OPTION) from error
-        return True
+        attempt = self._limits.build_attempt(address, user, digest or "", password)
+        if self._limits.is_known(attempt):
+            return True
+        # The first of many requests with one password checks it, and the others know it then.
+        with self._turns[attempt.credentials[0] % len(self._turns)]:
+            return self._limits.is_known(attempt) or self._check(attempt, digest, password)
 
-    def _has_user(self, user: str) -> bool:
-        return any(line.startswith(f"{user}:") for line in _read_lines(Path(self._path)))
+    def _check(self, attempt: Attempt, digest: str | None, password: bytes) -> bool:
+        wait_s = self._limits.begin(attempt)
+        if wait_s > 0:
+            raise exc.HTTPTooManyRequests(_TOO_MANY, headers=[("Retry-After", str(math.ceil(wait_s)))])
+        is_right = bcrypt.checkpw(password, digest.encode() if digest else self._nobodys)
+        if not is_right or digest is None:
+            return False
+        self._limits.note_right(attempt)
+        return True
 
 
 def _parse_credentials(environ: dict[str, Any]) -> tuple[str, bytes]:
@@ -84,27 +113,6 @@ def _refuse(reason: str) -> exc.HTTPUnauthorized:
     return exc.HTTPUnauthorized(reason, headers=[("WWW-Authenticate", CHALLENGE)])
 
 
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise errors.IdentityUnavailable(OPTION) from error
-
-
-def _check_file(path: Path) -> None:
-    try:
-        lines = _read_lines(path)
-    except errors.IdentityUnavailable as error:
-        raise errors.ConfigInvalid(OPTION, f"{path} cannot be read: {error.__cause__}") from error
-    for number, line in enumerate(lines, 1):
-        user, colon, digest = line.partition(":")
-        if not (user and colon and _BCRYPT.fullmatch(digest)):
-            raise errors.ConfigInvalid(
-                OPTION, f"entry {number} of {path} is not user:password with a bcrypt password, as htpasswd -B writes"
-            )
-
-
-def _read_cost(path: Path) -> int:
-    """Return the logarithm of the rounds of the first entry; without one, htpasswd's default."""
-    lines = _read_lines(path)
-    return int(lines[0].partition(":")[2].split("$")[2]) if lines else 5
+def _read_cost(users: dict[str, str]) -> int:
+    """Return the logarithm of the rounds of the first user's password."""
+    return next((int(digest.split("$")[2]) for digest in users.values()), _DEFAULT_COST)

@@ -19,7 +19,7 @@ from cheroot import wsgi as cheroot_wsgi
 from cheroot.makefile import StreamReader
 
 from porthole_api.auth import WsgiApplication
-from porthole_common import errors
+from porthole_common.listening import map_bind_error
 from porthole_common.log import get_logger
 from porthole_common.model import Target
 from porthole_common.private_parts import report_missing
@@ -61,17 +61,16 @@ class HttpServer:
     def start(self) -> None:
         """Listen; returns once connections are accepted.
 
-        :raises ConfigInvalid: when the address or the port is not available.
+        :raises ConfigInvalid: when this process may never listen there.
+        :raises AddressUnavailable: when the port is in use, or the address is not this machine's yet.
         """
         host, port = self._server.bind_addr
         try:
             self._server.prepare()
         except OSError as error:
             cause = self._server.bind_error or error
-            taken = cause.errno in (errno.EADDRINUSE, errno.EACCES)
-            option = "[api] bind_port" if taken else "[api] bind_host"
-            reason = cause.strerror or str(cause)
-            raise errors.ConfigInvalid(option, f"cannot listen on {host} port {port}: {reason}") from error
+            option = "[api] bind_port" if cause.errno in (errno.EADDRINUSE, errno.EACCES) else "[api] bind_host"
+            raise map_bind_error(option, f"cannot listen on {host} port {port}", cause) from error
         self._thread.start()
         LOG.info("Listening", address=str(Target(host, self.port)))
 
@@ -178,7 +177,24 @@ class _HeaderReader(cheroot_server.HeaderReader):
 
         :raises ValueError: when they are not valid HTTP.
         """
-        return super().__call__(_UnfoldedLines(rfile), hdict)
+        headers = {} if hdict is None else hdict
+        headers.update(super().__call__(_UnfoldedLines(rfile), _Headers()))
+        return headers
+
+
+class _Headers(dict[bytes, bytes]):
+    """The headers of a request, without those whose name has an underscore, and with lists of several lines.
+
+    In WSGI ``X_Forwarded_Host`` has the name of ``X-Forwarded-Host``, which a proxy in front removes or overwrites. Of
+    several lines of a proxy's header cheroot itself keeps the last.
+    """
+
+    def __setitem__(self, name: bytes, value: bytes) -> None:
+        if b"_" in name:
+            return
+        if name in self and (name.startswith(b"X-Forwarded-") or name == b"Forwarded"):
+            value = self[name] + b", " + value
+        super().__setitem__(name, value)
 
 
 class _UnfoldedLines:

@@ -5,6 +5,9 @@ Why the directory is its only state: so any number of api processes give the sam
 ``porthole standalone``, or imported by a WSGI server through :mod:`porthole_api.wsgi`.
 """
 
+import porthole_common.early_sighup  # noqa: F401 - before the imports that take a second
+
+# isort: split
 import os
 import sys
 import time

@@ -14,8 +14,10 @@ from oslo_config import cfg
 from webob import exc
 
 from porthole_api.auth import build_context
+from porthole_api.proxy_headers import is_forwarded
 from porthole_common import errors
 from porthole_common.context import RequestContext
+from porthole_common.listening import map_bind_error
 
 ADMIN_ROLES = ("admin", "member", "reader")
 
@@ -25,13 +27,15 @@ class NoAuth:
 
     The client's address is checked for each request, since another WSGI server does not listen on ``[api] bind_host``.
     A connection without an address came over a UNIX socket. The Host is checked too: a foreign site may let its name
-    resolve to this machine (DNS rebinding), and a browser would then take the API for a part of that site.
+    resolve to this machine (DNS rebinding), and a browser would then take the API for a part of that site. A request
+    that a proxy passed on is refused, whatever its headers say: they may have replaced the address and the Host.
     """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         """Prepare.
 
         :raises ConfigInvalid: when ``[api] bind_host`` is not loopback, and ``allow_noauth_anywhere`` is not set.
+        :raises AddressUnavailable: when ``[api] bind_host`` is a name that cannot be resolved.
         """
         self._anywhere = conf.api.allow_noauth_anywhere
         host = self._bind_host = conf.api.bind_host
@@ -57,7 +61,7 @@ class NoAuth:
         :raises HTTPForbidden: when the request is refused.
         """
         address, host = environ.get("REMOTE_ADDR"), _host_of(environ)
-        if (address and not _is_loopback(address)) or "HTTP_X_FORWARDED_FOR" in environ or "HTTP_FORWARDED" in environ:
+        if (address and not _is_loopback(address)) or is_forwarded(environ):
             raise exc.HTTPForbidden(
                 "Without authentication ([api] auth_strategy = noauth) only clients on this machine are allowed."
             )
@@ -81,12 +85,12 @@ def _host_of(environ: dict[str, Any]) -> str | None:
 def _resolve(host: str) -> list[str]:
     """Return the addresses of ``host``, which is an address or a name.
 
-    :raises ConfigInvalid: when it has no address.
+    :raises AddressUnavailable: when it has no address, or the resolver does not answer.
     """
     try:
         return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
     except OSError as error:
-        raise errors.ConfigInvalid("[api] bind_host", f"{host} has no address: {error}") from error
+        raise map_bind_error("[api] bind_host", f"{host} has no address", error) from error
 
 
 def _is_loopback(address: str) -> bool:

@@ -73,6 +73,7 @@ def _build_parameter(name: str, schema: Schema, description: str, **more: Any) -
 
 
 _TEXT: Schema = {"type": "string"}
+_SECONDS = {"required": True, "schema": {"type": "string", "pattern": "^[0-9]+$"}}
 _EXPIRES_AT: Schema = {
     "description": "When the URL expires.",
     "required": True,
@@ -223,6 +224,7 @@ def _build_responses(route: Route, said: _Operation, version: Version, auth_stra
         faults |= {400, 406}
     if not route.public:
         faults |= {401, 503} if auth_strategy != "noauth" else {403}
+        faults |= {429} if auth_strategy == "http_basic" else set()
     if "{project_id}" in route.path:
         faults.add(400)
     return {"200": answer} | {str(status): _build_fault(status, headers) for status in sorted(faults)}
@@ -232,7 +234,8 @@ def _build_fault(status: int, headers: Schema) -> Schema:
     name = NAMES.get(status, "computeFault")
     more: Schema = {
         401: {"WWW-Authenticate": {"required": True, "schema": _TEXT}},
-        503: {"Retry-After": {"required": True, "schema": {"type": "string", "pattern": "^[0-9]+$"}}},
+        429: {"Retry-After": _SECONDS},
+        503: {"Retry-After": _SECONDS},
     }.get(status, {})
     if status in (400, 406):
         # The answer to a refused microversion is in the oldest one.

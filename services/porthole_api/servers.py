@@ -91,11 +91,19 @@ def get_server(directory: Directory, context: RequestContext, server_id: str) ->
     if not is_uuid(uuid):
         raise errors.InstanceNotFound(server_id)
     located = directory.get(uuid)
-    if not _is_visible(located, context):
-        raise errors.InstanceNotFound(server_id)
+    check_visible(located, context, server_id)
     # For the log, which names only an instance that exists: a URL may hold any text, also a token.
     context.resource_uuid = uuid
     return located
+
+
+def check_visible(located: Located, context: RequestContext, server_id: str) -> None:
+    """Check that the user may know of the instance, which the user called ``server_id``.
+
+    :raises InstanceNotFound: when it is hidden from the user.
+    """
+    if not _is_visible(located, context):
+        raise errors.InstanceNotFound(server_id)
 
 
 def list_servers(directory: Directory, context: RequestContext, filters: Filters) -> tuple[list[Located], bool]:

@@ -5,6 +5,7 @@ Why: cliff prints ``str()`` of a command's exception and exits with 1, so the te
 :mod:`porthole_cli.cloud`, :mod:`porthole_cli.client` and :mod:`porthole_cli.failures`.
 """
 
+import re
 from dataclasses import dataclass
 
 from porthole_common.errors import NotFound, PortholeError, Refused, Unavailable
@@ -38,7 +39,9 @@ class ApiRefused(PortholeError):
     message: str
 
     def __str__(self) -> str:
-        return f"{self.message} (HTTP {self.status})"
+        # keystoneauth, and some servers, have written the status into the message.
+        message = re.sub(rf"\s*\(HTTP {self.status}\)", "", self.message)
+        return f"{message} (HTTP {self.status})"
 
     def about(self, server_id: str, typed: str) -> "ApiRefused":
         """Return the same refusal for a user who called the server ``typed``."""

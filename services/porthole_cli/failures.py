@@ -140,8 +140,7 @@ def _map_status(exc: exceptions.HttpError, url: str) -> ApiRefused | AnswerInval
 
 
 def _build_status(exc: exceptions.HttpError, service: str) -> ApiRefused:
-    # keystoneauth has added the status to its own message.
-    reason = " ".join(str(exc.message).split()).removesuffix(f"(HTTP {exc.http_status})").rstrip(" .")
+    reason = " ".join(str(exc.message).split()).rstrip(" .")
     return ApiRefused(exc.http_status, f"{service} answers: {reason}.{_build_way(exc.url or '')}")
 
 

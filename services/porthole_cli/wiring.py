@@ -41,6 +41,7 @@ _FLAGS = {
     "novnc_port": ("vnc", "novncproxy_port"),
     "xvp_port": ("vnc", "xvpvncproxy_port"),
 }
+ListenError = errors.ConfigInvalid | errors.AddressUnavailable
 _PORT_FLAGS = ("api_port", "novnc_port", "xvp_port")
 
 
@@ -56,10 +57,11 @@ class FlaggedService:
         """Start the service.
 
         :raises ConfigInvalid: when an option is wrong.
+        :raises AddressUnavailable: when it cannot listen now.
         """
         try:
             self._service.start()
-        except errors.ConfigInvalid as exc:
+        except (errors.ConfigInvalid, errors.AddressUnavailable) as exc:
             raise name_flag(exc) from exc
 
     def waits_for(self) -> str:
@@ -188,14 +190,14 @@ def build_endpoint(conf: cfg.ConfigOpts) -> str:
     return f"http://{_format_host(conf.api.bind_host)}:{conf.api.bind_port}/v2.1"
 
 
-def name_flag(exc: errors.ConfigInvalid) -> errors.ConfigInvalid:
+def name_flag(exc: ListenError) -> ListenError:
     """Add the flag to the error of a port that is taken; return any other error as it is."""
     if isinstance(exc.__cause__, OSError) and exc.__cause__.errno == errno.EADDRNOTAVAIL:
         return exc
     for flag in _PORT_FLAGS:
         group, option = _FLAGS[flag]
         if exc.option.startswith(f"[{group}]") and exc.option.endswith(option):
-            return errors.ConfigInvalid(f"{_format_flag(flag)} ({exc.option})", exc.reason)
+            return type(exc)(f"{_format_flag(flag)} ({exc.option})", exc.reason)
     return exc
 
 

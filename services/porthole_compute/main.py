@@ -5,6 +5,9 @@ Why one per hypervisor: only there the address of a VNC server is known. The dae
 publishes the inventory, and revokes tokens. ``porthole standalone`` builds the same service.
 """
 
+import porthole_common.early_sighup  # noqa: F401 - before the imports that take a second
+
+# isort: split
 import sys
 from collections.abc import Sequence
 

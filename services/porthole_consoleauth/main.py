@@ -6,6 +6,9 @@ of them may run, on any nodes, since they share the store and one RPC topic. ``p
 service on the store in memory.
 """
 
+import porthole_common.early_sighup  # noqa: F401 - before the imports that take a second
+
+# isort: split
 import functools
 import sys
 from collections.abc import Sequence

@@ -16,12 +16,14 @@ from oslo_config import cfg
 from porthole_common import conf as porthole_conf
 from porthole_common import errors, notifications
 from porthole_common.discovery import DiscoveryEndpoint
+from porthole_common.forwarded import normalize_address
+from porthole_common.listening import map_bind_error
 from porthole_common.log import get_logger
 from porthole_common.model import Target
 from porthole_common.rpc import Rpc
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
-from porthole_novncproxy.admission.access import OriginPolicy, normalize_address
+from porthole_novncproxy.admission.access import OriginPolicy
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
 from porthole_novncproxy.admission.gate import Gate
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
@@ -203,7 +205,8 @@ def _origins(conf: cfg.ConfigOpts) -> OriginPolicy:
 def _listen(names: str, host: str, port: int, reuse_port: bool) -> socket.socket:
     """Return a listening socket; the IPv6 wildcard address takes IPv4 clients too. ``names``: of the options.
 
-    :raises ConfigInvalid: when the address is not this machine's, or the port is taken.
+    :raises ConfigInvalid: when this process may never listen there.
+    :raises AddressUnavailable: when the port is in use, or the address is not this machine's yet.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -215,7 +218,7 @@ def _listen(names: str, host: str, port: int, reuse_port: bool) -> socket.socket
             dualstack_ipv6=_is_ipv6_wildcard(host),
         )
     except OSError as exc:
-        raise errors.ConfigInvalid(names, f"{Target(host, port)}: {exc.strerror}") from exc
+        raise map_bind_error(names, str(Target(host, port)), exc) from exc
 
 
 def _is_ipv6_wildcard(host: str) -> bool:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """porthole-novncproxy: the daemon."""
 
+import porthole_common.early_sighup  # noqa: F401 - before the imports that take a second
+
+# isort: split
 import sys
 from collections.abc import Sequence
 

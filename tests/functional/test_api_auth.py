@@ -335,7 +335,8 @@ DUMMIES = {"OS_USERNAME": "x", "OS_PROJECT_NAME": "x", "OS_AUTH_URL": "http://12
 def htpasswd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("basic") / "htpasswd"
     lines = [f"{user}:{bcrypt.hashpw(user.encode(), bcrypt.gensalt(4)).decode()}" for user in ("root", "rita")]
-    path.write_text("\n".join(lines))
+    # A comment and an entry of another kind concern nobody else.
+    path.write_text("\n".join(["# users", "old:$apr1$rOioh4Wh$bVD3DRwksETubcpEH90ww0", *lines]))
     return path
 
 

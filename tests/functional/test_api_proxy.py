@@ -37,7 +37,8 @@ frontend {name}
 backend {name}
     server api 127.0.0.1:{api_port}
 """
-HEADERS = """http-request set-header X-Forwarded-Proto https
+HEADERS = """option forwardfor
+    http-request set-header X-Forwarded-Proto https
     http-request set-header X-Forwarded-Host %[req.hdr(host)]
     http-request set-header X-Forwarded-Prefix /compute"""
 # An unmodified client, which follows the version document's link and then each page's.

@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,12 +81,50 @@ def test_a_file_that_is_no_certificate(tmp_path: Path) -> None:
     assert (ended.returncode, "[DEFAULT] cert" in ended.stderr) == (EX_CONFIG, True)
 
 
-def test_a_port_that_is_taken(tmp_path: Path) -> None:
+def test_an_address_that_may_be_free_or_there_later(tmp_path: Path) -> None:
+    """systemd tries again: another process ends, a virtual address moves here, a resolver answers."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        vnc = {"novncproxy_host": "127.0.0.1", "novncproxy_port": port, "xvpvncproxy_port": free_port()}
-        ended = start_with(tmp_path, "novncproxy", {"vnc": vnc})
-    assert (ended.returncode, "novncproxy_port" in ended.stderr) == (EX_CONFIG, True)
+        # 192.0.2.1 (RFC 5737) and .invalid (RFC 2606) are nobody's.
+        for host in ("127.0.0.1", "192.0.2.1", "no-such-host.invalid"):
+            vnc = {"novncproxy_host": host, "novncproxy_port": port, "xvpvncproxy_port": free_port()}
+            api = {"bind_host": host, "bind_port": port, "auth_strategy": "noauth", "allow_noauth_anywhere": True}
+            for daemon, named, options in (
+                ("novncproxy", "novncproxy_port", {"vnc": vnc}),
+                ("novncproxy", "novncproxy_port", {"vnc": vnc, "novncproxy": {"workers": 2}}),
+                ("api", "[api] bind_", {"api": api}),
+            ):
+                ended = start_with(tmp_path, daemon, options)
+                (line,) = (line for line in (ended.stdout + ended.stderr).splitlines() if " INFO " not in line)
+                assert (ended.returncode, line.split(": ")[0]) == (1, f"porthole-{daemon}"), line
+                assert named in line
+
+
+def test_an_address_that_only_an_edit_mends(tmp_path: Path) -> None:
+    ended = start_with(tmp_path, "novncproxy", {"vnc": {"novncproxy_host": "fe80::1", "novncproxy_port": free_port()}})
+    assert (ended.returncode, "novncproxy_host" in ended.stderr) == (EX_CONFIG, True)
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_sighup_while_a_daemon_imports_does_not_end_it(tmp_path: Path, daemon: str) -> None:
+    """The signal comes when the first library is imported; the daemon lives on, and refuses its configuration."""
+    path = tmp_path / "porthole.conf"
+    path.write_text("[api]\nworkers = none\n", encoding="utf-8")
+    program = f"""
+import runpy, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "oslo_config":
+            signal.raise_signal(signal.SIGHUP)
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+sys.meta_path.insert(0, Finder())
+sys.argv = ["porthole-{daemon}", "--config-file", {str(path)!r}]
+runpy.run_module("porthole_{daemon}.main", run_name="__main__", alter_sys=True)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=TIMEOUT_S, check=False)
+    assert ended.returncode == EX_CONFIG, ended
 
 
 def test_a_file_that_cannot_be_used_is_one_line_without_what_stands_in_it(tmp_path: Path) -> None:

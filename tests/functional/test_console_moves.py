@@ -4,6 +4,7 @@
 With libvirt and QEMU the same is in test_console_path.py; a VNC server of the test counts who connects to it.
 """
 
+import json
 import uuid as uuidlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 
 from support.console import get_console, refusal, token_of, wait_for_instances
 from support.daemons import Porthole
+from support.processes import wait_until
 from support.vnc_servers import EchoVnc, TrapServer
 
 FIRST, SECOND = str(uuidlib.uuid4()), str(uuidlib.uuid4())
@@ -79,3 +81,31 @@ def test_a_guest_at_the_same_port_of_another_host_is_not_where_it_was(
         assert (trap.accepted, moved.accepted) == (0, 0)
         assert refusal(porthole.novnc_port, token_of(get_console(porthole, FIRST))) == 101
         assert (trap.accepted, moved.accepted) == (0, 1)
+
+
+def test_two_hosts_with_one_uuid(start: Callable[..., Porthole], path: Path, tmp_path: Path) -> None:
+    """S21: the first one's name and console stay until its host has it no more; then those of the second count."""
+    other_path = tmp_path / "other.yaml"
+    with EchoVnc() as first, EchoVnc() as second:
+        porthole = start((FIRST, first.host, first.port))
+        rows = [{"uuid": FIRST, "name": "copy", "host": second.host, "port": second.port}]
+        rows += [{"uuid": SECOND, "name": "marker", "host": second.host, "port": second.port}]
+        other_path.write_text(yaml.safe_dump({"instances": rows}), encoding="utf-8")
+        porthole.add("compute", "other", {"DEFAULT": {"host": "other"}, "static": {"instances_file": other_path}})
+        porthole.start_daemon("other")
+        wait_for_instances(porthole, SECOND)
+        assert find(porthole, FIRST[:8]) == [FIRST]
+        assert find(porthole, "copy") == []
+        assert refusal(porthole.novnc_port, token_of(get_console(porthole, FIRST))) == 101
+        assert (first.accepted, second.accepted) == (1, 0)
+        change(porthole, path)
+        wait_until(lambda: find(porthole, "copy") == [FIRST], 60, "the second host's name", porthole.api.log)
+        assert find(porthole, FIRST[:8]) == []
+        assert refusal(porthole.novnc_port, token_of(get_console(porthole, FIRST))) == 101
+        assert (first.accepted, second.accepted) == (1, 1)
+
+
+def find(porthole: Porthole, name: str) -> list[str]:
+    """Return the UUIDs of the servers with that name."""
+    _status, answer = porthole.request(f"/v2.1/servers?name=^{name}$")
+    return [server["id"] for server in json.loads(answer)["servers"]]

@@ -337,11 +337,11 @@ class TestDoctor:
 
 
 class TestRefusals:
-    def refuse(self, tmp_path: Path, *flags: str) -> str:
+    def refuse(self, tmp_path: Path, *flags: str, status: int = 78) -> str:
         """Start what must not start; return what it said on stderr and stdout."""
         standalone = Standalone(tmp_path, *flags)
         standalone.process.start()
-        assert standalone.process.wait(TIMEOUT_S) == 78
+        assert standalone.process.wait(TIMEOUT_S) == status
         return standalone.process.log()
 
     def test_an_address_off_loopback(self, tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ class TestRefusals:
     def test_a_port_that_is_taken(
         self, tmp_path: Path, instances_file: Path, vnc_port: int, flag: str, option: str
     ) -> None:
-        said = self.refuse(tmp_path, "--instances-file", str(instances_file), f"{flag}={vnc_port}")
+        said = self.refuse(tmp_path, "--instances-file", str(instances_file), f"{flag}={vnc_port}", status=1)
 
         (line,) = [line for line in said.splitlines() if line.startswith("porthole standalone: ")]
         assert line.startswith(f"porthole standalone: {flag} ({option}): ")

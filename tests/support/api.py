@@ -6,6 +6,7 @@ Why: its unit tests speak HTTP to it, as its clients do, and the fakes stand whe
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,12 +51,16 @@ def build_conf(**api_options: Any) -> cfg.ConfigOpts:
 
 
 class FakeCompute:
-    """Stands at :class:`porthole_compute.rpcapi.ComputeAPI`: gives consoles, or raises ``error``."""
+    """Stands at :class:`porthole_compute.rpcapi.ComputeAPI`: gives consoles, or raises ``error``.
+
+    ``changes`` are fields of a console that is not the one that was asked for.
+    """
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
         self.calls: list[tuple[RequestContext, str, str, str]] = []
         self.inventories_asked = 0
+        self.changes: dict[str, Any] = {}
 
     def get_vnc_console(
         self,
@@ -69,7 +74,8 @@ class FakeCompute:
         if self.error:
             raise self.error
         url = f"http://proxy.example:6080/console.html?path=%3Ftoken%3D{TOKEN}"
-        return ConnectInfo(instance_uuid, ConsoleType(console_type), "127.0.0.1", 5900, url, host, token=TOKEN)
+        info = ConnectInfo(instance_uuid, ConsoleType(console_type), "127.0.0.1", 5900, url, host, token=TOKEN)
+        return replace(info, **self.changes)
 
     def request_inventory(self, context: RequestContext) -> None:
         self.inventories_asked += 1
@@ -150,9 +156,10 @@ class Api:
         self.consoleauth = FakeConsoleAuth()
         self.directory = build_directory(self.clock)
         self.directory.update(Inventory(HOST, tuple(instances)))
-        conf = conf or build_conf()
-        opener = ConsoleOpener(self.directory, self.compute, self.consoleauth, Policy(conf))  # type: ignore[arg-type]
-        self.application = build_app(conf, opener)
+        self.conf = conf or build_conf()
+        policy = Policy(self.conf)
+        opener = ConsoleOpener(self.directory, self.compute, self.consoleauth, policy)  # type: ignore[arg-type]
+        self.application = build_app(self.conf, opener)
 
     def request(
         self,

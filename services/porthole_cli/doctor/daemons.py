@@ -27,6 +27,7 @@ def judge_daemons(daemons: Daemons) -> list[Finding]:
         *_judge_silence(daemons),
         *_judge_lost_computes(daemons),
         *_judge_duplicates(daemons),
+        *_judge_duplicate_instances(daemons),
         *_judge_undescribed(daemons),
         *_judge_versions(daemons),
     ]
@@ -108,6 +109,26 @@ def _judge_duplicates(daemons: Daemons) -> list[Finding]:
         problem = f"{number} porthole-compute have the name {host}: each gets requests for the other's instances."
         mend = "Give each node its own [DEFAULT] host (unset, it is the machine's name), or stop the superfluous one."
         findings.append(finding.error(FindingId.DAEMONS_DUPLICATE, host, problem, mend))
+    return findings
+
+
+def _judge_duplicate_instances(daemons: Daemons) -> list[Finding]:
+    """Return a finding for each instance that runs on several hosts, by the word of the first api that says so."""
+    duplicates: dict[str, list[str]] = {}
+    for api in daemons.apis:
+        for uuid, hosts in api.description.duplicates.items():
+            duplicates.setdefault(uuid, hosts)
+    findings = []
+    for uuid, (first, *others) in sorted(duplicates.items()):
+        problem = (
+            f"The instance {uuid} runs on {first} and on {' and '.join(others)}. Consoles, name and owner are those of "
+            f"{first}; a guest that is another one, or a copy, has no console."
+        )
+        mend = (
+            "Run the doctor again: an instance that migrates may be on two hosts for a moment. Else stop one of them "
+            "(virsh domuuid, virsh destroy), at once if both use one disk; give a copy a UUID of its own."
+        )
+        findings.append(finding.error(FindingId.INSTANCES_DUPLICATE, first, problem, mend))
     return findings
 
 

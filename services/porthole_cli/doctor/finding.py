@@ -41,6 +41,7 @@ class FindingId(StrEnum):
     DAEMONS_MUTE = "daemons.mute"
     DAEMONS_DUPLICATE = "daemons.duplicate"
     DAEMONS_VERSIONS = "daemons.versions"
+    INSTANCES_DUPLICATE = "instances.duplicate"
     STANDALONE_OK = "standalone.ok"
     STANDALONE_NONE = "standalone.none"
     STANDALONE_MUTE = "standalone.mute"

@@ -5,13 +5,13 @@ Why: these rules keep one tenant out of another's screen, so they stand in one p
 :mod:`porthole_novncproxy.admission.gate` asks the daemons and dials; this module only decides.
 """
 
-import ipaddress
 import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from porthole_common import errors
+from porthole_common.forwarded import find_client, normalize_address, parse_scheme, pick_element
 from porthole_common.model import TokenReason, is_uuid
 from porthole_novncproxy.doors import Door
 
@@ -21,8 +21,8 @@ class ConsoleRequest:
     """The facts of a request that decide about its access. ``door``: the port it came to.
 
     ``token``: as sent, or None. ``origins`` and ``hosts``: every value of those headers, in order.
-    ``source``: the peer's IP address in text. ``forwarded_proto``: X-Forwarded-Proto, unchecked, or None.
-    ``forwarded_for``: every value of X-Forwarded-For, in order, unchecked.
+    ``source``: the peer's IP address in text. ``forwarded_proto`` and ``forwarded_for``: every value of those headers,
+    in order, unchecked.
     """
 
     door: Door
@@ -30,7 +30,7 @@ class ConsoleRequest:
     source: str
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
-    forwarded_proto: str | None = None
+    forwarded_proto: tuple[str, ...] = ()
     forwarded_for: tuple[str, ...] = ()
 
 
@@ -132,7 +132,8 @@ def check_origin(request: ConsoleRequest, allowed_origins: Sequence[str]) -> Non
 def check_origin_scheme(request: ConsoleRequest, access_url: str, trusted_proxies: Sequence[str]) -> None:
     """Refuse a page that came over another scheme than the console's URL: a plain page of a TLS console.
 
-    The scheme is that of ``access_url``, or the X-Forwarded-Proto of a trusted proxy.
+    The scheme is that of ``access_url``, or the X-Forwarded-Proto of a trusted proxy by the rule of
+    :mod:`porthole_common.forwarded`.
 
     :raises OriginRefused: when the schemes differ.
     """
@@ -140,37 +141,18 @@ def check_origin_scheme(request: ConsoleRequest, access_url: str, trusted_proxie
         return
     origin_scheme, _host = _parse_origin(request.origins)
     expected = urllib.parse.urlsplit(access_url).scheme
-    if request.forwarded_proto is not None and normalize_address(request.source) in trusted_proxies:
-        expected = request.forwarded_proto.strip().lower()
+    client = find_client(normalize_address(request.source), request.forwarded_for, trusted_proxies)
+    forwarded = pick_element(request.forwarded_proto, client.proxies)
+    if forwarded is not None:
+        # A scheme that is neither HTTP's nor WebSocket's is no page's.
+        expected = parse_scheme(forwarded) or ""
     if origin_scheme != expected:
         raise errors.OriginRefused("its scheme is not the console's")
 
 
 def find_source(request: ConsoleRequest, trusted_proxies: Sequence[str]) -> str:
-    """Return the address of the client itself, as it is counted and logged: a trusted proxy is asked for it.
-
-    Each proxy adds the address of its own client at the end of X-Forwarded-For. So the list is read from its end, as
-    long as the address before was a trusted proxy's; a client can write anything in front of that. An entry that is no
-    address ends the search.
-    """
-    source = normalize_address(request.source)
-    named = [part.strip() for value in request.forwarded_for for part in value.split(",")]
-    while source in trusted_proxies and named:
-        try:
-            source = normalize_address(named.pop())
-        except ValueError:
-            break
-    return source
-
-
-def normalize_address(address: str) -> str:
-    """Return an IP address as it is compared: lower case, shortest form, IPv4 also where IPv6 carries it (RFC 4291).
-
-    :raises ValueError: when it is no IP address.
-    """
-    parsed = ipaddress.ip_address(address)
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return str(mapped or parsed)
+    """Return the address of the client itself, as it is counted and logged, by :mod:`porthole_common.forwarded`."""
+    return find_client(normalize_address(request.source), request.forwarded_for, trusted_proxies).address
 
 
 def _parse_origin(origins: Sequence[str]) -> tuple[str, str]:

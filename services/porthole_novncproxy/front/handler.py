@@ -71,7 +71,7 @@ def build_console_request(request: Request, door: Door, source: str) -> access.C
         source=source,
         origins=request.get_all("origin"),
         hosts=request.hosts,
-        forwarded_proto=request.get("x-forwarded-proto"),
+        forwarded_proto=request.get_all("x-forwarded-proto"),
         forwarded_for=request.get_all("x-forwarded-for"),
     )
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from porthole_common.forwarded import normalize_address
 from porthole_common.log import get_logger
-from porthole_novncproxy.admission.access import normalize_address
 from porthole_novncproxy.admission.dial import set_socket_options
 from porthole_novncproxy.doors import Door
 from porthole_novncproxy.front.connection import Connection, PendingRequest

@@ -418,7 +418,19 @@ class TestHeads:
                     .startswith(endpoint)
                 )
 
-    def test_proxy_headers_count_only_when_the_operator_says_so(self, api: Api) -> None:
+    def test_noauth_believes_no_proxy_about_the_host(self) -> None:
+        """A foreign Host that a forwarded one hides is DNS rebinding all the same."""
+        conf = build_conf()
+        api = Api([build_instance(1)], conf)
+        conf.set_override("enable_proxy_headers_parsing", True, "oslo_middleware")
+        assert api.get("/v2.1/servers", headers={"Host": "localhost"}).status_int == 200
+        for name in ("X-Forwarded-Host", "X_Forwarded_Host"):
+            with naming(name):
+                headers = {"Host": "evil.example", name: "localhost"}
+                assert api.get("/v2.1/servers", headers=headers).status_int == 403
+
+    def test_proxy_headers_count_only_when_the_operator_says_so(self) -> None:
+        api = Api([build_instance(1)], build_conf(allow_noauth_anywhere=True))
         server = api.get(f"/v2.1/servers/{UUID}", headers={"X-Forwarded-Host": "evil.example"}).json["server"]
         assert "evil" not in json.dumps(server)
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opening a console: whom it asks, in which order, and what it never says."""
 
+import contextlib
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -117,6 +119,49 @@ def test_an_instance_that_was_left_and_has_not_arrived_is_on_its_way() -> None:
     """404 would be a lie; the wait for better news is bounded."""
     with pytest.raises(errors.InstanceNotReady):
         open_while_it_moves()
+
+
+def test_what_is_found_after_a_move_may_be_another_projects() -> None:
+    """Two clouds, or a copy of a disk with its XML, may have one UUID twice."""
+    for owner in ("blue", None):
+        others = build_instance(1, project_id=owner)
+        with naming(owner), pytest.raises(errors.InstanceNotFound):
+            open_while_it_moves(Inventory("host2", (others,)), Inventory(HOST, ()))
+        with naming(owner), pytest.raises(errors.InstanceNotFound):
+            # The inventory of the host that says the instance is gone is older than its answer.
+            open_while_it_moves(Inventory("host2", (others,)))
+
+
+def test_what_is_found_after_a_move_passes_the_policy_again(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text('"os_compute_api:os-remote-consoles": "user_id:%(user_id)s"\n')
+    conf = build_conf()
+    policy = Policy(conf)
+    conf.set_override("policy_file", str(tmp_path / "policy.yaml"), "oslo_policy")
+    policy.reload()
+    own, sisters = (build_instance(1, project_id="red", user_id=user) for user in ("rita", "bert"))
+    for found, error in ((own, None), (sisters, errors.PolicyForbidden)):
+        directory = build_directory()
+        directory.update(Inventory(HOST, (own,)))
+        compute = ComputeOfTwoHosts(directory, Inventory("host2", (found,)), Inventory(HOST, ()))
+        opener = ConsoleOpener(directory, compute, FakeConsoleAuth(), policy)  # type: ignore[arg-type]
+        with naming(found), pytest.raises(error) if error else contextlib.nullcontext():
+            assert opener.open_console(MEMBER, own.uuid, "novnc").compute_host == "host2"
+
+
+def test_what_is_found_after_a_move_may_be_unavailable() -> None:
+    with pytest.raises(errors.HypervisorUnavailable):
+        open_while_it_moves(Inventory("host2", (OWN,), hypervisor_up=False), Inventory(HOST, ()))
+
+
+def test_a_console_that_was_not_asked_for_is_not_given(caplog: pytest.LogCaptureFixture) -> None:
+    for field, value in {"instance_uuid": OTHERS.uuid, "compute_host": "host2", "console_type": "xvpvnc"}.items():
+        compute, consoleauth = FakeCompute(), FakeConsoleAuth()
+        compute.changes = {field: value}
+        with naming(field), pytest.raises(errors.RemoteFailure):
+            build(compute, consoleauth).open_console(MEMBER, OWN.uuid, "novnc")
+        assert consoleauth.calls == []
+        assert value in caplog.messages[-1]
+    assert TOKEN not in caplog.text
 
 
 def test_nobody_is_asked_about_what_the_user_does_not_see() -> None:

@@ -14,6 +14,7 @@ from porthole_common import errors
 from porthole_common.model import Instance, InstanceState
 from porthole_common.notifications import Inventory
 from support.api import NOW, FakeClock, FakeCondition, build_directory, build_instance, build_uuid
+from support.cases import naming
 
 RUNNING, SHUTOFF, PAUSED = InstanceState.RUNNING, InstanceState.SHUTOFF, InstanceState.PAUSED
 
@@ -150,13 +151,57 @@ class TestTwoHosts:
         directory.update(inventory("source", build_instance(1, state=SHUTOFF)))
         assert directory.get(build_uuid(1)).host == "target"
 
-    def test_of_two_running_ones_the_one_published_last_wins(self) -> None:
+    def test_of_two_running_ones_the_first_stays_with_its_owner_and_name(self) -> None:
         directory = build_directory()
-        directory.update(inventory("a", build_instance(1)))
-        directory.update(inventory("b", build_instance(1)))
-        assert directory.get(build_uuid(1)).host == "b"
-        directory.update(inventory("a", build_instance(1)))
-        assert directory.get(build_uuid(1)).host == "a"
+        guests = {host: build_instance(1, f"of-{host}", project_id=host) for host in ("a", "b")}
+        directory.update(inventory("a", guests["a"]))
+        for host in ("b", "a", "b", "b"):
+            directory.update(inventory(host, guests[host]))
+            located = directory.get(build_uuid(1))
+            assert (located.host, located.instance) == ("a", guests["a"])
+            assert names(directory) == ["of-a"]
+            assert [each.host for each in directory.list_instances(has_name="of-a".__eq__)] == ["a"]
+            assert list(directory.list_instances(has_name="of-b".__eq__)) == []
+
+    def test_when_the_first_ends_the_name_and_its_order_follow(self) -> None:
+        ends = {
+            "gone": inventory("a", build_instance(2, "m")),
+            "stopped": inventory("a", build_instance(1, "z", state=SHUTOFF), build_instance(2, "m")),
+            "hypervisor": inventory("a", build_instance(1, "z"), build_instance(2, "m"), up=False),
+        }
+        for how, end in ends.items():
+            with naming(how):
+                directory = build_directory()
+                directory.update(inventory("a", build_instance(1, "z"), build_instance(2, "m")))
+                directory.update(inventory("b", build_instance(1, "a")))
+                assert names(directory) == ["m", "z"]
+                directory.update(end)
+                assert names(directory) == ["a", "m"]
+                assert directory.get(build_uuid(1)).host == "b"
+                # The one that took its place is the first now.
+                directory.update(inventory("a", build_instance(1, "z")))
+                assert directory.get(build_uuid(1)).host == "b"
+
+    def test_the_name_follows_when_the_first_falls_silent(self) -> None:
+        clock = FakeClock()
+        directory = build_directory(clock)
+        directory.update(inventory("a", build_instance(1, "z")))
+        directory.update(inventory("b", build_instance(1, "b")))
+        clock.now_s += SILENT_AFTER_S
+        directory.update(inventory("b", build_instance(1, "b")))
+        assert names(directory) == ["z"]
+        clock.now_s += 1
+        assert [each.host for each in directory.list_instances(has_name="b".__eq__)] == ["b"]
+        assert directory.get(build_uuid(1)).instance.name == "b"
+
+    def test_the_doctor_hears_of_those_that_run_twice(self) -> None:
+        directory = build_directory()
+        directory.update(inventory("b", build_instance(1), build_instance(2), build_instance(3), build_instance(4)))
+        directory.update(inventory("a", build_instance(1), build_instance(2, state=SHUTOFF), build_instance(4)))
+        assert directory.list_duplicates(9) == {build_uuid(1): ["b", "a"], build_uuid(4): ["b", "a"]}
+        assert directory.list_duplicates(1) == {build_uuid(1): ["b", "a"]}
+        directory.update(inventory("a"))
+        assert directory.list_duplicates(9) == {}
 
     def test_a_host_that_answers_wins_over_a_silent_one_where_it_ran(self) -> None:
         clock = FakeClock()

@@ -13,6 +13,9 @@ class Hosts:
     def list_silences(self) -> dict[str, float]:
         return {"compute1": 3.5}
 
+    def list_duplicates(self, limit: int) -> dict[str, list[str]]:
+        return {"5a9d4f5e-0000-4000-8000-000000000001": ["compute1", "compute2"]}
+
 
 def names_of(kind: type) -> list[str]:
     return [name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")]
@@ -31,4 +34,5 @@ def test_the_description_over_the_bus() -> None:
         description = PortholeAPI(bus).describe_api(build_daemon_context(), "node1-8774")
         server.stop()
     assert description.silent_s == {"compute1": 3.5}
+    assert description.duplicates == {"5a9d4f5e-0000-4000-8000-000000000001": ["compute1", "compute2"]}
     assert (description.vitals.host, description.vitals.descriptors_needed) == ("node1", 142)

@@ -4,6 +4,8 @@
 import base64
 import itertools
 import logging
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from oslo_context import context as oslo_context
 from webob import exc
 
 from porthole_api.http_basic import OPTION, HttpBasic
+from porthole_api.login_limits import KNOWN_S, SOURCE_BURST, SOURCE_REFILL_S, USER_BURST
 from porthole_common import errors
 from porthole_common.context import RequestContext
-from support.api import Api, build_conf, build_instance, build_uuid
+from support.api import Api, FakeClock, build_conf, build_instance, build_uuid
 from support.cases import naming
 
 pytestmark = pytest.mark.usefixtures("no_context_stays")
@@ -40,8 +43,10 @@ def path(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def build_strategy(path: Path) -> HttpBasic:
-    return HttpBasic(build_conf(http_basic_auth_user_file=str(path), admin_users=["root", "nobody"]))
+def build_strategy(path: Path, clock: Callable[[], float] | None = None) -> HttpBasic:
+    """Return the strategy; without a clock, so much time passes between two attempts that nothing is remembered."""
+    conf = build_conf(http_basic_auth_user_file=str(path), admin_users=["root", "nobody"])
+    return HttpBasic(conf, clock or itertools.count(1000, 1000).__next__)
 
 
 @pytest.fixture
@@ -130,39 +135,43 @@ def test_users_come_and_go_without_a_restart(strategy: HttpBasic, path: Path) ->
         ask(strategy, encode("bert", "b"))
 
 
-def test_a_file_that_breaks_later_is_not_the_clients_fault(path: Path, text: str) -> None:
-    for content in [None, "rita:{SHA}x", "rita:$2y$05$short", b"\xff"]:
-        with naming(content):
-            path.write_text(text, encoding="utf-8")
-            strategy = build_strategy(path)
-            path.unlink()
-            if content:
-                path.write_bytes(content.encode() if isinstance(content, str) else content)
-            with pytest.raises(errors.IdentityUnavailable):
-                ask(strategy, encode("rita", "páss:word"))
+def test_a_file_that_cannot_be_read_later_is_not_the_clients_fault(path: Path) -> None:
+    strategy = build_strategy(path)
+    path.unlink()
+    with pytest.raises(errors.IdentityUnavailable):
+        ask(strategy, encode("rita", "páss:word"))
+    path.mkdir()
+    with pytest.raises(errors.IdentityUnavailable):
+        ask(strategy, encode("rita", "páss:word"))
 
 
-def test_a_file_that_does_not_do_names_the_option_and_shows_nothing_of_it(path: Path, text: str) -> None:
-    cases = ["rita", "rita:", ":$2b$", "rita:secret", "rita:{SHA}x", "rita:$2y$05$short", "rita:$apr1$x$y"]
-    for line in cases:
+def test_an_entry_that_breaks_later_is_that_users_alone(
+    path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    strategy = build_strategy(path)
+    for line in ["rita:{SHA}x", "rita:$2y$05$short", "rita"]:
         with naming(line):
-            path.write_text(text + line)
-            with pytest.raises(errors.ConfigInvalid) as caught:
-                HttpBasic(build_conf(http_basic_auth_user_file=str(path)))
-            assert caught.value.option == OPTION
-            assert "entry 4" in str(caught.value)
-            assert "$2" not in str(caught.value)
-            assert "secret" not in str(caught.value)
+            path.write_text(line + "\n" + text, encoding="utf-8")
+            with pytest.raises(exc.HTTPUnauthorized):
+                ask(strategy, encode("rita", "páss:word"))
+            assert ask(strategy, encode("bert", "b")).user_id == "bert"
+    assert caplog.messages == [f"User entries skipped file={path} lines=1"]
+
+
+def test_a_comment_and_an_entry_of_another_kind_keep_nobody_out(path: Path, text: str) -> None:
+    path.write_text("# Users of the api\nold:$apr1$rOioh4Wh$bVD3DRwksETubcpEH90ww0\n" + text, encoding="utf-8")
+    strategy = build_strategy(path)
+    assert ask(strategy, encode("rita", "páss:word")).user_id == "rita"
+    with pytest.raises(exc.HTTPUnauthorized):
+        ask(strategy, encode("old", "myPassword"))
 
 
 def test_a_file_that_cannot_be_read_names_the_option(tmp_path: Path) -> None:
-    for kind in ["missing", "directory", "binary"]:
+    for kind in ["missing", "directory"]:
         with naming(kind):
             path = tmp_path / kind
             if kind == "directory":
                 path.mkdir()
-            elif kind == "binary":
-                path.write_bytes(b"\xff\xfe")
             with pytest.raises(errors.ConfigInvalid) as caught:
                 HttpBasic(build_conf(http_basic_auth_user_file=str(path)))
             assert caught.value.option == OPTION
@@ -170,9 +179,106 @@ def test_a_file_that_cannot_be_read_names_the_option(tmp_path: Path) -> None:
 
 def test_a_file_without_users_lets_nobody_in(tmp_path: Path) -> None:
     path = tmp_path / "empty"
-    path.write_text("\n")
+    path.write_text("\n# nobody yet\n")
     with pytest.raises(exc.HTTPUnauthorized):
         ask(HttpBasic(build_conf(http_basic_auth_user_file=str(path))), encode("rita", ""))
+
+
+class TestGuesses:
+    """bcrypt takes its time in the threads that answer everybody."""
+
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        return FakeClock()
+
+    @pytest.fixture
+    def checks(self, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+        """The passwords that bcrypt was given."""
+        given: list[bytes] = []
+        check = bcrypt.checkpw
+
+        def note(password: bytes, digest: bytes) -> bool:
+            given.append(password)
+            return check(password, digest)
+
+        monkeypatch.setattr(bcrypt, "checkpw", note)
+        return given
+
+    @pytest.fixture
+    def guarded(self, path: Path, clock: FakeClock) -> HttpBasic:
+        return build_strategy(path, clock)
+
+    def guess(self, strategy: HttpBasic, number: int, user: str = "rita", address: str = "192.0.2.1") -> type:
+        try:
+            ask(strategy, encode(user, f"wrong-{number}"), REMOTE_ADDR=address)
+        except exc.HTTPException as error:
+            return type(error)
+        raise AssertionError("a wrong password was let in")
+
+    def test_a_source_that_guesses_waits(self, guarded: HttpBasic, clock: FakeClock, checks: list[bytes]) -> None:
+        answers = [self.guess(guarded, number, f"user{number}") for number in range(50)]
+        assert answers == [exc.HTTPUnauthorized] * SOURCE_BURST + [exc.HTTPTooManyRequests] * (50 - SOURCE_BURST)
+        assert len(checks) == SOURCE_BURST
+        clock.now_s += SOURCE_REFILL_S
+        assert [self.guess(guarded, 50), self.guess(guarded, 51)] == [exc.HTTPUnauthorized, exc.HTTPTooManyRequests]
+
+    def test_it_is_told_when_to_come_back(self, guarded: HttpBasic) -> None:
+        for number in range(SOURCE_BURST):
+            self.guess(guarded, number)
+        with pytest.raises(exc.HTTPTooManyRequests) as caught:
+            ask(guarded, encode("rita", "páss:word"), REMOTE_ADDR="192.0.2.1")
+        assert caught.value.headers["Retry-After"] == "5"
+
+    def test_a_good_user_of_another_source_notices_nothing(self, guarded: HttpBasic) -> None:
+        for number in range(50):
+            self.guess(guarded, number)
+        assert ask(guarded, encode("rita", "páss:word"), REMOTE_ADDR="192.0.2.2").user_id == "rita"
+
+    def test_a_user_whose_password_was_right_is_let_in_from_the_source_that_guesses(
+        self, guarded: HttpBasic, checks: list[bytes]
+    ) -> None:
+        for number in range(50):
+            assert ask(guarded, encode("rita", "páss:word"), REMOTE_ADDR="192.0.2.1").user_id == "rita"
+            self.guess(guarded, number)
+        assert checks.count("páss:word".encode()) == 1
+
+    def test_guesses_for_one_user_from_everywhere_are_bounded(self, guarded: HttpBasic, checks: list[bytes]) -> None:
+        for number in range(100):
+            self.guess(guarded, number, "rita", f"192.0.2.{number}")
+        assert len(checks) == USER_BURST
+        assert ask(guarded, encode("bert", "b"), REMOTE_ADDR="192.0.2.200").user_id == "bert"
+
+    def test_what_was_right_is_forgotten_with_its_time_or_its_line(
+        self, guarded: HttpBasic, clock: FakeClock, checks: list[bytes], path: Path
+    ) -> None:
+        for _ in range(3):
+            ask(guarded, encode("bert", "b"))
+        clock.now_s += KNOWN_S
+        ask(guarded, encode("bert", "b"))
+        assert len(checks) == 2
+        path.write_text(build_line("bert", "new"))
+        with pytest.raises(exc.HTTPUnauthorized):
+            ask(guarded, encode("bert", "b"))
+        path.write_text("# nobody")
+        with pytest.raises(exc.HTTPUnauthorized):
+            ask(guarded, encode("bert", "new"))
+
+    def test_many_requests_with_one_right_password_are_one_check(self, guarded: HttpBasic, checks: list[bytes]) -> None:
+        seen: list[str | None] = []
+        threads = [
+            threading.Thread(target=lambda: seen.append(ask(guarded, encode("bert", "b")).user_id)) for _ in range(20)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert (seen, len(checks)) == (["bert"] * 20, 1)
+
+    def test_what_costs_no_check_costs_no_allowance(self, guarded: HttpBasic) -> None:
+        for header in [None, "Basic !", encode("rita", "x" * 73), encode("", "x")] * SOURCE_BURST:
+            with pytest.raises(exc.HTTPUnauthorized):
+                ask(guarded, header, REMOTE_ADDR="192.0.2.1")
+        assert ask(guarded, encode("bert", "b"), REMOTE_ADDR="192.0.2.1").user_id == "bert"
 
 
 class TestInTheApplication:
@@ -235,6 +341,14 @@ class TestInTheApplication:
         api.compute.error = errors.HostUnavailable("host-a")
         body = {"os-getVNCConsole": {"type": "novnc"}}
         assert api.post(f"/v2.1/servers/{build_uuid(2)}/action", body, headers=headers).status_int == 503
+
+    def test_a_source_that_guesses_gets_429_and_the_time_to_wait(self, api: Api) -> None:
+        headers = {"Authorization": encode("bert", "wrong")}
+        answers = [api.get("/v2.1/servers", headers=headers) for _ in range(SOURCE_BURST + 1)]
+        assert [answer.status_int for answer in answers] == [401] * SOURCE_BURST + [429]
+        assert list(answers[-1].json) == ["overLimit"]
+        assert int(answers[-1].headers["Retry-After"]) > 0
+        assert api.get("/healthcheck").status_int == 200
 
     def test_a_file_that_is_gone_is_503(self, api: Api, path: Path) -> None:
         path.unlink()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The private parts of cheroot: used while they are there, and reported once when they are gone."""
+"""What is changed in cheroot: the reading of headers, and private parts, whose absence is reported once."""
 
+import io
 import socket
 import time
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from porthole_api.http_server import HttpServer, _DeadlineReader
+from porthole_api.http_server import HttpServer, _DeadlineReader, _HeaderReader
 from porthole_common.private_parts import forget_reports
 
 WARNING = "Private part of a library not found library=cheroot version="
@@ -64,6 +65,19 @@ def test_without_the_readers_parts_nothing_has_arrived(reader: Any, caplog: pyte
     reader._read_buf = kept
     (record,) = caplog.records
     assert record.getMessage().startswith(WARNING)
+
+
+def test_a_header_with_an_underscore_does_not_pass_for_a_proxys() -> None:
+    """In WSGI both have the same name."""
+    lines = b"X_Forwarded_Host: evil\r\nX-Forwarded_Prefix: /evil\r\nX-Forwarded-Host: a\r\nHost: b\r\n\r\n"
+    assert _HeaderReader()(io.BytesIO(lines), {}) == {b"X-Forwarded-Host": b"a", b"Host": b"b"}
+
+
+def test_several_lines_of_a_proxys_header_are_one_list() -> None:
+    lines = b"x-forwarded-for: a, b\r\nForwarded: for=a\r\nX-Forwarded-For: c\r\nForwarded: for=b\r\n"
+    lines += b"A: 1\r\nA: 2\r\n\r\n"
+    headers = {b"X-Forwarded-For": b"a, b, c", b"Forwarded": b"for=a, for=b", b"A": b"2"}
+    assert _HeaderReader()(io.BytesIO(lines)) == headers
 
 
 def test_a_connection_beyond_the_limit_is_told_so(server: Any, caplog: pytest.LogCaptureFixture) -> None:

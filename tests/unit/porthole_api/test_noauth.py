@@ -91,6 +91,7 @@ def test_a_name_that_was_made_to_mean_this_machine_is_refused() -> None:
 
 
 def test_what_a_reverse_proxy_passes_on_is_not_of_this_machine() -> None:
-    for header in ["HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED"]:
+    headers = [f"HTTP_X_FORWARDED_{name}" for name in ("FOR", "HOST", "PROTO", "PREFIX", "PORT", "SERVER")]
+    for header in [*headers, "HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP"]:
         with naming(header), pytest.raises(exc.HTTPForbidden):
             ask_as("127.0.0.1", **{header: "127.0.0.1"})

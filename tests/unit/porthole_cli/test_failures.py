@@ -13,6 +13,7 @@ from porthole_cli.errors import AnswerInvalid, ApiRefused, ApiUnavailable, Cloud
 from porthole_cli.failures import build_answer_invalid, map_failure
 from porthole_cli.session import CloudSession
 from support.canned_answers import http, say, serve
+from support.cases import naming
 from support.certificates import Authority
 
 TIMEOUT_S = 10
@@ -42,6 +43,11 @@ def test_servers_that_are_no_compute_api_are_named_and_a_status_is_said_once() -
             "There is no compute API at URL (HTTP 400). The port speaks TLS: write https://.",
         ),
         (http("502 Bad Gateway"), "URL answers: Bad Gateway. (HTTP 502)"),
+        (
+            http("502 Bad Gateway", headers="x-openstack-request-id: req-1\r\n"),
+            "URL answers: Bad Gateway (Request-ID: req-1). (HTTP 502)",
+        ),
+        (http("599 Odd"), "URL answers: HTTP Server Error. (HTTP 599)"),
         (http("401 Unauthorized"), "URL answers: Unauthorized. (HTTP 401)"),
         (say("RFB 003.008\n"), "The server at URL does not speak HTTP, so it is no compute API."),
         (say(""), "URL closed the connection without an answer. If it speaks TLS, write https://."),
@@ -195,3 +201,15 @@ def test_a_refusal_calls_the_server_as_the_user_did() -> None:
         ("web", "Unavailable console type novnc.", "web: Unavailable console type novnc. (HTTP 409)"),
     ):
         assert str(ApiRefused(409, message).about(uuid, typed)) == expected
+
+
+def test_a_status_in_the_servers_own_message_is_said_once() -> None:
+    cases = {
+        "It is stopped.": "It is stopped. (HTTP 409)",
+        "It is stopped. (HTTP 409)": "It is stopped. (HTTP 409)",
+        "It is stopped (HTTP 409) (Request-ID: req-1)": "It is stopped (Request-ID: req-1) (HTTP 409)",
+        "Keystone said no (HTTP 401)": "Keystone said no (HTTP 401) (HTTP 409)",
+    }
+    for message, said in cases.items():
+        with naming(message):
+            assert str(ApiRefused(409, message)) == said

@@ -8,7 +8,7 @@ from oslo_config import cfg
 
 from porthole_cli import wiring
 from porthole_common import conf as porthole_conf
-from porthole_common.errors import ConfigInvalid
+from porthole_common.errors import AddressUnavailable, ConfigInvalid
 
 NOT_GIVEN = dict.fromkeys(("libvirt_uri", "driver", "instances_file", "api_port", "novnc_port", "xvp_port"))
 
@@ -112,10 +112,17 @@ class TestAnnouncement:
 
 class TestFlagOfATakenPort:
     def test_an_address_that_is_not_this_machines(self) -> None:
-        error = ConfigInvalid("[vnc] novncproxy_host, novncproxy_port", "::1:6080: Cannot assign requested address")
+        error = AddressUnavailable(
+            "[vnc] novncproxy_host, novncproxy_port", "::1:6080: Cannot assign requested address"
+        )
         error.__cause__ = OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
 
         assert wiring.name_flag(error) is error
+
+    def test_the_flag_is_named_and_the_kind_of_error_kept(self) -> None:
+        for kind in (AddressUnavailable, ConfigInvalid):
+            named = wiring.name_flag(kind("[api] bind_port", "cannot listen"))
+            assert (type(named), str(named)) == (kind, "--api-port ([api] bind_port): cannot listen")
 
     def test_an_option_without_a_flag(self) -> None:
         error = ConfigInvalid("[api] bind_host", "cannot listen")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from oslo_config import cfg
 
-from porthole_common import errors, service
+from porthole_common import early_sighup, errors, service
 from porthole_common.systemd import SystemdNotifier
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -133,6 +133,24 @@ def test_a_service_that_cannot_start_ends_with_1(capsys: pytest.CaptureFixture[s
     assert service.run("p", [Recorder("a", calls, raising(errors.HypervisorUnavailable("h")))]) == service.EXIT_FAILED
     assert capsys.readouterr().err == "p: The hypervisor of host h does not answer.\n"
     assert calls == ["start a", "stop a"]
+
+
+def test_an_address_in_use_ends_with_1_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """systemd starts the daemon again, unlike one whose configuration is wrong."""
+    in_use = errors.AddressUnavailable("[api] bind_port", "in use")
+    assert service.run("p", [Recorder("a", [], raising(in_use))]) == service.EXIT_FAILED
+    assert run_main(lambda _: raising(in_use)()) == service.EXIT_FAILED  # type: ignore[arg-type, return-value]
+    assert capsys.readouterr().err == "p: [api] bind_port: in use\nporthole-test: [api] bind_port: in use\n"
+
+
+def test_a_sighup_before_the_start_reloads_afterwards(when_ready: Callable[..., None]) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    early_sighup.install()
+    signal.raise_signal(signal.SIGHUP)
+    calls: list[str] = []
+    when_ready(signal.SIGTERM)
+    service.run("p", [Recorder("a", calls)])
+    assert calls == ["start a", "reload a", "stop a"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -31,6 +31,9 @@ class Hosts:
     def list_silences(self) -> dict[str, float]:
         return {"compute1": 1.5}
 
+    def list_duplicates(self, limit: int) -> dict[str, list[str]]:
+        return {}
+
 
 class Publisher:
     def publish(self, *_arguments: Any) -> None:

@@ -47,6 +47,14 @@ def test_the_only_one_hangs() -> None:
     assert "1 of 1 porthole-consoleauth on the bus does not answer." in findings[0].problem
 
 
+def test_an_instance_on_two_hosts_names_both_once() -> None:
+    duplicates = {"5a9d4f5e-0000-4000-8000-000000000001": ["compute2", "compute1"]}
+    findings = judge_daemons(make_daemons(apis=[make_api(duplicates=duplicates), make_api(duplicates=duplicates)]))
+    found = [each for each in findings if each.id == "instances.duplicate"]
+    assert [each.host for each in found] == ["compute2"]
+    assert "5a9d4f5e-0000-4000-8000-000000000001 runs on compute2 and on compute1." in found[0].problem
+
+
 def test_a_broker_that_counts_nobody_accuses_nobody() -> None:
     found = make_daemons()
     found.consumers = {}

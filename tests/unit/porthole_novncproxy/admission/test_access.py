@@ -16,9 +16,11 @@ TOKEN = "6f9c7a5e-1b6e-4f0e-9a57-2d6d1f3b8c11"
 OTHER = "00000000-0000-4000-8000-000000000000"
 
 
-def request(origins=(), hosts=("good.org:6080",), source="192.0.2.7", forwarded_proto=None, browser=True):
+def request(
+    origins=(), hosts=("good.org:6080",), source="192.0.2.7", forwarded_proto=(), browser=True, forwarded_for=()
+):
     return access.ConsoleRequest(
-        NOVNC if browser else XVPVNC, TOKEN, source, tuple(origins), tuple(hosts), forwarded_proto
+        NOVNC if browser else XVPVNC, TOKEN, source, tuple(origins), tuple(hosts), forwarded_proto, forwarded_for
     )
 
 
@@ -277,18 +279,39 @@ def test_two_names_match_exactly_when_they_are_the_same(one, other):
 def test_the_scheme_is_the_access_urls_or_what_a_trusted_proxy_says():
     """A plain page does not open the console of a TLS page (S4)."""
     for origin_scheme, url_scheme, forwarded, source in itertools.product(
-        ["http", "https"], ["http", "https"], [None, "http", "https", " HTTPS ", "wss", ""], ["192.0.2.7", "10.0.0.1"]
+        ["http", "https"],
+        ["http", "https"],
+        [(), ("http",), ("https",), (" HTTPS ",), ("wss",), ("ws",), ("gopher",), ("",)],
+        ["192.0.2.7", "10.0.0.1"],
     ):
         with naming(origin_scheme, url_scheme, forwarded, source):
             expected = url_scheme
-            if forwarded is not None and source == "10.0.0.1":
-                expected = forwarded.strip().lower()
+            if forwarded not in {(), ("",)} and source == "10.0.0.1":
+                expected = {"ws": "http", "wss": "https"}.get(forwarded[0], forwarded[0].strip().lower())
             asked = request([f"{origin_scheme}://good.org"], source=source, forwarded_proto=forwarded)
             if origin_scheme == expected:
                 access.check_origin_scheme(asked, f"{url_scheme}://good.org/console.html", ["10.0.0.1"])
             else:
                 with pytest.raises(errors.OriginRefused):
                     access.check_origin_scheme(asked, f"{url_scheme}://good.org/console.html", ["10.0.0.1"])
+
+
+def test_of_several_schemes_the_one_of_the_outermost_trusted_proxy_counts():
+    """Traefik says wss; two proxies in a row make a list, in one line or in two."""
+    cases = [
+        (("https,http",), (), "http"),
+        (("https, http",), ("198.51.100.1", "10.0.0.2"), "https"),
+        (("https", "http"), ("198.51.100.1", "10.0.0.2"), "https"),
+        # A client writes in front, where no trusted proxy has.
+        (("http, wss",), ("198.51.100.1",), "https"),
+        (("wss",), ("198.51.100.1", "10.0.0.2"), "https"),
+    ]
+    for forwarded, forwarded_for, expected in cases:
+        with naming(forwarded, forwarded_for):
+            asked = request(
+                [f"{expected}://good.org"], source="10.0.0.1", forwarded_proto=forwarded, forwarded_for=forwarded_for
+            )
+            access.check_origin_scheme(asked, "gopher://good.org/", ["10.0.0.1", "10.0.0.2"])
 
 
 def test_the_source_is_the_peer_or_whom_a_trusted_proxy_names():
@@ -307,7 +330,7 @@ def test_the_source_is_the_peer_or_whom_a_trusted_proxy_names():
         ("::ffff:10.0.0.1", (" 2001:DB8::0001 ",), "2001:db8::1"),
         ("10.0.0.1", ("unknown",), "10.0.0.1"),
         ("10.0.0.1", ("198.51.100.1, unknown, 10.0.0.2",), "10.0.0.2"),
-        ("10.0.0.1", ("198.51.100.1:4711",), "10.0.0.1"),
+        ("10.0.0.1", ("198.51.100.1:4711",), "198.51.100.1"),
         ("10.0.0.1", ("",), "10.0.0.1"),
     ]
     for peer, forwarded_for, source in cases:

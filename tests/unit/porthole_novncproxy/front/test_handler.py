@@ -133,7 +133,7 @@ def test_what_decides_is_handed_to_the_gate_as_it_was_sent():
     assert asked.token == TOKEN
     assert asked.origins == ("http://a", "http://b")
     assert asked.hosts == ("good.org", "second")
-    assert asked.forwarded_proto == "https"
+    assert asked.forwarded_proto == ("https",)
     assert asked.source == PEER
     assert asked.door is NOVNC
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a check costs, what counts as one source, and that neither memory nor hashes give anything away."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from porthole_api.login_limits import (
+    KNOWN_S,
+    MAX_KNOWN,
+    MAX_TRACKED,
+    SOURCE_BURST,
+    Allowance,
+    Attempt,
+    LoginLimits,
+)
+from support.api import FakeClock
+from support.cases import naming
+
+
+def attempt(limits: LoginLimits, address: str = "192.0.2.1", user: str = "rita", password: bytes = b"p") -> Attempt:
+    return limits.build_attempt(address, user, "digest", password)
+
+
+def use_up(limits: LoginLimits, address: str) -> None:
+    while limits.begin(attempt(limits, address)) == 0:
+        pass
+
+
+def test_one_source_is_an_ipv4_address_or_a_network_of_ipv6() -> None:
+    same = [("192.0.2.1", "::ffff:192.0.2.1"), ("2001:db8::1", "2001:db8::ffff:1"), ("fe80::1%eth0", "fe80::2")]
+    others = [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8:0:1::1"), ("", "192.0.2.1"), ("x", "y")]
+    for pairs, is_same in ((same, True), (others, False)):
+        for one, other in pairs:
+            with naming(one, other):
+                limits = LoginLimits(FakeClock())
+                use_up(limits, one)
+                assert (limits.begin(limits.build_attempt(other, "bert", "", b"")) > 0) is is_same
+
+
+def test_a_right_password_is_paid_back() -> None:
+    limits = LoginLimits(FakeClock())
+    for number in range(10 * SOURCE_BURST):
+        this = attempt(limits, password=str(number).encode())
+        assert limits.begin(this) == 0
+        limits.note_right(this)
+        assert limits.is_known(this)
+
+
+def test_what_is_known_is_one_password_of_one_user_for_a_time() -> None:
+    clock = FakeClock()
+    limits = LoginLimits(clock)
+    limits.note_right(attempt(limits))
+    assert limits.is_known(attempt(limits, address="192.0.2.9"))
+    for other in (attempt(limits, user="rit", password=b"ap"), attempt(limits, password=b"q")):
+        assert not limits.is_known(other)
+    assert not limits.is_known(limits.build_attempt("192.0.2.1", "rita", "another digest", b"p"))
+    clock.now_s += KNOWN_S
+    assert not limits.is_known(attempt(limits))
+
+
+def test_the_memory_is_bounded_and_the_last_used_stay() -> None:
+    limits = LoginLimits(FakeClock())
+    limits.note_right(attempt(limits))
+    for number in range(MAX_KNOWN):
+        assert limits.is_known(attempt(limits))
+        limits.note_right(attempt(limits, user=f"user{number}"))
+    assert len(limits._known) == MAX_KNOWN
+    allowance = Allowance(FakeClock(), 1, 1.0)
+    for number in range(MAX_TRACKED + 10):
+        allowance.add(str(number).encode(), 1)
+    assert len(allowance._used) == MAX_TRACKED
+
+
+def test_no_password_is_in_the_memory() -> None:
+    limits, others = LoginLimits(FakeClock()), LoginLimits(FakeClock())
+    this = attempt(limits, password=b"s3cret-password")
+    limits.begin(this)
+    limits.note_right(this)
+    assert b"s3cret" not in repr(vars(limits)).encode()
+    # The key is the process's own: a hash is worth nothing elsewhere.
+    assert this != attempt(others, password=b"s3cret-password")
+
+
+@given(st.lists(st.tuples(st.floats(0, 20), st.booleans()), max_size=60))
+def test_an_allowance_is_never_exceeded(steps: list[tuple[float, bool]]) -> None:
+    clock = FakeClock()
+    allowance = Allowance(clock, 3, 5.0)
+    made: list[float] = []
+    for pause_s, tries in steps:
+        clock.now_s += pause_s
+        if tries and allowance.wait_s(b"k") == 0:
+            allowance.add(b"k", 1)
+            made.append(clock.now_s)
+        elif (wait_s := allowance.wait_s(b"k")) > 0:
+            assert wait_s <= 5.0
+    for index, start_s in enumerate(made):
+        for later, at_s in enumerate(made[index:]):
+            assert later + 1 <= 3 + (at_s - start_s) / 5.0 + 1e-6
