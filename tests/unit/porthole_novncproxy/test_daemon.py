@@ -64,7 +64,7 @@ def test_a_door_that_is_switched_off_is_not_listened_at():
 def test_an_address_that_cannot_be_listened_on_names_the_options_and_itself():
     with socket.create_server((IPV4, 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(errors.ConfigInvalid) as caught, listening(novncproxy_host=IPV4, novncproxy_port=port):
+        with pytest.raises(errors.AddressUnavailable) as caught, listening(novncproxy_host=IPV4, novncproxy_port=port):
             pass
     assert caught.value.option == "[vnc] novncproxy_host, novncproxy_port"
     assert f"{IPV4}:{port}: Address already in use" in str(caught.value)
