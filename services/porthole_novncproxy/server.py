@@ -26,6 +26,7 @@ from porthole_common.context import RequestContext, build_request_context, servi
 from porthole_common.deadline import Deadline, DeadlinePassed
 from porthole_common.log import get_logger
 from porthole_common.rpc import log_unanswered
+from porthole_novncproxy.admission.access import normalize_address
 from porthole_novncproxy.admission.gate import Gate, log_refusal
 from porthole_novncproxy.doors import ClientProtocol, Door
 from porthole_novncproxy.front import connect, handler
@@ -146,7 +147,9 @@ class ProxyServer:
         def work(deadline: Deadline) -> Answer:
             return find_answer(pending.request, connection.door, connection.address, self._gate, deadline)
 
-        return self._in_flight.begin(pending, context, lambda deadline: _run(pending, context, lambda: work(deadline)))
+        return self._in_flight.begin(
+            pending, context, lambda deadline: self._run(pending, context, lambda: work(deadline))
+        )
 
     def _begin_page(self, pending: PendingRequest, context: RequestContext) -> bool:
         if not self._page_places.acquire(blocking=False):
@@ -161,7 +164,7 @@ class ProxyServer:
                 # This client has left, and the clients behind it still wait.
                 self._loop.call_soon(lambda: self._turn_away(pending, "request_timeout"))
                 return
-            page = _run(pending, context, lambda: self._open_page(pending.request))
+            page = self._run(pending, context, lambda: self._open_page(pending.request))
             self._loop.call_soon(lambda: self._send(pending, *page) if page else self._answer(pending, None))
         finally:
             self._page_places.release()
@@ -187,7 +190,7 @@ class ProxyServer:
 
     def _send(self, pending: PendingRequest, response: Response, outgoing: Outgoing) -> None:
         connection = pending.connection
-        _log_answer(pending, response)
+        self._log_answer(pending, response)
         if response.is_last:
             self._sender.send(connection, outgoing, self._sender.linger)
         else:
@@ -198,9 +201,18 @@ class ProxyServer:
                 lambda _: self._loop.call_soon(lambda: self._listener.receive(connection, pending.rest)),
             )
 
+    def _run(self, pending: PendingRequest, context: RequestContext, work: Callable[[], Result]) -> Result | None:
+        """Return what ``work()`` returns; None when it fails, so that a fault in one request ends no thread."""
+        try:
+            with serving(context):
+                return work()
+        except Exception:
+            LOG.exception("Request failed", context=context, client=self._find_source(pending))
+            return None
+
     def _send_upgrade(self, pending: PendingRequest, upgrade: Upgrade) -> None:
         admission, codec = upgrade.admission, pending.connection.door.build_codec()
-        _log_answer(pending, upgrade.response)
+        self._log_answer(pending, upgrade.response)
         self._sender.send(
             pending.connection,
             open_outgoing(upgrade.response, has_content=True),
@@ -209,7 +221,7 @@ class ProxyServer:
         )
 
     def _turn_away(self, pending: PendingRequest, limit: str) -> None:
-        LOG.warning("Client turned away", client=pending.connection.address, limit=f"[novncproxy] {limit}")
+        LOG.warning("Client turned away", client=self._find_source(pending), limit=f"[novncproxy] {limit}")
         self._answer(pending, build_bare(HTTPStatus.SERVICE_UNAVAILABLE, _RETRY_AFTER))
 
     def _answer_late(self, late: RequestInFlight) -> None:
@@ -225,29 +237,18 @@ class ProxyServer:
         request_id = ("X-OpenStack-Request-ID", late.context.request_id)
         self._answer(pending, build_bare(status, _RETRY_AFTER, request_id))
 
+    def _log_answer(self, pending: PendingRequest, response: Response) -> None:
+        if pending.connection.door.is_for_browsers:
+            handler.log_answer(self._find_source(pending), pending.request, response.status)
+
     def _find_source(self, pending: PendingRequest) -> str:
-        """Return the address of the client itself, which a native viewer's connection has always."""
+        """Return the address of the client itself. For a native viewer this is the address of the connection."""
         door, address = pending.connection.door, pending.connection.address
         if not door.is_for_browsers:
-            return address
+            return normalize_address(address)
         return self._gate.find_source(handler.build_console_request(pending.request, door, address))
-
-
-def _run(pending: PendingRequest, context: RequestContext, work: Callable[[], Result]) -> Result | None:
-    """Return what ``work()`` returns; None when it fails, so that a fault in one request ends no thread."""
-    try:
-        with serving(context):
-            return work()
-    except Exception:
-        LOG.exception("Request failed", context=context, client=pending.connection.address)
-        return None
 
 
 def _finish(response: Response, request: Request) -> Response:
     """Return ``response`` with what the client wants of its connection."""
     return response if request.keeps_connection else replace(response, is_last=True)
-
-
-def _log_answer(pending: PendingRequest, response: Response) -> None:
-    if pending.connection.door.is_for_browsers:
-        handler.log_answer(pending.connection.address, pending.request, response.status)

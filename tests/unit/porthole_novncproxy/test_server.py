@@ -58,7 +58,7 @@ class Gate:
         return Admission(INFO, socket.socket(), b"", request.source, 0.0, "req-1", self.release)
 
     def find_source(self, request):
-        return request.source
+        return request.forwarded_for[-1] if request.forwarded_for else request.source
 
     def release(self):
         self.given_back += 1
@@ -275,7 +275,8 @@ def test_a_late_console_is_refused_by_what_it_waits_for(house, caplog):
     assert house.relay.opened == []
 
 
-def test_more_requests_than_may_wait_are_turned_away():
+def test_more_requests_than_may_wait_are_turned_away(caplog):
+    """The log names the client behind a trusted proxy, as the lines of the access decision do."""
     with contextlib.closing(House(backlog=0)) as house:
         for request, places in ((PAGE, 4), (UPGRADE, 2)):
             with naming(request):
@@ -283,8 +284,12 @@ def test_more_requests_than_may_wait_are_turned_away():
                 house.gate.may_answer.clear()
                 for _ in range(places):
                     house.ask(request)
-                reply = house.hear_to_end(house.ask(request))
+                caplog.clear()
+                forwarded = request.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 203.0.113.5\r\n\r\n")
+                reply = house.hear_to_end(house.ask(forwarded))
                 assert (status_of(reply), b"Retry-After: 1\r\n" in reply) == (503, True)
+                (line,) = caplog.messages
+                assert line == 'Client turned away client=203.0.113.5 limit="[novncproxy] handshake_backlog"'
 
 
 def test_a_fault_in_one_request_hangs_up_on_its_client_alone(house, caplog):
