@@ -138,9 +138,8 @@ def _open_path(sock: socket.socket, target: Target, path: str, due_at: float) ->
     """Ask for ``path`` with CONNECT (RFC 9110 section 9.3.6); return the bytes behind the reply's blank line."""
     if not _PATH.fullmatch(path):
         raise errors.VncServerUnavailable(target.host, target.port)
-    host = f"[{target.host}]" if ":" in target.host else target.host
     sock.settimeout(get_remaining_s(due_at))
-    sock.sendall(f"CONNECT {path} HTTP/1.1\r\nHost: {host}:{target.port}\r\n\r\n".encode("ascii"))
+    sock.sendall(f"CONNECT {path} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode("ascii"))
     reply = bytearray()
     while _END_OF_HEADER not in reply:
         if len(reply) >= MAX_REPLY_BYTES:
