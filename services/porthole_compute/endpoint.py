@@ -16,7 +16,7 @@ from porthole_common.diagnosis import HostDescription, read_vitals
 from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason, build_token, is_uuid
 from porthole_common.rpc import RpcTarget, expected_exceptions
-from porthole_compute.access_url import build_novnc_url, build_xvpvnc_url
+from porthole_compute.access_url import build_access_url
 from porthole_compute.drivers import ComputeDriver
 
 LOG = get_logger(__name__)
@@ -51,10 +51,9 @@ class ComputeEndpoint:
         known_type = ConsoleType(console_type)
         target = self._get_target(instance_uuid, known_type)
         token = build_token(instance_uuid)
-        if known_type is ConsoleType.NOVNC:
-            access_url = build_novnc_url(self._novnc_base_url, token)
-        else:
-            access_url = build_xvpvnc_url(self._xvpvnc_base_url, token)
+        access_url = build_access_url(
+            known_type, token, novnc_base_url=self._novnc_base_url, xvpvnc_base_url=self._xvpvnc_base_url
+        )
         connect_info = ConnectInfo(
             instance_uuid=instance_uuid,
             console_type=known_type,

@@ -25,7 +25,7 @@ from porthole_common.diagnosis import Display
 from porthole_common.log import get_logger
 from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
 from porthole_compute.domain_xml import Domain, DomainXmlInvalid, get_proxy_host, parse_domain
-from porthole_compute.drivers import DriverEvents, get_offered_types, require_screen
+from porthole_compute.drivers import DriverEvents, get_offered_types, require_screen, require_vnc_type
 from porthole_compute.drivers.libvirt_state import read_state
 from porthole_compute.drivers.reconnect import Reconnector
 from porthole_compute.drivers.running_domains import RunningDomains
@@ -141,7 +141,8 @@ class LibvirtDriver:
             state = read_state(domain)
             require_screen(instance_uuid, state)
             vnc = parse_domain(domain.XMLDesc(0)).vnc
-        if vnc is None or console_type not in self._offered:
+        require_vnc_type(console_type, self._offered)
+        if vnc is None:
             raise errors.ConsoleTypeUnavailable(str(console_type))
         if vnc.port is None:
             # It ended between the two calls, or has just started and has no port yet.
