@@ -137,7 +137,7 @@ class Gate:
                 target,
                 info.internal_access_path,
                 self._dial_timeout_s,
-                self._security,
+                self._security if request.door.server_speaks_rfb else None,
                 deadline,
                 server_speaks_first=request.door.server_speaks_first,
             )
