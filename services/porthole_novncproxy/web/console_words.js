@@ -69,7 +69,7 @@ const REFUSALS = {
     },
 };
 
-// RFC 6455 section 7.4.1; 4401, 4408 and 4409 are Porthole's own.
+// The codes of CloseCode in porthole_relay/frames.py; a unit test compares the two.
 const CLOSES = {
     1000: {
         title: 'The guest closed its screen',
@@ -84,15 +84,15 @@ const CLOSES = {
         retry: true,
     },
     1002: {
-        title: 'The connection spoke nonsense',
-        reason: 'The console proxy got something that is not a WebSocket stream, so it ended the session.',
+        title: 'The connection broke the protocol',
+        reason: 'The console proxy received bytes that are not valid as WebSocket or VNC data, so it ended the session.',
         next: SOON,
         retry: true,
     },
     1011: {
-        title: 'The guest’s screen was lost',
-        reason: 'The connection between the console proxy and the guest’s VNC server broke. The guest may have ' +
-            'crashed, or its host may be cut off.',
+        title: 'The console was cut off',
+        reason: 'The connection between the console proxy and the guest’s VNC server broke, or this browser did not ' +
+            'answer the proxy in time. The guest may have crashed, or a network may be down.',
         next: 'Check that the guest is running, then reconnect.',
         retry: true,
     },
@@ -110,8 +110,8 @@ const CLOSES = {
     },
     4409: {
         title: 'This session was idle for too long',
-        reason: 'Nothing moved on the screen or came from the keyboard for a long time, so the session was ended. ' +
-            'The guest keeps running.',
+        reason: 'The screen did not change and the keyboard was not used for a long time, or the security handshake ' +
+            'was not finished in time. The guest keeps running.',
         next: 'Reconnect. If that is refused, ask for a new link.',
         retry: true,
     },
