@@ -74,7 +74,7 @@ class Session:
         """``codec`` is that of the client, and ``buffer`` that of the loop: its sessions share it.
 
         ``close_grace_s``: how long the state GRACE lasts; 0 for never. ``on_end`` is called once, when both descriptors
-        are closed.
+        are closed. The interceptors are for a view-only mode and for recording; the registry passes none yet.
         """
         self.subject = subject
         self.state = State.OPEN
@@ -110,11 +110,6 @@ class Session:
         """Whether the VNC server has ended the session of its own accord."""
         return self._transport.to_client.at_end
 
-    @property
-    def held_bytes(self) -> tuple[int, int]:
-        """How many bytes are held for the client, and for the VNC server."""
-        return len(self._transport.to_client.held), len(self._transport.to_server.held)
-
     def start(self, from_server: bytes, from_client: bytes) -> None:
         """Begin to relay, with bytes that were read from either side before."""
         self._transport.run(lambda: self._transport.take(from_server, from_client))
@@ -133,6 +128,8 @@ class Session:
 
     def exchange_server(self, server: Stream, from_server: bytes = b"") -> bool:
         """Go on with another connection to a VNC server; return whether that can be, otherwise ``server`` is closed.
+
+        Nothing calls this yet: it is for consoles that follow a live migration.
 
         The client does not notice: the bytes that are held for it come first, then ``from_server``, then the bytes of
         ``server``. Bytes that the old server has not taken are dropped: they may begin within a message. The session
