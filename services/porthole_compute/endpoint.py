@@ -18,6 +18,7 @@ from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason,
 from porthole_common.rpc import RpcTarget, expected_exceptions
 from porthole_compute.access_url import build_access_url
 from porthole_compute.drivers import ComputeDriver
+from porthole_compute.rpcapi import VERSION
 
 LOG = get_logger(__name__)
 # How many displays a description may have; each one takes a call of libvirt.
@@ -29,7 +30,7 @@ DESCRIPTORS_NEEDED = 256
 class ComputeEndpoint:
     """Methods of topic ``compute``, run from RPC threads; ``on_inventory_wanted`` returns at once."""
 
-    target = RpcTarget(version="1.1")
+    target = RpcTarget(version=VERSION)
 
     def __init__(self, conf: cfg.ConfigOpts, driver: ComputeDriver, on_inventory_wanted: Callable[[], None]) -> None:
         self._conf = conf

@@ -71,7 +71,7 @@ class FakeCompute:
         url = f"http://proxy.example:6080/console.html?path=%3Ftoken%3D{TOKEN}"
         return ConnectInfo(instance_uuid, ConsoleType(console_type), "127.0.0.1", 5900, url, host, token=TOKEN)
 
-    def request_inventory(self, context: RequestContext) -> None:
+    def publish_inventory(self, context: RequestContext) -> None:
         self.inventories_asked += 1
         if self.error:
             raise self.error
