@@ -90,7 +90,7 @@ class NovncProxyService:
         self._gate = Gate(
             consoleauth=ConsoleAuthAPI(rpc),
             compute=ComputeAPI(rpc),
-            counter=SessionCounter(_limits(conf)),
+            counter=SessionCounter(build_limits(conf)),
             circuit_breaker=HostCircuitBreaker(time.monotonic, _SILENT_HOST_PAUSE_S),
             origins=_origins(conf),
             dial_timeout_s=options.dial_timeout,
@@ -151,7 +151,7 @@ class NovncProxyService:
             LOG.error("Configuration not reread", reason=exc)
             return
         self._server.set_context(context)
-        self._gate.set_policy(_limits(self._conf), _origins(self._conf), security)
+        self._gate.set_policy(build_limits(self._conf), _origins(self._conf), security)
         LOG.info("Configuration reread")
 
     def _on_revoked(self, revocation: notifications.Revocation) -> None:
@@ -184,7 +184,8 @@ def open_listeners(conf: cfg.ConfigOpts, reuse_port: bool = False) -> dict[Door,
     return listeners
 
 
-def _limits(conf: cfg.ConfigOpts) -> Limits:
+def build_limits(conf: cfg.ConfigOpts) -> Limits:
+    """Return the limits of open consoles that the options ask for."""
     options = conf.novncproxy
     return Limits(
         total=options.max_sessions,
