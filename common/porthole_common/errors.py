@@ -159,7 +159,7 @@ class HostUnavailable(Unavailable):
 
 @dataclass(eq=False)
 class TokenStoreUnavailable(Unavailable):
-    """The token store is down, slow or full; it is not known whether a token was written."""
+    """The token store is down, slow or full. After a write it is not known whether the store has done it."""
 
     reason: str
 

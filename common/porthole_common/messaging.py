@@ -2,7 +2,7 @@
 """oslo.messaging, imported for threads: the one module that imports the library, and where the others get it.
 
 Why: oslo.messaging imports oslo.service, which chooses eventlet unless it is told otherwise before its import. The
-modules :mod:`porthole_common.rpc`, ``rpc_client``, ``rpc_server`` and ``rpc_options`` make use of it; no other does.
+modules :mod:`porthole_common.rpc`, ``rpc_client``, ``rpc_server`` and ``rpc_transport`` make use of it; no other does.
 """
 
 # ruff: noqa: E402

@@ -3,6 +3,10 @@
 
 Why: instances come from libvirt, from a YAML file, or from a fake in a test. The endpoint, the inventory and the
 revocations know only this protocol. A driver is made by :mod:`porthole_compute.main`, and no foreign error leaves it.
+
+* :mod:`libvirt_host` is the driver of libvirt: :mod:`libvirt_state` reads the state of a domain, :mod:`reconnect` keeps
+  the connection, and :mod:`running_domains` finds the domains that ended while there was none.
+* :mod:`static` is the driver of the file.
 """
 
 from collections.abc import Collection

@@ -4,7 +4,8 @@
 Why before 101: a browser cannot be told why a console failed once its WebSocket is open (C18). An RFB server speaks
 first (RFC 6143 section 7.1.1), so a server that says nothing is dead. Its first byte is awaited here and not read.
 :mod:`porthole_novncproxy.admission.vencrypt` secures the connection, where that is wanted, by the same deadline.
-Called by :mod:`porthole_novncproxy.admission.gate`; the one place that maps OSError of the VNC leg.
+Called by :mod:`porthole_novncproxy.admission.gate` and ``probe``, by ``endpoint`` and, for the socket options, by
+``front.listener``. It is the one place that maps OSError of the VNC leg.
 """
 
 import functools
