@@ -49,7 +49,7 @@ class Liveness:
         self._ends_at = min(ends, default=None)
 
     def heard(self, now: float) -> None:
-        """Note that the client sent something, a pong at least."""
+        """Note that bytes of the client arrived, such as a pong."""
         self._heard_at = now
 
     def moved(self, now: float) -> None:
@@ -71,7 +71,7 @@ class Liveness:
         if self._ends_at is not None and now >= self._ends_at:
             return EndSession(CloseCode.SESSION_LIMIT, "The time of this session is over")
         if policy.idle_timeout_s and now >= self._moved_at + policy.idle_timeout_s:
-            return EndSession(CloseCode.IDLE, "Nothing has moved for too long")
+            return EndSession(CloseCode.IDLE, "The session was idle for too long")
         if not policy.ping_interval_s or now < self._pinged_at + policy.ping_interval_s:
             return None
         if self._heard_at < self._pinged_at:

@@ -314,11 +314,11 @@ class Session:
             self._check_timer = None
 
     def _check(self) -> None:
-        """Do what is due: a ping, or the end of a session that is idle, over its time, or whose client is gone."""
+        """Send a due ping, or close a session that is idle, past its limit or without a pong."""
         now = time.monotonic()
         transport = self._transport
         if not transport.from_client.may_read():
-            # Its pong waits behind bytes that the VNC server has not taken, or not answered: the silence is ours.
+            # The proxy has stopped reading this client, so a missing pong is not the client's fault.
             self._liveness.heard(now)
         due = self._liveness.check(now)
         if isinstance(due, SendPing):

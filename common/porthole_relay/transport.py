@@ -174,7 +174,7 @@ class Transport:
         client, held = self.client, self.to_client.held
         # A client that floods pings and reads no pong is not read for ever.
         readable = self.from_client.may_read() and len(held) < 2 * self.to_client.high_bytes
-        # Nor is a browser held that closed while its VNC server takes nothing; a native viewer may end first.
+        # Watch for the browser's end even while the VNC server takes nothing. A native viewer may half-close.
         otherwise = 0 if self.codec.half_close else PEER_ENDED
         resumes = readable and client.mask & READ != READ and client.has_buffered()
         self._set_mask(client, (READ if readable else otherwise) | (WRITE if held else 0), self._on_client_ready)
@@ -244,7 +244,7 @@ class Transport:
 
     def _on_client_ready(self, events: int) -> None:
         if events & WRITE and self.to_client.held:
-            # Its kernel was full and is not any more: a viewer that takes its bytes slowly is there, without a word.
+            # The client took bytes, so a slow client counts as alive.
             self._liveness.heard(time.monotonic())
             self.run(self.flush_client)
         if not self._events.state.has_client:

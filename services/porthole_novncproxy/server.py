@@ -45,7 +45,7 @@ LOG = get_logger(__name__)
 _PAGE_THREADS = 4
 # How long the loop may take to close the ports.
 _CLOSE_TIMEOUT_S = 10.0
-# A client that takes its answer has it sooner; a client that does not is not waited for.
+# After this time the proxy stops waiting for slow clients.
 _ANSWERS_END_S = 2.0
 # Longer than the two calls and the dial of a console take with the options' defaults.
 _CONSOLES_END_S = 27.0
@@ -105,7 +105,7 @@ class ProxyServer:
         return self._loop.is_alive()
 
     def stop(self, drain_timeout_s: float) -> None:
-        """Close the doors, answer what was asked, give consoles their time, end the rest with 1001, and the threads."""
+        """Close the doors, and answer the pending requests. Drain the consoles; close the remaining ones with 1001."""
         closed = threading.Event()
 
         def close_doors() -> None:

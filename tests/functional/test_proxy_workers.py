@@ -136,7 +136,7 @@ def test_a_revocation_reaches_every_worker(start: Start, open_some: OpenSome, ot
 @pytest.mark.parametrize(
     ("option", "code", "reason"),
     [
-        ("idle_timeout", 4409, "Nothing has moved for too long"),
+        ("idle_timeout", 4409, "The session was idle for too long"),
         ("max_session_time", 4408, "The time of this session is over"),
     ],
 )

@@ -105,7 +105,7 @@ class LibvirtDriver:
         return "" if self._link.current is not None else f"libvirt at {self._uri}"
 
     def is_alive(self) -> bool:
-        """Whether libvirt's event loop has run since the last question: without it, no event and no outage is seen."""
+        """Whether libvirt's event loop has run since the last health check: it sees events and outages."""
         ticked = _ticked.is_set()
         _ticked.clear()
         return ticked

@@ -26,7 +26,7 @@ from porthole_novncproxy.admission.vencrypt import Security, secure
 
 # Names are resolved in threads of their own: a resolver that does not answer holds no request's thread.
 _RESOLVERS = ThreadPool("resolver", 8)
-# The dial's own timeouts say more, and come first; this much later the whole dial is late.
+# The timeout of a single step has a better error, so the whole dial gets this much longer.
 _GRACE_S = 0.5
 # A longer reply is not one to CONNECT (C2).
 MAX_REPLY_BYTES = 4096

@@ -20,7 +20,7 @@ from porthole_novncproxy.front.responses import Answer, discard
 from porthole_relay.loop import Loop
 
 _STOP_POLL_S = 0.05
-# The loop's own slack is added to it.
+# A timer of the loop may be up to 0.1 s later.
 _LOOK_S = STALL_S / 2
 
 # Finds the answer; None when the client is to be hung up on.
@@ -110,7 +110,7 @@ class RequestsInFlight:
         self._in_flight.pop(request, None)
 
     def _look(self) -> None:
-        # First of all, whatever comes of the rest.
+        # Set the next timer first: an error below must not stop the checks.
         self._looks_on = bool(self._in_flight)
         if self._looks_on:
             self._loop.call_later(_LOOK_S, self._look)

@@ -2,7 +2,7 @@
 """Connections until their request is whole: accept, TLS, and the head of a request, without a thread held.
 
 Why: threads are few, and a client may connect and say nothing (browsers do, slowloris does). Here such a client costs
-one descriptor until its deadline, and a thread gets whole requests alone.
+one descriptor until its deadline. Threads receive only complete requests.
 Called by :mod:`porthole_novncproxy.server`; runs in the loop's thread.
 """
 
@@ -33,7 +33,7 @@ _ACCEPTS_PER_TURN = 64
 _ACCEPT_PAUSE_S = 0.5
 # TLS records begin with their content type, handshake (RFC 8446 section 5.1).
 _TLS_HANDSHAKE = 0x16
-# As much as tells TLS, HTTP and the PROXY protocol apart.
+# Enough bytes to tell TLS, HTTP and the PROXY protocol apart.
 _PEEK_BYTES = 16
 
 

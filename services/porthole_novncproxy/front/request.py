@@ -28,9 +28,9 @@ _PROXY_V2_BLANKS, _PROXY_V2_LINE = 2, b"\0"
 
 
 class RequestMalformed(Exception):
-    """The bytes are no request that can be answered: ``status`` says so to the client, ``reason`` to a reader.
+    """The request is malformed. ``status`` goes to the client, ``reason`` to the log.
 
-    ``reason`` is a constant text: nothing of what the client sent.
+    ``reason`` is a constant text, without a byte that the client sent.
     """
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
@@ -93,7 +93,7 @@ class Request:
 
     @property
     def has_body(self) -> bool:
-        """Whether a body follows, or nobody can say where it ends (RFC 9112 section 6.3)."""
+        """Whether a body follows, or its length is unknown (RFC 9112 section 6.3)."""
         return bool(self.get_all("transfer-encoding")) or any(value != "0" for value in self.get_all("content-length"))
 
     @property
@@ -191,7 +191,7 @@ class RequestParser:
             raise _malformed("A field is folded over several lines.")
         name, colon, value = line.partition(b":")
         if not colon or not _NAME.fullmatch(name):
-            raise _malformed("A line is no field.")
+            raise _malformed("A header line has no colon, or its name is invalid.")
         if b"\0" in value:
             # Other control characters pass, as RFC 9110 section 5.5 allows: cookies of other programs have them.
             raise _malformed("A field has a zero byte in its value.")

@@ -426,7 +426,7 @@ def test_the_loop_waits_for_room_when_tls_has_to_write(certificate):
 
 
 def test_a_malformed_request_is_refused_in_words_to_a_browser_and_without_to_a_viewer(caplog):
-    for door, body in ((NOVNC, b"400 A line is no field.\n"), (XVPVNC, b"")):
+    for door, body in ((NOVNC, b"400 A header line has no colon, or its name is invalid.\n"), (XVPVNC, b"")):
         caplog.clear()
         with naming(door.name), contextlib.closing(House(door=door)) as house:
             connection, client = house.connect()
@@ -438,7 +438,8 @@ def test_a_malformed_request_is_refused_in_words_to_a_browser_and_without_to_a_v
             assert b"Connection: close" in head.split(b"\r\n")
             assert (content, ended, house.pending) == (body, True, [])
             assert caplog.messages == [
-                f'Request malformed client=192.0.2.7 door={door.name} status=400 reason="A line is no field."'
+                f"Request malformed client=192.0.2.7 door={door.name} status=400 "
+                'reason="A header line has no colon, or its name is invalid."'
             ]
             client.close()
             house.turn()

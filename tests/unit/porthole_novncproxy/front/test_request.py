@@ -135,7 +135,7 @@ def test_a_line_that_is_no_field_is_refused():
 def test_a_refusal_says_which_rule_was_broken():
     cases = [
         (build("GET / HTTP/1.1", "Accept: a,", " b"), "A field is folded over several lines."),
-        (build("GET / HTTP/1.1", "no field"), "A line is no field."),
+        (build("GET / HTTP/1.1", "no field"), "A header line has no colon, or its name is invalid."),
         (b"GET / HTTP/1.1\nHost: x\n\n", "A line ends with LF alone."),
         (build("GET / HTTP/1.1", "X: a\rb"), "A line ends with CR alone."),
     ]
