@@ -73,7 +73,7 @@ class Deadline:
         :raises RequestAbandoned: when the work was given up before.
         """
         if not self._claimed:
-            # Between the two lines the request counts as given up, which nobody but this thread asks for.
+            # Between the two lines the request counts as given up, but only this thread reads that.
             if not self._decided.acquire(blocking=False):
                 raise RequestAbandoned
             self._claimed = True

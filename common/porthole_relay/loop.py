@@ -83,7 +83,7 @@ class Loop:
             self.call_soon(lambda: None)
             self._thread.join(timeout_s)
         if self._thread.is_alive():
-            LOG.error("The event loop is blocked; its stack is on stderr")
+            LOG.error("Event loop blocked; its stack is on stderr")
             faulthandler.dump_traceback()
             return
         with self._closing:

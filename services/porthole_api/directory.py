@@ -151,7 +151,7 @@ class Directory:
         """Return the instance.
 
         :raises InstanceNotFound: when no host has it.
-        :raises RpcUnavailable: when no host has ever answered, so that nobody knows whether the instance exists.
+        :raises RpcUnavailable: when no host has ever answered, so that it is unknown whether the instance exists.
         """
         with self._changed:
             self._wait_while_warming(lambda: uuid in self._known)

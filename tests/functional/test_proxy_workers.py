@@ -72,7 +72,7 @@ def start(others: tuple[Porthole, Path], vnc: EchoVnc, request: pytest.FixtureRe
         porthole.novncproxy.start()
         if workers > 1:
             for worker in range(workers):
-                porthole.novncproxy.wait_for_line(f"Worker is ready program=porthole-novncproxy worker={worker}")
+                porthole.novncproxy.wait_for_line(f"Worker ready program=porthole-novncproxy worker={worker}")
         else:
             porthole.wait_ready(request.node.name)
         wait_for_instances(porthole, uuid)

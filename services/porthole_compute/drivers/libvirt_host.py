@@ -202,7 +202,7 @@ class LibvirtDriver:
         try:
             yield connection
         except DomainXmlInvalid as exc:
-            LOG.error("Domain XML is not understood", instance=instance_uuid, reason=exc)
+            LOG.error("Domain XML not parsed", instance=instance_uuid, reason=exc)
             raise errors.HypervisorUnavailable(self._host) from exc
         except libvirt.libvirtError as exc:
             if not _is_alive(connection):
@@ -296,5 +296,5 @@ def _read_details(domain: Any) -> Domain:
         return parse_domain(domain.XMLDesc(0))
     except DomainXmlInvalid as exc:
         # One odd domain must not hide the others; without an owner only administrators see it.
-        LOG.warning("Domain XML is not understood", instance=domain.UUIDString(), reason=exc)
+        LOG.warning("Domain XML not parsed", instance=domain.UUIDString(), reason=exc)
         return Domain(domain.name(), None, None, None, None)

@@ -119,7 +119,7 @@ class Watch:
     def look(self) -> None:
         """Look once."""
         if not self._told_ready and self._heartbeat.all_current():
-            LOG.info("Daemon is ready", program=self._program)
+            LOG.info("Daemon ready", program=self._program)
             self._notifier.ready()
             self._told_ready = True
         watchdog_s, interval_s = self._notifier.watchdog_s, self._notifier.ping_interval_s
