@@ -13,11 +13,11 @@ from porthole_relay.frames import CloseCode
 
 @dataclass(frozen=True)
 class LivenessPolicy:
-    """The options, in seconds; 0 turns each off. ``session_limit_s`` counts from the opening of the console."""
+    """The options, in seconds; 0 turns each off. ``max_session_time_s`` counts from the opening of the console."""
 
     ping_interval_s: float = 0.0
     idle_timeout_s: float = 0.0
-    session_limit_s: float = 0.0
+    max_session_time_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Liveness:
         self._heard_at = self._moved_at = now
         self._pinged_at = now
         ends = [] if expires_at is None else [expires_at]
-        if policy.session_limit_s:
-            ends.append(now + policy.session_limit_s)
+        if policy.max_session_time_s:
+            ends.append(now + policy.max_session_time_s)
         self._ends_at = min(ends, default=None)
 
     def heard(self, now: float) -> None:

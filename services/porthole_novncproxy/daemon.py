@@ -75,13 +75,13 @@ class NovncProxyService:
         self.stop_timeout_s = conf.graceful_shutdown_timeout + END_S
         self._rpc, self._owns_rpc = rpc, owns_rpc
         loop = Loop("relay")
-        self._relay = SessionRegistry(
+        self._sessions = SessionRegistry(
             loop,
             Watermarks(high_bytes=options.relay_high_mark, low_bytes=options.relay_low_mark),
             LivenessPolicy(
                 ping_interval_s=options.ping_interval,
                 idle_timeout_s=options.idle_timeout,
-                session_limit_s=options.max_session_time,
+                max_session_time_s=options.max_session_time,
             ),
             enforce_session_timeout=conf.consoleauth.enforce_session_timeout,
             security_timeout_s=options.security_timeout,
@@ -98,7 +98,7 @@ class NovncProxyService:
         )
         self._server = ProxyServer(
             loop=loop,
-            relay=self._relay,
+            sessions=self._sessions,
             gate=self._gate,
             pages=Pages(conf.web, conf.console.frame_ancestors),
             context=build_context(conf),
@@ -155,7 +155,7 @@ class NovncProxyService:
         LOG.info("Configuration reread")
 
     def _on_revoked(self, revocation: notifications.Revocation) -> None:
-        self._relay.close_instance(revocation.instance_uuid, revocation.compute_host, revocation.reason)
+        self._sessions.close_instance(revocation.instance_uuid, revocation.compute_host, revocation.reason)
 
     def stop(self) -> None:
         """Close the doors, give open consoles ``graceful_shutdown_timeout`` to end, then end them."""

@@ -34,7 +34,7 @@ from porthole_novncproxy.front.connection import PendingRequest
 from porthole_novncproxy.front.in_flight import RequestInFlight, RequestsInFlight
 from porthole_novncproxy.front.listener import Listener
 from porthole_novncproxy.front.pages import Pages
-from porthole_novncproxy.front.request import MAX_HEAD_BYTES, Request
+from porthole_novncproxy.front.request import MAX_HEADER_BYTES, Request
 from porthole_novncproxy.front.responses import Answer, Response, Upgrade, build_bare, build_error
 from porthole_novncproxy.front.sender import Outgoing, Sender, open_outgoing
 from porthole_novncproxy.sessions.registry import SessionRegistry
@@ -70,13 +70,13 @@ class ProxyServer:
         request_timeout_s: float,
         handshake_threads: int,
         handshake_backlog: int,
-        relay: SessionRegistry,
-        max_header_bytes: int = MAX_HEAD_BYTES,
+        sessions: SessionRegistry,
+        max_header_bytes: int = MAX_HEADER_BYTES,
     ) -> None:
         self._gate = gate
         self._pages = pages
         self._loop = loop
-        self._relay = relay
+        self._sessions = sessions
         self._started = False
         self._sender = Sender(loop)
         self._listener = Listener(
@@ -87,7 +87,7 @@ class ProxyServer:
         )
         self._page_threads = concurrent.futures.ThreadPoolExecutor(_PAGE_THREADS, thread_name_prefix="page")
         self._page_places = threading.Semaphore(_PAGE_THREADS + handshake_backlog)
-        self._patience_s = request_timeout_s
+        self._request_timeout_s = request_timeout_s
 
     def start(self, sockets: Mapping[Door, socket.socket]) -> None:
         """Serve from ``sockets``, which listen already."""
@@ -122,7 +122,7 @@ class ProxyServer:
         self._in_flight.stop(_CONSOLES_END_S)
         # Consoles that were just admitted are the relay's before it drains.
         self._sender.wait_sent(_ANSWERS_END_S)
-        self._relay.stop(drain_timeout_s)
+        self._sessions.stop(drain_timeout_s)
         self._loop.stop()
 
     def _on_request(self, pending: PendingRequest) -> None:
@@ -160,7 +160,7 @@ class ProxyServer:
     def _find_page(self, pending: PendingRequest, context: RequestContext, arrived_at: float) -> None:
         """Find and open a page, in a thread for pages."""
         try:
-            if time.monotonic() - arrived_at > self._patience_s:
+            if time.monotonic() - arrived_at > self._request_timeout_s:
                 # This client has left, and the clients behind it still wait.
                 self._loop.call_soon(lambda: self._turn_away(pending, "request_timeout"))
                 return
@@ -216,7 +216,7 @@ class ProxyServer:
         self._sender.send(
             pending.connection,
             open_outgoing(upgrade.response, has_content=True),
-            lambda connection: self._relay.open(connection.sock, pending.rest, admission, codec),
+            lambda connection: self._sessions.open(connection.sock, pending.rest, admission, codec),
             on_lost=admission.close,
         )
 

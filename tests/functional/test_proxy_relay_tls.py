@@ -48,7 +48,7 @@ def test_a_real_websocket_peer_over_tls(make, echo, server_context, client_conte
         received = b""
         while len(received) < 100_000:
             received += client.receive()
-        proxy.relay.close_instance(next(iter(proxy.consoleauth.tokens.values())).instance_uuid)
+        proxy.sessions.close_instance(next(iter(proxy.consoleauth.tokens.values())).instance_uuid)
         with pytest.raises(ConnectionClosed) as caught:
             client.receive()
     assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4401, "The console was revoked")

@@ -127,7 +127,7 @@ class InProcessProxy:
             security=security,
         )
         self.loop = Loop("relay")
-        self.relay = SessionRegistry(
+        self.sessions = SessionRegistry(
             self.loop,
             marks or Watermarks(262144, 65536),
             liveness or LivenessPolicy(),
@@ -136,7 +136,7 @@ class InProcessProxy:
         )
         self.server = ProxyServer(
             loop=self.loop,
-            relay=self.relay,
+            sessions=self.sessions,
             gate=self.gate,
             pages=Pages(str(web_root), ["'self'"]),
             context=context,

@@ -46,18 +46,18 @@ class RequestsInFlight:
         loop: Loop,
         threads: int,
         backlog: int,
-        patience_s: float,
+        request_timeout_s: float,
         on_answer: Callable[[PendingRequest, Answer | None], None],
         on_late: Callable[[RequestInFlight], None],
     ) -> None:
-        """``patience_s``: how long a request may wait for a thread, and ``backlog`` how many may.
+        """``request_timeout_s``: how long a request may wait for a thread, and ``backlog`` how many may.
 
         ``on_answer`` and ``on_late`` own the pending request from then on. Both are called in the loop's thread, and of
         the two exactly one for each request.
         """
         self._loop = loop
         self._places = threads + backlog
-        self._patience_s = patience_s
+        self._request_timeout_s = request_timeout_s
         self._on_answer = on_answer
         self._on_late = on_late
         self._threads = ThreadPool("handshake", threads, EAGER)
@@ -120,7 +120,9 @@ class RequestsInFlight:
 
     def _is_late(self, request: RequestInFlight, now: float) -> bool:
         """Whether the request has waited too long for a thread, or its thread for a daemon or a VNC server."""
-        return now > (request.deadline.due_at if request.job.has_begun else request.arrived_at + self._patience_s)
+        return now > (
+            request.deadline.due_at if request.job.has_begun else request.arrived_at + self._request_timeout_s
+        )
 
     def _give_up(self, requests: Iterable[RequestInFlight]) -> None:
         for request in requests:

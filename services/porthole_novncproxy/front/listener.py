@@ -18,7 +18,7 @@ from porthole_novncproxy.admission.dial import set_socket_options
 from porthole_novncproxy.doors import Door
 from porthole_novncproxy.front.connection import Connection, PendingRequest
 from porthole_novncproxy.front.request import (
-    MAX_HEAD_BYTES,
+    MAX_HEADER_BYTES,
     ProxyProtocolSpoken,
     RequestMalformed,
     RequestParser,
@@ -58,7 +58,7 @@ class Listener:
         ssl_only: bool,
         timeout_s: float,
         on_request: Callable[[PendingRequest], None],
-        max_head_bytes: int = MAX_HEAD_BYTES,
+        max_header_bytes: int = MAX_HEADER_BYTES,
     ) -> None:
         """``on_request`` owns each pending request from then on, and must not wait.
 
@@ -70,7 +70,7 @@ class Listener:
         self._ssl_only = ssl_only
         self._timeout_s = timeout_s
         self._on_request = on_request
-        self._max_head_bytes = max_head_bytes
+        self._max_header_bytes = max_header_bytes
         self._sockets: dict[socket.socket, Door] = {}
         self._receiving: dict[int, Receiving] = {}
 
@@ -97,7 +97,7 @@ class Listener:
         connection.sock.setblocking(False)
         receiving = Receiving(
             connection,
-            RequestParser(self._max_head_bytes),
+            RequestParser(self._max_header_bytes),
             self._loop.call_later(self._timeout_s, lambda: self._time_out(receiving)),
             is_new,
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 # Larger than any browser's head.
-MAX_HEAD_BYTES = 16384
+MAX_HEADER_BYTES = 16384
 # As many as http.server takes; browsers send twenty.
 MAX_FIELDS = 100
 # RFC 9110 section 5.6.2.
@@ -117,8 +117,8 @@ class Request:
 class RequestParser:
     """Takes the bytes of one request as they come, however they are cut, and keeps the bytes behind it."""
 
-    def __init__(self, max_head_bytes: int = MAX_HEAD_BYTES) -> None:
-        self._max_head_bytes = max_head_bytes
+    def __init__(self, max_header_bytes: int = MAX_HEADER_BYTES) -> None:
+        self._max_header_bytes = max_header_bytes
         self._received = bytearray()
         # Where the line begins that is not complete yet.
         self._line_at = 0
@@ -134,7 +134,7 @@ class RequestParser:
     @property
     def wanted_bytes(self) -> int:
         """How many bytes may be read at once: nothing is read behind a head that is too large."""
-        return self._max_head_bytes - len(self._received)
+        return self._max_header_bytes - len(self._received)
 
     def feed(self, data: bytes) -> Request | None:
         """Return the request once its head is complete; None before that.
@@ -142,7 +142,7 @@ class RequestParser:
         :raises RequestMalformed: as soon as a line is not one of a request. The connection must end then.
         """
         self._received += data
-        while (end := self._received.find(b"\n", self._line_at, self._max_head_bytes)) >= 0:
+        while (end := self._received.find(b"\n", self._line_at, self._max_header_bytes)) >= 0:
             line = self._cut_line(end)
             if self._request_line is None:
                 self._take_request_line(line)
@@ -150,10 +150,10 @@ class RequestParser:
                 self._take_field(line)
             else:
                 return Request(*self._request_line, tuple(self._fields))
-        size = min(len(self._received), self._max_head_bytes)
+        size = min(len(self._received), self._max_header_bytes)
         if self._received.find(b"\r", self._line_at, size - 1) >= 0:
             raise _malformed("A line ends with CR alone.")
-        if size == self._max_head_bytes:
+        if size == self._max_header_bytes:
             raise RequestMalformed(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The head of the request is too large.")
         return None
 

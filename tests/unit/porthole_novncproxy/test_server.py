@@ -95,7 +95,7 @@ class Relay:
 
 class House:
     def __init__(self, backlog=10):
-        self.loop, self.gate, self.pages, self.relay = Loop(), Gate(), Pages(), Relay()
+        self.loop, self.gate, self.pages, self.sessions = Loop(), Gate(), Pages(), Relay()
         self.server = ProxyServer(
             loop=self.loop,
             gate=self.gate,
@@ -105,7 +105,7 @@ class House:
             request_timeout_s=LONG_S,
             handshake_threads=2,
             handshake_backlog=backlog,
-            relay=self.relay,
+            sessions=self.sessions,
         )
         self.listening = {door: socket.create_server(("127.0.0.1", 0)) for door in DOORS}
         self.server.start(self.listening)
@@ -190,10 +190,10 @@ def test_a_connection_ends_when_the_client_wants_it(house):
 def test_an_upgrade_and_a_connect_become_consoles_with_what_came_behind_them(house):
     for door, request, status, codec in ((NOVNC, UPGRADE, 101, WebSocketCodec), (XVPVNC, CONNECT, 200, RawCodec)):
         with naming(door.name):
-            house.relay.opened.clear()
+            house.sessions.opened.clear()
             reply = house.hear_to_end(house.ask(request + b"early", door))
             assert status_of(reply) == status
-            ((rest, admission, kind),) = house.relay.opened
+            ((rest, admission, kind),) = house.sessions.opened
             assert (rest, admission.connect_info, kind) == (b"early", INFO, codec)
             assert house.gate.asked[-1].door is door
 
@@ -203,7 +203,7 @@ def test_a_refused_console_is_no_console(house):
     for door, request in ((NOVNC, UPGRADE), (XVPVNC, CONNECT)):
         with naming(door.name):
             assert status_of(house.hear_to_end(house.ask(request, door))) == 401
-    assert house.relay.opened == []
+    assert house.sessions.opened == []
 
 
 def test_a_client_that_leaves_before_its_101_gives_its_console_back(house):
@@ -215,7 +215,7 @@ def test_a_client_that_leaves_before_its_101_gives_its_console_back(house):
     client.close()
     house.gate.may_answer.set()
     house.turn_until(lambda: house.gate.given_back)
-    assert house.relay.opened == []
+    assert house.sessions.opened == []
 
 
 def test_a_health_check_is_answered_while_every_thread_is_busy(house):
@@ -272,7 +272,7 @@ def test_a_late_console_is_refused_by_what_it_waits_for(house, caplog):
                 house.turn_until(lambda: house.gate.given_back)
                 house.gate.given_back = 0
                 house.gate.asked.clear()
-    assert house.relay.opened == []
+    assert house.sessions.opened == []
 
 
 def test_more_requests_than_may_wait_are_turned_away(caplog):
