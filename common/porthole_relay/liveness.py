@@ -3,7 +3,7 @@
 
 Why: middleboxes cut connections that are silent (O8), clients vanish without a word, and operators limit how long a
 screen stays open. Times are seconds of one monotonic clock. Called by :mod:`porthole_relay.session` and
-:mod:`porthole_relay.transport`.
+:mod:`porthole_relay.stream_pair`.
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
 
 Why not asyncio: the relay moves large reads with one system call each way, and asyncio's bookkeeping per event would
 cost as much as the copy. Called by the modules of :mod:`porthole_novncproxy.front` that hold connections (``listener``,
-``in_flight``, ``sender``) and :mod:`porthole_novncproxy.server`, and by :mod:`porthole_relay.transport` and
+``in_flight``, ``sender``) and :mod:`porthole_novncproxy.server`, and by :mod:`porthole_relay.stream_pair` and
 :mod:`porthole_relay.session` for open consoles.
 """
 

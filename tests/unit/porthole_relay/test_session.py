@@ -126,8 +126,8 @@ class Console:
     @property
     def held_bytes(self):
         """How many bytes are held for the client, and for the VNC server."""
-        transport = self.session._transport
-        return len(transport.to_client.held), len(transport.to_server.held)
+        streams = self.session._streams
+        return len(streams.to_client.held), len(streams.to_server.held)
 
     def assert_ended(self):
         """Both sockets closed, the owner told once, and nothing left behind."""

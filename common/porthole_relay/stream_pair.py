@@ -2,7 +2,7 @@
 """The two streams of a session, and the bytes between them: reads and writes, as the event loop says they can be done.
 
 Why apart from :mod:`porthole_relay.session`: a session decides (its state, its end, its words for the client) and needs
-no epoll; a transport moves bytes and decides nothing. It reads a side only when the other side takes its bytes, and
+no epoll; a stream pair moves bytes and decides nothing. It reads a side only when the other side takes its bytes, and
 gives the bytes to the pipe of that direction. It tells the session what only a session can answer: that a side has
 ended, has broken its protocol, or has taken everything. Called by the event loop, and by its session.
 """
@@ -25,7 +25,7 @@ _READS_PER_TURN = 4
 
 
 class Events(Protocol):
-    """What a transport asks and tells its session, a :class:`porthole_relay.session.Session`."""
+    """What a stream pair asks and tells its session, a :class:`porthole_relay.session.Session`."""
 
     state: State
 
@@ -57,7 +57,7 @@ class Events(Protocol):
         """Answer an error of the relay's own."""
 
 
-class Transport:
+class StreamPair:
     """The streams of one session. Every method is called from the loop's thread."""
 
     __slots__ = (
