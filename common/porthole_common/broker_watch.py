@@ -29,7 +29,7 @@ REPEAT_S = 300.0
 PROBE_S = 20.0
 # The shortest time between two lines about failures for which the examination finds no cause.
 PASSING_REPEAT_S = 30.0
-# oslo.log names the loggers of oslo_x "oslo.x". The second one writes the tracebacks of threads that try for ever.
+# oslo.log names the loggers of oslo_x "oslo.x". The second one writes the tracebacks of threads that never stop trying.
 _LOGGERS = ("oslo.messaging._drivers.impl_rabbit", "oslo_utils.excutils")
 # The lines of oslo.messaging and oslo.utils about a connection that cannot be made or was lost.
 _LINES = (
@@ -123,7 +123,7 @@ class BrokerWatch:
             return self._is_closed
 
     def close(self) -> None:
-        """Examine no more; returns at once, although an examination may be waiting."""
+        """Stop examining; returns at once, although an examination may be waiting."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

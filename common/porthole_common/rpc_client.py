@@ -100,7 +100,7 @@ class RpcClient:
                 try:
                     return work()
                 finally:
-                    # Whoever gave the work up has logged it and answered; no further step must begin.
+                    # The thread that gave the work up has logged it and answered. No further step must begin.
                     if deadline.given_up:
                         raise unavailable from None
 

@@ -189,7 +189,7 @@ class Pipe:
         return True
 
     def write_end(self) -> None:
-        """Tell the sink that no more comes.
+        """Tell the sink that the stream has ended.
 
         :raises OSError: as :meth:`relay`.
         """

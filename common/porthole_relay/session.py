@@ -181,7 +181,7 @@ class Session:
         elif self._codec.half_close:
             self._streams.flush_client()
         elif self._close_grace_s:
-            # The VNC server of a guest that has moved ends before its host has told anybody that it moved.
+            # The VNC server of a guest that has moved ends before its host has reported the move.
             self._enter(State.GRACE, self._close_grace_s, self._close_normally)
         else:
             self._close_normally()
@@ -228,7 +228,7 @@ class Session:
             self._end_client_stream()
 
     def on_breach(self, breach: FrameInvalid | RfbInvalid) -> None:
-        """Close: the rest of what that side says has no meaning."""
+        """Close the session: further bytes of that side have no meaning."""
         if isinstance(breach, RfbInvalid) and breach.peer != Peer.VIEWER.value:
             self.close(CloseCode.INTERNAL_ERROR, str(breach))
         elif not self.state.has_server:
@@ -289,7 +289,7 @@ class Session:
         self.end()
 
     def _end_client_stream(self) -> None:
-        """Tell a native viewer that no more comes; over TLS only the end of the whole session says so."""
+        """Tell a native viewer that the stream has ended. Over TLS only the end of the whole session can tell that."""
         if self._streams.client.tls:
             self._end_with("the VNC server ended the session" if self.state.has_server else self._outcome)
             return

@@ -125,7 +125,7 @@ class Stream:
         return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2 - _UNSENT[0]
 
     def write_end(self) -> None:
-        """Tell the peer that no more comes, and keep reading.
+        """Tell the peer that the stream has ended, and keep reading.
 
         Over TLS this ends TCP alone: after a close_notify of its own OpenSSL drops the bytes of the peer.
         """

@@ -172,7 +172,7 @@ class StreamPair:
             if resumes:
                 self._loop.call_soon(self._resume_server)
         client, held = self.client, self.to_client.held
-        # A client that floods pings and reads no pong is not read for ever.
+        # Stop reading a client that floods pings and reads no pong.
         readable = self.from_client.may_read() and len(held) < 2 * self.to_client.high_bytes
         # Watch for the browser's end even while the VNC server takes nothing. A native viewer may half-close.
         otherwise = 0 if self.codec.half_close else PEER_ENDED

@@ -52,7 +52,7 @@ def load_certificate(context: ssl.SSLContext, cert: Setting, key: Setting) -> No
             check_readable(setting)
 
     def refuse_passphrase() -> str:
-        # OpenSSL itself would ask for the passphrase on the terminal, and a daemon would wait there for ever.
+        # OpenSSL itself would ask for the passphrase on the terminal, and a daemon would hang.
         raise errors.ConfigInvalid(key.option, "the key has a passphrase; give a key without one")
 
     try:

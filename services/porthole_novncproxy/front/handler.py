@@ -87,7 +87,7 @@ def _answer_upgrade(request: Request, door: Door, source: str, gate: Gate, deadl
     console_request = build_console_request(request, door, source)
     try:
         check_handshake(request)
-        # First, so that a fault in it leaves no VNC server on the line.
+        # First, so that a fault in it leaves no connection to a VNC server open.
         accepted = accept_handshake(request)
         admission = gate.admit(console_request, deadline)
     except errors.PortholeError as exc:
