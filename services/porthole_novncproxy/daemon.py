@@ -101,7 +101,7 @@ class NovncProxyService:
             sessions=self._sessions,
             gate=self._gate,
             pages=Pages(conf.web, conf.console.frame_ancestors),
-            context=build_context(conf),
+            tls_context=build_context(conf),
             ssl_only=conf.ssl_only,
             request_timeout_s=options.request_timeout,
             handshake_threads=options.handshake_threads,
@@ -150,7 +150,7 @@ class NovncProxyService:
         except (cfg.Error, ValueError, errors.ConfigInvalid) as exc:
             LOG.error("Configuration not reread", reason=exc)
             return
-        self._server.set_context(context)
+        self._server.set_tls_context(context)
         self._gate.set_policy(build_limits(self._conf), _origins(self._conf), security)
         LOG.info("Configuration reread")
 

@@ -65,7 +65,7 @@ class ProxyServer:
         loop: Loop,
         gate: Gate,
         pages: Pages,
-        context: ssl.SSLContext | None,
+        tls_context: ssl.SSLContext | None,
         ssl_only: bool,
         request_timeout_s: float,
         handshake_threads: int,
@@ -80,7 +80,7 @@ class ProxyServer:
         self._started = False
         self._sender = Sender(loop)
         self._listener = Listener(
-            loop, self._sender, context, ssl_only, request_timeout_s, self._on_request, max_header_bytes
+            loop, self._sender, tls_context, ssl_only, request_timeout_s, self._on_request, max_header_bytes
         )
         self._in_flight = RequestsInFlight(
             loop, handshake_threads, handshake_backlog, request_timeout_s, self._answer, self._answer_late
@@ -96,9 +96,9 @@ class ProxyServer:
         for door, sock in sockets.items():
             self._listener.listen(sock, door)
 
-    def set_context(self, context: ssl.SSLContext | None) -> None:
+    def set_tls_context(self, tls_context: ssl.SSLContext | None) -> None:
         """Shake hands with another certificate from the next connection on."""
-        self._listener.context = context
+        self._listener.tls_context = tls_context
 
     def is_alive(self) -> bool:
         """Whether the event loop has turned since the last call."""

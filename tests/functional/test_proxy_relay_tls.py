@@ -116,7 +116,7 @@ def test_another_certificate_counts_from_the_next_connection_on(make, echo, tmp_
     renewed = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     renewed.load_cert_chain(made.cert, made.key)
     with open_console(proxy, echo, context=client_context) as client:
-        proxy.server.set_context(renewed)
+        proxy.server.set_tls_context(renewed)
         with pytest.raises(ssl.SSLCertVerificationError):
             connect(proxy.novnc_port, client_context)
         with open_console(proxy, echo, context=ssl.create_default_context(cafile=made.cert)) as other:

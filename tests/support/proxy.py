@@ -139,7 +139,7 @@ class InProcessProxy:
             sessions=self.sessions,
             gate=self.gate,
             pages=Pages(str(web_root), ["'self'"]),
-            context=context,
+            tls_context=context,
             ssl_only=ssl_only,
             request_timeout_s=request_timeout_s,
             handshake_threads=handshake_threads,

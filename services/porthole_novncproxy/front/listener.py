@@ -54,7 +54,7 @@ class Listener:
         self,
         loop: Loop,
         sender: Sender,
-        context: ssl.SSLContext | None,
+        tls_context: ssl.SSLContext | None,
         ssl_only: bool,
         timeout_s: float,
         on_request: Callable[[PendingRequest], None],
@@ -66,7 +66,7 @@ class Listener:
         """
         self._loop = loop
         self._sender = sender
-        self.context = context
+        self.tls_context = tls_context
         self._ssl_only = ssl_only
         self._timeout_s = timeout_s
         self._on_request = on_request
@@ -151,8 +151,8 @@ class Listener:
         first = connection.sock.recv(_PEEK_BYTES, socket.MSG_PEEK)
         receiving.is_new = False
         is_tls = bool(first) and first[0] == _TLS_HANDSHAKE
-        if is_tls and self.context is not None:
-            self._wrap(connection, self.context)
+        if is_tls and self.tls_context is not None:
+            self._wrap(connection, self.tls_context)
             return True
         if is_tls:
             LOG.info("TLS on a plain HTTP port", client=connection.address, door=connection.door.name)
@@ -165,13 +165,13 @@ class Listener:
         self._refuse(receiving, build_bare(HTTPStatus.BAD_REQUEST))
         return False
 
-    def _wrap(self, connection: Connection, context: ssl.SSLContext) -> None:
+    def _wrap(self, connection: Connection, tls_context: ssl.SSLContext) -> None:
         """Put TLS on the socket; the descriptor moves to the new one, with its number.
 
         :raises OSError: when the client is gone; the descriptor is closed.
         """
         try:
-            connection.sock = context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
+            connection.sock = tls_context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
         except OSError:
             self._loop.forget(connection.fd)
             raise

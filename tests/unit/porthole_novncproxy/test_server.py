@@ -100,7 +100,7 @@ class House:
             loop=self.loop,
             gate=self.gate,
             pages=self.pages,
-            context=None,
+            tls_context=None,
             ssl_only=False,
             request_timeout_s=LONG_S,
             handshake_threads=2,
