@@ -254,14 +254,14 @@ install_role_packages() {
 }
 
 check_memcached() {
-    # Whoever reaches memcached reads and writes tokens, and it asks nobody who they are.
+    # A client that reaches memcached can read and write tokens: memcached has no login.
     local listens
     listens=$(sed -n 's/^ *-l *//p' /etc/memcached.conf | tr ',\n' '  ')
     [ -n "${listens// /}" ] || fail "memcached would listen on every address: give /etc/memcached.conf its -l 127.0.0.1"
     for listens in $listens; do
         case $listens in
             127.* | ::1 | localhost) ;;
-            *) say "memcached listens on $listens: see that nobody but the controllers reaches it" ;;
+            *) say "memcached listens on $listens: see that only the controllers reach it" ;;
         esac
     done
 }
@@ -326,7 +326,7 @@ address='' controller='' secret_file='' join_name='' join_output='' revoke=''
 parse_arguments "$@"
 [ "$(id -u)" -eq 0 ] || fail "root is needed to install"
 [ -d /run/systemd/system ] || fail "this host does not run systemd; deploy/quickstart.sh does without it"
-# A file is nobody else's while it is being written, whatever the caller's umask.
+# Only root can read a file while it is being written, whatever the caller's umask.
 umask 022
 PATH=$PATH:/usr/sbin:/sbin
 make_scratch

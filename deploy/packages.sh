@@ -37,7 +37,7 @@ apt_install() {
     fi
     say "installing $*"
     # Two minutes for a lock: a fresh machine runs its own first update in the background. Configuration that stands
-    # already is kept, where there is nobody to ask.
+    # already is kept, where no user can be asked.
     if ! { as_root apt-get -q -o DPkg::Lock::Timeout=120 update &&
         as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120 \
             -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold \

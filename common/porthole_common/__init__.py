@@ -5,13 +5,18 @@
   user and the ids of a request).
 * A process: :mod:`service` (start, reload, stop), :mod:`signals` and :mod:`early_sighup`, :mod:`listening` (why it
   cannot), :mod:`systemd` (readiness, watchdog), :mod:`log` with :mod:`redaction` (no token in a log), :mod:`conf` (all
-  options, a module per group) with :mod:`config_faults`.
+  options, a module per group) with :mod:`config_faults` and :mod:`unknown_options`.
+* The bus: :mod:`rpc` is the way to oslo.messaging, with its deadlines. Its parts are :mod:`rpc_transport`,
+  :mod:`rpc_client` and :mod:`rpc_server`; :mod:`messaging` imports the library, and :mod:`oslo_messaging_patches` has
+  each use of a private part of it. :mod:`private_parts` logs when such a part is gone.
+* On the bus: :mod:`notifications` is what daemons publish; :mod:`discovery` finds the daemons that run;
+  :mod:`diagnosis` is what they tell ``porthole doctor``.
+* The broker: :mod:`broker_watch` notices that it cannot be used, :mod:`broker` examines it with a
+  :mod:`broker_connection`, and :mod:`broker_trouble` names the cause; :mod:`transport_url` parses its URL.
 * :mod:`forwarded`: what reverse proxies say about a request, by one rule for the api and the proxy.
-* The bus: :mod:`rpc` is the way to oslo.messaging, with its deadlines; :mod:`notifications` is what daemons publish;
-  :mod:`discovery` finds the daemons that run; :mod:`diagnosis` is what they tell ``porthole doctor``. :mod:`broker` and
-  :mod:`broker_watch` say why a broker cannot be used; :mod:`transport_url` parses its URL.
 * Time and threads: :mod:`deadline`, :mod:`thread_pool`.
 * :mod:`rfb`: RFB messages (RFC 6143), without I/O.
 
-The path of a call: a service's ``rpcapi`` module, :mod:`rpc`, the ``endpoint`` module of the other service.
+The path of a call: a service's ``rpcapi`` module, :mod:`rpc_client`, the broker, :mod:`rpc_server`, the ``endpoint``
+module of the other service.
 """

@@ -28,7 +28,7 @@ FAILURES = (amqp.exceptions.AMQPError, kombu.exceptions.KombuError, OSError)
 
 
 class Blocked(Exception):
-    """The broker reads no more from this connection (RabbitMQ's connection.blocked)."""
+    """The broker has stopped reading from this connection (RabbitMQ's connection.blocked)."""
 
 
 class Unblocked(Exception):

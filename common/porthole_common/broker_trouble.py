@@ -162,7 +162,7 @@ def judge_amqp(broker: Broker, exc: Exception, find_protocol: Callable[[], PortP
 
 
 def judge_blocked(broker: Broker) -> Trouble:
-    """Return the trouble of a broker that lets everybody in and takes no messages."""
+    """Return the trouble of a broker that accepts connections and takes no messages."""
     problem = f"RabbitMQ at {broker} takes no messages: a memory or disk alarm has blocked all connections that send."
     mend = (
         f"{_ADMIN.capitalize()}: rabbitmqctl status names the alarm. Free memory or disk space, or raise "

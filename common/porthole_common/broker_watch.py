@@ -29,7 +29,7 @@ REPEAT_S = 300.0
 PROBE_S = 20.0
 # The shortest time between two lines about failures for which the examination finds no cause.
 PASSING_REPEAT_S = 30.0
-# oslo.log names the loggers of oslo_x "oslo.x". The second one writes the tracebacks of threads that try for ever.
+# oslo.log names the loggers of oslo_x "oslo.x". The second one writes the tracebacks of threads that never stop trying.
 _LOGGERS = ("oslo.messaging._drivers.impl_rabbit", "oslo_utils.excutils")
 # The lines of oslo.messaging and oslo.utils about a connection that cannot be made or was lost.
 _LINES = (
@@ -123,7 +123,7 @@ class BrokerWatch:
             return self._is_closed
 
     def close(self) -> None:
-        """Examine no more; returns at once, although an examination may be waiting."""
+        """Stop examining; returns at once, although an examination may be waiting."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -140,7 +140,7 @@ class BrokerWatch:
             except Exception:
                 # This thread must live on: an idle daemon has no other way to notice an alarm.
                 if not self._is_closed:
-                    LOG.exception("Message brokers could not be examined")
+                    LOG.exception("Message brokers not examined")
             with self._changed:
                 if self._changed.wait_for(lambda: self._is_closed, self._probe_s):
                     return
@@ -159,7 +159,7 @@ class BrokerWatch:
                 is_usable = self._look(reason)
             except Exception:
                 # This thread must live on: no other one reports a broker in trouble.
-                LOG.exception("Message brokers could not be examined")
+                LOG.exception("Message brokers not examined")
                 is_usable = False
             with self._changed:
                 self._changed.wait_for(lambda: self._is_closed, self._look_s)
@@ -178,7 +178,7 @@ class BrokerWatch:
             if trouble is not None:
                 self._tell(broker, trouble)
             elif self._said.pop(broker, None):
-                LOG.info("Message broker can be used again", address=broker)
+                LOG.info("Message broker usable again", address=broker)
                 with self._changed:
                     self._recoveries += 1
                     self._changed.notify_all()
@@ -192,7 +192,7 @@ class BrokerWatch:
     def _tell(self, broker: Broker, trouble: Trouble) -> None:
         if self._is_due(broker, trouble.problem, self._repeat_s):
             LOG.error(
-                "Message broker cannot be used",
+                "Message broker unusable",
                 address=broker,
                 login=broker.user,
                 error=trouble.cause,

@@ -59,7 +59,7 @@ class Deadline:
 
     @contextlib.contextmanager
     def step(self, timeout_s: float, late: errors.PortholeError) -> Iterator[None]:
-        """Do one step of the work within the block: it may take ``timeout_s``, and is ``late`` behind that."""
+        """Do one step of the work within the block: after ``timeout_s`` the step fails with ``late``."""
         self.waits_for = late
         self.due_at = min(self._all_due_at, time.monotonic() + timeout_s)
         try:
@@ -73,7 +73,7 @@ class Deadline:
         :raises RequestAbandoned: when the work was given up before.
         """
         if not self._claimed:
-            # Between the two lines the request counts as given up, which nobody but this thread asks for.
+            # Between the two lines the request counts as given up, but only this thread reads that.
             if not self._decided.acquire(blocking=False):
                 raise RequestAbandoned
             self._claimed = True

@@ -119,7 +119,10 @@ class HostDescription:
 
 @dataclass(frozen=True)
 class StoreDescription:
-    """A consoleauth: ``servers`` maps each server of its store to the reason why it does not answer, or ""."""
+    """A consoleauth: ``servers`` maps each server of its store to the reason why it does not answer, or "".
+
+    ``token_ttl_s`` is for doctors of older releases, which need the key.
+    """
 
     vitals: Vitals
     servers: dict[str, str]

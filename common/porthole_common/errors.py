@@ -170,7 +170,7 @@ class HostUnavailable(Unavailable):
 
 @dataclass(eq=False)
 class TokenStoreUnavailable(Unavailable):
-    """The token store is down, slow or full; it is not known whether a token was written."""
+    """The token store is down, slow or full. After a write it is not known whether the store has done it."""
 
     reason: str
 
@@ -208,7 +208,7 @@ class VncServerUnavailable(Unavailable):
     port: int
 
     def __str__(self) -> str:
-        return f"The VNC server at {self.host}:{self.port} does not take connections."
+        return f"The VNC server at {_format_address(self.host, self.port)} does not take connections."
 
 
 @dataclass(eq=False)
@@ -219,7 +219,7 @@ class VncServerTimeout(Unavailable):
     port: int
 
     def __str__(self) -> str:
-        return f"The VNC server at {self.host}:{self.port} did not answer in time."
+        return f"The VNC server at {_format_address(self.host, self.port)} did not answer in time."
 
 
 @dataclass(eq=False)
@@ -303,3 +303,8 @@ class RfbInvalid(ProtocolError):
 
     def __str__(self) -> str:
         return f"{self.peer} broke the RFB protocol: {self.reason}."
+
+
+def _format_address(host: str, port: int) -> str:
+    """Return ``host:port`` with an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -2,7 +2,7 @@
 """oslo.messaging, imported for threads: the one module that imports the library, and where the others get it.
 
 Why: oslo.messaging imports oslo.service, which chooses eventlet unless it is told otherwise before its import. The
-modules :mod:`porthole_common.rpc`, ``rpc_client``, ``rpc_server`` and ``rpc_options`` make use of it; no other does.
+modules :mod:`porthole_common.rpc`, ``rpc_client``, ``rpc_server`` and ``rpc_transport`` make use of it; no other does.
 """
 
 # ruff: noqa: E402
@@ -11,7 +11,7 @@ import warnings
 
 # futurist, which oslo.messaging uses, imports eventlet where it is installed; its notice is not for operators.
 warnings.filterwarnings("ignore", message=r"(?s).*Eventlet is deprecated")
-# eventlet's own resolver is of no use here, and costs a fifth of a second of every start and 17 MiB of each daemon.
+# eventlet's own resolver, which Porthole does not use, costs a fifth of a second of each start and 17 MiB of memory.
 os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
 
 from oslo_service import backend

@@ -179,7 +179,7 @@ class ConnectInfo:
     project_id: str | None = None
 
     def __repr__(self) -> str:
-        return f"ConnectInfo({self.console_type} of {self.instance_uuid} at {self.host}:{self.port})"
+        return f"ConnectInfo({self.console_type} of {self.instance_uuid} at {Target(self.host, self.port)})"
 
     @property
     def target(self) -> Target:

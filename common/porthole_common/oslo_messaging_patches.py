@@ -101,7 +101,7 @@ class Consumers:
                 for consumer, tag in list(self._connection._consumers.items()):
                     consumer.cancel(tag)
             except BROKER_ERRORS as exc:
-                LOG.debug("RPC consumers could not be cancelled", error=type(exc).__name__)
+                LOG.debug("RPC consumers not cancelled", error=type(exc).__name__)
             finally:
                 done.set()
 

@@ -52,7 +52,7 @@ _NO_CALL = ("the message bus", "anything")
 # Calls under way at once in one process; each may hold a thread for as long as the broker is away.
 MAX_CALLS = 128
 CLOSE_TIMEOUT_S = 2.0
-# The topic of the message that shows whether the broker takes messages. Nobody consumes from it.
+# The topic of the message that shows whether the broker takes messages. No daemon consumes from it.
 PROBE_TOPIC = "porthole.probe"
 
 

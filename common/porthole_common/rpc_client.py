@@ -18,7 +18,7 @@ from porthole_common.messaging import BROKER_ERRORS, oslo_messaging
 from porthole_common.thread_pool import ThreadPool
 
 LOG = get_logger(__name__)
-# oslo.messaging ends a call at its deadline, with an error that says more; this much later Porthole does.
+# Porthole waits this much longer than oslo.messaging, whose error says more.
 GRACE_S = 0.5
 
 
@@ -80,7 +80,7 @@ class RpcClient:
             raise errors.RemoteFailure(self._topic, method) from exc
 
     def publish(self, context: RequestContext, method: str, **arguments: Any) -> None:
-        """Send ``method`` to every server of the topic and wait for nobody.
+        """Send ``method`` to every server of the topic and wait for no answer.
 
         :raises RpcUnavailable: when there is no broker to take it.
         """
@@ -100,7 +100,7 @@ class RpcClient:
                 try:
                     return work()
                 finally:
-                    # Whoever gave the work up has logged it and answered; no further step must begin.
+                    # The thread that gave the work up has logged it and answered. No further step must begin.
                     if deadline.given_up:
                         raise unavailable from None
 

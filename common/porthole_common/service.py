@@ -200,7 +200,7 @@ def _await_readiness(program: str, services: Sequence[Service], events: Signals,
             _reload(program, services)
         elif number is not None:
             return False
-    LOG.info("Daemon is ready", program=program)
+    LOG.info("Daemon ready", program=program)
     notifier.ready()
     return True
 

@@ -44,6 +44,6 @@ class Signals:
         return self._numbers.popleft()
 
     def close(self) -> None:
-        """Receive no more signals."""
+        """Stop receiving signals."""
         os.close(signal.set_wakeup_fd(-1))
         self._wakened.close()

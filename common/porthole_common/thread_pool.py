@@ -25,7 +25,7 @@ from porthole_common.log import get_logger
 
 LOG = get_logger(__name__)
 Result = TypeVar("Result")
-# So many jobs run at once where few are to: doc/source/performance.rst has other numbers.
+# The number of jobs that an eager pool runs at once: doc/source/performance.rst has other numbers.
 EAGER = 4
 # A job that has run for so long is taken to wait for another process, and others may begin beside it.
 STALL_S = 0.1

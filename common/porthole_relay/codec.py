@@ -2,7 +2,7 @@
 """What is around the RFB bytes of a client: WebSocket frames, or nothing.
 
 Why: one relay serves browsers and native viewers, and this is their only difference. Called by
-:mod:`porthole_relay.pipe`, :mod:`porthole_relay.transport` and :mod:`porthole_relay.session`.
+:mod:`porthole_relay.pipe`, :mod:`porthole_relay.stream_pair` and :mod:`porthole_relay.session`.
 """
 
 from collections.abc import Iterable

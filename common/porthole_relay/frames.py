@@ -4,7 +4,7 @@
 Why not websockify's own codec: websockify collects a whole frame, of any length, before it gives out a byte, and
 accepts reserved bits and broken fragments. This decoder gives out payload as it arrives, holds at most one control
 frame, and turns every breach of the protocol into a close code. Called by :mod:`porthole_relay.codec` and
-:mod:`porthole_relay.transport`; the upgrade itself is websockify's.
+:mod:`porthole_relay.stream_pair`; the upgrade itself is websockify's.
 """
 
 import struct

@@ -3,7 +3,7 @@
 
 Why: middleboxes cut connections that are silent (O8), clients vanish without a word, and operators limit how long a
 screen stays open. Times are seconds of one monotonic clock. Called by :mod:`porthole_relay.session` and
-:mod:`porthole_relay.transport`.
+:mod:`porthole_relay.stream_pair`.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from porthole_relay.frames import CloseCode
 
 @dataclass(frozen=True)
 class LivenessPolicy:
-    """The options, in seconds; 0 turns each off. ``session_limit_s`` counts from the opening of the console."""
+    """The options, in seconds; 0 turns each off. ``max_session_time_s`` counts from the opening of the console."""
 
     ping_interval_s: float = 0.0
     idle_timeout_s: float = 0.0
-    session_limit_s: float = 0.0
+    max_session_time_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Liveness:
         self._heard_at = self._moved_at = now
         self._pinged_at = now
         ends = [] if expires_at is None else [expires_at]
-        if policy.session_limit_s:
-            ends.append(now + policy.session_limit_s)
+        if policy.max_session_time_s:
+            ends.append(now + policy.max_session_time_s)
         self._ends_at = min(ends, default=None)
 
     def heard(self, now: float) -> None:
-        """Note that the client sent something, a pong at least."""
+        """Note that bytes of the client arrived, such as a pong."""
         self._heard_at = now
 
     def moved(self, now: float) -> None:
@@ -71,7 +71,7 @@ class Liveness:
         if self._ends_at is not None and now >= self._ends_at:
             return EndSession(CloseCode.SESSION_LIMIT, "The time of this session is over")
         if policy.idle_timeout_s and now >= self._moved_at + policy.idle_timeout_s:
-            return EndSession(CloseCode.IDLE, "Nothing has moved for too long")
+            return EndSession(CloseCode.IDLE, "The session was idle for too long")
         if not policy.ping_interval_s or now < self._pinged_at + policy.ping_interval_s:
             return None
         if self._heard_at < self._pinged_at:

@@ -2,8 +2,9 @@
 """One thread, one epoll: readiness of descriptors, timers, and calls from other threads.
 
 Why not asyncio: the relay moves large reads with one system call each way, and asyncio's bookkeeping per event would
-cost as much as the copy. Called by :mod:`porthole_novncproxy.front.listener` (requests that arrive),
-:mod:`porthole_relay.transport` and :mod:`porthole_relay.session` (open consoles).
+cost as much as the copy. Called by the modules of :mod:`porthole_novncproxy.front` that hold connections (``listener``,
+``in_flight``, ``sender``) and :mod:`porthole_novncproxy.server`, and by :mod:`porthole_relay.stream_pair` and
+:mod:`porthole_relay.session` for open consoles.
 """
 
 import collections
@@ -51,7 +52,7 @@ class Timer:
 
 
 class Loop:
-    """An event loop. Only :meth:`call_soon` and :meth:`stop` may be called from another thread."""
+    """An event loop. Other threads may call only :meth:`call_soon`, :meth:`is_alive` and :meth:`stop`."""
 
     def __init__(self, name: str) -> None:
         self._epoll = select.epoll()
@@ -82,7 +83,7 @@ class Loop:
             self.call_soon(lambda: None)
             self._thread.join(timeout_s)
         if self._thread.is_alive():
-            LOG.error("The event loop is blocked; its stack is on stderr")
+            LOG.error("Event loop blocked; its stack is on stderr")
             faulthandler.dump_traceback()
             return
         with self._closing:

@@ -40,7 +40,11 @@ class Sink(Protocol):
 
 
 class Interceptor(Protocol):
-    """Sees the RFB bytes of one direction, and may change them. It does no I/O."""
+    """Sees the RFB bytes of one direction, and may change them. It does no I/O. The proxy has none yet.
+
+    Where ``[vnc] auth_schemes`` is not set, the first bytes are the RFB handshake between viewer and VNC server
+    (RFC 6143 section 7.1), and an interceptor must let it pass. Otherwise the proxy has finished the handshake before.
+    """
 
     def feed(self, data: memoryview) -> bytes | memoryview:
         """Return the bytes that go on in place of ``data``: the same, others, or none.
@@ -185,7 +189,7 @@ class Pipe:
         return True
 
     def write_end(self) -> None:
-        """Tell the sink that no more comes.
+        """Tell the sink that the stream has ended.
 
         :raises OSError: as :meth:`relay`.
         """

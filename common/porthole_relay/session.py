@@ -5,7 +5,7 @@ Why one loop for all: a process or a thread per console costs megabytes; here a 
 a few small objects. A viewer that stops reading stops its own VNC server, and no other (O6).
 
 A session has a :class:`~porthole_relay.states.State`, whose table says what each state reads, writes and ends with; a
-:class:`~porthole_relay.transport.Transport`, which moves the bytes and tells the session what happens to them; and a
+:class:`~porthole_relay.stream_pair.StreamPair`, which moves the bytes and tells the session what happens to them; and a
 :class:`~porthole_relay.pipe.Pipe` for each direction. Built by an owner such as
 :mod:`porthole_novncproxy.sessions.registry`.
 """
@@ -24,8 +24,8 @@ from porthole_relay.loop import Loop, Timer
 from porthole_relay.pipe import Interceptor, Pipe, Watermarks
 from porthole_relay.states import State
 from porthole_relay.stream import Stream
+from porthole_relay.stream_pair import StreamPair
 from porthole_relay.subject import Subject
-from porthole_relay.transport import Transport
 from porthole_relay.viewer_handshake import ViewerHandshake
 
 LOG = get_logger(__name__)
@@ -50,7 +50,7 @@ class Session:
         "_on_end",
         "_opened_at",
         "_outcome",
-        "_transport",
+        "_streams",
         "state",
         "subject",
     )
@@ -74,7 +74,7 @@ class Session:
         """``codec`` is that of the client, and ``buffer`` that of the loop: its sessions share it.
 
         ``close_grace_s``: how long the state GRACE lasts; 0 for never. ``on_end`` is called once, when both descriptors
-        are closed.
+        are closed. The interceptors are for a view-only mode and for recording; the registry passes none yet.
         """
         self.subject = subject
         self.state = State.OPEN
@@ -93,7 +93,7 @@ class Session:
         high_bytes, low_bytes = watermarks.high_bytes, watermarks.low_bytes
         to_client = Pipe(client, codec, high_bytes, low_bytes, interceptor=to_client_interceptor)
         to_server = Pipe(server, _SERVER_CODEC, high_bytes, 0, outlives_sink=True, interceptor=to_server_interceptor)
-        self._transport = Transport(
+        self._streams = StreamPair(
             loop=loop,
             buffer=buffer,
             client=client,
@@ -108,31 +108,28 @@ class Session:
     @property
     def server_has_ended(self) -> bool:
         """Whether the VNC server has ended the session of its own accord."""
-        return self._transport.to_client.at_end
-
-    @property
-    def held_bytes(self) -> tuple[int, int]:
-        """How many bytes are held for the client, and for the VNC server."""
-        return len(self._transport.to_client.held), len(self._transport.to_server.held)
+        return self._streams.to_client.at_end
 
     def start(self, from_server: bytes, from_client: bytes) -> None:
         """Begin to relay, with bytes that were read from either side before."""
-        self._transport.run(lambda: self._transport.take(from_server, from_client))
+        self._streams.run(lambda: self._streams.take(from_server, from_client))
         self._schedule_check()
 
     def start_with_handshake(
         self, handshake: Handshake[None], timeout_s: float, from_server: bytes, from_client: bytes
     ) -> None:
         """Begin with a security handshake that the client has ``timeout_s`` for, then relay as from :meth:`start`."""
-        transport = self._transport
-        stage = ViewerHandshake(handshake, transport.to_client, transport.to_server, self._finish_handshake)
-        transport.from_server, transport.from_client = stage.from_server, stage.from_client
+        streams = self._streams
+        stage = ViewerHandshake(handshake, streams.to_client, streams.to_server, self._finish_handshake)
+        streams.from_server, streams.from_client = stage.from_server, stage.from_client
         self._enter(State.HANDSHAKE, timeout_s, self._give_up_handshake)
-        transport.run(stage.start)
+        streams.run(stage.start)
         self.start(from_server, from_client)
 
     def exchange_server(self, server: Stream, from_server: bytes = b"") -> bool:
         """Go on with another connection to a VNC server; return whether that can be, otherwise ``server`` is closed.
+
+        Nothing calls this yet: it is for consoles that follow a live migration.
 
         The client does not notice: the bytes that are held for it come first, then ``from_server``, then the bytes of
         ``server``. Bytes that the old server has not taken are dropped: they may begin within a message. The session
@@ -143,10 +140,10 @@ class Session:
             server.close()
             return False
         self._enter(State.OPEN)
-        self._transport.exchange_server(server)
-        self._transport.run(lambda: self._transport.take(from_server, b""))
+        self._streams.exchange_server(server)
+        self._streams.run(lambda: self._streams.take(from_server, b""))
         # The old server alone was told that a native viewer's stream had ended.
-        self._transport.run(self._transport.flush_server)
+        self._streams.run(self._streams.flush_server)
         return True
 
     def close(self, code: CloseCode, reason: str) -> None:
@@ -160,7 +157,7 @@ class Session:
             return
         self._enter(State.ENDED)
         self._cancel_check()
-        self._transport.close()
+        self._streams.close()
         LOG.info(
             "Console closed",
             context=self.subject.context,
@@ -169,22 +166,22 @@ class Session:
             client=self.subject.client,
             code=self._close_code,
             reason=self._outcome,
-            bytes_to_client=self._transport.to_client.relayed_bytes,
-            bytes_from_client=self._transport.to_server.relayed_bytes,
+            bytes_to_client=self._streams.to_client.relayed_bytes,
+            bytes_from_client=self._streams.to_server.relayed_bytes,
             seconds=time.monotonic() - self._opened_at,
         )
         self._on_end(self)
 
-    # What the transport tells (porthole_relay.transport.Events).
+    # What the stream pair tells (porthole_relay.stream_pair.Events).
 
     def on_server_end(self) -> None:
         """Tell the client that the VNC server has ended, at once or when the reason has had time to come."""
         if self.state is State.HANDSHAKE:
             self.close(CloseCode.INTERNAL_ERROR, "The VNC server ended the security handshake")
         elif self._codec.half_close:
-            self._transport.flush_client()
+            self._streams.flush_client()
         elif self._close_grace_s:
-            # The VNC server of a guest that has moved ends before its host has told anybody that it moved.
+            # The VNC server of a guest that has moved ends before its host has reported the move.
             self._enter(State.GRACE, self._close_grace_s, self._close_normally)
         else:
             self._close_normally()
@@ -195,8 +192,8 @@ class Session:
 
     def on_server_flushed(self) -> None:
         """Tell the VNC server of the end of a native viewer's stream, behind all that the viewer said."""
-        if self._transport.to_server.at_end:
-            self._transport.to_server.write_end()
+        if self._streams.to_server.at_end:
+            self._streams.to_server.write_end()
             self._end_if_both_ended()
 
     def on_client_end(self) -> None:
@@ -206,7 +203,7 @@ class Session:
         elif not self._codec.half_close or self.state is State.HANDSHAKE:
             self._end_with("the client left")
         else:
-            self._transport.flush_server()
+            self._streams.flush_server()
 
     def on_client_close(self, event: frames.Close) -> None:
         """Finish the closing handshake (RFC 6455 section 7.1.2): answer the client's close, or take its answer.
@@ -231,7 +228,7 @@ class Session:
             self._end_client_stream()
 
     def on_breach(self, breach: FrameInvalid | RfbInvalid) -> None:
-        """Close: the rest of what that side says has no meaning."""
+        """Close the session: further bytes of that side have no meaning."""
         if isinstance(breach, RfbInvalid) and breach.peer != Peer.VIEWER.value:
             self.close(CloseCode.INTERNAL_ERROR, str(breach))
         elif not self.state.has_server:
@@ -265,9 +262,9 @@ class Session:
     def _finish_handshake(self, from_server: bytes, from_client: bytes) -> None:
         """Relay from here on, beginning with the bytes that came behind the handshake."""
         self._enter(State.OPEN)
-        self._transport.use_pipes()
-        self._transport.from_client.relay((memoryview(from_client),))
-        self._transport.from_server.relay((memoryview(from_server),))
+        self._streams.use_pipes()
+        self._streams.from_client.relay((memoryview(from_client),))
+        self._streams.from_server.relay((memoryview(from_server),))
 
     def _give_up_handshake(self) -> None:
         self.close(CloseCode.IDLE, "The security handshake was not finished in time")
@@ -283,24 +280,24 @@ class Session:
         self._close_code, self._outcome = int(code), outcome
         self._enter(state, CLOSE_TIMEOUT_S, self.end)
         self._cancel_check()
-        self._transport.drop_server()
-        self._transport.to_client.append(frame)
-        self._transport.run(self._transport.flush_client)
+        self._streams.drop_server()
+        self._streams.to_client.append(frame)
+        self._streams.run(self._streams.flush_client)
 
     def _end_with(self, outcome: str) -> None:
         self._outcome = outcome
         self.end()
 
     def _end_client_stream(self) -> None:
-        """Tell a native viewer that no more comes; over TLS only the end of the whole session says so."""
-        if self._transport.client.tls:
+        """Tell a native viewer that the stream has ended. Over TLS only the end of the whole session can tell that."""
+        if self._streams.client.tls:
             self._end_with("the VNC server ended the session" if self.state.has_server else self._outcome)
             return
-        self._transport.to_client.write_end()
+        self._streams.to_client.write_end()
         self._end_if_both_ended()
 
     def _end_if_both_ended(self) -> None:
-        pipes = (self._transport.to_client, self._transport.to_server)
+        pipes = (self._streams.to_client, self._streams.to_server)
         if all(pipe.at_end and not pipe.held for pipe in pipes):
             self._end_with("both sides ended")
 
@@ -317,18 +314,18 @@ class Session:
             self._check_timer = None
 
     def _check(self) -> None:
-        """Do what is due: a ping, or the end of a session that is idle, over its time, or whose client is gone."""
+        """Send a due ping, or close a session that is idle, past its limit or without a pong."""
         now = time.monotonic()
-        transport = self._transport
-        if not transport.from_client.may_read():
-            # Its pong waits behind bytes that the VNC server has not taken, or not answered: the silence is ours.
+        streams = self._streams
+        if not streams.from_client.may_read():
+            # The proxy has stopped reading this client, so a missing pong is not the client's fault.
             self._liveness.heard(now)
         due = self._liveness.check(now)
         if isinstance(due, SendPing):
             # A client that does not take its bytes would not take a ping either.
-            if not transport.to_client.held:
-                transport.to_client.append(self._codec.build_ping())
-                transport.run(transport.flush_client)
+            if not streams.to_client.held:
+                streams.to_client.append(self._codec.build_ping())
+                streams.run(streams.flush_client)
         elif due is not None:
             self.close(due.code, due.reason)
         self._schedule_check()

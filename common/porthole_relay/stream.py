@@ -2,7 +2,7 @@
 """One connection of a console: a non-blocking stream, plain or TLS.
 
 Why: a plain socket and Python's SSLSocket say "not now" in different ways, and only the plain one takes scattered
-buffers. Called by :mod:`porthole_relay.transport` and :mod:`porthole_relay.pipe`, from the loop's thread.
+buffers. Called by :mod:`porthole_relay.stream_pair` and :mod:`porthole_relay.pipe`, from the loop's thread.
 """
 
 import array
@@ -21,7 +21,7 @@ _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWant
 
 
 class Stream:
-    """A connected socket. ``mask`` and ``watched`` belong to the transport: the events that epoll waits for."""
+    """A connected socket. ``mask`` and ``watched`` belong to the stream pair: the events that epoll waits for."""
 
     __slots__ = ("_late", "fd", "mask", "sock", "tls", "watched")
 
@@ -125,7 +125,7 @@ class Stream:
         return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2 - _UNSENT[0]
 
     def write_end(self) -> None:
-        """Tell the peer that no more comes, and keep reading.
+        """Tell the peer that the stream has ended, and keep reading.
 
         Over TLS this ends TCP alone: after a close_notify of its own OpenSSL drops the bytes of the peer.
         """

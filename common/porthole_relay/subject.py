@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a session is about, for its lines in the log.
 
-Why: a library that knew tokens or admissions could serve nobody but the proxy; these are plain values. Called by
+Why: a library that knew tokens or admissions could serve only the proxy; these are plain values. Called by
 :mod:`porthole_relay.session`, and built by its owner.
 """
 

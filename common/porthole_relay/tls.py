@@ -52,8 +52,8 @@ def load_certificate(context: ssl.SSLContext, cert: Setting, key: Setting) -> No
             check_readable(setting)
 
     def refuse_passphrase() -> str:
-        # OpenSSL itself would ask for the passphrase on the terminal, and a daemon would wait there for ever.
-        raise errors.ConfigInvalid(key.option, "it has a passphrase, and there is nobody to ask for it")
+        # OpenSSL itself would ask for the passphrase on the terminal, and a daemon would hang.
+        raise errors.ConfigInvalid(key.option, "the key has a passphrase; give a key without one")
 
     try:
         context.load_cert_chain(cert.value or "", key.value or None, password=refuse_passphrase)

@@ -3,7 +3,7 @@
 
 Why a state of the session and not a thread's work: the handshake lasts as long as a user looks for a password, and
 meanwhile a revocation, a drain and the client's end must reach the session. The messages are those of
-:mod:`porthole_common.rfb.viewer_handshake`; this module moves their bytes. While the handshake lasts, the transport
+:mod:`porthole_common.rfb.viewer_handshake`; this module moves their bytes. While the handshake lasts, the stream pair
 gives each side's bytes to :attr:`ViewerHandshake.from_server` and :attr:`ViewerHandshake.from_client` in place of the
 pipes.
 """

@@ -4,10 +4,12 @@
 The path of a request, from the outside in:
 
 * :mod:`http_server` (cheroot) reads the request within its deadline. Under uwsgi or gunicorn, :mod:`wsgi` stands here.
-* :mod:`app` has the URL table and puts the parts together. :mod:`proxy_headers` finds out what the client believes the
-  API's URL to be, and who the client is. :mod:`middleware` picks the microversion, turns an error
-  into an answer, and logs each request. :mod:`routes` finds the handler. :mod:`auth` and its strategies (:mod:`noauth`,
-  :mod:`http_basic` with :mod:`user_file` and :mod:`login_limits`, :mod:`keystone`) find the user.
+* :mod:`app` has the URL table and puts the parts together. :mod:`proxy_headers` finds the client, and the
+  URL that the client uses. :mod:`middleware` picks the microversion (:mod:`microversions`), turns an error into an
+  answer, and logs each request. :mod:`routes` finds the handler.
+  :mod:`auth` and its strategies (:mod:`noauth`, :mod:`http_basic` with
+  :mod:`user_file` and :mod:`login_limits`, :mod:`keystone`) find the user;
+  :mod:`auth_strategy` chooses one by the option. :mod:`request` is a request as the handlers see it.
 * :mod:`handlers` parse a request and build its answer. :mod:`bodies` and :mod:`schemas` check what the client sent,
   :mod:`server_body` writes a server at every microversion, :mod:`openapi` describes the whole.
 * :mod:`consoles` opens a console: it asks compute, has consoleauth store the token, and returns the URL.
@@ -15,5 +17,5 @@ The path of a request, from the outside in:
 * :mod:`directory` knows all instances. :mod:`subscription` fills it from the inventories that the computes publish.
 * :mod:`faults` maps every error to an HTTP status: the one place that does so.
 
-:mod:`main` is the process; :mod:`endpoint` and :mod:`rpcapi` answer ``porthole doctor``.
+:mod:`main` is the process. :mod:`endpoint` answers ``porthole doctor``, which asks through :mod:`rpcapi`.
 """

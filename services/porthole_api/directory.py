@@ -39,8 +39,8 @@ SILENT_AFTER_S = 90.0
 MOVE_LIMIT_S = 2.0
 # The computes answer at once; this limits the wait of a user of a cloud without computes.
 WARM_LIMIT_S = 2.0
-# A thousand answers take two seconds to be read, on a busy machine several times that; who has waited this long, which
-# is less than [rpc] call_timeout, is told what is known.
+# A thousand answers take two seconds to be read, on a busy machine several times that. A reader waits at most this
+# long, which is below [rpc] call_timeout. Then it gets the instances known so far.
 WARM_MOST_S = 8.0
 # All computes answer the first question at about the same time: when no new host appears for this long, all have.
 WARM_QUIET_S = 0.5
@@ -160,7 +160,7 @@ class Directory:
         """Return the instance.
 
         :raises InstanceNotFound: when no host has it.
-        :raises RpcUnavailable: when no host has ever answered, so that nobody knows whether the instance exists.
+        :raises RpcUnavailable: when no host has ever answered, so that it is unknown whether the instance exists.
         """
         with self._changed:
             self._wait_while_warming(lambda: uuid in self._known)

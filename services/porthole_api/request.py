@@ -65,13 +65,6 @@ class Request(webob.Request):  # type: ignore[misc]
         project_id = self.url_arguments.get("project_id")
         return f"{self.root_url}/{project_id}" if project_id else self.root_url
 
-    def parse_query(self) -> dict[str, str]:
-        """Return the query's parameters; the last value of a repeated one.
-
-        :raises RequestInvalid: as :meth:`parse_query_pairs`.
-        """
-        return dict(self.parse_query_pairs())
-
     def parse_query_pairs(self) -> list[tuple[str, str]]:
         """Return the query's parameters in their order.
 

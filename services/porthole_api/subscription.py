@@ -92,6 +92,6 @@ class Subscription:
     def _ask(self) -> None:
         """Ask every compute; the subscription exists already, since the answers are published."""
         context = build_daemon_context()
-        self._compute.request_inventory(context)
+        self._compute.publish_inventory(context)
         self._directory.mark_asked()
         LOG.info("Inventory requested", context=context)

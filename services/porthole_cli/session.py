@@ -44,11 +44,6 @@ class CloudSession(session.Session):
         url: str | None = getattr(self.auth, "auth_url", None)
         return url
 
-    @property
-    def is_overdue(self) -> bool:
-        """True when the deadline for all requests has passed."""
-        return self._ends_at is not None and time.monotonic() >= self._ends_at
-
     def request(self, url: str, method: str, *args: Any, **kwargs: Any) -> requests.Response:
         """Send a request within the deadline.
 

@@ -3,7 +3,7 @@
 
 Why: the owner of one hypervisor wants its screens without a broker, a memcached and four units. The code that decides
 or relays is the daemons' own. Two things differ: messages and tokens stay in memory, and all listeners are on loopback,
-since nobody authenticates. Called by :mod:`porthole_cli.standalone`, which imports this module late, since it imports
+since no user logs in. Called by :mod:`porthole_cli.standalone`, which imports this module late, since it imports
 all services.
 """
 

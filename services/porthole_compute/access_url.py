@@ -5,7 +5,21 @@ Why: the operator's base URL may have a query of its own, and noVNC reads ``path
 by :mod:`porthole_compute.endpoint`.
 """
 
+from typing import assert_never
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
+
+from porthole_common.model import ConsoleType
+
+
+def build_access_url(console_type: ConsoleType, token: str, *, novnc_base_url: str, xvpvnc_base_url: str) -> str:
+    """Return the URL of a console of ``console_type``."""
+    match console_type:
+        case ConsoleType.NOVNC:
+            return build_novnc_url(novnc_base_url, token)
+        case ConsoleType.XVPVNC:
+            return build_xvpvnc_url(xvpvnc_base_url, token)
+        case _:
+            assert_never(console_type)
 
 
 def build_novnc_url(base_url: str, token: str) -> str:

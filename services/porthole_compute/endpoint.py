@@ -16,8 +16,9 @@ from porthole_common.diagnosis import HostDescription, read_vitals
 from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason, build_token, is_uuid
 from porthole_common.rpc import RpcTarget, expected_exceptions
-from porthole_compute.access_url import build_novnc_url, build_xvpvnc_url
+from porthole_compute.access_url import build_access_url
 from porthole_compute.drivers import ComputeDriver
+from porthole_compute.rpcapi import VERSION
 
 LOG = get_logger(__name__)
 # How many displays a description may have; each one takes a call of libvirt.
@@ -29,7 +30,7 @@ DESCRIPTORS_NEEDED = 256
 class ComputeEndpoint:
     """Methods of topic ``compute``, run from RPC threads; ``on_inventory_wanted`` returns at once."""
 
-    target = RpcTarget(version="1.1")
+    target = RpcTarget(version=VERSION)
 
     def __init__(self, conf: cfg.ConfigOpts, driver: ComputeDriver, on_inventory_wanted: Callable[[], None]) -> None:
         self._conf = conf
@@ -51,10 +52,9 @@ class ComputeEndpoint:
         known_type = ConsoleType(console_type)
         target = self._get_target(instance_uuid, known_type)
         token = build_token(instance_uuid)
-        if known_type is ConsoleType.NOVNC:
-            access_url = build_novnc_url(self._novnc_base_url, token)
-        else:
-            access_url = build_xvpvnc_url(self._xvpvnc_base_url, token)
+        access_url = build_access_url(
+            known_type, token, novnc_base_url=self._novnc_base_url, xvpvnc_base_url=self._xvpvnc_base_url
+        )
         connect_info = ConnectInfo(
             instance_uuid=instance_uuid,
             console_type=known_type,

@@ -98,7 +98,7 @@ class InventoryReporter:
                 "Inventory not published; trying again", context=context, reason=trouble, retry_seconds=self._retry_s
             )
         elif self._in_trouble and not trouble:
-            LOG.info("Inventory is published again", context=context)
+            LOG.info("Inventory publication recovered", context=context)
         self._in_trouble = bool(trouble)
         return not trouble
 

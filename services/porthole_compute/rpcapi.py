@@ -90,7 +90,7 @@ class ComputeAPI:
         value: dict[str, Any] = self._describing.call(context, "describe_host", server=host)
         return HostDescription.from_primitive(value)
 
-    def request_inventory(self, context: RequestContext) -> None:
+    def publish_inventory(self, context: RequestContext) -> None:
         """Ask every compute to publish its inventory now; the answers arrive as publications.
 
         :raises RpcUnavailable: when there is no broker to take it.

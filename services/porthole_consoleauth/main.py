@@ -54,7 +54,7 @@ class ConsoleAuthService(service.Service):
         """Serve the topic. A store that does not answer is a warning: calls get an error until it answers."""
         for name, refusal in self._store.probe().items():
             if refusal:
-                LOG.warning("memcached is not usable yet", address=name, reason=refusal)
+                LOG.warning("memcached not reachable", address=name, reason=refusal)
         self._server.start()
 
     def stop(self) -> None:

@@ -61,7 +61,7 @@ def build_login(conf: cfg.ConfigOpts) -> bytes | None:
     if not conf.username and not conf.password:
         return None
     if not conf.username or not conf.password:
-        raise errors.ConfigInvalid("[memcache] username, password", "one is of no use without the other")
+        raise errors.ConfigInvalid("[memcache] username, password", "set both or neither")
     if not (_WORD.fullmatch(conf.username) and _WORD.fullmatch(conf.password)):
         raise errors.ConfigInvalid("[memcache] username, password", "memcached takes visible ASCII without blanks")
     return f"{conf.username} {conf.password}".encode()
@@ -216,7 +216,7 @@ class MemcachedNode:
 
     def _unavailable(self, reason: str) -> errors.TokenStoreUnavailable:
         address = f"{netutils.escape_ipv6(self._address[0])}:{self._address[1]}"
-        LOG.warning("memcached does not answer", address=address, reason=reason)
+        LOG.warning("memcached not answering", address=address, reason=reason)
         return errors.TokenStoreUnavailable(reason)
 
 

@@ -100,7 +100,7 @@ class MemcachedStore:
         self._clock = clock
 
     def probe(self) -> dict[str, str]:
-        """Ask every server for something; see the port."""
+        """Send ``version`` to each server (see :meth:`TokenStore.probe`)."""
         refusals = dict.fromkeys(self._nodes, "")
         for name, node in self._nodes.items():
             try:

@@ -148,7 +148,7 @@ def parse_item(item: bytes) -> StoredConsole:
         connect_info = ConnectInfo.from_primitive({**value, "token": None, "user_id": None, "project_id": None})
         instance_key(connect_info.instance_uuid)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, errors.RequestInvalid) as exc:
-        LOG.error("Token item in the store is not Porthole's", error=type(exc).__name__)
+        LOG.error("Foreign token item found in the store", error=type(exc).__name__)
         raise errors.TokenInvalid(TokenReason.UNKNOWN) from None
     return StoredConsole(connect_info, value.get("user_id"), value.get("project_id"))
 
@@ -167,7 +167,7 @@ def parse_index(index: bytes | None) -> list[str]:
     except (ValueError, RecursionError):
         hashes = None
     if not isinstance(hashes, list) or not all(isinstance(item, str) for item in hashes):
-        LOG.error("Index in the token store is not Porthole's; the tokens of its instance are void")
+        LOG.error("Foreign index found in the token store; the tokens of its instance are void")
         return []
     return hashes
 

@@ -9,8 +9,9 @@ The path through its parts:
 - ``server`` joins the parts below, and is where a request's way can be read.
 - ``front`` faces the clients: it reads requests and sends answers.
 - ``admission`` decides whether a client gets its console, and dials the VNC server.
-- :mod:`porthole_relay` moves the bytes of a console that is open.
+- ``sessions`` has the consoles that are open, and ends them when they are revoked.
+- :mod:`porthole_relay` moves their bytes. ``web`` has the files of the console page.
 
 Beside that path, ``endpoint`` answers ``porthole doctor``, which calls it through ``rpcapi``; ``novnc`` and
-``certificate`` say what web root and certificate the proxy has.
+``certificate`` say what web root and certificate the proxy has; ``tls_options`` builds the TLS context of the doors.
 """

@@ -77,13 +77,13 @@ class NovncProxyService:
         self.stop_timeout_s = conf.graceful_shutdown_timeout + END_S
         self._rpc, self._owns_rpc = rpc, owns_rpc
         loop = Loop("relay")
-        self._relay = SessionRegistry(
+        self._sessions = SessionRegistry(
             loop,
             Watermarks(high_bytes=options.relay_high_mark, low_bytes=options.relay_low_mark),
             LivenessPolicy(
                 ping_interval_s=options.ping_interval,
                 idle_timeout_s=options.idle_timeout,
-                session_limit_s=options.max_session_time,
+                max_session_time_s=options.max_session_time,
             ),
             enforce_session_timeout=conf.consoleauth.enforce_session_timeout,
             security_timeout_s=options.security_timeout,
@@ -92,7 +92,7 @@ class NovncProxyService:
         self._gate = Gate(
             consoleauth=ConsoleAuthAPI(rpc),
             compute=ComputeAPI(rpc),
-            counter=SessionCounter(_limits(conf)),
+            counter=SessionCounter(build_limits(conf)),
             circuit_breaker=HostCircuitBreaker(time.monotonic, _SILENT_HOST_PAUSE_S),
             origins=_origins(conf),
             dial_timeout_s=options.dial_timeout,
@@ -100,10 +100,10 @@ class NovncProxyService:
         )
         self._server = ProxyServer(
             loop=loop,
-            relay=self._relay,
+            sessions=self._sessions,
             gate=self._gate,
             pages=Pages(conf.web, conf.console.frame_ancestors),
-            context=build_context(conf),
+            tls_context=build_context(conf),
             ssl_only=conf.ssl_only,
             request_timeout_s=options.request_timeout,
             handshake_threads=options.handshake_threads,
@@ -152,12 +152,12 @@ class NovncProxyService:
         except (cfg.Error, ValueError, errors.ConfigInvalid) as exc:
             LOG.error("Configuration not reread", reason=exc)
             return
-        self._server.set_context(context)
-        self._gate.set_policy(_limits(self._conf), _origins(self._conf), security)
+        self._server.set_tls_context(context)
+        self._gate.set_policy(build_limits(self._conf), _origins(self._conf), security)
         LOG.info("Configuration reread")
 
     def _on_revoked(self, revocation: notifications.Revocation) -> None:
-        self._relay.close_instance(revocation.instance_uuid, revocation.compute_host, revocation.reason)
+        self._sessions.close_instance(revocation.instance_uuid, revocation.compute_host, revocation.reason)
 
     def stop(self) -> None:
         """Close the doors, give open consoles ``graceful_shutdown_timeout`` to end, then end them."""
@@ -186,7 +186,8 @@ def open_listeners(conf: cfg.ConfigOpts, reuse_port: bool = False) -> dict[Door,
     return listeners
 
 
-def _limits(conf: cfg.ConfigOpts) -> Limits:
+def build_limits(conf: cfg.ConfigOpts) -> Limits:
+    """Return the limits of open consoles that the options ask for."""
     options = conf.novncproxy
     return Limits(
         total=options.max_sessions,

@@ -28,7 +28,8 @@ class Door:
     the option of the same group that opens the door, None for a door that is always open.
     ``console_types``: tokens of these types open a console here. ``client_protocol``: how clients ask for it.
     ``build_codec``: what surrounds the console's bytes on the client's side. ``server_speaks_first``: a server that
-    says nothing is taken for dead, and the client is told so in time.
+    says nothing is taken for dead, and the client is told so in time. ``server_speaks_rfb``: it is a VNC server, and
+    ``[vnc] auth_schemes`` says how the connection to it is secured.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Door:
     client_protocol: ClientProtocol
     build_codec: Callable[[], Codec]
     server_speaks_first: bool
+    server_speaks_rfb: bool
 
     @property
     def is_for_browsers(self) -> bool:
@@ -63,6 +65,7 @@ NOVNC = Door(
     build_codec=WebSocketCodec,
     # RFC 6143 section 7.1.1.
     server_speaks_first=True,
+    server_speaks_rfb=True,
 )
 XVPVNC = Door(
     name="xvpvnc",
@@ -74,5 +77,6 @@ XVPVNC = Door(
     client_protocol=ClientProtocol.CONNECT,
     build_codec=RawCodec,
     server_speaks_first=True,
+    server_speaks_rfb=True,
 )
 DOORS = (NOVNC, XVPVNC)

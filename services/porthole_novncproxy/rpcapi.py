@@ -15,7 +15,7 @@ from porthole_common.rpc import Rpc
 
 # Each process consumes from there already, under its own name, for revocations: no further connection is needed.
 TOPIC = notifications.REVOCATIONS_TOPIC
-# 1.1: describe_proxy, dial_targets. (1.0 is that of the revocations.)
+# 1.1: describe_proxy, dial_targets. The topic also has the revocations, with the versions of notifications.py.
 VERSION = "1.1"
 
 

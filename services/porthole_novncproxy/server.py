@@ -26,6 +26,7 @@ from porthole_common.context import RequestContext, build_request_context, servi
 from porthole_common.deadline import Deadline, DeadlinePassed
 from porthole_common.log import get_logger
 from porthole_common.rpc import log_unanswered
+from porthole_novncproxy.admission.access import normalize_address
 from porthole_novncproxy.admission.gate import Gate, log_refusal
 from porthole_novncproxy.doors import ClientProtocol, Door
 from porthole_novncproxy.front import connect, handler
@@ -33,7 +34,7 @@ from porthole_novncproxy.front.connection import PendingRequest
 from porthole_novncproxy.front.in_flight import RequestInFlight, RequestsInFlight
 from porthole_novncproxy.front.listener import Listener
 from porthole_novncproxy.front.pages import Pages
-from porthole_novncproxy.front.request import MAX_HEAD_BYTES, Request
+from porthole_novncproxy.front.request import MAX_HEADER_BYTES, Request
 from porthole_novncproxy.front.responses import Answer, Response, Upgrade, build_bare, build_error
 from porthole_novncproxy.front.sender import Outgoing, Sender, open_outgoing
 from porthole_novncproxy.sessions.registry import SessionRegistry
@@ -44,7 +45,7 @@ LOG = get_logger(__name__)
 _PAGE_THREADS = 4
 # How long the loop may take to close the ports.
 _CLOSE_TIMEOUT_S = 10.0
-# A client that takes its answer has it sooner; a client that does not is not waited for.
+# After this time the proxy stops waiting for slow clients.
 _ANSWERS_END_S = 2.0
 # Longer than the two calls and the dial of a console take with the options' defaults.
 _CONSOLES_END_S = 27.0
@@ -64,29 +65,29 @@ class ProxyServer:
         loop: Loop,
         gate: Gate,
         pages: Pages,
-        context: ssl.SSLContext | None,
+        tls_context: ssl.SSLContext | None,
         ssl_only: bool,
         request_timeout_s: float,
         handshake_threads: int,
         handshake_backlog: int,
-        relay: SessionRegistry,
-        max_header_bytes: int = MAX_HEAD_BYTES,
+        sessions: SessionRegistry,
+        max_header_bytes: int = MAX_HEADER_BYTES,
     ) -> None:
         self._gate = gate
         self._pages = pages
         self._loop = loop
-        self._relay = relay
+        self._sessions = sessions
         self._started = False
         self._sender = Sender(loop)
         self._listener = Listener(
-            loop, self._sender, context, ssl_only, request_timeout_s, self._on_request, max_header_bytes
+            loop, self._sender, tls_context, ssl_only, request_timeout_s, self._on_request, max_header_bytes
         )
         self._in_flight = RequestsInFlight(
             loop, handshake_threads, handshake_backlog, request_timeout_s, self._answer, self._answer_late
         )
         self._page_threads = concurrent.futures.ThreadPoolExecutor(_PAGE_THREADS, thread_name_prefix="page")
         self._page_places = threading.Semaphore(_PAGE_THREADS + handshake_backlog)
-        self._patience_s = request_timeout_s
+        self._request_timeout_s = request_timeout_s
 
     def start(self, sockets: Mapping[Door, socket.socket]) -> None:
         """Serve from ``sockets``, which listen already."""
@@ -95,16 +96,16 @@ class ProxyServer:
         for door, sock in sockets.items():
             self._listener.listen(sock, door)
 
-    def set_context(self, context: ssl.SSLContext | None) -> None:
+    def set_tls_context(self, tls_context: ssl.SSLContext | None) -> None:
         """Shake hands with another certificate from the next connection on."""
-        self._listener.context = context
+        self._listener.tls_context = tls_context
 
     def is_alive(self) -> bool:
         """Whether the event loop has turned since the last call."""
         return self._loop.is_alive()
 
     def stop(self, drain_timeout_s: float) -> None:
-        """Close the doors, answer what was asked, give consoles their time, end the rest with 1001, and the threads."""
+        """Close the doors, and answer the pending requests. Drain the consoles; close the remaining ones with 1001."""
         closed = threading.Event()
 
         def close_doors() -> None:
@@ -121,7 +122,7 @@ class ProxyServer:
         self._in_flight.stop(_CONSOLES_END_S)
         # Consoles that were just admitted are the relay's before it drains.
         self._sender.wait_sent(_ANSWERS_END_S)
-        self._relay.stop(drain_timeout_s)
+        self._sessions.stop(drain_timeout_s)
         self._loop.stop()
 
     def _on_request(self, pending: PendingRequest) -> None:
@@ -146,7 +147,9 @@ class ProxyServer:
         def work(deadline: Deadline) -> Answer:
             return find_answer(pending.request, connection.door, connection.address, self._gate, deadline)
 
-        return self._in_flight.begin(pending, context, lambda deadline: _run(pending, context, lambda: work(deadline)))
+        return self._in_flight.begin(
+            pending, context, lambda deadline: self._run(pending, context, lambda: work(deadline))
+        )
 
     def _begin_page(self, pending: PendingRequest, context: RequestContext) -> bool:
         if not self._page_places.acquire(blocking=False):
@@ -157,11 +160,11 @@ class ProxyServer:
     def _find_page(self, pending: PendingRequest, context: RequestContext, arrived_at: float) -> None:
         """Find and open a page, in a thread for pages."""
         try:
-            if time.monotonic() - arrived_at > self._patience_s:
+            if time.monotonic() - arrived_at > self._request_timeout_s:
                 # This client has left, and the clients behind it still wait.
                 self._loop.call_soon(lambda: self._turn_away(pending, "request_timeout"))
                 return
-            page = _run(pending, context, lambda: self._open_page(pending.request))
+            page = self._run(pending, context, lambda: self._open_page(pending.request))
             self._loop.call_soon(lambda: self._send(pending, *page) if page else self._answer(pending, None))
         finally:
             self._page_places.release()
@@ -187,7 +190,7 @@ class ProxyServer:
 
     def _send(self, pending: PendingRequest, response: Response, outgoing: Outgoing) -> None:
         connection = pending.connection
-        _log_answer(pending, response)
+        self._log_answer(pending, response)
         if response.is_last:
             self._sender.send(connection, outgoing, self._sender.linger)
         else:
@@ -198,18 +201,27 @@ class ProxyServer:
                 lambda _: self._loop.call_soon(lambda: self._listener.receive(connection, pending.rest)),
             )
 
+    def _run(self, pending: PendingRequest, context: RequestContext, work: Callable[[], Result]) -> Result | None:
+        """Return what ``work()`` returns; None when it fails, so that a fault in one request ends no thread."""
+        try:
+            with serving(context):
+                return work()
+        except Exception:
+            LOG.exception("Request failed", context=context, client=self._find_source(pending))
+            return None
+
     def _send_upgrade(self, pending: PendingRequest, upgrade: Upgrade) -> None:
         admission, codec = upgrade.admission, pending.connection.door.build_codec()
-        _log_answer(pending, upgrade.response)
+        self._log_answer(pending, upgrade.response)
         self._sender.send(
             pending.connection,
             open_outgoing(upgrade.response, has_content=True),
-            lambda connection: self._relay.open(connection.sock, pending.rest, admission, codec),
+            lambda connection: self._sessions.open(connection.sock, pending.rest, admission, codec),
             on_lost=admission.close,
         )
 
     def _turn_away(self, pending: PendingRequest, limit: str) -> None:
-        LOG.warning("Client turned away", client=pending.connection.address, limit=f"[novncproxy] {limit}")
+        LOG.warning("Client turned away", client=self._find_source(pending), limit=f"[novncproxy] {limit}")
         self._answer(pending, build_bare(HTTPStatus.SERVICE_UNAVAILABLE, _RETRY_AFTER))
 
     def _answer_late(self, late: RequestInFlight) -> None:
@@ -225,29 +237,18 @@ class ProxyServer:
         request_id = ("X-OpenStack-Request-ID", late.context.request_id)
         self._answer(pending, build_bare(status, _RETRY_AFTER, request_id))
 
+    def _log_answer(self, pending: PendingRequest, response: Response) -> None:
+        if pending.connection.door.is_for_browsers:
+            handler.log_answer(self._find_source(pending), pending.request, response.status)
+
     def _find_source(self, pending: PendingRequest) -> str:
-        """Return the address of the client itself, which a native viewer's connection has always."""
+        """Return the address of the client itself. For a native viewer this is the address of the connection."""
         door, address = pending.connection.door, pending.connection.address
         if not door.is_for_browsers:
-            return address
+            return normalize_address(address)
         return self._gate.find_source(handler.build_console_request(pending.request, door, address))
-
-
-def _run(pending: PendingRequest, context: RequestContext, work: Callable[[], Result]) -> Result | None:
-    """Return what ``work()`` returns; None when it fails, so that a fault in one request ends no thread."""
-    try:
-        with serving(context):
-            return work()
-    except Exception:
-        LOG.exception("Request failed", context=context, client=pending.connection.address)
-        return None
 
 
 def _finish(response: Response, request: Request) -> Response:
     """Return ``response`` with what the client wants of its connection."""
     return response if request.keeps_connection else replace(response, is_last=True)
-
-
-def _log_answer(pending: PendingRequest, response: Response) -> None:
-    if pending.connection.door.is_for_browsers:
-        handler.log_answer(pending.connection.address, pending.request, response.status)

@@ -157,9 +157,9 @@ def test_try_again_after_a_refusal(browser: Browser, console_server: ConsoleServ
     [
         (1000, "The guest closed its screen", True),
         (1001, "The console proxy is restarting", True),
-        (1002, "The connection spoke nonsense", True),
-        (1009, "The connection spoke nonsense", True),
-        (1011, "The guest\u2019s screen was lost", True),
+        (1002, "The connection broke the protocol", True),
+        (1009, "The connection broke the protocol", True),
+        (1011, "The console was cut off", True),
         (4000, "The connection was lost", True),
         (4401, "Access to this console has ended", False),
         (4408, "This session has reached its time limit", True),

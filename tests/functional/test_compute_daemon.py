@@ -135,7 +135,7 @@ def test_compute_starts_before_libvirtd_and_ends_beside_a_frozen_one(
     with pytest.raises(errors.HypervisorUnavailable) as caught:
         bus.get_console()
     assert caught.value.host == porthole.host
-    assert porthole.compute.log_of_run().count("Peer does not answer; trying again") == 1
+    assert porthole.compute.log_of_run().count("Peer not connected; trying again") == 1
     libvirtd.start()
     libvirtd.create(guest_xml("guest", UUID))
     porthole.compute.wait_for_line("Peer connected", TIMEOUT_S)

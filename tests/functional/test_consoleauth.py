@@ -496,7 +496,7 @@ def test_sigterm_ends_the_daemon_whatever_the_broker_does(
         own_rabbitmq.stop()
         porthole = start(make_porthole, rabbitmq=own_rabbitmq, daemons=[])
         porthole.consoleauth.start()
-        porthole.consoleauth.wait_for_line("Message broker cannot be used")
+        porthole.consoleauth.wait_for_line("Message broker unusable")
     else:
         porthole = start(make_porthole, rabbitmq=own_rabbitmq)
     if state == "stopped":

@@ -156,7 +156,7 @@ def test_a_worker_that_is_stuck_is_replaced_and_takes_no_other_along(
     proxy.start()
     wait_for(heard, "READY=1")
     log = proxy.log_of_run()
-    assert all(f"Worker is ready program=porthole-novncproxy worker={worker}" in log for worker in (0, 1)), (
+    assert all(f"Worker ready program=porthole-novncproxy worker={worker}" in log for worker in (0, 1)), (
         "READY=1 came too early"
     )
     wait_for_instances(porthole, uuid)

@@ -190,7 +190,7 @@ def test_xvp_connect_ends_with_its_console(make: Make, stack: ExitStack) -> None
         with connect(viewer_port.port) as viewer:
             # Counted it is before the greeting has come all the way.
             assert viewer.recv(100, socket.MSG_PEEK)
-            proxy.relay.close_instance(proxy.instance_of(token))
+            proxy.sessions.close_instance(proxy.instance_of(token))
             assert read_to_end(viewer) == GREETING
         proxy.consoleauth.tokens.clear()
         with connect(viewer_port.port) as viewer:

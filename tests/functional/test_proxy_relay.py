@@ -228,7 +228,7 @@ def test_a_revocation_ends_the_consoles_of_its_instance_and_no_others(make, echo
         open_console(proxy, echo) as other,
     ):
         wait_until(lambda: proxy.counter.total == 3, 30, "three consoles are open")
-        proxy.relay.close_instance(proxy.instance_of(token))
+        proxy.sessions.close_instance(proxy.instance_of(token))
         assert first.read_close() == (4401, "The console was revoked")
         assert second.read_close() == (4401, "The console was revoked")
         assert_echoes(other)
@@ -242,7 +242,7 @@ def test_a_revocation_ends_a_console_that_is_being_opened(make, echo):
     with connect(proxy.novnc_port) as sock:
         sock.sendall(build_upgrade(f"/?token={token}"))
         wait_until(lambda: proxy.compute.asked, 30, "compute is asked")
-        proxy.relay.close_instance(proxy.instance_of(token))
+        proxy.sessions.close_instance(proxy.instance_of(token))
         proxy.compute.may_answer.set()
         reply = read_reply(sock)
         assert reply.status == 101
@@ -277,7 +277,7 @@ def test_a_client_that_does_not_answer_a_ping_is_given_up(make, echo):
 
 def test_the_session_limit_and_the_idle_limit_have_their_codes(make, echo):
     """4408 and 4409 (C20)."""
-    with open_console(make(liveness=LivenessPolicy(session_limit_s=0.3)), echo) as client:
+    with open_console(make(liveness=LivenessPolicy(max_session_time_s=0.3)), echo) as client:
         assert client.read_close()[0] == 4408
     with open_console(make(liveness=LivenessPolicy(idle_timeout_s=0.3)), echo) as client:
         assert client.read_close()[0] == 4409

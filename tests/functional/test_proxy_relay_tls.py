@@ -48,7 +48,7 @@ def test_a_real_websocket_peer_over_tls(make, echo, server_context, client_conte
         received = b""
         while len(received) < 100_000:
             received += client.receive()
-        proxy.relay.close_instance(next(iter(proxy.consoleauth.tokens.values())).instance_uuid)
+        proxy.sessions.close_instance(next(iter(proxy.consoleauth.tokens.values())).instance_uuid)
         with pytest.raises(ConnectionClosed) as caught:
             client.receive()
     assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4401, "The console was revoked")
@@ -116,7 +116,7 @@ def test_another_certificate_counts_from_the_next_connection_on(make, echo, tmp_
     renewed = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     renewed.load_cert_chain(made.cert, made.key)
     with open_console(proxy, echo, context=client_context) as client:
-        proxy.server.set_context(renewed)
+        proxy.server.set_tls_context(renewed)
         with pytest.raises(ssl.SSLCertVerificationError):
             connect(proxy.novnc_port, client_context)
         with open_console(proxy, echo, context=ssl.create_default_context(cafile=made.cert)) as other:

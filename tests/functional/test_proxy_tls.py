@@ -263,6 +263,6 @@ def start_with_tls(
     }
     porthole = make_porthole(instances_file=path, options=options)
     for worker in range(workers if workers > 1 else 0):
-        porthole.novncproxy.wait_for_line(f"Worker is ready program=porthole-novncproxy worker={worker}")
+        porthole.novncproxy.wait_for_line(f"Worker ready program=porthole-novncproxy worker={worker}")
     wait_for_instances(porthole, uuid)
     return porthole, token_of(get_console(porthole, uuid)), certificate

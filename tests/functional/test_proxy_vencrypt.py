@@ -389,7 +389,7 @@ def test_a_revocation_reaches_a_handshake(make: Make, server: VencryptVnc) -> No
     token = proxy.issue(server)
     with RawWebSocket(proxy.novnc_port, f"/?token={token}") as client:
         assert client.read_frame() == (0x2, GREETING)
-        proxy.relay.close_instance(proxy.instance_of(token))
+        proxy.sessions.close_instance(proxy.instance_of(token))
         assert client.read_close() == (4401, "The console was revoked")
     at_rest(proxy, server)
 

@@ -72,7 +72,7 @@ def start(others: tuple[Porthole, Path], vnc: EchoVnc, request: pytest.FixtureRe
         porthole.novncproxy.start()
         if workers > 1:
             for worker in range(workers):
-                porthole.novncproxy.wait_for_line(f"Worker is ready program=porthole-novncproxy worker={worker}")
+                porthole.novncproxy.wait_for_line(f"Worker ready program=porthole-novncproxy worker={worker}")
         else:
             porthole.wait_ready(request.node.name)
         wait_for_instances(porthole, uuid)
@@ -136,7 +136,7 @@ def test_a_revocation_reaches_every_worker(start: Start, open_some: OpenSome, ot
 @pytest.mark.parametrize(
     ("option", "code", "reason"),
     [
-        ("idle_timeout", 4409, "Nothing has moved for too long"),
+        ("idle_timeout", 4409, "The session was idle for too long"),
         ("max_session_time", 4408, "The time of this session is over"),
     ],
 )

@@ -214,7 +214,7 @@ def test_a_revoked_viewer_is_cut(make, stack):
     token = issue(proxy, server)
     with Viewer(proxy, token) as viewer:
         assert viewer.read(len(GREETING)) == GREETING
-        proxy.relay.close_instance(proxy.instance_of(token))
+        proxy.sessions.close_instance(proxy.instance_of(token))
         assert viewer.read_to_end() == b""
         wait_until(lambda: not server.open_connections, 30, "the VNC server is hung up on")
     wait_until(lambda: proxy.counter.total == 0, 30, "the session ends")

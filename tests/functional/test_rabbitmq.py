@@ -160,7 +160,7 @@ def lines_of_trouble(process: Process) -> list[str]:
 
 
 def check_trouble(process: Process, cause: str, address: str, words: str) -> None:
-    process.wait_for_line("Message broker cannot be used")
+    process.wait_for_line("Message broker unusable")
     (line,) = lines_of_trouble(process)
     assert f" address={address} login=guest error={cause} reason=" in line
     assert words in line
@@ -194,8 +194,8 @@ def test_a_broker_that_refuses_is_named_in_one_line_and_so_is_its_return(
         broker.change_password("guest")
         for name in DAEMONS:
             process = porthole.processes[name]
-            process.wait_for_line(f"Message broker can be used again address={where}")
-            process.wait_for_line("Daemon is ready")
+            process.wait_for_line(f"Message broker usable again address={where}")
+            process.wait_for_line("Daemon ready")
             assert len(lines_of_trouble(process)) == 1
         wait_for_instances(porthole, uuid_in(instances_file))
 
@@ -213,10 +213,10 @@ def test_a_broker_that_takes_no_messages_is_named_by_each_daemon(
         with broker.memory_alarm():
             for name in DAEMONS:
                 # A probe, and as long again for a broker's and a daemon's thread to get their turn.
-                porthole.processes[name].wait_for_line("Message broker cannot be used", timeout_s=2 * PROBE_S)
+                porthole.processes[name].wait_for_line("Message broker unusable", timeout_s=2 * PROBE_S)
             for name in DAEMONS:
                 (line,) = lines_of_trouble(porthole.processes[name])
                 assert f" address={where} login=guest error=blocked reason=" in line
         for name in DAEMONS:
-            porthole.processes[name].wait_for_line(f"Message broker can be used again address={where}")
+            porthole.processes[name].wait_for_line(f"Message broker usable again address={where}")
         wait_until(lambda: ask_console(porthole, uuid)[0] == 200, 30, "a console", porthole.logs)

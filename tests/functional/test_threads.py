@@ -3,6 +3,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -24,6 +25,8 @@ from support.vnc_servers import EchoVnc
 
 PAGE = Path(__file__).parents[2] / "doc" / "source" / "threads.rst"
 TIMEOUT_S = 60
+# The processes that open the console of the test, revoke its token, and answer the doctor.
+USED = {"api", "compute", "consoleauth", "worker"}
 # The names of the threads, by the table's name of the process.
 Census = dict[str, set[str]]
 
@@ -154,7 +157,7 @@ def test_each_thread_is_in_a_row_and_each_row_is_found(
             process.start()
         try:
             for process in processes.values():
-                process.wait_for_line("Daemon is ready", TIMEOUT_S)
+                process.wait_for_line("Daemon ready", TIMEOUT_S)
             seen = [take(processes, directory)]
             # All processes are named in the table, and all of the table are here.
             assert {process for row in rows for process in row.processes} == seen[0].keys()
@@ -168,14 +171,20 @@ def test_each_thread_is_in_a_row_and_each_row_is_found(
             )
             use(porthole, uuid)
             seen.append(take(processes, directory))
-            for row in rows:
-                if row.present == "in use":
-                    assert any(row.is_found(process, seen[-1]) for process in row.processes), row
+            # The compute has the tokens of an entry that is gone revoked.
+            instances_file.write_text(yaml.safe_dump({"instances": []}), encoding="utf-8")
+            processes["compute"].signal(signal.SIGHUP)
+            processes["compute"].wait_for_line("Revocation done", TIMEOUT_S)
             for argument, value in (
                 ("--config-file", porthole.conf_path),
                 ("--standalone", processes["standalone"].pid),
             ):
                 examine(argument, value, lambda: seen.append(take(processes, directory)))
+            for row in rows:
+                if row.present == "in use":
+                    used = USED.intersection(row.processes)
+                    unused = {process for process in used if not any(row.is_found(process, census) for census in seen)}
+                    assert unused == set(), row
             strangers = {stranger for census in seen for stranger in list_strangers(rows, census)}
             assert strangers == set()
         finally:

@@ -77,7 +77,7 @@ class FakeCompute:
         info = ConnectInfo(instance_uuid, ConsoleType(console_type), "127.0.0.1", 5900, url, host, token=TOKEN)
         return replace(info, **self.changes)
 
-    def request_inventory(self, context: RequestContext) -> None:
+    def publish_inventory(self, context: RequestContext) -> None:
         self.inventories_asked += 1
         if self.error:
             raise self.error

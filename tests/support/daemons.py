@@ -143,7 +143,7 @@ class Porthole:
 
     def wait_ready(self, name: str) -> None:
         """Return once the daemon's last start is through."""
-        self.processes[name].wait_for_line("Daemon is ready", READY_TIMEOUT_S)
+        self.processes[name].wait_for_line("Daemon ready", READY_TIMEOUT_S)
 
     def start_waiting(self, name: str) -> None:
         """Start one (again) whose broker or hypervisor is away: it serves already, and is not ready."""

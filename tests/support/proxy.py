@@ -127,7 +127,7 @@ class InProcessProxy:
             security=security,
         )
         self.loop = Loop("relay")
-        self.relay = SessionRegistry(
+        self.sessions = SessionRegistry(
             self.loop,
             marks or Watermarks(262144, 65536),
             liveness or LivenessPolicy(),
@@ -136,10 +136,10 @@ class InProcessProxy:
         )
         self.server = ProxyServer(
             loop=self.loop,
-            relay=self.relay,
+            sessions=self.sessions,
             gate=self.gate,
             pages=Pages(str(web_root), ["'self'"]),
-            context=context,
+            tls_context=context,
             ssl_only=ssl_only,
             request_timeout_s=request_timeout_s,
             handshake_threads=handshake_threads,

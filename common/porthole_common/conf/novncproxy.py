@@ -88,14 +88,14 @@ OPTS: list[cfg.Opt] = [
         default=262144,
         min=4096,
         max=16777216,
-        help="Bytes held for a peer that does not read, at which the proxy stops reading from the other side.",
+        help="The most bytes that are held for a viewer. It is at least ``relay_low_mark``.",
     ),
     cfg.IntOpt(
         "relay_low_mark",
         default=65536,
         min=0,
         max=16777216,
-        help="Bytes held at which the proxy reads from the other side again.",
+        help="With more bytes than this held for a viewer, the proxy does not read from its VNC server.",
     ),
 ]
 

@@ -99,7 +99,7 @@ class HandshakeDriver(Generic[Result]):
         return len(self._buffers[peer])
 
     def take_rest(self, peer: Peer) -> bytes:
-        """Return the bytes of ``peer`` behind the handshake, and hold them no more."""
+        """Return the bytes of ``peer`` behind the handshake, and drop them here."""
         rest = bytes(self._buffers[peer])
         self._buffers[peer].clear()
         return rest

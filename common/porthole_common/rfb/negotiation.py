@@ -136,7 +136,9 @@ def _pick_vencrypt(server: str, policy: Policy, offered: Sequence[int]) -> Vencr
     if VencryptType.TLS_NONE in offered:
         if policy.anonymous:
             return VencryptType.TLS_NONE
-        raise VncSecurityUnsuitable(server, "it offers TLS without a certificate, so that nobody knows whose it is")
+        raise VncSecurityUnsuitable(
+            server, "it offers only TLS without a certificate; the proxy cannot verify the server"
+        )
     raise VncSecurityUnsuitable(server, f"it offers the sub-types {_list(offered)} of VeNCrypt, which are not known")
 
 

@@ -11,7 +11,7 @@ READER_OR_ADMIN = "rule:project_reader_or_admin"
 SCOPE_TYPES = ["project"]
 
 RULES = [
-    policy.RuleDefault(IS_ADMIN, "role:admin", "Who is an administrator: sees the servers of all projects and none."),
+    policy.RuleDefault(IS_ADMIN, "role:admin", "An administrator sees all servers, also those without a project."),
     policy.RuleDefault("project_member_api", "role:member and project_id:%(project_id)s", "A member of the project."),
     policy.RuleDefault("project_reader_api", "role:reader and project_id:%(project_id)s", "A reader of the project."),
     policy.RuleDefault(

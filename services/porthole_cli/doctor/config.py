@@ -49,7 +49,7 @@ def has_default_files() -> bool:
 
 
 def examine(conf: cfg.ConfigOpts) -> list[Finding]:
-    """Return whether other users may read or write the files and read the key, and the options that nobody reads."""
+    """Return findings about file modes, the TLS key and unknown options."""
     paths = list_files(conf)
     if not paths:
         mend = "Write /etc/porthole/porthole.conf (deploy/config/porthole.conf.sample), or give --config-file."

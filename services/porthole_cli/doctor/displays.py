@@ -183,9 +183,7 @@ def _is_hidden(display: Display) -> bool:
 
 
 def _name(displays: Sequence[Display]) -> str:
-    named = ", ".join(
-        f"{display.name} ({display.target.host}:{display.target.port})" for display in displays[:MAX_NAMED]
-    )
+    named = ", ".join(f"{display.name} ({display.target})" for display in displays[:MAX_NAMED])
     left = len(displays) - MAX_NAMED
     return named if left <= 0 else f"{named} and {left} more"
 

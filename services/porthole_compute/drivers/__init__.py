@@ -3,9 +3,14 @@
 
 Why: instances come from libvirt, from a YAML file, or from a fake in a test. The endpoint, the inventory and the
 revocations know only this protocol. A driver is made by :mod:`porthole_compute.main`, and no foreign error leaves it.
+
+* :mod:`libvirt_host` is the driver of libvirt: :mod:`libvirt_state` reads the state of a domain, :mod:`reconnect` keeps
+  the connection, and :mod:`running_domains` finds the domains that ended while there was none.
+* :mod:`static` is the driver of the file.
 """
 
-from typing import Protocol
+from collections.abc import Collection
+from typing import Protocol, assert_never
 
 from oslo_config import cfg
 
@@ -85,6 +90,19 @@ def require_screen(instance_uuid: str, state: InstanceState) -> None:
     if state in _WITHOUT_SCREEN:
         raise errors.InstanceNotRunning(instance_uuid, str(state))
     raise errors.InstanceNotReady(instance_uuid, str(state))
+
+
+def require_vnc_type(console_type: ConsoleType, offered: Collection[ConsoleType]) -> None:
+    """Return when a VNC server is what ``console_type`` shows, and the host offers the type.
+
+    :raises ConsoleTypeUnavailable: when this host does not offer the type.
+    """
+    match console_type:
+        case ConsoleType.NOVNC | ConsoleType.XVPVNC:
+            if console_type not in offered:
+                raise errors.ConsoleTypeUnavailable(str(console_type))
+        case _:
+            assert_never(console_type)
 
 
 def get_offered_types(conf: cfg.ConfigOpts) -> tuple[ConsoleType, ...]:

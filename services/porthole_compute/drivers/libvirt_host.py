@@ -25,7 +25,7 @@ from porthole_common.diagnosis import Display
 from porthole_common.log import get_logger
 from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
 from porthole_compute.domain_xml import Domain, DomainXmlInvalid, get_proxy_host, parse_domain
-from porthole_compute.drivers import DriverEvents, get_offered_types, require_screen
+from porthole_compute.drivers import DriverEvents, get_offered_types, require_screen, require_vnc_type
 from porthole_compute.drivers.libvirt_state import read_state
 from porthole_compute.drivers.reconnect import Reconnector
 from porthole_compute.drivers.running_domains import RunningDomains
@@ -105,7 +105,7 @@ class LibvirtDriver:
         return "" if self._link.current is not None else f"libvirt at {self._uri}"
 
     def is_alive(self) -> bool:
-        """Whether libvirt's event loop has run since the last question: without it, no event and no outage is seen."""
+        """Whether libvirt's event loop has run since the last health check: it sees events and outages."""
         ticked = _ticked.is_set()
         _ticked.clear()
         return ticked
@@ -141,7 +141,8 @@ class LibvirtDriver:
             state = read_state(domain)
             require_screen(instance_uuid, state)
             vnc = parse_domain(domain.XMLDesc(0)).vnc
-        if vnc is None or console_type not in self._offered:
+        require_vnc_type(console_type, self._offered)
+        if vnc is None:
             raise errors.ConsoleTypeUnavailable(str(console_type))
         if vnc.port is None:
             # It ended between the two calls, or has just started and has no port yet.
@@ -201,7 +202,7 @@ class LibvirtDriver:
         try:
             yield connection
         except DomainXmlInvalid as exc:
-            LOG.error("Domain XML is not understood", instance=instance_uuid, reason=exc)
+            LOG.error("Domain XML not parsed", instance=instance_uuid, reason=exc)
             raise errors.HypervisorUnavailable(self._host) from exc
         except libvirt.libvirtError as exc:
             if not _is_alive(connection):
@@ -295,5 +296,5 @@ def _read_details(domain: Any) -> Domain:
         return parse_domain(domain.XMLDesc(0))
     except DomainXmlInvalid as exc:
         # One odd domain must not hide the others; without an owner only administrators see it.
-        LOG.warning("Domain XML is not understood", instance=domain.UUIDString(), reason=exc)
+        LOG.warning("Domain XML not parsed", instance=domain.UUIDString(), reason=exc)
         return Domain(domain.name(), None, None, None, None)

@@ -52,7 +52,7 @@ class Reconnector:
         """Begin; return after the first attempt, or ``timeout_s`` into it."""
         self._thread.start()
         if not self._attempted.wait(timeout_s):
-            LOG.warning("Peer has not answered yet; waiting for it", peer=self._name, seconds=timeout_s)
+            LOG.warning("Peer not answering; waiting for it", peer=self._name, seconds=timeout_s)
 
     def drop(self, connection: Any) -> None:
         """Have ``connection`` made again, since it is dead; nothing when it is no longer the current one."""
@@ -102,7 +102,7 @@ class Reconnector:
         elif reason and not self._told:
             # Logged once: it will fail like this every few seconds until the other side starts.
             LOG.warning(
-                "Peer does not answer; trying again", peer=self._name, reason=reason, retry_seconds=self._interval_s
+                "Peer not connected; trying again", peer=self._name, reason=reason, retry_seconds=self._interval_s
             )
             self._told = True
         return connection

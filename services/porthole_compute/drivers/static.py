@@ -19,7 +19,7 @@ from porthole_common import errors
 from porthole_common.diagnosis import Display
 from porthole_common.log import get_logger
 from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
-from porthole_compute.drivers import DriverEvents, get_offered_types
+from porthole_compute.drivers import DriverEvents, get_offered_types, require_vnc_type
 
 LOG = get_logger(__name__)
 OPTION = "[static] instances_file"
@@ -147,8 +147,7 @@ class StaticDriver:
         """
         if instance_uuid not in self._entries:
             raise errors.InstanceNotFound(instance_uuid)
-        if console_type not in self._offered:
-            raise errors.ConsoleTypeUnavailable(str(console_type))
+        require_vnc_type(console_type, self._offered)
         return self._entries[instance_uuid][1]
 
     def list_displays(self, limit: int) -> list[Display]:

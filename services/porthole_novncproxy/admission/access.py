@@ -58,7 +58,7 @@ REFUSALS: tuple[tuple[type[errors.PortholeError], HTTPStatus, str], ...] = (
         HTTPStatus.BAD_GATEWAY,
         "The screen of the machine is not protected in the way that this service asks for.",
     ),
-    (errors.ProtocolError, HTTPStatus.BAD_GATEWAY, "The screen of the machine answered in a way nobody understands."),
+    (errors.ProtocolError, HTTPStatus.BAD_GATEWAY, "The VNC server of the machine broke the RFB protocol."),
     (errors.NotFound, HTTPStatus.UNAUTHORIZED, "The machine is not where this link points any more."),
     (errors.Conflict, HTTPStatus.UNAUTHORIZED, "The machine is not running any more."),
     (errors.Unavailable, HTTPStatus.SERVICE_UNAVAILABLE, "The console service cannot check this link right now."),

@@ -49,7 +49,7 @@ class HostCircuitBreaker:
                 return
             if self._clock() < self._silent[host]:
                 raise errors.HostUnavailable(host)
-            # This client tries; for so long nobody else does.
+            # This request probes the host. Other requests fail until the pause ends.
             self._silent[host] = self._clock() + self._pause_s
 
     def _answered(self, host: str) -> None:

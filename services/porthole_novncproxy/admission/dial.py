@@ -4,7 +4,8 @@
 Why before 101: a browser cannot be told why a console failed once its WebSocket is open (C18). An RFB server speaks
 first (RFC 6143 section 7.1.1), so a server that says nothing is dead. Its first byte is awaited here and not read.
 :mod:`porthole_novncproxy.admission.vencrypt` secures the connection, where that is wanted, by the same deadline.
-Called by :mod:`porthole_novncproxy.admission.gate`; the one place that maps OSError of the VNC leg.
+Called by :mod:`porthole_novncproxy.admission.gate` and ``probe``, by ``endpoint`` and, for the socket options, by
+``front.listener``. It is the one place that maps OSError of the VNC leg.
 """
 
 import functools
@@ -25,7 +26,7 @@ from porthole_novncproxy.admission.vencrypt import Security, secure
 
 # Names are resolved in threads of their own: a resolver that does not answer holds no request's thread.
 _RESOLVERS = ThreadPool("resolver", 8)
-# The dial's own timeouts say more, and come first; this much later the whole dial is late.
+# The timeout of a single step has a better error, so the whole dial gets this much longer.
 _GRACE_S = 0.5
 # A longer reply is not one to CONNECT (C2).
 MAX_REPLY_BYTES = 4096
@@ -138,9 +139,8 @@ def _open_path(sock: socket.socket, target: Target, path: str, due_at: float) ->
     """Ask for ``path`` with CONNECT (RFC 9110 section 9.3.6); return the bytes behind the reply's blank line."""
     if not _PATH.fullmatch(path):
         raise errors.VncServerUnavailable(target.host, target.port)
-    host = f"[{target.host}]" if ":" in target.host else target.host
     sock.settimeout(get_remaining_s(due_at))
-    sock.sendall(f"CONNECT {path} HTTP/1.1\r\nHost: {host}:{target.port}\r\n\r\n".encode("ascii"))
+    sock.sendall(f"CONNECT {path} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode("ascii"))
     reply = bytearray()
     while _END_OF_HEADER not in reply:
         if len(reply) >= MAX_REPLY_BYTES:

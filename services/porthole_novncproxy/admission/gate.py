@@ -69,7 +69,7 @@ class Admission:
     offer: Offer | None = None
 
     def close(self) -> None:
-        """Hang up on the VNC server, and count the console no more."""
+        """Hang up on the VNC server, and uncount the console."""
         self.sock.close()
         self.release()
 
@@ -107,10 +107,10 @@ class Gate:
         return access.find_source(request, self._origins.trusted_proxies)
 
     def admit(self, request: access.ConsoleRequest, deadline: Deadline) -> Admission:
-        """Return the open VNC server for ``request``; each step that may block bounds ``deadline``.
+        """Return the open VNC server for ``request``. Each step that may block sets its own limit in ``deadline``.
 
-        :raises TokenInvalid: when there is no token, or it opens no console, or none here, or its instance has moved.
-        :raises OriginRefused: when the page is of another site.
+        :raises TokenInvalid: when the token is missing, unknown or for another door, or when its instance has moved.
+        :raises OriginRefused: when the page belongs to another site.
         :raises RequestInvalid: when the Host is missing or malformed.
         :raises LimitReached: when too many consoles are open.
         :raises Unavailable: when a daemon, the store or the VNC server does not answer, or its security is wrong.
@@ -137,7 +137,7 @@ class Gate:
                 target,
                 info.internal_access_path,
                 self._dial_timeout_s,
-                self._security,
+                self._security if request.door.server_speaks_rfb else None,
                 deadline,
                 server_speaks_first=request.door.server_speaks_first,
             )

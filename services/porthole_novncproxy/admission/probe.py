@@ -51,7 +51,7 @@ def _read_types(sock: socket.socket, due_at: float) -> tuple[int, ...]:
 
 
 def _read(sock: socket.socket, size_bytes: int, due_at: float) -> bytes:
-    """Return exactly so many bytes: 255 at most, which is what a U8 can announce."""
+    """Return exactly this many bytes: 255 at most, which is what a U8 can announce."""
     data = b""
     while len(data) < size_bytes:
         sock.settimeout(get_remaining_s(due_at))

@@ -97,7 +97,7 @@ def secure(sock: socket.socket, first_bytes: bytes, target: Target, security: Se
     :raises VncSecurityUnsuitable: when it offers nothing that is allowed, or is not who it should be.
     :raises OSError: when the connection breaks, or the deadline passes (TimeoutError).
     """
-    server = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
+    server = str(target)
     line = _Line(sock, target.host, security, due_at)
     try:
         return _converse(line, server, first_bytes, security.policy)

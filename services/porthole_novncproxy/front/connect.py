@@ -35,5 +35,5 @@ def answer_console(request: Request, door: Door, source: str, gate: Gate, deadli
     try:
         admission = gate.admit(parse_console_request(request, door, source), deadline)
     except errors.PortholeError as exc:
-        return build_bare(log_refusal(exc, door, source))
+        return build_bare(log_refusal(exc, door, access.normalize_address(source)))
     return Upgrade(Response(HTTPStatus.OK, is_bare=True), admission)

@@ -87,7 +87,7 @@ def _answer_upgrade(request: Request, door: Door, source: str, gate: Gate, deadl
     console_request = build_console_request(request, door, source)
     try:
         check_handshake(request)
-        # First, so that a fault in it leaves no VNC server on the line.
+        # First, so that a fault in it leaves no connection to a VNC server open.
         accepted = accept_handshake(request)
         admission = gate.admit(console_request, deadline)
     except errors.PortholeError as exc:
@@ -98,12 +98,19 @@ def _answer_upgrade(request: Request, door: Door, source: str, gate: Gate, deadl
 
 def _answer_reason(request: Request, door: Door, source: str, gate: Gate, deadline: Deadline) -> Response:
     """Return how an upgrade would be answered, in words. Nothing stays open, and the token is not used up."""
+    console_request = build_console_request(request, door, source)
     try:
-        gate.admit(build_console_request(request, door, source), deadline).close()
+        gate.admit(console_request, deadline).close()
     except errors.PortholeError as exc:
         status, reason = access.refusal_for(exc)
     else:
         status, reason = HTTPStatus.OK, "The console can be opened."
     current = get_current()
-    LOG.info("Console reason told", instance=current.resource_uuid, client=source, status=status, reason=reason)
+    LOG.info(
+        "Console reason told",
+        instance=current.resource_uuid,
+        client=gate.find_source(console_request),
+        status=status,
+        reason=reason,
+    )
     return build_reason(status, reason, current.request_id)

@@ -20,7 +20,7 @@ from porthole_novncproxy.front.responses import Answer, discard
 from porthole_relay.loop import Loop
 
 _STOP_POLL_S = 0.05
-# The loop's own slack is added to it.
+# A timer of the loop may be up to 0.1 s later.
 _LOOK_S = STALL_S / 2
 
 # Finds the answer; None when the client is to be hung up on.
@@ -46,18 +46,18 @@ class RequestsInFlight:
         loop: Loop,
         threads: int,
         backlog: int,
-        patience_s: float,
+        request_timeout_s: float,
         on_answer: Callable[[PendingRequest, Answer | None], None],
         on_late: Callable[[RequestInFlight], None],
     ) -> None:
-        """``patience_s``: how long a request may wait for a thread, and ``backlog`` how many may.
+        """``request_timeout_s``: how long a request may wait for a thread, and ``backlog`` how many may.
 
         ``on_answer`` and ``on_late`` own the pending request from then on. Both are called in the loop's thread, and of
         the two exactly one for each request.
         """
         self._loop = loop
         self._places = threads + backlog
-        self._patience_s = patience_s
+        self._request_timeout_s = request_timeout_s
         self._on_answer = on_answer
         self._on_late = on_late
         self._threads = ThreadPool("handshake", threads, EAGER)
@@ -110,7 +110,7 @@ class RequestsInFlight:
         self._in_flight.pop(request, None)
 
     def _look(self) -> None:
-        # First of all, whatever comes of the rest.
+        # Set the next timer first: an error below must not stop the checks.
         self._looks_on = bool(self._in_flight)
         if self._looks_on:
             self._loop.call_later(_LOOK_S, self._look)
@@ -120,7 +120,9 @@ class RequestsInFlight:
 
     def _is_late(self, request: RequestInFlight, now: float) -> bool:
         """Whether the request has waited too long for a thread, or its thread for a daemon or a VNC server."""
-        return now > (request.deadline.due_at if request.job.has_begun else request.arrived_at + self._patience_s)
+        return now > (
+            request.deadline.due_at if request.job.has_begun else request.arrived_at + self._request_timeout_s
+        )
 
     def _give_up(self, requests: Iterable[RequestInFlight]) -> None:
         for request in requests:

@@ -2,7 +2,7 @@
 """Connections until their request is whole: accept, TLS, and the head of a request, without a thread held.
 
 Why: threads are few, and a client may connect and say nothing (browsers do, slowloris does). Here such a client costs
-one descriptor until its deadline, and a thread gets whole requests alone.
+one descriptor until its deadline. Threads receive only complete requests.
 Called by :mod:`porthole_novncproxy.server`; runs in the loop's thread.
 """
 
@@ -18,7 +18,7 @@ from porthole_novncproxy.admission.dial import set_socket_options
 from porthole_novncproxy.doors import Door
 from porthole_novncproxy.front.connection import Connection, PendingRequest
 from porthole_novncproxy.front.request import (
-    MAX_HEAD_BYTES,
+    MAX_HEADER_BYTES,
     HeadTooLarge,
     ProxyProtocolSpoken,
     RequestMalformed,
@@ -34,7 +34,7 @@ _ACCEPTS_PER_TURN = 64
 _ACCEPT_PAUSE_S = 0.5
 # TLS records begin with their content type, handshake (RFC 8446 section 5.1).
 _TLS_HANDSHAKE = 0x16
-# As much as tells TLS, HTTP and the PROXY protocol apart.
+# Enough bytes to tell TLS, HTTP and the PROXY protocol apart.
 _PEEK_BYTES = 16
 
 
@@ -55,11 +55,11 @@ class Listener:
         self,
         loop: Loop,
         sender: Sender,
-        context: ssl.SSLContext | None,
+        tls_context: ssl.SSLContext | None,
         ssl_only: bool,
         timeout_s: float,
         on_request: Callable[[PendingRequest], None],
-        max_head_bytes: int = MAX_HEAD_BYTES,
+        max_header_bytes: int = MAX_HEADER_BYTES,
     ) -> None:
         """``on_request`` owns each pending request from then on, and must not wait.
 
@@ -67,11 +67,11 @@ class Listener:
         """
         self._loop = loop
         self._sender = sender
-        self.context = context
+        self.tls_context = tls_context
         self._ssl_only = ssl_only
         self._timeout_s = timeout_s
         self._on_request = on_request
-        self._max_head_bytes = max_head_bytes
+        self._max_header_bytes = max_header_bytes
         self._sockets: dict[socket.socket, Door] = {}
         self._receiving: dict[int, Receiving] = {}
 
@@ -98,7 +98,7 @@ class Listener:
         connection.sock.setblocking(False)
         receiving = Receiving(
             connection,
-            RequestParser(self._max_head_bytes),
+            RequestParser(self._max_header_bytes),
             self._loop.call_later(self._timeout_s, lambda: self._time_out(receiving)),
             is_new,
         )
@@ -152,8 +152,8 @@ class Listener:
         first = connection.sock.recv(_PEEK_BYTES, socket.MSG_PEEK)
         receiving.is_new = False
         is_tls = bool(first) and first[0] == _TLS_HANDSHAKE
-        if is_tls and self.context is not None:
-            self._wrap(connection, self.context)
+        if is_tls and self.tls_context is not None:
+            self._wrap(connection, self.tls_context)
             return True
         if is_tls:
             LOG.info("TLS on a plain HTTP port", client=connection.address, door=connection.door.name)
@@ -166,13 +166,13 @@ class Listener:
         self._refuse(receiving, build_bare(HTTPStatus.BAD_REQUEST))
         return False
 
-    def _wrap(self, connection: Connection, context: ssl.SSLContext) -> None:
+    def _wrap(self, connection: Connection, tls_context: ssl.SSLContext) -> None:
         """Put TLS on the socket; the descriptor moves to the new one, with its number.
 
         :raises OSError: when the client is gone; the descriptor is closed.
         """
         try:
-            connection.sock = context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
+            connection.sock = tls_context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
         except OSError:
             self._loop.forget(connection.fd)
             raise

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 # Larger than any browser's head.
-MAX_HEAD_BYTES = 16384
+MAX_HEADER_BYTES = 16384
 # As many as http.server takes; browsers send twenty.
 MAX_FIELDS = 100
 # RFC 9110 section 5.6.2.
@@ -30,9 +30,9 @@ _PROXY_V2_BLANKS, _PROXY_V2_LINE = 2, b"\0"
 
 
 class RequestMalformed(Exception):
-    """The bytes are no request that can be answered: ``status`` says so to the client, ``reason`` to a reader.
+    """The request is malformed. ``status`` goes to the client, ``reason`` to the log.
 
-    ``reason`` is a constant text: nothing of what the client sent.
+    ``reason`` is a constant text, without a byte that the client sent.
     """
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
@@ -104,7 +104,7 @@ class Request:
 
     @property
     def has_body(self) -> bool:
-        """Whether a body follows, or nobody can say where it ends (RFC 9112 section 6.3)."""
+        """Whether a body follows, or its length is unknown (RFC 9112 section 6.3)."""
         return bool(self.get_all("transfer-encoding")) or any(value != "0" for value in self.get_all("content-length"))
 
     @property
@@ -128,8 +128,8 @@ class Request:
 class RequestParser:
     """Takes the bytes of one request as they come, however they are cut, and keeps the bytes behind it."""
 
-    def __init__(self, max_head_bytes: int = MAX_HEAD_BYTES) -> None:
-        self._max_head_bytes = max_head_bytes
+    def __init__(self, max_header_bytes: int = MAX_HEADER_BYTES) -> None:
+        self._max_header_bytes = max_header_bytes
         self._received = bytearray()
         # Where the line begins that is not complete yet.
         self._line_at = 0
@@ -145,7 +145,7 @@ class RequestParser:
     @property
     def wanted_bytes(self) -> int:
         """How many bytes may be read at once: nothing is read behind a head that is too large."""
-        return self._max_head_bytes - len(self._received)
+        return self._max_header_bytes - len(self._received)
 
     def feed(self, data: bytes) -> Request | None:
         """Return the request once its head is complete; None before that.
@@ -153,7 +153,7 @@ class RequestParser:
         :raises RequestMalformed: as soon as a line is not one of a request. The connection must end then.
         """
         self._received += data
-        while (end := self._received.find(b"\n", self._line_at, self._max_head_bytes)) >= 0:
+        while (end := self._received.find(b"\n", self._line_at, self._max_header_bytes)) >= 0:
             line = self._cut_line(end)
             if self._request_line is None:
                 self._take_request_line(line)
@@ -161,10 +161,10 @@ class RequestParser:
                 self._take_field(line)
             else:
                 return Request(*self._request_line, tuple(self._fields))
-        size = min(len(self._received), self._max_head_bytes)
+        size = min(len(self._received), self._max_header_bytes)
         if self._received.find(b"\r", self._line_at, size - 1) >= 0:
             raise _malformed("A line ends with CR alone.")
-        if size == self._max_head_bytes:
+        if size == self._max_header_bytes:
             raise HeadTooLarge
         return None
 
@@ -203,7 +203,7 @@ class RequestParser:
             raise _malformed("A field is folded over several lines.")
         name, colon, value = line.partition(b":")
         if not colon or not _NAME.fullmatch(name):
-            raise _malformed("A line is no field.")
+            raise _malformed("A header line has no colon, or its name is invalid.")
         if b"\0" in value:
             # Other control characters pass, as RFC 9110 section 5.5 allows: cookies of other programs have them.
             raise _malformed("A field has a zero byte in its value.")

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from porthole_novncproxy.admission.gate import Admission
 
 Headers = tuple[tuple[str, str], ...]
-# No version: it helps nobody but an attacker. The command ``porthole`` knows the proxy by this name.
+# The header has no version: a version helps only attackers. The command ``porthole`` knows the proxy by this name.
 SERVER = "Porthole"
 
 
@@ -48,7 +48,7 @@ Answer = Response | Upgrade
 
 
 def discard(answer: Answer) -> None:
-    """Release what an answer holds that nobody is sent."""
+    """Close the console of an answer that is not sent."""
     if isinstance(answer, Upgrade):
         answer.admission.close()
 

@@ -154,7 +154,7 @@ class Sender:
             self._all_sent.set()
 
     def _send_piece(self, sending: _Sending) -> int:
-        """Send what the client takes now, and no more than a piece: other clients have their turn in between.
+        """Send as much as the client takes now, at most one piece: other clients have their turn in between.
 
         Return the events to wait for; 0 when the connection has another owner, or is closed.
         """

@@ -20,7 +20,7 @@ _BINARY = "binary"
 
 
 def check_handshake(request: Request) -> None:
-    """Refuse a malformed handshake before anybody is asked or dialled.
+    """Refuse a malformed handshake before a daemon is asked or a VNC server is dialled.
 
     :raises RequestInvalid: when the version is not 13, the key is not 16 bytes, or a body follows.
     """

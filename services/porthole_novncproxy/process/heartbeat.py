@@ -22,7 +22,7 @@ LOG = get_logger(__name__)
 LOOK_INTERVAL_S = 0.25
 # A blocked worker first gets SIGABRT, on which it writes its stack to stderr, and so much later SIGKILL.
 _DUMP_S = 1.0
-# The supervisor is not alive either when a worker, its successors included, has been silent for so many watchdog times.
+# When a worker and its successors have been silent for this many watchdog times, the supervisor counts as hung too.
 _PATIENCE = 2
 
 
@@ -112,14 +112,14 @@ class Watch:
             self._told_ready = False
 
     def stop(self, timeout_s: float) -> None:
-        """Tell systemd that the proxy ends within ``timeout_s``, and look no more: a worker may take its time now."""
+        """Tell systemd that the proxy ends within ``timeout_s``, and stop watching: a worker may take its time now."""
         self._stopping.set()
         self._notifier.stopping(timeout_s)
 
     def look(self) -> None:
         """Look once."""
         if not self._told_ready and self._heartbeat.all_current():
-            LOG.info("Daemon is ready", program=self._program)
+            LOG.info("Daemon ready", program=self._program)
             self._notifier.ready()
             self._told_ready = True
         watchdog_s, interval_s = self._notifier.watchdog_s, self._notifier.ping_interval_s

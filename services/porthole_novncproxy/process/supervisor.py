@@ -49,7 +49,7 @@ class ProxyWorker(cotyledon.Service):
     def run(self) -> None:
         """Serve."""
         self._service.start()
-        LOG.info("Worker is ready", program=PROGRAM, worker=self.worker_id)
+        LOG.info("Worker ready", program=PROGRAM, worker=self.worker_id)
         self._heartbeat.set_current(self.worker_id)
 
     def reload(self) -> None:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The open consoles of one process: which there are, and what ends them from outside."""
+"""The open consoles of one process: ``registry`` opens their sessions, and ends them for a cause from outside."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """All open consoles of this process: it opens their sessions, and revocations and the end of the process close them.
 
-Called from handshake threads (:meth:`SessionRegistry.open`), from RPC threads (:meth:`SessionRegistry.close_instance`)
-and from the main thread (:meth:`SessionRegistry.stop`); the sessions themselves live in the loop's thread alone.
+:meth:`SessionRegistry.open` is called in the loop's thread once 101 is sent, :meth:`SessionRegistry.close_instance` in
+RPC threads, and :meth:`SessionRegistry.stop` in the main thread. The sessions themselves live in the loop's thread.
 """
 
 import socket

@@ -7,7 +7,7 @@
 
 const NEW_LINK = 'Ask for a new link: open the console again where you opened it, or run ' +
     '“porthole get-vnc-console SERVER”.';
-const SOON = 'Try again in a moment. If it stays so, tell whoever runs the console service.';
+const SOON = 'Try again in a moment. If it stays so, tell the administrator of the console service.';
 
 const REFUSALS = {
     200: {
@@ -15,7 +15,7 @@ const REFUSALS = {
         reason: 'This link is valid and the guest’s screen is there, yet the browser’s WebSocket did not come about. ' +
             'Something between this browser and the console proxy does not pass WebSockets on, or hands the page out ' +
             'under another name than the proxy knows.',
-        next: 'Try again. If it stays so, whoever runs the service can look at the reverse proxy (Upgrade, Host and ' +
+        next: 'Try again. If it stays so, the administrator of the service can look at the reverse proxy (Upgrade, Host and ' +
             'X-Forwarded-Proto headers) and at the options allowed_origins and trusted_proxies.',
         retry: true,
     },
@@ -36,7 +36,7 @@ const REFUSALS = {
         title: 'This page may not open the console',
         reason: 'The console proxy takes consoles only from pages under its own name and over the same scheme ' +
             '(http or https) as the link it gave out.',
-        next: 'Open the link exactly as you got it. If that is what you did, whoever runs the service can add this ' +
+        next: 'Open the link exactly as you got it. If that is what you did, the administrator of the service can add this ' +
             'name to the option allowed_origins, or its reverse proxy to trusted_proxies.',
         retry: false,
     },
@@ -50,7 +50,7 @@ const REFUSALS = {
         title: 'The guest’s screen does not answer',
         reason: 'The link is valid, but the guest’s VNC server refuses connections, or is not protected as the console ' +
             'service asks. The guest may just be starting or shutting down.',
-        next: 'Check that the guest is running, then try again. If it stays so, tell whoever runs the console service.',
+        next: 'Check that the guest is running, then try again. If it stays so, tell the administrator of the console service.',
         retry: true,
     },
     503: {
@@ -69,7 +69,7 @@ const REFUSALS = {
     },
 };
 
-// RFC 6455 section 7.4.1; 4401, 4408 and 4409 are Porthole's own.
+// The codes of CloseCode in porthole_relay/frames.py; a unit test compares the two.
 const CLOSES = {
     1000: {
         title: 'The guest closed its screen',
@@ -84,15 +84,15 @@ const CLOSES = {
         retry: true,
     },
     1002: {
-        title: 'The connection spoke nonsense',
-        reason: 'The console proxy got something that is not a WebSocket stream, so it ended the session.',
+        title: 'The connection broke the protocol',
+        reason: 'The console proxy received bytes that are not valid as WebSocket or VNC data, so it ended the session.',
         next: SOON,
         retry: true,
     },
     1011: {
-        title: 'The guest’s screen was lost',
-        reason: 'The connection between the console proxy and the guest’s VNC server broke. The guest may have ' +
-            'crashed, or its host may be cut off.',
+        title: 'The console was cut off',
+        reason: 'The connection between the console proxy and the guest’s VNC server broke, or this browser did not ' +
+            'answer the proxy in time. The guest may have crashed, or a network may be down.',
         next: 'Check that the guest is running, then reconnect.',
         retry: true,
     },
@@ -110,8 +110,8 @@ const CLOSES = {
     },
     4409: {
         title: 'This session was idle for too long',
-        reason: 'Nothing moved on the screen or came from the keyboard for a long time, so the session was ended. ' +
-            'The guest keeps running.',
+        reason: 'The screen did not change and the keyboard was not used for a long time, or the security handshake ' +
+            'was not finished in time. The guest keeps running.',
         next: 'Reconnect. If that is refused, ask for a new link.',
         retry: true,
     },
@@ -137,13 +137,13 @@ const OTHERS = {
     noNoVNC: {
         title: 'noVNC did not load',
         reason: 'The console proxy did not hand out noVNC, which draws the screen.',
-        next: 'Reload the page. If it stays so, whoever runs the service can check the option “web”.',
+        next: 'Reload the page. If it stays so, the administrator of the service can check the option “web”.',
         retry: false,
     },
     oldNoVNC: {
         title: 'The noVNC on this server is too old',
         reason: 'This page needs noVNC 1.3 or later.',
-        next: 'Whoever runs the service can install a later one, or give out links to vnc_lite.html.',
+        next: 'The administrator of the service can install a later one, or give out links to vnc_lite.html.',
         retry: false,
     },
     unreachable: {
@@ -161,7 +161,7 @@ const OTHERS = {
     notUnderstood: {
         title: 'noVNC and the guest’s screen do not understand each other',
         reason: 'The session was ended because noVNC could not follow what the VNC server sent or asked for.',
-        next: 'Reconnect. If it stays so, tell whoever runs the guest’s host which VNC server this is.',
+        next: 'Reconnect. If it stays so, tell the administrator of the guest’s host which VNC server this is.',
         retry: true,
     },
     security: {

@@ -18,28 +18,28 @@ def build(query: str = "", **environ: object) -> Request:
 
 def test_the_query_is_parsed() -> None:
     cases = [
-        ("", {}),
-        ("name=vm%201&limit=5", {"name": "vm 1", "limit": "5"}),
-        ("name=", {"name": ""}),
-        ("name=a&name=b", {"name": "b"}),
-        ("name=%C3%A9", {"name": "é"}),
+        ("", []),
+        ("name=vm%201&limit=5", [("name", "vm 1"), ("limit", "5")]),
+        ("name=", [("name", "")]),
+        ("name=a&name=b", [("name", "a"), ("name", "b")]),
+        ("name=%C3%A9", [("name", "é")]),
     ]
     for query, parsed in cases:
         with naming(query, parsed):
-            assert build(query).parse_query() == parsed
+            assert build(query).parse_query_pairs() == parsed
 
 
 def test_a_query_that_cannot_be_parsed_is_refused() -> None:
     for query in ["name=%ff", "&".join("a=1" for _ in range(101))]:
         with naming(query), pytest.raises(errors.RequestInvalid, match="Malformed query"):
-            build(query).parse_query()
+            build(query).parse_query_pairs()
 
 
 @given(st.text(st.characters(max_codepoint=255)))
 def test_any_query_is_parsed_or_refused(query: str) -> None:
     message = ""
     try:
-        build(query).parse_query()
+        build(query).parse_query_pairs()
     except errors.RequestInvalid as error:
         message = str(error)
     assert message == "" or "Malformed query" in message

@@ -49,7 +49,7 @@ class Asked(FakeCompute):
         super().__init__()
         self.bus = bus
 
-    def request_inventory(self, context: Any) -> None:
+    def publish_inventory(self, context: Any) -> None:
         self.bus.steps.put(("ask",))
         if self.bus.failures:
             raise self.bus.failures.pop(0)

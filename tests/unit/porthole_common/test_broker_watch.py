@@ -58,12 +58,12 @@ def test_a_broker_in_trouble_is_named_once_and_so_is_its_recovery(caplog: pytest
             brokers.wait_for_looks(4)
         (line,) = caplog.messages
         assert line == (
-            "Message broker cannot be used address=192.0.2.10:5672 login=porthole error=credentials"
+            "Message broker unusable address=192.0.2.10:5672 login=porthole error=credentials"
             ' reason="The password is wrong." mend="Correct it."'
         )
         brokers.troubles.clear()
         wait_until(lambda: len(caplog.messages) == 2, TIMEOUT_S, "the recovery")
-        assert caplog.messages[1] == "Message broker can be used again address=192.0.2.10:5672"
+        assert caplog.messages[1] == "Message broker usable again address=192.0.2.10:5672"
     assert "secret-password" not in caplog.text
 
 
@@ -125,7 +125,7 @@ def test_the_lines_of_oslo_messaging_are_taken_out_and_reported(caplog: pytest.L
             log()
             brokers.wait_for_looks(1)
             wait_until(lambda: caplog.messages, TIMEOUT_S, "the line")
-        assert [message.split(" address")[0] for message in caplog.messages] == ["Message broker cannot be used"]
+        assert [message.split(" address")[0] for message in caplog.messages] == ["Message broker unusable"]
         caplog.clear()
     with watching(Brokers(), FIRST):
         RABBIT.info("Reconnected to AMQP server on h:5672")
@@ -160,8 +160,8 @@ def test_a_fault_of_the_examination_is_logged_and_not_its_end(caplog: pytest.Log
         watch.report("x")
         wait_until(lambda: len(caplog.messages) == 2, TIMEOUT_S, "both lines")
     assert [message.split(" address")[0] for message in caplog.messages] == [
-        "Message brokers could not be examined",
-        "Message broker cannot be used",
+        "Message brokers not examined",
+        "Message broker unusable",
     ]
 
 

@@ -70,3 +70,10 @@ def test_a_reason_stays_a_reason_across_the_wire() -> None:
 def test_an_error_of_another_module_is_not_rebuilt() -> None:
     received = across_the_wire(ValueError("x"))
     assert not isinstance(received, errors.PortholeError)
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    for leaf in (errors.VncServerUnavailable, errors.VncServerTimeout):
+        with naming(leaf):
+            assert " [2001:db8::1]:5900 " in str(leaf("2001:db8::1", 5900))
+            assert " 192.0.2.1:5900 " in str(leaf("192.0.2.1", 5900))

@@ -66,7 +66,7 @@ class SignalWhenReady(logging.Handler):
         self._numbers = list(numbers)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.getMessage().startswith("Daemon is ready"):
+        if record.getMessage().startswith("Daemon ready"):
             for number in self._numbers:
                 signal.raise_signal(number)
 

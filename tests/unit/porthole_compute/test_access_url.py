@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
-from porthole_compute.access_url import build_novnc_url, build_xvpvnc_url
+from typing import cast
+
+import pytest
+
+from porthole_common.model import ConsoleType
+from porthole_compute.access_url import build_access_url, build_novnc_url, build_xvpvnc_url
 from support.cases import naming
 
 TOKEN = "0f0f0f0f-1111-4222-8333-444444444444"
@@ -31,3 +36,14 @@ def test_the_xvpvnc_url() -> None:
     for base_url, expected in cases:
         with naming(base_url, expected):
             assert build_xvpvnc_url(base_url, TOKEN) == expected
+
+
+def test_each_console_type_has_a_url_and_an_unknown_one_is_an_error() -> None:
+    bases = {"novnc_base_url": "http://n.example/vnc.html", "xvpvnc_base_url": "http://x.example/console"}
+    urls = {str(kind): build_access_url(kind, TOKEN, **bases) for kind in ConsoleType}
+    assert urls == {
+        "novnc": build_novnc_url("http://n.example/vnc.html", TOKEN),
+        "xvpvnc": build_xvpvnc_url("http://x.example/console", TOKEN),
+    }
+    with pytest.raises(AssertionError, match="serial"):
+        build_access_url(cast("ConsoleType", "serial"), TOKEN, **bases)

@@ -95,10 +95,10 @@ def test_client_and_endpoint_agree(endpoint: ComputeEndpoint, driver: FakeDriver
     client: Any = ComputeAPI(calls)  # type: ignore[arg-type]
     client.get_vnc_console(CONTEXT, "node1", UUID, "novnc")
     client.validate_console(CONTEXT, "node1", UUID, Target("192.0.2.1", 5900), ConsoleType.NOVNC)
-    client.request_inventory(CONTEXT)
+    client.publish_inventory(CONTEXT)
     client.describe_host(CONTEXT, "node1")
     used = {name for name, _ in inspect.getmembers(ComputeAPI, inspect.isfunction) if not name.startswith("_")}
-    assert used == {"get_vnc_console", "validate_console", "request_inventory", "describe_host"}
+    assert used == {"get_vnc_console", "validate_console", "publish_inventory", "describe_host"}
     served = {name for name, _ in inspect.getmembers(ComputeEndpoint, inspect.isfunction) if not name.startswith("_")}
     assert {method for method, _ in calls.sent} == served
     for method, arguments in calls.sent:

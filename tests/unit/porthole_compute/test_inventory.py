@@ -138,7 +138,7 @@ def test_a_broker_that_is_down_is_logged_once_and_tried_again(
     assert [record.getMessage().partition(" reason=")[0] for record in caplog.records] == [
         "Inventory not published; trying again",
         "Inventory published instances=1 hypervisor_up=true",
-        "Inventory is published again",
+        "Inventory publication recovered",
     ]
 
 

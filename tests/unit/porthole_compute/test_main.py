@@ -100,7 +100,7 @@ def test_errors_keep_type_and_fields(compute: ComputeService, bus: Bus, driver: 
 
 def test_an_inventory_at_start_when_asked_and_on_change(compute: ComputeService, bus: Bus, driver: FakeDriver) -> None:
     assert bus.inventories.get(timeout=TIMEOUT_S).host == "node1"
-    ComputeAPI(bus.rpc).request_inventory(CONTEXT)
+    ComputeAPI(bus.rpc).publish_inventory(CONTEXT)
     bus.inventories.get(timeout=TIMEOUT_S)
     assert driver.events
     driver.events.inventory_changed()

@@ -98,7 +98,7 @@ def test_trouble_is_logged_once_and_tried_again(
     server.answers.put("late")
     assert [server.next() for _ in range(6)] == ["refused"] * 5 + ["changed"]
     assert caplog.text.count("trying again") == 1
-    assert caplog.text.count("connected") == 1
+    assert caplog.text.count("Peer connected") == 1
 
 
 def test_an_error_of_any_sort_ends_no_thread(

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from porthole_common import errors
 from porthole_common.model import ConsoleType, Instance, InstanceState, Target
+from porthole_compute.drivers import require_vnc_type
 from porthole_compute.drivers.static import StaticDriver, parse_instances
 from support.cases import naming
 from support.compute_fakes import OTHER_UUID, UUID, RecordedEvents, make_conf
@@ -146,3 +148,14 @@ def test_the_displays_are_the_files_addresses(driver: StaticDriver) -> None:
         (OTHER_UUID, "192.0.2.1", Target("192.0.2.1", 5901)),
     ]
     assert driver.list_displays(1) == displays[:1]
+
+
+def test_a_vnc_server_is_shown_only_for_a_type_of_vnc() -> None:
+    offered = (ConsoleType.NOVNC, ConsoleType.XVPVNC)
+    for console_type in offered:
+        require_vnc_type(console_type, offered)
+        with pytest.raises(errors.ConsoleTypeUnavailable):
+            require_vnc_type(console_type, ())
+    serial = cast("ConsoleType", "serial")
+    with pytest.raises(AssertionError, match="serial"):
+        require_vnc_type(serial, (*offered, serial))

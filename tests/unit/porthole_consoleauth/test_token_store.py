@@ -91,7 +91,7 @@ def test_an_item_of_somebody_else_is_unknown_and_logged(caplog: pytest.LogCaptur
             with pytest.raises(errors.TokenInvalid) as caught:
                 token_store.parse_item(item)
             assert caught.value.reason == TokenReason.UNKNOWN
-            assert "not Porthole's" in caplog.text
+            assert "Foreign " in caplog.text
 
 
 @given(st.binary())
@@ -107,7 +107,7 @@ def test_an_index_of_somebody_else_is_empty_and_logged(caplog: pytest.LogCapture
         with naming(index):
             caplog.clear()
             assert token_store.parse_index(index) == []
-            assert "not Porthole's" in caplog.text
+            assert "Foreign " in caplog.text
 
 
 def test_no_index_is_an_empty_one() -> None:

@@ -9,7 +9,9 @@ from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
 from porthole_common import errors
-from porthole_novncproxy.daemon import open_listeners
+from porthole_common.conf import novncproxy
+from porthole_novncproxy.admission.limits import SessionCounter
+from porthole_novncproxy.daemon import build_limits, open_listeners
 from porthole_novncproxy.doors import DOORS, NOVNC, XVPVNC
 from support.cases import naming
 
@@ -68,3 +70,20 @@ def test_an_address_that_cannot_be_listened_on_names_the_options_and_itself():
             pass
     assert caught.value.option == "[vnc] novncproxy_host, novncproxy_port"
     assert f"{IPV4}:{port}: Address already in use" in str(caught.value)
+
+
+def test_each_limit_of_sessions_is_counted_and_may_change_while_the_daemon_runs():
+    options = [option for option in novncproxy.OPTS if option.name.startswith("max_sessions")]
+    assert options
+    for option in options:
+        with naming(option.name):
+            assert option.mutable
+            conf = cfg.ConfigOpts()
+            porthole_conf.register_opts(conf)
+            conf([])
+            conf.set_override(option.name, 1, group="novncproxy")
+            counter = SessionCounter(build_limits(conf))
+            counter.reserve("192.0.2.7", "token", "i-1")
+            with pytest.raises(errors.LimitReached) as caught:
+                counter.reserve("192.0.2.7", "token", "i-1")
+            assert caught.value.values() == (f"[novncproxy] {option.name}",)

@@ -58,7 +58,7 @@ class Gate:
         return Admission(INFO, socket.socket(), b"", request.source, 0.0, "req-1", self.release)
 
     def find_source(self, request):
-        return request.source
+        return request.forwarded_for[-1] if request.forwarded_for else request.source
 
     def release(self):
         self.given_back += 1
@@ -95,17 +95,17 @@ class Relay:
 
 class House:
     def __init__(self, backlog=10):
-        self.loop, self.gate, self.pages, self.relay = Loop(), Gate(), Pages(), Relay()
+        self.loop, self.gate, self.pages, self.sessions = Loop(), Gate(), Pages(), Relay()
         self.server = ProxyServer(
             loop=self.loop,
             gate=self.gate,
             pages=self.pages,
-            context=None,
+            tls_context=None,
             ssl_only=False,
             request_timeout_s=LONG_S,
             handshake_threads=2,
             handshake_backlog=backlog,
-            relay=self.relay,
+            sessions=self.sessions,
         )
         self.listening = {door: socket.create_server(("127.0.0.1", 0)) for door in DOORS}
         self.server.start(self.listening)
@@ -190,10 +190,10 @@ def test_a_connection_ends_when_the_client_wants_it(house):
 def test_an_upgrade_and_a_connect_become_consoles_with_what_came_behind_them(house):
     for door, request, status, codec in ((NOVNC, UPGRADE, 101, WebSocketCodec), (XVPVNC, CONNECT, 200, RawCodec)):
         with naming(door.name):
-            house.relay.opened.clear()
+            house.sessions.opened.clear()
             reply = house.hear_to_end(house.ask(request + b"early", door))
             assert status_of(reply) == status
-            ((rest, admission, kind),) = house.relay.opened
+            ((rest, admission, kind),) = house.sessions.opened
             assert (rest, admission.connect_info, kind) == (b"early", INFO, codec)
             assert house.gate.asked[-1].door is door
 
@@ -203,7 +203,7 @@ def test_a_refused_console_is_no_console(house):
     for door, request in ((NOVNC, UPGRADE), (XVPVNC, CONNECT)):
         with naming(door.name):
             assert status_of(house.hear_to_end(house.ask(request, door))) == 401
-    assert house.relay.opened == []
+    assert house.sessions.opened == []
 
 
 def test_a_client_that_leaves_before_its_101_gives_its_console_back(house):
@@ -215,7 +215,7 @@ def test_a_client_that_leaves_before_its_101_gives_its_console_back(house):
     client.close()
     house.gate.may_answer.set()
     house.turn_until(lambda: house.gate.given_back)
-    assert house.relay.opened == []
+    assert house.sessions.opened == []
 
 
 def test_a_health_check_is_answered_while_every_thread_is_busy(house):
@@ -272,10 +272,11 @@ def test_a_late_console_is_refused_by_what_it_waits_for(house, caplog):
                 house.turn_until(lambda: house.gate.given_back)
                 house.gate.given_back = 0
                 house.gate.asked.clear()
-    assert house.relay.opened == []
+    assert house.sessions.opened == []
 
 
-def test_more_requests_than_may_wait_are_turned_away():
+def test_more_requests_than_may_wait_are_turned_away(caplog):
+    """The log names the client behind a trusted proxy, as the lines of the access decision do."""
     with contextlib.closing(House(backlog=0)) as house:
         for request, places in ((PAGE, 4), (UPGRADE, 2)):
             with naming(request):
@@ -283,8 +284,12 @@ def test_more_requests_than_may_wait_are_turned_away():
                 house.gate.may_answer.clear()
                 for _ in range(places):
                     house.ask(request)
-                reply = house.hear_to_end(house.ask(request))
+                caplog.clear()
+                forwarded = request.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 203.0.113.5\r\n\r\n")
+                reply = house.hear_to_end(house.ask(forwarded))
                 assert (status_of(reply), b"Retry-After: 1\r\n" in reply) == (503, True)
+                (line,) = caplog.messages
+                assert line == 'Client turned away client=203.0.113.5 limit="[novncproxy] handshake_backlog"'
 
 
 def test_a_fault_in_one_request_hangs_up_on_its_client_alone(house, caplog):

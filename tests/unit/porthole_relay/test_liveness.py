@@ -60,7 +60,7 @@ def test_a_session_ends_at_the_first_of_its_limits_whatever_it_does():
         (0, T0 - 5, T0),
     ):
         with naming(limit_s, expires_at, ends_at):
-            clock = Liveness(LivenessPolicy(session_limit_s=limit_s), T0, expires_at)
+            clock = Liveness(LivenessPolicy(max_session_time_s=limit_s), T0, expires_at)
             assert clock.due_in_s(T0) == ends_at - T0
             clock.heard(ends_at)
             clock.moved(ends_at)
@@ -70,6 +70,6 @@ def test_a_session_ends_at_the_first_of_its_limits_whatever_it_does():
 
 
 def test_what_is_due_first_is_waited_for():
-    clock = Liveness(LivenessPolicy(ping_interval_s=30, idle_timeout_s=20, session_limit_s=10), T0, None)
+    clock = Liveness(LivenessPolicy(ping_interval_s=30, idle_timeout_s=20, max_session_time_s=10), T0, None)
     assert clock.due_in_s(T0) == 10
     assert clock.due_in_s(T0 + 15) == 0

@@ -235,7 +235,7 @@ def test_a_blocked_loop_is_shown_and_not_waited_for(caplog, capfd):
     loop.start()
     loop.call_soon(release.wait)
     loop.stop(timeout_s=0.1)
-    assert "The event loop is blocked" in caplog.text
+    assert "Event loop blocked" in caplog.text
     assert "in wait" in capfd.readouterr().err
     release.set()
     loop.stop()

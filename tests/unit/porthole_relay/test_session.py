@@ -125,7 +125,9 @@ class Console:
 
     @property
     def held_bytes(self):
-        return self.session.held_bytes
+        """How many bytes are held for the client, and for the VNC server."""
+        streams = self.session._streams
+        return len(streams.to_client.held), len(streams.to_server.held)
 
     def assert_ended(self):
         """Both sockets closed, the owner told once, and nothing left behind."""
@@ -786,7 +788,7 @@ def test_a_native_viewer_whose_vnc_server_is_lost():
 
 def test_the_session_limit_is_4408():
     """With a reason, and not as if the VNC server had ended (C20)."""
-    console = Console(policy=LivenessPolicy(session_limit_s=1.0), start=False)
+    console = Console(policy=LivenessPolicy(max_session_time_s=1.0), start=False)
     console.session.start(b"", b"")
     console.loop.advance(1.0)
     assert close_frames(console.client.written) == [(4408, "The time of this session is over")]
@@ -844,7 +846,7 @@ def test_a_client_that_is_not_read_for_its_vnc_servers_sake_is_kept():
 
 def test_a_session_that_ends_early_leaves_no_timer():
     """Its session limit included (C20)."""
-    policy = LivenessPolicy(ping_interval_s=1e9, idle_timeout_s=1e9, session_limit_s=1e9)
+    policy = LivenessPolicy(ping_interval_s=1e9, idle_timeout_s=1e9, max_session_time_s=1e9)
     console = Console(policy=policy)
     assert console.loop.pending_timers == 1
     console.client_sends(b"")

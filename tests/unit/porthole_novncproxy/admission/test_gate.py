@@ -7,6 +7,8 @@ import gc
 import itertools
 import logging
 import socket
+import ssl
+import threading
 import time
 import tracemalloc
 
@@ -16,16 +18,21 @@ from porthole_common import errors
 from porthole_common.context import RequestContext, get_current, serving
 from porthole_common.deadline import Deadline
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
+from porthole_common.rfb.negotiation import Policy
 from porthole_novncproxy.admission.access import ConsoleRequest, OriginPolicy
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
 from porthole_novncproxy.admission.gate import Gate, log_refusal
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
+from porthole_novncproxy.admission.vencrypt import Security
 from porthole_novncproxy.doors import DOORS, NOVNC
 from support.cases import naming
 
 TOKEN = "6f9c7a5e-1b6e-4f0e-9a57-2d6d1f3b8c11"
 INFO = ConnectInfo("i-1", ConsoleType.NOVNC, "192.0.2.1", 5900, "http://good.org/", "host-1")
 EVIL = "http://evil.example"
+# Longer than a healthy answer takes on a slow machine.
+LONG_S = 30
+VENCRYPT_ONLY = Security(Policy(("vencrypt",)), ssl.create_default_context(), ssl.create_default_context())
 
 
 @pytest.fixture(autouse=True)
@@ -282,3 +289,41 @@ def test_the_deadline_of_the_request_is_that_of_both_calls_and_of_the_dial():
     assert isinstance(deadline.waits_for, errors.VncServerTimeout)
     assert (deadline.waits_for.host, deadline.waits_for.port) == ("127.0.0.1", port)
     assert house.counter.total == 0
+
+
+def test_vencrypt_is_asked_only_of_a_server_that_speaks_rfb():
+    """A VNC server that offers no TLS is refused; a serial line is not asked."""
+    for speaks_rfb in (True, False):
+        with naming(speaks_rfb), socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(LONG_S)
+            host, port = server.getsockname()
+            house = House()
+            house.compute.validate_console = lambda *_asked, host=host, port=port: Target(host, port)
+            house.gate.set_policy(Limits(9, 9, 9, 9), OriginPolicy(), VENCRYPT_ONLY)
+            door = dataclasses.replace(NOVNC, server_speaks_rfb=speaks_rfb)
+            request = ConsoleRequest(door, TOKEN, "192.0.2.7", hosts=("good.org",))
+            answers = []
+            asking = threading.Thread(target=ask, args=(house.gate, request, answers), daemon=True)
+            asking.start()
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(LONG_S)
+                connection.sendall(b"RFB 003.008\n")
+                if speaks_rfb:
+                    assert connection.recv(12) == b"RFB 003.008\n"
+                    connection.sendall(b"\x01\x01")
+                asking.join(LONG_S)
+                (answer,) = answers
+                if speaks_rfb:
+                    assert isinstance(answer, errors.VncSecurityUnsuitable)
+                else:
+                    assert (answer.first_bytes, answer.offer) == (b"", None)
+                    assert answer.sock.recv(12) == b"RFB 003.008\n"
+                    answer.close()
+
+
+def ask(gate, request, answers):
+    try:
+        answers.append(gate.admit(request, Deadline()))
+    except errors.PortholeError as exc:
+        answers.append(exc)

@@ -123,6 +123,16 @@ def test_the_reason_of_a_refusal_as_json_opens_nothing():
             assert gate.released == (1 if error is None else 0)
 
 
+def test_the_log_of_a_told_reason_names_the_client_behind_a_trusted_proxy(caplog):
+    caplog.set_level(logging.INFO)
+    for headers, client in (((), PEER), (("X-Forwarded-For: 192.0.2.99",), "192.0.2.99")):
+        with naming(headers):
+            caplog.clear()
+            answer_console(request("Accept: application/json", *headers, path=f"/?token={TOKEN}"), Gate())
+            (line,) = caplog.messages
+            assert line == f'Console reason told client={client} status=200 reason="The console can be opened."'
+
+
 def test_what_decides_is_handed_to_the_gate_as_it_was_sent():
     gate = Gate(errors.TokenInvalid("missing"))
     answer_console(

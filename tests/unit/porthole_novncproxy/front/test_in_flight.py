@@ -21,12 +21,17 @@ ANSWER = Response(HTTPStatus.OK)
 class Proxy:
     """Requests in flight on a fake loop. ``answered`` are those whose thread answered, ``late`` those the loop did."""
 
-    def __init__(self, threads=4, backlog=10, patience_s=LONG_S):
+    def __init__(self, threads=4, backlog=10, request_timeout_s=LONG_S):
         self.loop = FakeLoop()
         self.late = []
         self.answered = []
         self.in_flight = RequestsInFlight(
-            self.loop, threads, backlog, patience_s, lambda *answered: self.answered.append(answered), self.late.append
+            self.loop,
+            threads,
+            backlog,
+            request_timeout_s,
+            lambda *answered: self.answered.append(answered),
+            self.late.append,
         )
 
     def begin(self, work=lambda _deadline: ANSWER):
@@ -138,7 +143,7 @@ def test_work_that_fails_ends_without_an_answer(make):
 
 
 def test_a_request_that_waits_too_long_for_a_thread_is_answered_by_the_loop_and_never_begins(make, release):
-    proxy = make(threads=1, patience_s=0.0)
+    proxy = make(threads=1, request_timeout_s=0.0)
     proxy.begin(lambda _deadline: release.wait(LONG_S))
     begun = []
     pending, _over = proxy.begin(begun.append)

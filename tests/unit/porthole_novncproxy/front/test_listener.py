@@ -13,7 +13,7 @@ import pytest
 from porthole_novncproxy.doors import NOVNC, XVPVNC
 from porthole_novncproxy.front.connection import Connection
 from porthole_novncproxy.front.listener import Listener
-from porthole_novncproxy.front.request import MAX_HEAD_BYTES, RequestParser
+from porthole_novncproxy.front.request import MAX_HEADER_BYTES, RequestParser
 from porthole_novncproxy.front.sender import Sender
 from porthole_relay.loop import READ, WRITE
 from support.cases import naming
@@ -53,13 +53,13 @@ class FakeListeningSocket:
 class House:
     """A listener on a fake loop, and clients on socket pairs."""
 
-    def __init__(self, context=None, ssl_only=False, max_head_bytes=MAX_HEAD_BYTES, door=NOVNC):
+    def __init__(self, context=None, ssl_only=False, max_header_bytes=MAX_HEADER_BYTES, door=NOVNC):
         self.loop = FakeLoop()
         self.pending = []
         self.door = door
         self.sender = Sender(self.loop)
         self.listener = Listener(
-            self.loop, self.sender, context, ssl_only, TIMEOUT_S, self.pending.append, max_head_bytes
+            self.loop, self.sender, context, ssl_only, TIMEOUT_S, self.pending.append, max_header_bytes
         )
         self.listening = FakeListeningSocket()
         self.listener.listen(self.listening, door)
@@ -195,9 +195,9 @@ def test_the_deadline_does_not_move_with_each_byte(house):
 
 
 def test_a_head_without_end_is_431(caplog):
-    for limit in (1024, MAX_HEAD_BYTES):
+    for limit in (1024, MAX_HEADER_BYTES):
         caplog.clear()
-        with naming(limit), contextlib.closing(House(max_head_bytes=limit)) as house:
+        with naming(limit), contextlib.closing(House(max_header_bytes=limit)) as house:
             _connection, client = house.connect()
             client.send(b"G" * (limit - 1))
             house.turn()
@@ -212,11 +212,11 @@ def test_a_head_without_end_is_431(caplog):
 
 def test_a_head_of_exactly_the_limit_passes(house):
     _connection, client = house.connect()
-    head = HEAD[:-2] + b"X: " + b"y" * (MAX_HEAD_BYTES - len(HEAD) - 5) + b"\r\n\r\n"
-    assert len(head) == MAX_HEAD_BYTES
+    head = HEAD[:-2] + b"X: " + b"y" * (MAX_HEADER_BYTES - len(HEAD) - 5) + b"\r\n\r\n"
+    assert len(head) == MAX_HEADER_BYTES
     client.send(head)
     house.turn()
-    assert [len(found.get("x")) for _connection, found in house.requests] == [MAX_HEAD_BYTES - len(HEAD) - 5]
+    assert [len(found.get("x")) for _connection, found in house.requests] == [MAX_HEADER_BYTES - len(HEAD) - 5]
 
 
 def test_a_client_that_leaves_is_forgotten(house):
@@ -398,7 +398,7 @@ def test_requests_that_wait_within_tls_are_seen(certificate):
     house = tls_house(certificate)
     connection, sock = house.connect()
     client = shake_hands(house, certificate, sock)
-    long = HEAD[:-2] + b"X: " + b"y" * (MAX_HEAD_BYTES - len(HEAD) - 5) + b"\r\n\r\n"
+    long = HEAD[:-2] + b"X: " + b"y" * (MAX_HEADER_BYTES - len(HEAD) - 5) + b"\r\n\r\n"
     client.send(long[:100])
     house.turn()
     client.send(long[100:] + HEAD)
@@ -426,7 +426,7 @@ def test_the_loop_waits_for_room_when_tls_has_to_write(certificate):
 
 
 def test_a_malformed_request_is_refused_in_words_to_a_browser_and_without_to_a_viewer(caplog):
-    for door, body in ((NOVNC, b"400 A line is no field.\n"), (XVPVNC, b"")):
+    for door, body in ((NOVNC, b"400 A header line has no colon, or its name is invalid.\n"), (XVPVNC, b"")):
         caplog.clear()
         with naming(door.name), contextlib.closing(House(door=door)) as house:
             connection, client = house.connect()
@@ -438,7 +438,8 @@ def test_a_malformed_request_is_refused_in_words_to_a_browser_and_without_to_a_v
             assert b"Connection: close" in head.split(b"\r\n")
             assert (content, ended, house.pending) == (body, True, [])
             assert caplog.messages == [
-                f'Request malformed client=192.0.2.7 door={door.name} status=400 reason="A line is no field."'
+                f"Request malformed client=192.0.2.7 door={door.name} status=400 "
+                'reason="A header line has no colon, or its name is invalid."'
             ]
             client.close()
             house.turn()

@@ -5,6 +5,7 @@ import base64
 import email.utils
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from porthole_common import errors
 from porthole_novncproxy.front.pages import PACKAGE_WEB, Pages, parse_inline_sources
 from porthole_novncproxy.front.responses import Response
+from porthole_relay.frames import CloseCode
 from support.cases import naming
 
 SCRIPT = "\n  import RFB from './core/rfb.js';\n"
@@ -380,3 +382,12 @@ def test_no_web_root_no_pages() -> None:
         with naming(web_root_option):
             pages = Pages(web_root_option, ["'self'"])
             assert [pages.respond(path, None).status for path in ("/", "/console.html", "/vnc.html")] == [404, 404, 404]
+
+
+def test_the_console_page_has_words_for_each_close_code():
+    words = (PACKAGE_WEB / "console_words.js").read_text("utf-8")
+    table = words.partition("const CLOSES = {")[2].partition("\n};")[0]
+    codes = re.findall(r"^    (\d{4}): \{$", table, re.MULTILINE) + re.findall(
+        r"^CLOSES\[(\d+)\] =", words, re.MULTILINE
+    )
+    assert sorted(map(int, codes)) == sorted(CloseCode)

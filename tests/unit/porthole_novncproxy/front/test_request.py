@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from porthole_novncproxy.front.request import (
     MAX_FIELDS,
-    MAX_HEAD_BYTES,
+    MAX_HEADER_BYTES,
     ProxyProtocolSpoken,
     Request,
     RequestMalformed,
@@ -22,16 +22,16 @@ TOKEN_CHARACTERS = string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~"
 PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\2\1\xc0\0\2\2\x04\xd2\x04\xd2"
 
 
-def parse(data, max_head_bytes=MAX_HEAD_BYTES):
+def parse(data, max_header_bytes=MAX_HEADER_BYTES):
     """The request and the bytes behind it; None while the head is not complete."""
-    parser = RequestParser(max_head_bytes)
+    parser = RequestParser(max_header_bytes)
     request = parser.feed(data)
     return None if request is None else (request, parser.take_rest())
 
 
-def outcome(pieces, max_head_bytes=MAX_HEAD_BYTES):
+def outcome(pieces, max_header_bytes=MAX_HEADER_BYTES):
     """What comes of bytes in ``pieces``: a request and the bytes behind it, a refusal, or None."""
-    parser = RequestParser(max_head_bytes)
+    parser = RequestParser(max_header_bytes)
     for number, piece in enumerate(pieces):
         try:
             request = parser.feed(piece)
@@ -83,7 +83,7 @@ HEADS = [
 def test_a_request_may_be_cut_anywhere():
     """One outcome for the same bytes, whole, byte by byte and cut at every offset, also across the limit."""
     for head in HEADS:
-        for limit in (MAX_HEAD_BYTES, len(head), len(head) - 1, len(head) - 3, 20):
+        for limit in (MAX_HEADER_BYTES, len(head), len(head) - 1, len(head) - 3, 20):
             whole = outcome([head], limit)
             with naming(head, limit):
                 assert outcome([head[at : at + 1] for at in range(len(head))], limit) == whole
@@ -135,7 +135,7 @@ def test_a_line_that_is_no_field_is_refused():
 def test_a_refusal_says_which_rule_was_broken():
     cases = [
         (build("GET / HTTP/1.1", "Accept: a,", " b"), "A field is folded over several lines."),
-        (build("GET / HTTP/1.1", "no field"), "A line is no field."),
+        (build("GET / HTTP/1.1", "no field"), "A header line has no colon, or its name is invalid."),
         (b"GET / HTTP/1.1\nHost: x\n\n", "A line ends with LF alone."),
         (build("GET / HTTP/1.1", "X: a\rb"), "A line ends with CR alone."),
     ]

@@ -56,8 +56,8 @@ def test_a_refused_upgrade_has_no_body_and_the_id_that_the_log_has():
 
 
 def test_an_error_is_words_and_the_end_of_the_connection():
-    response = build_error(HTTPStatus.BAD_REQUEST, "A line is no field.")
-    assert response.body == b"400 A line is no field.\n"
+    response = build_error(HTTPStatus.BAD_REQUEST, "A header line has no colon, or its name is invalid.")
+    assert response.body == b"400 A header line has no colon, or its name is invalid.\n"
     assert lines_of(response)[1]["Content-Length"] == str(len(response.body))
     assert response.is_last
 

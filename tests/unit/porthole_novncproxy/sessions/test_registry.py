@@ -29,7 +29,7 @@ class House:
 
     def __init__(self, liveness=None, enforce=False, close_grace_s=0.0):
         self.loop = FakeLoop()
-        self.relay = SessionRegistry(
+        self.sessions = SessionRegistry(
             self.loop, Watermarks(65536, 16384), liveness or LivenessPolicy(), enforce, 30.0, close_grace_s
         )
         self.released = []
@@ -74,7 +74,7 @@ class House:
             offer=offer,
         )
         self.server_fds.append(server.fileno())
-        self.relay.open(client, b"", admission, codec or WebSocketCodec())
+        self.sessions.open(client, b"", admission, codec or WebSocketCodec())
         if run:
             self.loop.run_soon()
         return far_client, far_server
@@ -134,7 +134,7 @@ def test_a_console_whose_vnc_server_is_secured_begins_with_a_handshake_that_has_
 
 def test_nothing_happens_outside_the_loops_thread(house):
     client, _server = house.open(run=False)
-    house.relay.close_instance("i-1")
+    house.sessions.close_instance("i-1")
     assert heard(client) == (b"", False)
     house.loop.run_soon()
     assert close_code(client) == 4401
@@ -144,7 +144,7 @@ def test_a_revocation_ends_all_consoles_of_the_instance_and_no_others(house):
     first, first_server = house.open("i-1")
     second, _ = house.open("i-1")
     other, other_server = house.open("i-2")
-    house.relay.close_instance("i-1")
+    house.sessions.close_instance("i-1")
     house.loop.run_soon()
     assert close_code(first) == close_code(second) == 4401
     assert heard(first_server)[1]
@@ -154,7 +154,7 @@ def test_a_revocation_ends_all_consoles_of_the_instance_and_no_others(house):
 
 def test_a_console_is_uncounted_when_both_its_sockets_are_closed_and_not_before(house):
     client, server = house.open()
-    house.relay.close_instance("i-1")
+    house.sessions.close_instance("i-1")
     house.loop.run_soon()
     assert house.released == []
     house.loop.advance(CLOSE_TIMEOUT_S)
@@ -166,7 +166,7 @@ def test_a_console_is_uncounted_when_both_its_sockets_are_closed_and_not_before(
 
 
 def test_a_revocation_reaches_a_console_that_was_admitted_before_it_and_is_opened_after(house):
-    house.relay.close_instance("i-1")
+    house.sessions.close_instance("i-1")
     house.loop.run_soon()
     late, late_server = house.open()
     assert close_code(late) == 4401
@@ -174,7 +174,7 @@ def test_a_revocation_reaches_a_console_that_was_admitted_before_it_and_is_opene
 
 
 def test_a_console_that_was_admitted_after_the_revocation_stays_open(house):
-    house.relay.close_instance("i-1")
+    house.sessions.close_instance("i-1")
     house.loop.run_soon()
     client, _server = house.open(admitted_at=float("inf"))
     assert heard(client) == (b"\x82\x03RFB", False)
@@ -189,7 +189,7 @@ def test_a_move_ends_the_consoles_of_the_host_that_was_left(house):
     """The instance may have some on the next one already; they open there, before and after."""
     old, _ = house.open(host="old")
     new, _ = house.open(host="new")
-    house.relay.close_instance("i-1", "old", RevocationReason.MOVED)
+    house.sessions.close_instance("i-1", "old", RevocationReason.MOVED)
     house.loop.run_soon()
     late_old, _ = house.open(host="old")
     late_new, _ = house.open(host="new")
@@ -209,7 +209,7 @@ def test_the_end_of_a_vnc_server_waits_for_its_reason():
             house.loop.callbacks[house.server_fds[-1]](READ)
             assert heard(client) == (b"", False)
             if reason:
-                house.relay.close_instance("i-1", "h", reason)
+                house.sessions.close_instance("i-1", "h", reason)
                 house.loop.run_soon()
             else:
                 house.loop.advance(2.0)
@@ -221,18 +221,18 @@ def test_the_end_of_a_vnc_server_waits_for_its_reason():
 
 def test_revocations_are_not_remembered_for_ever(house):
     for number in range(1000):
-        house.relay.close_instance(f"i-{number}")
+        house.sessions.close_instance(f"i-{number}")
     house.loop.run_soon()
-    aged = {place: at - 1000 for place, at in house.relay._revoked_at.items()}
-    house.relay._revoked_at = aged
-    house.relay.close_instance("i-last")
+    aged = {place: at - 1000 for place, at in house.sessions._revoked_at.items()}
+    house.sessions._revoked_at = aged
+    house.sessions.close_instance("i-last")
     house.loop.run_soon()
-    assert set(house.relay._revoked_at) == {("i-last", None)}
+    assert set(house.sessions._revoked_at) == {("i-last", None)}
 
 
 def stop_in_a_thread(house, drain_timeout_s=0.0):
     """SessionRegistry.stop waits for the loop, which is this test."""
-    stopper = threading.Thread(target=house.relay.stop, args=(drain_timeout_s,))
+    stopper = threading.Thread(target=house.sessions.stop, args=(drain_timeout_s,))
     stopper.start()
     return stopper
 
@@ -262,7 +262,7 @@ def test_stopping_tells_every_client_and_waits_until_they_have_gone(house):
 
 
 def test_a_console_that_is_opened_while_the_proxy_stops_is_ended_at_once(house):
-    house.relay._stop()
+    house.sessions._stop()
     client, server = house.open()
     assert close_code(client) == 1001
     assert heard(server)[1]
@@ -299,7 +299,7 @@ def test_a_consoles_lines_bear_its_request_and_a_revocations_line_its_own(house,
     house.open()
     revocation = RequestContext(overwrite=False)
     with serving(revocation):
-        house.relay.close_instance("i-1")
+        house.sessions.close_instance("i-1")
     house.loop.run_soon()
     house.loop.advance(CLOSE_TIMEOUT_S)
     found = {record.extra["event"]: (record.context.request_id, record.extra) for record in caplog.records}

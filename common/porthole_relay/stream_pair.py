@@ -2,7 +2,7 @@
 """The two streams of a session, and the bytes between them: reads and writes, as the event loop says they can be done.
 
 Why apart from :mod:`porthole_relay.session`: a session decides (its state, its end, its words for the client) and needs
-no epoll; a transport moves bytes and decides nothing. It reads a side only when the other side takes its bytes, and
+no epoll; a stream pair moves bytes and decides nothing. It reads a side only when the other side takes its bytes, and
 gives the bytes to the pipe of that direction. It tells the session what only a session can answer: that a side has
 ended, has broken its protocol, or has taken everything. Called by the event loop, and by its session.
 """
@@ -25,7 +25,7 @@ _READS_PER_TURN = 4
 
 
 class Events(Protocol):
-    """What a transport asks and tells its session, a :class:`porthole_relay.session.Session`."""
+    """What a stream pair asks and tells its session, a :class:`porthole_relay.session.Session`."""
 
     state: State
 
@@ -57,7 +57,7 @@ class Events(Protocol):
         """Answer an error of the relay's own."""
 
 
-class Transport:
+class StreamPair:
     """The streams of one session. Every method is called from the loop's thread."""
 
     __slots__ = (
@@ -172,9 +172,9 @@ class Transport:
             if resumes:
                 self._loop.call_soon(self._resume_server)
         client, held = self.client, self.to_client.held
-        # A client that floods pings and reads no pong is not read for ever.
+        # Stop reading a client that floods pings and reads no pong.
         readable = self.from_client.may_read() and len(held) < 2 * self.to_client.high_bytes
-        # Nor is a browser held that closed while its VNC server takes nothing; a native viewer may end first.
+        # Watch for the browser's end even while the VNC server takes nothing. A native viewer may half-close.
         otherwise = 0 if self.codec.half_close else PEER_ENDED
         resumes = readable and client.mask & READ != READ and client.has_buffered()
         self._set_mask(client, (READ if readable else otherwise) | (WRITE if held else 0), self._on_client_ready)
@@ -244,7 +244,7 @@ class Transport:
 
     def _on_client_ready(self, events: int) -> None:
         if events & WRITE and self.to_client.held:
-            # Its kernel was full and is not any more: a viewer that takes its bytes slowly is there, without a word.
+            # The client took bytes, so a slow client counts as alive.
             self._liveness.heard(time.monotonic())
             self.run(self.flush_client)
         if not self._events.state.has_client:
