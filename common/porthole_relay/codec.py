@@ -12,6 +12,9 @@ from porthole_relay import frames
 
 # The largest message that a browser may announce. noVNC's largest, a clipboard, is far below.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+# A frame costs the same however small it is, and a read of a client may hold tens of thousands. After so many, some two
+# milliseconds of work, the other sessions have their turn.
+MAX_FRAMES_PER_TURN = 128
 
 
 class Codec(Protocol):
@@ -33,6 +36,9 @@ class Codec(Protocol):
 
         :raises FrameInvalid: when the bytes break the protocol.
         """
+
+    def take_rest(self) -> bytes:
+        """Return the bytes that :meth:`feed` has left for the next turn of the loop; they are fed first then."""
 
 
 class WebSocketCodec:
@@ -61,7 +67,11 @@ class WebSocketCodec:
 
         :raises FrameInvalid: when the client breaks RFC 6455.
         """
-        return self._decoder.feed(data)
+        return self._decoder.feed(data, MAX_FRAMES_PER_TURN)
+
+    def take_rest(self) -> bytes:
+        """Return the bytes of the frames beyond :data:`MAX_FRAMES_PER_TURN`."""
+        return self._decoder.take_rest()
 
 
 class RawCodec:
@@ -85,3 +95,7 @@ class RawCodec:
     def feed(self, data: memoryview) -> Iterable[frames.Event]:
         """Yield the bytes as they are."""
         return (frames.Data(data),) if data else ()
+
+    def take_rest(self) -> bytes:
+        """Return nothing: there are no frames to count."""
+        return b""

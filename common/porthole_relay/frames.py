@@ -141,6 +141,7 @@ class FrameDecoder:
         "_offset",
         "_opcode",
         "_remaining_bytes",
+        "_rest",
     )
 
     def __init__(self, max_message_bytes: int) -> None:
@@ -155,17 +156,25 @@ class FrameDecoder:
         self._fragmented = False
         self._message_bytes = 0
         self._control = b""
+        self._rest = memoryview(b"")
 
-    def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Event]:
+    def feed(self, data: bytes | bytearray | memoryview, max_frames: int | None = None) -> Iterator[Event]:
         """Yield the events that ``data`` completes, in order; consume the iterator before the next feed.
+
+        Of more than ``max_frames`` frames the bytes of the later ones are left for :meth:`take_rest`.
 
         :raises FrameInvalid: when the peer breaks RFC 6455; nothing may be fed afterwards.
         """
         view = memoryview(data)
         if view.readonly:
             view = memoryview(bytearray(view))
+        left = -1 if max_frames is None else max_frames
         while view or (self._in_payload and not self._remaining_bytes):
             if not self._in_payload:
+                if not left:
+                    self._rest = view
+                    return
+                left -= 1
                 used = self._take_header(view)
                 view = view[used:]
                 continue
@@ -181,6 +190,11 @@ class FrameDecoder:
                     yield self._finish_control()
             elif take:
                 yield Data(payload)
+
+    def take_rest(self) -> bytes:
+        """Return the bytes that the last :meth:`feed` has left, once: they come first in the next one."""
+        rest, self._rest = bytes(self._rest), memoryview(b"")
+        return rest
 
     def _take_header(self, view: memoryview) -> int:
         """Take header bytes from ``view``; return how many. Enters the payload when the header is whole."""

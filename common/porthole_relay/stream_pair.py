@@ -65,6 +65,7 @@ class StreamPair:
         "_events",
         "_liveness",
         "_loop",
+        "_unfed",
         "client",
         "codec",
         "from_client",
@@ -92,6 +93,8 @@ class StreamPair:
         self._buffer = buffer
         self._liveness = liveness
         self._events = events
+        # Bytes of the client whose turn has not come: frames beyond the codec's bound.
+        self._unfed = b""
         self.client = client
         self.server = server
         self.codec = codec
@@ -173,12 +176,13 @@ class StreamPair:
                 self._loop.call_soon(self._resume_server)
         client, held = self.client, self.to_client.held
         # Stop reading a client that floods pings and reads no pong.
-        readable = self.from_client.may_read() and len(held) < 2 * self.to_client.high_bytes
+        may_feed = self.from_client.may_read() and len(held) < 2 * self.to_client.high_bytes
+        readable = may_feed and not self._unfed
         # Watch for the browser's end even while the VNC server takes nothing. A native viewer may half-close.
         otherwise = 0 if self.codec.half_close else PEER_ENDED
         resumes = readable and client.mask & READ != READ and client.has_buffered()
         self._set_mask(client, (READ if readable else otherwise) | (WRITE if held else 0), self._on_client_ready)
-        if resumes:
+        if resumes or (may_feed and self._unfed):
             self._loop.call_soon(self._resume_client)
 
     def _set_mask(self, stream: Stream, mask: int, callback: Callable[[int], None]) -> None:
@@ -255,9 +259,17 @@ class StreamPair:
             self._events.on_client_lost("the client vanished")
 
     def _resume_client(self) -> None:
-        """Read what waits within TLS, unless the VNC server has come to hold the client up again."""
-        if self._events.state.has_client and self.client.mask & READ == READ:
+        """Feed what is left, or read what waits within TLS; unless the VNC server holds the client up again."""
+        if not self._events.state.has_client:
+            return
+        if self._unfed and self.from_client.may_read():
+            self.run(self._feed_rest)
+        elif self.client.mask & READ == READ:
             self.run(self._read_client)
+
+    def _feed_rest(self) -> None:
+        unfed, self._unfed = self._unfed, b""
+        self._take_client(memoryview(unfed))
 
     def _read_client(self) -> None:
         limit = self.to_server.high_bytes
@@ -271,7 +283,7 @@ class StreamPair:
                 return
             self._liveness.heard(time.monotonic())
             self._take_client(self._buffer[:size])
-            if not (self._events.state.has_client and self.from_client.may_read()):
+            if self._unfed or not (self._events.state.has_client and self.from_client.may_read()):
                 return
             # The rest of a TLS record is read now or never: epoll does not tell of it.
             if not self.client.has_buffered() and (size < limit or turn >= _READS_PER_TURN):
@@ -293,6 +305,7 @@ class StreamPair:
                 elif isinstance(event, frames.Close):
                     closed = event
                     break
+            self._unfed = self.codec.take_rest() if closed is None else b""
         except FrameInvalid as exc:
             self._events.on_breach(exc)
             return

@@ -12,6 +12,7 @@ Built and driven by :mod:`porthole_novncproxy.daemon`.
 """
 
 import concurrent.futures
+import errno
 import socket
 import ssl
 import threading
@@ -24,9 +25,9 @@ from typing import TypeVar
 from porthole_common import errors
 from porthole_common.context import RequestContext, build_request_context, serving
 from porthole_common.deadline import Deadline, DeadlinePassed
+from porthole_common.forwarded import normalize_address
 from porthole_common.log import get_logger
 from porthole_common.rpc import log_unanswered
-from porthole_novncproxy.admission.access import normalize_address
 from porthole_novncproxy.admission.gate import Gate, log_refusal
 from porthole_novncproxy.doors import ClientProtocol, Door
 from porthole_novncproxy.front import connect, handler
@@ -50,6 +51,7 @@ _ANSWERS_END_S = 2.0
 # Longer than the two calls and the dial of a console take with the options' defaults.
 _CONSOLES_END_S = 27.0
 _RETRY_AFTER = ("Retry-After", "1")
+_OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 Result = TypeVar("Result")
 # Request, door, the peer's address, gate and deadline.
@@ -122,6 +124,7 @@ class ProxyServer:
         self._in_flight.stop(_CONSOLES_END_S)
         # Consoles that were just admitted are the relay's before it drains.
         self._sender.wait_sent(_ANSWERS_END_S)
+        self._sender.drop_rest()
         self._sessions.stop(drain_timeout_s)
         self._loop.stop()
 
@@ -174,9 +177,13 @@ class ProxyServer:
         response = _finish(handler.answer_page(request, self._pages), request)
         try:
             return response, open_outgoing(response, has_content)
-        except OSError:
-            gone = build_error(HTTPStatus.NOT_FOUND, "This page has just gone.")
-            return gone, open_outgoing(gone, has_content)
+        except OSError as exc:
+            if exc.errno in _OUT_OF_DESCRIPTORS:
+                LOG.error("Page not opened", reason=exc.strerror)
+                failed = build_error(HTTPStatus.SERVICE_UNAVAILABLE, "The proxy is out of descriptors.")
+            else:
+                failed = build_error(HTTPStatus.NOT_FOUND, "This page has just gone.")
+            return failed, open_outgoing(failed, has_content)
 
     def _answer(self, pending: PendingRequest, answer: Answer | None) -> None:
         """Send the answer; without one, hang up. In the loop's thread."""

@@ -6,6 +6,7 @@ event loop; :func:`answer_page` in a thread for pages; :func:`answer_console` in
 decision asks other daemons. Called by :mod:`porthole_novncproxy.server`.
 """
 
+import logging
 import re
 from http import HTTPStatus
 
@@ -31,7 +32,8 @@ from porthole_novncproxy.front.upgrade import accept_handshake, check_handshake
 LOG = get_logger(__name__)
 _METHODS = ("GET", "HEAD")
 # A page's name. Some clients put the whole query, encoded, into the path, and people paste tokens anywhere.
-_LOGGABLE_PATH = re.compile(r"(?!.*(?:token|[0-9a-f]{8}-))[\w./-]{0,200}", re.ASCII | re.IGNORECASE)
+_LOGGABLE_PATH = re.compile(r"(?!.*(?:token|[0-9a-f]{8}-))[\w./-]*", re.ASCII | re.IGNORECASE)
+_MAX_LOGGABLE_CHARS = 200
 
 
 def is_console_work(request: Request) -> bool:
@@ -78,7 +80,11 @@ def build_console_request(request: Request, door: Door, source: str) -> access.C
 
 def log_answer(client: str, request: Request, status: HTTPStatus) -> None:
     """Log method, path without query, and status; of a path that may hold a token, nothing."""
-    path = request.path if _LOGGABLE_PATH.fullmatch(request.path) else "***"
+    if not LOG.isEnabledFor(logging.DEBUG):
+        return
+    path = request.path
+    if len(path) > _MAX_LOGGABLE_CHARS or not _LOGGABLE_PATH.fullmatch(path):
+        path = "***"
     method = request.method if request.method in _METHODS else None
     LOG.debug("Answered", client=client, method=method, path=path, status=status)
 

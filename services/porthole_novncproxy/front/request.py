@@ -8,6 +8,7 @@ Called by :mod:`porthole_novncproxy.front.listener`.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -15,9 +16,15 @@ from http import HTTPStatus
 MAX_HEADER_BYTES = 16384
 # As many as http.server takes; browsers send twenty.
 MAX_FIELDS = 100
+# Elements of a list that are looked at; no client sends so many. It guards the loop's time.
+MAX_ELEMENTS = 64
+# Empty lines in front of a request. Clients send one, and the PROXY protocol's signature has two.
+MAX_LEADING_BLANKS = 8
 # RFC 9110 section 5.6.2.
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _NAME = re.compile(_TOKEN)
+# RFC 9110 section 12.4.2.
+_NO_WEIGHT = re.compile(r"q=0(\.0{0,3})?")
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/(\d)\.(\d)")
 # Health checks of load balancers may leave the version away (HTTP/0.9). They are answered as HTTP/1.0.
 _SIMPLE_REQUEST_LINE = re.compile(rb"(GET|HEAD) (/[!-~]*)")
@@ -84,16 +91,19 @@ class Request:
         """Return the first value of the field ``name``; None when there is none."""
         return next((value for found, value in self.fields if found == name), None)
 
-    def has_element(self, name: str, element: str) -> bool:
-        """Whether ``element``, in lower case, stands in the comma-separated lists of the field ``name``.
+    def get_elements(self, name: str) -> Iterator[str]:
+        """Yield the elements of the comma-separated lists of the field ``name``, in lower case.
 
-        What follows a semicolon, such as the weight of a media type, does not count.
+        Blanks are SP and HTAB alone (RFC 9110 section 5.6.3): another parser in front reads no others away. Of each
+        value at most :data:`MAX_ELEMENTS` are looked at.
         """
-        return any(
-            part.partition(";")[0].strip().lower() == element
-            for value in self.get_all(name)
-            for part in value.split(",")
-        )
+        for value in self.get_all(name):
+            for element in value.split(",", MAX_ELEMENTS)[:MAX_ELEMENTS]:
+                yield element.strip(" \t").lower()
+
+    def has_element(self, name: str, element: str) -> bool:
+        """Whether ``element``, in lower case, stands in the lists of the field ``name``."""
+        return element in self.get_elements(name)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -115,7 +125,7 @@ class Request:
     @property
     def asks_for_reason(self) -> bool:
         """Whether the client asks, in JSON, how an upgrade of this target would be answered."""
-        return self.method == "GET" and not self.is_upgrade and self.has_element("accept", "application/json")
+        return self.method == "GET" and not self.is_upgrade and any(map(_is_json, self.get_elements("accept")))
 
     @property
     def keeps_connection(self) -> bool:
@@ -186,6 +196,8 @@ class RequestParser:
         if not line:
             # RFC 9112 section 2.2: some clients end the request before with one line too many.
             self._leading_blanks += 1
+            if self._leading_blanks > MAX_LEADING_BLANKS:
+                raise _malformed("Too many empty lines stand before the request.")
             return
         if _PROXY_V1.match(line) or (line == _PROXY_V2_LINE and self._leading_blanks == _PROXY_V2_BLANKS):
             raise ProxyProtocolSpoken
@@ -210,6 +222,12 @@ class RequestParser:
         if len(self._fields) == MAX_FIELDS:
             raise RequestMalformed(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many fields.")
         self._fields.append((name.decode("ascii").lower(), value.strip(b" \t").decode("latin-1")))
+
+
+def _is_json(media_range: str) -> bool:
+    """Whether an element of Accept takes JSON (RFC 9110 section 12.5.1): with a weight of 0 it does not."""
+    media_type, *parameters = (part.strip(" \t") for part in media_range.split(";"))
+    return media_type == "application/json" and not any(_NO_WEIGHT.fullmatch(each) for each in parameters)
 
 
 def speaks_proxy_protocol(start: bytes) -> bool:

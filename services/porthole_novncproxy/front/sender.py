@@ -28,23 +28,29 @@ _DISCARD_BYTES = 65536
 
 
 class Outgoing:
-    """The bytes that a client is still to be sent: ``start``, and then the content of ``file``."""
+    """The bytes that a client is still to be sent: ``start``, and then ``size_bytes`` of ``file``.
 
-    def __init__(self, start: bytes, file: BinaryIO | None = None) -> None:
+    A file may grow or shrink meanwhile, and the client reads by Content-Length.
+    """
+
+    def __init__(self, start: bytes, file: BinaryIO | None = None, size_bytes: int = 0) -> None:
         self._left = memoryview(start)
         self._file = file
+        self._file_bytes = size_bytes
 
     def send(self, sock: socket.socket) -> bool:
         """Send once, and return whether everything is sent.
 
         :raises OSError: when the socket takes nothing now, or never again.
         """
-        if not self._left and self._file is not None:
-            self._left = memoryview(self._file.read(_SEND_BYTES))
+        if not self._left and self._file is not None and self._file_bytes:
+            self._left = memoryview(self._file.read(min(_SEND_BYTES, self._file_bytes)))
+            self._file_bytes -= len(self._left)
             if not self._left:
-                return True
-        self._left = self._left[sock.send(self._left[:_SEND_BYTES]) :]
-        return not self._left and self._file is None
+                raise ConnectionAbortedError("the file has become shorter than its Content-Length")
+        if self._left:
+            self._left = self._left[sock.send(self._left[:_SEND_BYTES]) :]
+        return not self._left and not self._file_bytes
 
     def close(self) -> None:
         """Close the file."""
@@ -58,7 +64,9 @@ def open_outgoing(response: Response, has_content: bool) -> Outgoing:
     :raises OSError: when the file is gone.
     """
     start = build_head(response) + (response.body if has_content else b"")
-    return Outgoing(start, response.file.open("rb") if response.file is not None and has_content else None)
+    if response.file is None or not has_content:
+        return Outgoing(start)
+    return Outgoing(start, response.file.open("rb"), int(dict(response.headers)["Content-Length"]))
 
 
 @dataclass(eq=False, slots=True)
@@ -140,6 +148,15 @@ class Sender:
         for lingering in list(self._lingering.values()):
             self._end(lingering)
 
+    def drop_rest(self) -> None:
+        """Hang up on the clients that have not taken their answers. From any thread."""
+
+        def drop() -> None:
+            for sending in list(self._sending.values()):
+                self._lose(sending)
+
+        self._loop.call_soon(drop)
+
     def wait_sent(self, timeout_s: float) -> bool:
         """Wait until every answer has been taken, for ``timeout_s`` at most; return whether it has. From any thread.
 
@@ -172,6 +189,8 @@ class Sender:
             return WRITE
         self._forget(sending)
         sending.on_sent(sending.connection)
+        # Only now: a console must be the relay's before a drain counts the consoles.
+        self._note_if_all_sent()
         return 0
 
     def _on_ready(self, sending: _Sending) -> None:
@@ -187,6 +206,7 @@ class Sender:
         self._forget(sending)
         sending.connection.sock.close()
         sending.on_lost()
+        self._note_if_all_sent()
 
     def _forget(self, sending: _Sending) -> None:
         sending.outgoing.close()
@@ -195,7 +215,6 @@ class Sender:
         sending.timer.cancel()
         self._loop.unregister(sending.connection.fd)
         del self._sending[sending.connection.fd]
-        self._note_if_all_sent()
 
     def _discard(self, lingering: _Lingering) -> None:
         try:

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
+
 """The way of a request through the parts, on real sockets and a loop that the test turns by hand."""
 
 import contextlib
+import errno
 import logging
 import select
 import socket
 import threading
 import time
 from http import HTTPStatus
-from pathlib import Path
+from pathlib import Path, PosixPath
 
 import pytest
 
@@ -64,6 +66,13 @@ class Gate:
         self.given_back += 1
 
 
+class Exhausted(PosixPath):
+    """A file in a process that is out of descriptors."""
+
+    def open(self, *arguments, **options):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
 class Pages:
     healthcheck = Response(HTTPStatus.OK, (("Content-Length", "3"),), b"OK\n")
 
@@ -75,6 +84,8 @@ class Pages:
         assert self.may_answer.wait(LONG_S)
         if raw_path == "/gone":
             return Response(HTTPStatus.OK, file=Path("/nonexistent/page"))
+        if raw_path == "/exhausted":
+            return Response(HTTPStatus.OK, file=Exhausted("/page"))
         return Response(HTTPStatus.OK, (("Content-Length", "4"),), b"page")
 
 
@@ -178,6 +189,10 @@ def test_pages_are_answered_one_after_the_other_on_a_connection(house):
 
 def test_a_page_that_goes_before_it_is_opened_is_404(house):
     assert status_of(house.hear_to_end(house.ask(PAGE.replace(b"/page", b"/gone")))) == 404
+
+
+def test_a_page_that_the_process_cannot_open_is_503(house):
+    assert status_of(house.hear_to_end(house.ask(PAGE.replace(b"/page", b"/exhausted")))) == 503
 
 
 def test_a_connection_ends_when_the_client_wants_it(house):

@@ -11,10 +11,10 @@ from porthole_common.rfb.messages import Version
 from porthole_common.rfb.negotiation import Offer
 from porthole_common.rfb.viewer_handshake import offer_security
 from porthole_relay import frames
-from porthole_relay.codec import MAX_MESSAGE_BYTES, RawCodec, WebSocketCodec
+from porthole_relay.codec import MAX_FRAMES_PER_TURN, MAX_MESSAGE_BYTES, RawCodec, WebSocketCodec
 from porthole_relay.frames import CloseCode, Opcode
 from porthole_relay.liveness import Liveness, LivenessPolicy
-from porthole_relay.loop import READ, WRITE
+from porthole_relay.loop import PEER_ENDED, READ, WRITE
 from porthole_relay.pipe import Watermarks
 from porthole_relay.session import CLOSE_TIMEOUT_S, Session
 from porthole_relay.states import State
@@ -631,6 +631,46 @@ def test_a_client_that_floods_pings_and_reads_no_pong_is_not_read_for_ever():
     console.pump()
     assert len(from_proxy(console.client.written)[1]) == 2000
     console.assert_open()
+
+
+FLOODS = (
+    masked(Opcode.PING, b""),
+    masked(Opcode.BINARY, b""),
+    masked(Opcode.BINARY, b"a"),
+    masked(Opcode.PONG, b""),
+)
+
+
+def test_small_frames_of_one_read_take_turns_with_the_other_sessions():
+    """A frame costs the same however small it is: so many of them are the work of one turn."""
+    for frame in FLOODS:
+        with naming(frame):
+            console = Console(start=False, marks=Watermarks(high_bytes=65536, low_bytes=1024))
+            console.session.start(b"", b"")
+            count = 3 * MAX_FRAMES_PER_TURN + 1
+            console.client.incoming.append(frame * count + masked(Opcode.PING, b"last"))
+            console.loop.callbacks[10](READ)
+            turns = 1
+            while console.loop.soon:
+                # What it has not fed yet comes first: nothing more is read of it.
+                assert not console.loop.masks[10] & READ & ~PEER_ENDED
+                console.loop.soon.popleft()()
+                turns += 1
+            assert turns == 4
+            controls = from_proxy(console.client.written)[1]
+            assert controls[-1] == (Opcode.PONG, b"last")
+            assert console.loop.masks[10] & READ == READ
+            console.assert_open()
+
+
+def test_frames_that_wait_for_their_turn_go_no_further_when_the_session_closes():
+    console = Console(start=False, marks=Watermarks(high_bytes=65536, low_bytes=1024))
+    console.session.start(b"", b"")
+    console.client.incoming.append(masked(Opcode.BINARY, b"a") * (2 * MAX_FRAMES_PER_TURN))
+    console.loop.callbacks[10](READ)
+    console.session.close(CloseCode.REVOKED, "revoked")
+    console.loop.run_soon()
+    assert console.server.written == b"a" * MAX_FRAMES_PER_TURN
 
 
 def test_a_hang_up_of_the_client_is_noticed_while_it_is_not_read():

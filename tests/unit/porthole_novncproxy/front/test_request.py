@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from porthole_novncproxy.front.request import (
+    MAX_ELEMENTS,
     MAX_FIELDS,
     MAX_HEADER_BYTES,
+    MAX_LEADING_BLANKS,
     ProxyProtocolSpoken,
     Request,
     RequestMalformed,
@@ -190,10 +192,11 @@ def test_a_first_line_that_is_not_one_of_a_request_is_refused():
 
 def test_empty_lines_before_a_request_are_skipped():
     """RFC 9112 section 2.2."""
-    for count in (1, 2, 3, 100):
+    for count in (1, 2, 3, MAX_LEADING_BLANKS):
         with naming(count):
             request, rest = parse(b"\r\n" * count + build("GET / HTTP/1.1") + b"rest")
             assert (request.target, rest) == ("/", b"rest")
+    assert refuse(b"\r\n" * (MAX_LEADING_BLANKS + 1)).status == HTTPStatus.BAD_REQUEST
 
 
 def test_the_absolute_form_is_taken_and_its_host_counts():
@@ -280,6 +283,17 @@ def test_what_a_request_is_for():
         (["Accept: text/html", "accept: a/b;q=1, Application/JSON;q=0.5"], False, True),
         (["Accept: text/html"], False, False),
         (["Accept: application/jsonx"], False, False),
+        (["Accept: application/json; q=0"], False, False),
+        (["Accept: application/json;q=0.000"], False, False),
+        (["Accept: application/json ; charset=utf-8;q=0.1"], False, True),
+        # Another parser in front takes no other blank away, and no parameter off.
+        (["Upgrade: \x0bwebsocket"], False, False),
+        (["Upgrade: \xa0websocket"], False, False),
+        (["Upgrade: websocket;x=y"], False, False),
+        (["Upgrade:\t websocket \t"], True, False),
+        # Only so many elements are looked at.
+        (["Upgrade: " + "," * (MAX_ELEMENTS - 1) + "websocket"], True, False),
+        (["Upgrade: " + "," * MAX_ELEMENTS + "websocket"], False, False),
         ([], False, False),
     ]
     for fields, is_upgrade, asks_for_reason in cases:

@@ -72,7 +72,7 @@ class Page:
         self.house = house
         self.connection, self.client = house.connect()
         self.file = io.BytesIO(CONTENT)
-        house.send(self.connection, Outgoing(b"head", self.file))
+        house.send(self.connection, Outgoing(b"head", self.file, len(CONTENT)))
 
     @property
     def is_open(self):
@@ -277,7 +277,10 @@ def test_closing_ends_those_that_linger_now_and_later(house):
 def test_an_answer_has_its_content_unless_only_its_head_was_asked_for(house, tmp_path):
     file = tmp_path / "page"
     file.write_bytes(b"content")
-    for response in (Response(HTTPStatus.OK, body=b"content"), Response(HTTPStatus.OK, file=file)):
+    for response in (
+        Response(HTTPStatus.OK, body=b"content"),
+        Response(HTTPStatus.OK, (("Content-Length", "7"),), file=file),
+    ):
         for has_content, content in ((True, b"content"), (False, b"")):
             with naming(response, has_content):
                 connection, client = house.connect()
@@ -285,3 +288,46 @@ def test_an_answer_has_its_content_unless_only_its_head_was_asked_for(house, tmp
                 house.turn(connection)
                 head, _blank, found = heard(client)[0].partition(b"\r\n\r\n")
                 assert (head.split(b"\r\n")[0], found) == (b"HTTP/1.1 200 OK", content)
+
+
+def test_a_file_that_changes_while_it_is_sent_is_never_more_nor_less_than_was_promised(house, tmp_path):
+    """The client reads the next answer behind Content-Length."""
+    file = tmp_path / "page"
+    response = Response(HTTPStatus.OK, (("Content-Length", "7"),), file=file)
+    for content, arrived, is_whole in ((b"content and more", b"content", True), (b"cont", b"cont", False)):
+        with naming(content):
+            file.write_bytes(content)
+            connection, client = house.connect()
+            house.send(connection, open_outgoing(response, has_content=True))
+            house.turn(connection)
+            data, has_ended = heard(client)
+            assert data.endswith(b"\r\n\r\n" + arrived)
+            assert (has_ended, connection in house.sent, connection in house.lost) == (
+                not is_whole,
+                is_whole,
+                not is_whole,
+            )
+
+
+def test_everything_is_sent_only_once_the_connection_has_its_next_owner(house):
+    """A console must be the relay's before the consoles are counted."""
+    connection, client = house.connect()
+    seen = []
+    outgoing = Outgoing(b"x" * 4_000_000)
+    house.sender.send(connection, outgoing, lambda _: seen.append(house.sender._all_sent.is_set()))
+    house.sender._all_sent.clear()
+    for _ in range(1000):
+        heard(client)
+        house.turn(connection)
+        if seen:
+            break
+    assert seen == [False]
+    assert house.sender._all_sent.is_set()
+
+
+def test_answers_that_nobody_takes_are_dropped_in_the_end(house):
+    page = Page(house)
+    house.sender.drop_rest()
+    house.loop.run_soon()
+    assert house.lost == [page.connection]
+    assert (page.is_open, page.file.closed, house.loop.pending_timers) == (False, True, 0)
