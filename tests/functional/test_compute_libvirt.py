@@ -210,6 +210,7 @@ def test_lifecycle_events_arrive(libvirtd: Libvirtd, driver: LibvirtDriver, even
     libvirtd.define(guest_xml("other", OTHER_UUID))
     libvirtd.virsh("undefine", OTHER_UUID)
     assert events.wait_ended() == OTHER_UUID
+    assert events.take_ended() == []
     libvirtd.destroy(UUID)
     assert events.wait_ended() == UUID
 
@@ -220,6 +221,55 @@ def test_a_guest_that_crashes_ends_its_consoles(
     libvirtd.create(guest_xml("guest", UUID))
     os.kill(libvirtd.guest_pid("guest"), signal.SIGKILL)
     assert events.wait_ended() == UUID
+
+
+def test_a_running_guest_that_is_undefined_keeps_its_console(
+    libvirtd: Libvirtd, driver: LibvirtDriver, events: RecordedEvents
+) -> None:
+    libvirtd.define(guest_xml("guest", UUID))
+    libvirtd.virsh("start", UUID)
+    target = ask(driver)
+    libvirtd.virsh("undefine", UUID)
+    assert ask(driver) == target
+    libvirtd.define(guest_xml("other", OTHER_UUID))
+    libvirtd.virsh("undefine", OTHER_UUID)
+    # libvirt keeps the order of its events: those of the running guest are here by now.
+    assert events.wait_ended() == OTHER_UUID
+    assert events.take_ended() == []
+    libvirtd.destroy(UUID)
+    assert events.wait_ended() == UUID
+
+
+def test_a_panic_is_seen_where_the_guest_is_preserved(
+    libvirtd: Libvirtd, driver: LibvirtDriver, events: RecordedEvents
+) -> None:
+    libvirtd.create(with_panic(guest_xml("guest", UUID)))
+    target = ask(driver)
+    panic(libvirtd)
+    wait_until(lambda: libvirtd.state(UUID) == "crashed", TIMEOUT_S, "the panic")
+    assert ask(driver) == target
+    assert state_of(driver) == InstanceState.CRASHED
+    libvirtd.destroy(UUID)
+    assert events.wait_ended() == UUID
+    assert events.take_ended() == []
+
+
+def test_a_panic_without_preserve_ends_the_consoles(
+    libvirtd: Libvirtd, driver: LibvirtDriver, events: RecordedEvents
+) -> None:
+    libvirtd.create(with_panic(guest_xml("guest", UUID), on_crash="destroy"))
+    ask(driver)
+    panic(libvirtd)
+    assert events.wait_ended() == UUID
+
+
+def with_panic(xml: str, on_crash: str = "preserve") -> str:
+    return xml.replace("<devices>", f"<on_crash>{on_crash}</on_crash><devices><panic model='isa'/>")
+
+
+def panic(libvirtd: Libvirtd) -> None:
+    """Report a panic as a guest's kernel does: a byte to the port of QEMU's pvpanic device."""
+    libvirtd.virsh("qemu-monitor-command", UUID, "--hmp", "o /b 0x505 1")
 
 
 def test_a_restart_of_libvirtd_ends_nothing(libvirtd: Libvirtd, driver: LibvirtDriver, events: RecordedEvents) -> None:

@@ -124,6 +124,8 @@ class FakeDomain:
         self.xml = xml
         self.current = state
         self.run_id = 1
+        # Whether its process is kept after a crash (<on_crash>preserve</on_crash>).
+        self.preserved = False
         self.cpu_times_ns = [10_000_000]
         self.control = libvirt.VIR_DOMAIN_CONTROL_OK
         self.job_operation: int | None = None
@@ -133,8 +135,12 @@ class FakeDomain:
     def UUIDString(self) -> str:  # noqa: N802
         return self.uuid
 
+    def has_process(self) -> bool:
+        ended = self.current[0] == libvirt.VIR_DOMAIN_SHUTOFF
+        return not ended and (self.preserved or self.current[0] != libvirt.VIR_DOMAIN_CRASHED)
+
     def ID(self) -> int:  # noqa: N802
-        return self.run_id
+        return self.run_id if self.has_process() else -1
 
     def name(self) -> str:
         return "domain-name"
@@ -198,9 +204,8 @@ class FakeConnection:
     def listAllDomains(self, flags: int) -> list[FakeDomain]:  # noqa: N802
         if self.error:
             raise self.error
-        stopped = {libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED}
         only_active = bool(flags & libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
-        return [each for each in self.domains.values() if not only_active or each.current[0] not in stopped]
+        return [each for each in self.domains.values() if not only_active or each.has_process()]
 
     def lookupByUUIDString(self, uuid: str) -> FakeDomain:  # noqa: N802
         if self.error:

@@ -13,9 +13,8 @@ from porthole_common import errors
 from porthole_common.diagnosis import Display
 from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
 
-# A paused guest and one asleep in S3 have a screen too, and an operator wants to see it.
-_WITH_SCREEN = frozenset({InstanceState.RUNNING, InstanceState.PAUSED, InstanceState.SUSPENDED})
-_WITHOUT_SCREEN = frozenset({InstanceState.SHUTOFF, InstanceState.CRASHED})
+# The states that pass: the VNC server is not there yet, moves to another host, or is about to end.
+_PASSING = frozenset({InstanceState.BUILDING, InstanceState.MIGRATING, InstanceState.DELETING})
 
 
 class DriverEvents(Protocol):
@@ -61,8 +60,8 @@ class ComputeDriver(Protocol):
         The hypervisor is asked each time, since an address in a cache may belong to another instance by now.
 
         :raises InstanceNotFound: when this host does not have it.
-        :raises InstanceNotReady: when it is building, migrating, being deleted, or was never started.
-        :raises InstanceNotRunning: when it is stopped or crashed.
+        :raises InstanceNotReady: when it is building, migrating or being deleted.
+        :raises InstanceNotRunning: when it has no process that could show a screen.
         :raises ConsoleTypeUnavailable: when it has no VNC server on TCP, or this host does not offer the type.
         :raises HypervisorUnavailable: when the hypervisor does not answer.
         """
@@ -74,17 +73,19 @@ class ComputeDriver(Protocol):
         """
 
 
-def require_screen(instance_uuid: str, state: InstanceState) -> None:
-    """Return when an instance in ``state`` has a screen to show: running, paused, suspended.
+def require_screen(instance_uuid: str, state: InstanceState, has_process: bool) -> None:
+    """Return when an instance has a screen to show: its QEMU runs, and ``state`` is not a state that passes.
 
-    :raises InstanceNotRunning: when it is stopped or crashed.
-    :raises InstanceNotReady: when it is in any other state, which passes.
+    A guest that is paused, asleep or crashed has a screen too, and an operator wants to see it: the text of a kernel
+    panic is the reason why the console is opened.
+
+    :raises InstanceNotRunning: when its QEMU does not run.
+    :raises InstanceNotReady: when it is building, migrating or being deleted.
     """
-    if state in _WITH_SCREEN:
-        return
-    if state in _WITHOUT_SCREEN:
+    if not has_process:
         raise errors.InstanceNotRunning(instance_uuid, str(state))
-    raise errors.InstanceNotReady(instance_uuid, str(state))
+    if state in _PASSING:
+        raise errors.InstanceNotReady(instance_uuid, str(state))
 
 
 def get_offered_types(conf: cfg.ConfigOpts) -> tuple[ConsoleType, ...]:

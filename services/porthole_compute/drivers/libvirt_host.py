@@ -40,7 +40,10 @@ ATTEMPT_TIMEOUT_S = 10.0
 # How often libvirt's event loop sets the mark that it runs.
 TICK_MS = 1000
 
-_CONSOLES_END = {libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_CRASHED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED}
+# A domain that is undefined, or crashes with <on_crash>preserve</on_crash>, may keep its process.
+_MAY_END_CONSOLES = {libvirt.VIR_DOMAIN_EVENT_CRASHED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED}
+# The id of a domain without a process (virDomainGetID).
+_NO_PROCESS = -1
 
 _event_loop_lock = threading.Lock()
 _event_loop_started = False
@@ -131,15 +134,15 @@ class LibvirtDriver:
         """Return the address in the live XML, by the rule of :func:`porthole_compute.domain_xml.get_proxy_host`.
 
         :raises InstanceNotFound: when libvirt has no such domain.
-        :raises InstanceNotReady: when it is starting, migrating, or was created paused and never ran.
-        :raises InstanceNotRunning: when it is stopped or crashed.
+        :raises InstanceNotReady: when it is starting or migrating.
+        :raises InstanceNotRunning: when its QEMU does not run.
         :raises ConsoleTypeUnavailable: when it has no VNC server on TCP, or this host does not offer the type.
         :raises HypervisorUnavailable: when libvirt does not answer.
         """
         with self._asking(instance_uuid) as connection:
             domain = connection.lookupByUUIDString(instance_uuid)
             state = read_state(domain)
-            require_screen(instance_uuid, state)
+            require_screen(instance_uuid, state, _has_process(domain))
             vnc = parse_domain(domain.XMLDesc(0)).vnc
         if vnc is None or console_type not in self._offered:
             raise errors.ConsoleTypeUnavailable(str(console_type))
@@ -253,10 +256,11 @@ class LibvirtDriver:
         uuid = domain.UUIDString()
         if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
             self._running.add(uuid, domain.ID())
-        elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
+        is_stopped = event == libvirt.VIR_DOMAIN_EVENT_STOPPED
+        if is_stopped:
             self._running.discard(uuid)
-        if event in _CONSOLES_END:
-            moved = (event, detail) == (libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED)
+        if is_stopped or (event in _MAY_END_CONSOLES and not _has_process(domain)):
+            moved = is_stopped and detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED
             self._tell_ended(uuid, RevocationReason.MOVED if moved else RevocationReason.ENDED)
         self._tell_changed()
 
@@ -288,6 +292,11 @@ def _is_alive(connection: Any) -> bool:
         return bool(connection.isAlive())
     except libvirt.libvirtError:
         return False
+
+
+def _has_process(domain: Any) -> bool:
+    """Whether the domain had a process when libvirt made this object; libvirt is not asked again."""
+    return bool(domain.ID() != _NO_PROCESS)
 
 
 def _read_details(domain: Any) -> Domain:

@@ -177,6 +177,7 @@ def test_why_there_is_no_target() -> None:
         (UUID, {"xml": build_xml("<graphics type='vnc' port='-1'/>")}, errors.InstanceNotReady(UUID, "running")),
         (UUID, {"xml": "<nonsense/>"}, errors.HypervisorUnavailable("node1")),
         (UUID, {"current": (libvirt.VIR_DOMAIN_SHUTOFF, 0)}, errors.InstanceNotRunning(UUID, "shutoff")),
+        (UUID, {"current": (libvirt.VIR_DOMAIN_CRASHED, 1)}, errors.InstanceNotRunning(UUID, "crashed")),
         (
             UUID,
             {"current": (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION)},
@@ -238,6 +239,7 @@ def test_what_ends_consoles() -> None:
     for event in cases:
         hypervisor, events = Hypervisor(), RecordedEvents()
         with naming(event), running_driver(hypervisor, events):
+            hypervisor.domains[UUID].current = (libvirt.VIR_DOMAIN_SHUTOFF, 0)
             hypervisor.connection.send_lifecycle(UUID, event)
             assert events.wait_ended() == UUID
             assert events.reasons == {UUID: RevocationReason.ENDED}
@@ -248,6 +250,8 @@ def test_a_guest_that_migrated_away_has_moved(
     driver: LibvirtDriver, hypervisor: Hypervisor, events: RecordedEvents
 ) -> None:
     detail = libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED
+    for domain in hypervisor.domains.values():
+        domain.current = (libvirt.VIR_DOMAIN_SHUTOFF, 0)
     hypervisor.connection.send_lifecycle(UUID, libvirt.VIR_DOMAIN_EVENT_STOPPED, detail)
     assert events.wait_ended() == UUID
     assert events.reasons == {UUID: RevocationReason.MOVED}
@@ -255,6 +259,20 @@ def test_a_guest_that_migrated_away_has_moved(
     hypervisor.connection.send_lifecycle(OTHER_UUID, libvirt.VIR_DOMAIN_EVENT_CRASHED, detail)
     assert events.wait_ended() == OTHER_UUID
     assert events.reasons[OTHER_UUID] is RevocationReason.ENDED
+
+
+def test_a_guest_whose_process_runs_on_keeps_its_consoles() -> None:
+    """Undefined as live snapshots and blockcopy do it, or crashed with <on_crash>preserve</on_crash>."""
+    for event in (libvirt.VIR_DOMAIN_EVENT_UNDEFINED, libvirt.VIR_DOMAIN_EVENT_CRASHED):
+        hypervisor, events = Hypervisor(), RecordedEvents()
+        with naming(event), running_driver(hypervisor, events) as driver:
+            if event == libvirt.VIR_DOMAIN_EVENT_CRASHED:
+                hypervisor.domains[UUID].current = (libvirt.VIR_DOMAIN_CRASHED, 1)
+                hypervisor.domains[UUID].preserved = True
+            hypervisor.connection.send_lifecycle(UUID, event)
+            events.wait_changed()
+            assert events.take_ended() == []
+            assert driver.get_vnc_target(UUID, ConsoleType.NOVNC) == Target("127.0.0.1", 5901)
 
 
 def test_what_only_changes_the_inventory() -> None:
