@@ -126,7 +126,6 @@ class FakeDomain:
         self.run_id = 1
         # Whether its process is kept after a crash (<on_crash>preserve</on_crash>).
         self.preserved = False
-        self.cpu_times_ns = [10_000_000]
         self.control = libvirt.VIR_DOMAIN_CONTROL_OK
         self.job_operation: int | None = None
         self.error: libvirt.libvirtError | None = None
@@ -149,9 +148,6 @@ class FakeDomain:
         if self.error:
             raise self.error
         return list(self.current)
-
-    def vcpus(self) -> tuple[list[tuple[int, int, int, int]], list[Any]]:
-        return [(number, 1, time_ns, 0) for number, time_ns in enumerate(self.cpu_times_ns)], []
 
     def controlInfo(self) -> list[int]:  # noqa: N802
         return [self.control, 0, 0]

@@ -96,7 +96,8 @@ def test_the_state_of_a_domain() -> None:
         (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER, InstanceState.PAUSED),
         (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR, InstanceState.PAUSED),
         (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP, InstanceState.BUILDING),
-        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION, InstanceState.MIGRATING),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION, InstanceState.PAUSED),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_CRASHED, InstanceState.PAUSED),
         (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY, InstanceState.MIGRATING),
         (libvirt.VIR_DOMAIN_SHUTDOWN, 0, InstanceState.SHUTOFF),
         (libvirt.VIR_DOMAIN_SHUTOFF, 0, InstanceState.SHUTOFF),
@@ -109,48 +110,64 @@ def test_the_state_of_a_domain() -> None:
             assert read_state(FakeDomain(UUID, "", (state, reason))) == expected
 
 
-def test_paused_before_its_first_instruction_is_building() -> None:
-    domain = FakeDomain(UUID, "", (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER))
-    domain.cpu_times_ns = [0, 0]
-    assert read_state(domain) == InstanceState.BUILDING
-    domain.cpu_times_ns = [0, 1]
-    assert read_state(domain) == InstanceState.PAUSED
+RUNNING = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED)
+PAUSED = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER)
+# Of a domain that arrives, and of one that was restored or migrated while paused, until it is resumed.
+PAUSED_BY_MIGRATION = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION)
 
 
-def test_a_running_domain_with_a_job() -> None:
+def test_a_domain_with_a_job() -> None:
     cases = [
-        (libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, InstanceState.MIGRATING),
-        (libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, InstanceState.MIGRATING),
-        (libvirt.VIR_DOMAIN_JOB_OPERATION_SNAPSHOT, InstanceState.RUNNING),
+        (RUNNING, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, InstanceState.MIGRATING),
+        (RUNNING, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, InstanceState.MIGRATING),
+        (RUNNING, libvirt.VIR_DOMAIN_JOB_OPERATION_SNAPSHOT, InstanceState.RUNNING),
+        (RUNNING, libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP, InstanceState.RUNNING),
+        (PAUSED, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, InstanceState.MIGRATING),
+        (PAUSED, libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP, InstanceState.PAUSED),
+        (PAUSED_BY_MIGRATION, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, InstanceState.MIGRATING),
     ]
-    for operation, expected in cases:
-        with naming(operation, expected):
-            domain = FakeDomain(UUID, "")
+    for state, operation, expected in cases:
+        with naming(state, operation, expected):
+            domain = FakeDomain(UUID, "", state)
             domain.job_operation = operation
             assert read_state(domain) == expected
 
 
 def test_a_monitor_that_is_stuck_is_not_waited_for() -> None:
-    cases = [libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_ERROR]
-    for control in cases:
-        with naming(control):
-            domain = FakeDomain(UUID, "")
-            domain.control = control
-            assert read_state(domain) == InstanceState.RUNNING
+    """Then the reason is all there is."""
+    states = [
+        (RUNNING, InstanceState.RUNNING),
+        (PAUSED, InstanceState.PAUSED),
+        (PAUSED_BY_MIGRATION, InstanceState.MIGRATING),
+    ]
+    for control in (libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_ERROR):
+        for state, expected in states:
+            with naming(control, state):
+                domain = FakeDomain(UUID, "", state)
+                domain.control = control
+                assert read_state(domain) == expected
 
 
 def test_a_job_that_libvirt_does_not_tell_of() -> None:
     cases = [
-        (libvirt.VIR_ERR_OPERATION_INVALID, InstanceState.MIGRATING),
         (libvirt.VIR_ERR_OPERATION_UNSUPPORTED, InstanceState.MIGRATING),
+        # "domain is not running": it has ended since its state was read.
+        (libvirt.VIR_ERR_OPERATION_INVALID, InstanceState.RUNNING),
         (libvirt.VIR_ERR_OPERATION_TIMEOUT, InstanceState.RUNNING),
         (libvirt.VIR_ERR_NO_SUPPORT, InstanceState.RUNNING),
+        # "backup job data missing", while a backup begins.
+        (libvirt.VIR_ERR_INTERNAL_ERROR, InstanceState.RUNNING),
+        (libvirt.VIR_ERR_RPC, InstanceState.RUNNING),
     ]
     for code, expected in cases:
         with naming(code, expected):
             domain = FakeDomain(UUID, "")
             domain.job_error = build_libvirt_error(code)
             assert read_state(domain) == expected
+    domain = FakeDomain(UUID, "")
+    domain.job_error = build_libvirt_error(libvirt.VIR_ERR_NO_DOMAIN)
+    with pytest.raises(libvirt.libvirtError):
+        read_state(domain)
 
 
 def test_the_target_is_read_anew_each_time(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
@@ -180,11 +197,11 @@ def test_why_there_is_no_target() -> None:
         (UUID, {"current": (libvirt.VIR_DOMAIN_CRASHED, 1)}, errors.InstanceNotRunning(UUID, "crashed")),
         (
             UUID,
-            {"current": (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION)},
+            {"current": PAUSED_BY_MIGRATION, "control": libvirt.VIR_DOMAIN_CONTROL_OCCUPIED},
             errors.InstanceNotReady(UUID, "migrating"),
         ),
         (UUID, {"error": build_libvirt_error(libvirt.VIR_ERR_NO_DOMAIN)}, errors.InstanceNotFound(UUID)),
-        (UUID, {"job_error": build_libvirt_error(libvirt.VIR_ERR_RPC)}, errors.HypervisorUnavailable("node1")),
+        (UUID, {"job_error": build_libvirt_error(libvirt.VIR_ERR_NO_DOMAIN)}, errors.InstanceNotFound(UUID)),
         (
             UUID,
             {"error": build_libvirt_error(libvirt.VIR_ERR_OPERATION_INVALID)},
