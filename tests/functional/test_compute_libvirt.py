@@ -138,6 +138,7 @@ def test_a_guest_that_listens_everywhere_is_dialled_at_the_proxyclient_address(
     ("metadata", "name", "project_id", "user_id"),
     [
         (NOVA + PORTHOLE, "web-1", "p-nova", "u-nova"),
+        (NOVA.replace("nova/1.1", "nova/1.0"), "web-1", "p-nova", "u-nova"),
         (PORTHOLE, "db-1", "p-own", "u-own"),
         ("", "guest", None, None),
     ],
