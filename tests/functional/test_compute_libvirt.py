@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,13 @@ from porthole_compute.drivers.libvirt_host import (
     ATTEMPT_TIMEOUT_S,
     KEEPALIVE_COUNT,
     KEEPALIVE_INTERVAL_S,
+    MAX_QUESTIONS,
     LibvirtDriver,
 )
 from porthole_compute.endpoint import ComputeEndpoint
 from support.compute_fakes import RecordedEvents, make_conf
 from support.deadlines import call_within, join_within, kept_within, time_call
+from support.domain_lock import HeldDomain
 from support.libvirtd import Libvirtd, guest_xml, is_running
 from support.migration import HeldMigration
 from support.ports import free_port
@@ -47,6 +50,9 @@ PORTHOLE = (
 TIMEOUT_S = 30
 # Libvirt's calls have no deadline. The driver's longest promise is that of an attempt to connect.
 CALL_TIMEOUT_S = ATTEMPT_TIMEOUT_S + TIMEOUT_S
+# More than the questions that the driver asks at once.
+CROWD = 2 * MAX_QUESTIONS
+ROUNDS = 5
 DISK_BYTES = 64 * 1024 * 1024
 # One of some ten backups begins while the driver asks.
 BACKUPS = 200
@@ -103,7 +109,7 @@ def is_up(driver: LibvirtDriver) -> bool:
         driver.list_instances()
     except errors.HypervisorUnavailable:
         return False
-    return True
+    return not driver.waits_for()
 
 
 def ask(driver: LibvirtDriver, uuid: str = UUID) -> Target:
@@ -217,7 +223,7 @@ def test_a_paused_guest_that_has_migrated_has_a_console(libvirtd: Libvirtd, driv
 def test_a_paused_guest_whose_processors_have_no_threads_of_their_own(
     libvirtd: Libvirtd, driver: LibvirtDriver
 ) -> None:
-    """libvirt then knows no processor times: with TCG in one thread, as -icount has it."""
+    """Libvirt then knows no processor times: with TCG in one thread, as -icount has it."""
     xml = guest_xml("guest", UUID).replace("<vcpu>1<", "<vcpu>2<")
     xml = xml.replace("<domain ", "<domain xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0' ")
     arguments = "".join(f"<qemu:arg value='{value}'/>" for value in ("-icount", "shift=auto"))
@@ -431,6 +437,65 @@ def test_a_frozen_libvirtd_holds_nobody_for_long(
     wait_until(lambda: is_up(driver), TIMEOUT_S, "the new connection")
     assert ask(driver) == target
     assert events.take_ended() == []
+
+
+def test_a_guest_whose_lock_libvirtd_holds_costs_no_other(
+    libvirtd: Libvirtd, driver: LibvirtDriver, events: RecordedEvents
+) -> None:
+    libvirtd.create(guest_xml("guest", UUID, metadata=NOVA))
+    libvirtd.create(guest_xml("other", OTHER_UUID))
+    target, other_target = ask(driver), ask(driver, OTHER_UUID)
+    well = {instance.uuid: instance for instance in driver.list_instances()}
+    threads = threading.active_count()
+    with HeldDomain(libvirtd, UUID) as lock:
+        assert refuse_together(driver) == CROWD
+        assert driver.list_overdue() == [UUID]
+        assert driver.waits_for() == f"the answer of libvirt at {libvirtd.uri} about {UUID}"
+        for _ in range(ROUNDS):
+            with kept_within(0, "an answer at once"), pytest.raises(errors.HypervisorUnavailable):
+                ask(driver)
+            assert ask(driver, OTHER_UUID) == other_target
+            unknown = replace(well[UUID], state=InstanceState.UNKNOWN)
+            assert {each.uuid: each for each in driver.list_instances()} == {**well, UUID: unknown}
+            assert [display.instance_uuid for display in driver.list_displays(10)] == [OTHER_UUID]
+        assert threading.active_count() <= threads + MAX_QUESTIONS
+        lock.release()
+        wait_until(lambda: not driver.waits_for(), TIMEOUT_S, "the answer")
+        assert {each.uuid: each for each in driver.list_instances()} == well
+        assert ask(driver) == target
+    assert events.take_ended() == []
+
+
+def refuse_together(driver: LibvirtDriver) -> int:
+    """Ask for one guest's console in many threads at once; return how many are told that libvirt does not answer."""
+    refused: list[str] = []
+
+    def ask_in_vain() -> None:
+        try:
+            ask(driver)
+        except errors.HypervisorUnavailable as exc:
+            refused.append(exc.host)
+
+    crowd = [threading.Thread(target=ask_in_vain, name="asking", daemon=True) for _ in range(CROWD)]
+    for thread in crowd:
+        thread.start()
+    join_within(CALL_TIMEOUT_S, *crowd)
+    return len(refused)
+
+
+def test_a_held_guest_costs_no_list(libvirtd: Libvirtd, driver: LibvirtDriver) -> None:
+    """The inventory finds it: the list has no answer, and the guests are those that are known."""
+    libvirtd.create(guest_xml("guest", UUID))
+    libvirtd.create(guest_xml("other", OTHER_UUID))
+    assert len(driver.list_instances()) == 2
+    with HeldDomain(libvirtd, UUID):
+        assert state_of(driver) == InstanceState.UNKNOWN
+        assert state_of(driver, OTHER_UUID) == InstanceState.RUNNING
+        assert read_greeting(ask(driver, OTHER_UUID)) == b"RFB 003.008\n"
+        libvirtd.virsh("suspend", OTHER_UUID)
+        assert state_of(driver, OTHER_UUID) == InstanceState.PAUSED
+    wait_until(lambda: not driver.waits_for(), TIMEOUT_S, "the answer")
+    assert state_of(driver) == InstanceState.RUNNING
 
 
 def test_libvirtd_may_come_after_compute(

@@ -37,7 +37,7 @@ class ComputeDriver(Protocol):
         """
 
     def waits_for(self) -> str:
-        """Return the name of the hypervisor when it does not answer; "" when it does."""
+        """Return the name of what does not answer: the hypervisor, or a question about an instance; "" without any."""
 
     def is_alive(self) -> bool:
         """Whether the driver has made progress since the last call; an outage is no reason for False."""
@@ -51,6 +51,8 @@ class ComputeDriver(Protocol):
     def list_instances(self) -> list[Instance]:
         """Return every instance of this host, stopped ones included.
 
+        An instance about which the hypervisor does not answer is returned as it was known, in state UNKNOWN.
+
         :raises HypervisorUnavailable: when the hypervisor does not answer.
         """
 
@@ -63,8 +65,11 @@ class ComputeDriver(Protocol):
         :raises InstanceNotReady: when it is building, migrating or being deleted.
         :raises InstanceNotRunning: when it has no process that could show a screen.
         :raises ConsoleTypeUnavailable: when it has no VNC server on TCP, or this host does not offer the type.
-        :raises HypervisorUnavailable: when the hypervisor does not answer.
+        :raises HypervisorUnavailable: when the hypervisor does not answer, at all or about this instance.
         """
+
+    def list_overdue(self) -> list[str]:
+        """Return the UUIDs of instances about which the hypervisor has not answered in time, and still does not."""
 
     def list_displays(self, limit: int) -> list[Display]:
         """Return the VNC servers of running instances as they listen now; ``limit`` of them at most.

@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import libvirt
 import pytest
@@ -41,17 +42,25 @@ class Hypervisor:
     def __init__(self) -> None:
         self.domains = {UUID: FakeDomain(UUID, build_xml()), OTHER_UUID: FakeDomain(OTHER_UUID, build_xml(""))}
         self.down = False
-        self.connections: list[FakeConnection] = []
+        self.opened: list[FakeConnection] = []
 
     def open(self, uri: str) -> FakeConnection:
         if self.down:
             raise build_libvirt_error(libvirt.VIR_ERR_SYSTEM_ERROR)
-        self.connections.append(FakeConnection(self.domains))
-        return self.connections[-1]
+        self.opened.append(FakeConnection(self.domains, lambda: self.connection))
+        return self.opened[-1]
+
+    @property
+    def connections(self) -> list[FakeConnection]:
+        """Those for events."""
+        return [connection for connection in self.opened if connection.is_watched]
 
     @property
     def connection(self) -> FakeConnection:
         return self.connections[-1]
+
+    def count_calls(self) -> int:
+        return sum(connection.calls for connection in self.opened)
 
 
 @pytest.fixture
@@ -245,7 +254,26 @@ def test_one_odd_domain_hides_no_other(driver: LibvirtDriver, hypervisor: Hyperv
     assert driver.list_instances() == [Instance(UUID, "domain-name", InstanceState.RUNNING)]
 
 
-def test_an_inventory_that_breaks_off_is_none(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
+def test_an_error_about_one_guest_stays_with_that_guest(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
+    owner = "<i:instance xmlns:i='urn:porthole:instance:1'><i:owner project='p' user='u'/></i:instance>"
+    hypervisor.domains[OTHER_UUID].xml = build_xml("", owner)
+    well = driver.list_instances()
+    for code in (libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_ERR_RPC, libvirt.VIR_ERR_OPERATION_INVALID):
+        with naming(code):
+            hypervisor.domains[OTHER_UUID].error = build_libvirt_error(code)
+            assert driver.list_instances() == [well[0], replace(well[1], state=InstanceState.UNKNOWN)]
+            assert [display.instance_uuid for display in driver.list_displays(10)] == [UUID]
+    hypervisor.domains[OTHER_UUID].error = None
+    assert driver.list_instances() == well
+
+
+def test_a_guest_of_which_nothing_is_known_is_listed_by_its_uuid(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
+    hypervisor.domains[UUID].error = build_libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR)
+    assert driver.list_instances()[0] == Instance(UUID, UUID, InstanceState.UNKNOWN)
+
+
+def test_an_inventory_of_a_connection_that_breaks_is_none(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
+    hypervisor.connection.alive = False
     hypervisor.domains[OTHER_UUID].error = build_libvirt_error(libvirt.VIR_ERR_RPC)
     with pytest.raises(errors.HypervisorUnavailable):
         driver.list_instances()
@@ -408,7 +436,8 @@ def test_a_connection_that_breaks_while_it_is_made_forgets_nothing(
     def open_connection(uri: str) -> FakeConnection:
         connection = hypervisor.open(uri)
         attempts.append(1)
-        if len(attempts) == 2:
+        # The first two are for events and for the list.
+        if len(attempts) == 3:
             connection.error = build_libvirt_error(libvirt.VIR_ERR_RPC)
         return connection
 
@@ -418,7 +447,7 @@ def test_a_connection_that_breaks_while_it_is_made_forgets_nothing(
         hypervisor.domains[UUID].current = (libvirt.VIR_DOMAIN_SHUTOFF, 0)
         hypervisor.connection.lose()
         assert events.wait_ended() == UUID
-        assert len(attempts) == 3
+        assert len(hypervisor.connections) == 3
         assert hypervisor.connections[1].closed
     finally:
         driver.stop()
@@ -432,6 +461,7 @@ def test_stop_closes_the_connection(hypervisor: Hypervisor, events: RecordedEven
     assert hypervisor.connection.closed
     assert hypervisor.connection.callbacks == {}
     assert hypervisor.connection.on_close is None
+    assert all(connection.closed for connection in hypervisor.opened)
     with pytest.raises(errors.HypervisorUnavailable):
         driver.list_instances()
 
@@ -465,6 +495,95 @@ def test_there_are_no_displays_to_tell_of_without_libvirt(driver: LibvirtDriver,
     hypervisor.connection.error = build_libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR)
     with pytest.raises(errors.HypervisorUnavailable):
         driver.list_displays(10)
+
+
+class Held:
+    """A hypervisor that holds the lock of a guest, and a driver that has listed its guests before."""
+
+    def __init__(self, hypervisor: Hypervisor, events: RecordedEvents, uuid: str = UUID) -> None:
+        self.domain = hypervisor.domains[uuid]
+        conf = make_conf(libvirt={"reconnect_interval": 1})
+        # Of the guests that are not held, the answers come in time even on a machine under load.
+        self.driver = LibvirtDriver(conf, hypervisor.open, answer_timeout_s=0.5)
+        self.driver.start(events)
+        self.well = self.driver.list_instances()
+
+    def __enter__(self) -> Self:
+        self.domain.unlocked.clear()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.domain.unlocked.set()
+        self.driver.stop()
+
+
+def test_a_guest_whose_lock_is_held_holds_up_no_other(hypervisor: Hypervisor, events: RecordedEvents) -> None:
+    hypervisor.domains[OTHER_UUID].xml = build_xml()
+    with Held(hypervisor, events) as held:
+        driver = held.driver
+        with pytest.raises(errors.HypervisorUnavailable):
+            driver.get_vnc_target(UUID, ConsoleType.NOVNC)
+        assert driver.list_overdue() == [UUID]
+        assert driver.waits_for() == f"the answer of libvirt at qemu:///system about {UUID}"
+        assert driver.get_vnc_target(OTHER_UUID, ConsoleType.NOVNC) == Target("127.0.0.1", 5901)
+        assert driver.list_instances() == [replace(held.well[0], state=InstanceState.UNKNOWN), held.well[1]]
+        assert [display.instance_uuid for display in driver.list_displays(10)] == [OTHER_UUID]
+        held.domain.unlocked.set()
+        wait_until(lambda: driver.list_overdue() == [], PATIENCE_S, "the answer")
+        assert driver.waits_for() == ""
+        assert driver.list_instances() == held.well
+        assert driver.get_vnc_target(UUID, ConsoleType.NOVNC) == Target("127.0.0.1", 5901)
+
+
+def test_a_held_guest_is_found_by_the_inventory_too(hypervisor: Hypervisor, events: RecordedEvents) -> None:
+    """Then the list has no answer, and the guests are those that are known."""
+    with Held(hypervisor, events) as held:
+        unknown = [replace(held.well[0], state=InstanceState.UNKNOWN), held.well[1]]
+        assert held.driver.list_instances() == unknown
+        assert held.driver.list_overdue() == [UUID]
+        calls = hypervisor.count_calls()
+        assert held.driver.list_instances() == unknown
+        # Neither the list nor the held guest is asked for again.
+        assert hypervisor.count_calls() == calls + 1
+
+
+def test_while_the_list_is_held_the_guests_are_those_of_the_events(
+    hypervisor: Hypervisor, events: RecordedEvents
+) -> None:
+    with Held(hypervisor, events) as held:
+        hypervisor.domains[UNKNOWN_UUID] = FakeDomain(UNKNOWN_UUID, build_xml())
+        hypervisor.connection.send_lifecycle(UNKNOWN_UUID, libvirt.VIR_DOMAIN_EVENT_STARTED)
+        del hypervisor.domains[OTHER_UUID]
+        assert [instance.uuid for instance in held.driver.list_instances()] == [UUID, UNKNOWN_UUID]
+        assert [instance.uuid for instance in held.driver.list_instances()] == [UUID, UNKNOWN_UUID]
+
+
+def test_the_end_of_a_guest_during_an_outage_is_told_once_the_list_arrives(
+    hypervisor: Hypervisor, events: RecordedEvents
+) -> None:
+    with Held(hypervisor, events) as held:
+        first = hypervisor.connection
+        hypervisor.domains[OTHER_UUID].current = (libvirt.VIR_DOMAIN_SHUTOFF, 0)
+        first.lose()
+        # The new connection serves the other guests while its list is held.
+        wait_until(lambda: hypervisor.connection is not first and is_connected(held.driver), PATIENCE_S, "a connection")
+        with pytest.raises(errors.InstanceNotRunning):
+            held.driver.get_vnc_target(OTHER_UUID, ConsoleType.NOVNC)
+        assert events.take_ended() == []
+        held.domain.unlocked.set()
+        assert events.wait_ended() == OTHER_UUID
+        wait_until(lambda: held.driver.waits_for() == "", PATIENCE_S, "the answers")
+        assert events.take_ended() == []
+
+
+def is_connected(driver: LibvirtDriver) -> bool:
+    try:
+        driver.get_vnc_target(UNKNOWN_UUID, ConsoleType.NOVNC)
+    except errors.InstanceNotFound:
+        return True
+    except errors.HypervisorUnavailable:
+        return False
+    return True
 
 
 def test_it_is_alive_while_libvirts_event_loop_turns(driver: LibvirtDriver) -> None:
