@@ -303,10 +303,8 @@ class LibvirtDriver:
         try:
             connection = self._open_kept_alive()
             self._watch(connection, lost)
-            with contextlib.suppress(NoAnswer):
-                # The connection serves other domains meanwhile, and the list is complete when it arrives.
-                self._questions.ask(self._list_name, lambda: self._list_running(lost))
-        except libvirt.libvirtError as exc:
+            self._begin_list(lost)
+        except (libvirt.libvirtError, NoAnswer) as exc:
             if connection is not None:
                 self._close(connection)
             raise errors.HypervisorUnavailable(self._host) from exc
@@ -316,6 +314,14 @@ class LibvirtDriver:
         connection = self._open(self._uri)
         connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
         return connection
+
+    def _begin_list(self, lost: threading.Event) -> None:
+        try:
+            self._questions.ask(self._list_name, lambda: self._list_running(lost))
+        except NoAnswer:
+            # A list that is overdue does its work when it arrives, and other domains are served meanwhile.
+            if self._list_name not in self._questions.get_overdue():
+                raise
 
     def _list_running(self, lost: threading.Event) -> None:
         try:
