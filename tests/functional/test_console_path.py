@@ -35,6 +35,7 @@ from support.console import (
     wait_for_status,
 )
 from support.daemons import Porthole
+from support.domain_lock import HeldDomain
 from support.libvirtd import Libvirtd, guest_xml
 from support.memcached import Memcached
 from support.migration import HeldMigration
@@ -229,6 +230,23 @@ def test_a_running_guest_that_is_undefined_keeps_its_console(porthole: Porthole,
     # libvirt keeps the order of its events: that of the running guest has arrived before.
     libvirtd.virsh("suspend", uuid)
     wait_for_status(porthole, uuid, "PAUSED")
+    assert refusal(porthole.novnc_port, token) == 101
+
+
+def test_a_guest_whose_lock_libvirtd_holds(porthole: Porthole, libvirtd: Libvirtd, guest: str) -> None:
+    """O30: it is UNKNOWN and its console 503; the host is not silent, and nothing has ended when libvirtd lets go."""
+    other = str(uuidlib.uuid4())
+    libvirtd.create(guest_xml("other", other))
+    wait_for_status(porthole, other, "ACTIVE")
+    token = token_of(get_console(porthole, guest))
+    with HeldDomain(libvirtd, guest):
+        # The question makes compute notice, and say so in an inventory.
+        assert ask_console(porthole, guest)[0] == 503
+        wait_for_status(porthole, guest, "UNKNOWN")
+        assert refusal(porthole.novnc_port, token) == 503
+        wait_for_status(porthole, other, "ACTIVE")
+        assert refusal(porthole.novnc_port, token_of(get_console(porthole, other))) == 101
+    wait_for_status(porthole, guest, "ACTIVE")
     assert refusal(porthole.novnc_port, token) == 101
 
 
