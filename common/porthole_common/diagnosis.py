@@ -92,7 +92,8 @@ class HostDescription:
     """A compute: its hypervisor, its options, and the displays of the instances that run.
 
     ``hypervisor`` is libvirt's URI or the static driver's file; ``refusal`` is empty, or why it does not answer.
-    ``displays`` has a limit; ``more_displays`` is True when there are others.
+    ``displays`` has a limit; ``more_displays`` is True when there are others. ``overdue`` holds the UUIDs of instances
+    about which the hypervisor has not answered in time, and still does not.
     """
 
     vitals: Vitals
@@ -104,12 +105,19 @@ class HostDescription:
     novncproxy_base_url: str
     displays: tuple[Display, ...] = ()
     more_displays: bool = False
+    overdue: tuple[str, ...] = ()
 
     @classmethod
     def from_primitive(cls, value: dict[str, Any]) -> Self:
         """Build from ``to_primitive``'s dictionary."""
-        displays = tuple(Display.from_primitive(item) for item in value["displays"])
-        return cls(**{**_known(cls, value), "vitals": Vitals.from_primitive(value["vitals"]), "displays": displays})
+        return cls(
+            **{
+                **_known(cls, value),
+                "vitals": Vitals.from_primitive(value["vitals"]),
+                "displays": tuple(Display.from_primitive(item) for item in value["displays"]),
+                "overdue": tuple(value.get("overdue", ())),
+            }
+        )
 
     def to_primitive(self) -> dict[str, Any]:
         """Return the fields, each value as its own ``to_primitive`` writes it."""

@@ -117,7 +117,7 @@ class ConsoleTypeUnavailable(Refused):
 
 @dataclass(eq=False)
 class InstanceNotReady(Conflict):
-    """The instance is building, migrating, being deleted, or was never started."""
+    """The instance is building, migrating or being deleted."""
 
     instance_uuid: str
     state: str

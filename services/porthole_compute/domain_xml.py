@@ -7,7 +7,8 @@ by :mod:`porthole_compute.drivers.libvirt_host`.
 The owner is read from the first of these that the domain's ``<metadata>`` has:
 
 * Nova's element, ``<instance xmlns="http://openstack.org/xmlns/libvirt/nova/1.1">``, with ``<name>``,
-  ``<creationTime>`` and ``<owner><user uuid=""/><project uuid=""/></owner>``;
+  ``<creationTime>`` and ``<owner><user uuid=""/><project uuid=""/></owner>``. Any version 1.x is read, and of two the
+  newer one: a guest from before 2018 has 1.0 until it is rebuilt;
 * Porthole's element, for domains that no Nova made::
 
     <instance xmlns="urn:porthole:instance:1">
@@ -16,9 +17,13 @@ The owner is read from the first of these that the domain's ``<metadata>`` has:
     </instance>
 
 Without either, the instance has the domain's name and no owner: it is open to administrators only.
+
+Only the root, the name and the VNC address must be valid. Any other field that cannot be used counts as missing, since
+a field for display must not cost the console.
 """
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -26,7 +31,7 @@ from lxml import etree
 
 from porthole_common import errors
 
-NOVA_NAMESPACE = "http://openstack.org/xmlns/libvirt/nova/1.1"
+_NOVA_INSTANCE = re.compile(r"\{(http://openstack\.org/xmlns/libvirt/nova/1\.([0-9]{1,9}))\}instance")
 PORTHOLE_NAMESPACE = "urn:porthole:instance:1"
 # libvirt's RPC carries strings up to 4 MiB; a domain's XML is some 10 KiB.
 MAX_XML_CHARS = 4 * 1024 * 1024
@@ -71,18 +76,19 @@ class Domain:
 def parse_domain(xml: str) -> Domain:
     """Return what ``xml``, the answer of virDomainGetXMLDesc, says.
 
-    :raises DomainXmlInvalid: when it is not well-formed, not a domain, has a DTD, or a field is out of range.
+    :raises DomainXmlInvalid: when it is not well-formed, not a domain, has a DTD or no name, or when the address or
+        the port of the VNC server is out of range.
     """
     root = _parse(xml)
     if root.tag != "domain":
         raise DomainXmlInvalid("its root is not <domain>")
-    name = _read_text(root.findtext("name"), "name")
+    name = (root.findtext("name") or "").strip()[:MAX_TEXT_CHARS]
     if not name:
         raise DomainXmlInvalid("<name> is missing")
     vnc = _read_vnc(root)
-    nova = root.find(f"metadata/{{{NOVA_NAMESPACE}}}instance")
+    nova = _find_nova(root)
     if nova is not None:
-        return _read_nova(nova, name, vnc)
+        return _read_nova(*nova, name, vnc)
     own = root.find(f"metadata/{{{PORTHOLE_NAMESPACE}}}instance")
     if own is not None:
         return _read_own(own, name, vnc)
@@ -130,8 +136,8 @@ def _read_vnc(root: etree._Element) -> VncDisplay | None:
         if any(listen.get("type") in {"socket", "none"} for listen in listens):
             continue
         address = next((listen.get("address") for listen in listens if listen.get("address")), graphics.get("listen"))
-        share_policy = _read_text(graphics.get("sharePolicy"), "sharePolicy")
-        return VncDisplay(_read_text(address, "listen"), _read_port(graphics.get("port")), share_policy)
+        share_policy = _read_text(graphics.get("sharePolicy"))
+        return VncDisplay(_read_address(address), _read_port(graphics.get("port")), share_policy)
     return None
 
 
@@ -148,17 +154,30 @@ def _read_port(text: str | None) -> int | None:
     return port if port > 0 else None
 
 
-def _read_nova(element: etree._Element, domain_name: str, vnc: VncDisplay | None) -> Domain:
+def _find_nova(root: etree._Element) -> tuple[etree._Element, str] | None:
+    """Return Nova's element and its namespace, in the newest version that the metadata has."""
+    found = [
+        (int(match[2]), number, element, match[1])
+        for number, element in enumerate(root.iterfind("metadata/{*}instance"))
+        if (match := _NOVA_INSTANCE.fullmatch(str(element.tag)))
+    ]
+    if not found:
+        return None
+    _version, _number, element, namespace = max(found)
+    return element, namespace
+
+
+def _read_nova(element: etree._Element, namespace: str, domain_name: str, vnc: VncDisplay | None) -> Domain:
     def find(path: str) -> etree._Element | None:
-        return element.find(path, namespaces={"nova": NOVA_NAMESPACE})
+        return element.find(path, namespaces={"nova": namespace})
 
     project, user, name, created = (
         find(path) for path in ("nova:owner/nova:project", "nova:owner/nova:user", "nova:name", "nova:creationTime")
     )
     return Domain(
-        name=_read_text(name.text if name is not None else None, "nova:name") or domain_name,
-        project_id=_read_text(project.get("uuid") if project is not None else None, "nova:project"),
-        user_id=_read_text(user.get("uuid") if user is not None else None, "nova:user"),
+        name=_read_text(name.text if name is not None else None) or domain_name,
+        project_id=_read_text(project.get("uuid") if project is not None else None),
+        user_id=_read_text(user.get("uuid") if user is not None else None),
         created_at=_read_time(created.text if created is not None else None),
         vnc=vnc,
     )
@@ -167,30 +186,33 @@ def _read_nova(element: etree._Element, domain_name: str, vnc: VncDisplay | None
 def _read_own(element: etree._Element, domain_name: str, vnc: VncDisplay | None) -> Domain:
     owner = element.find(f"{{{PORTHOLE_NAMESPACE}}}owner")
     return Domain(
-        name=_read_text(element.findtext(f"{{{PORTHOLE_NAMESPACE}}}name"), "name") or domain_name,
-        project_id=_read_text(owner.get("project") if owner is not None else None, "owner project"),
-        user_id=_read_text(owner.get("user") if owner is not None else None, "owner user"),
+        name=_read_text(element.findtext(f"{{{PORTHOLE_NAMESPACE}}}name")) or domain_name,
+        project_id=_read_text(owner.get("project") if owner is not None else None),
+        user_id=_read_text(owner.get("user") if owner is not None else None),
         created_at=None,
         vnc=vnc,
     )
 
 
-def _read_text(text: str | None, what: str) -> str | None:
-    """Return ``text`` without the blanks around it, or None when nothing is left."""
+def _read_text(text: str | None) -> str | None:
+    """Return ``text`` without the blanks around it; None when it is empty, or longer than Nova's columns."""
     text = (text or "").strip()
-    if len(text) > MAX_TEXT_CHARS:
-        raise DomainXmlInvalid(f"{what} is longer than {MAX_TEXT_CHARS} characters")
-    return text or None
+    return text if 0 < len(text) <= MAX_TEXT_CHARS else None
+
+
+def _read_address(text: str | None) -> str | None:
+    address = (text or "").strip()
+    if len(address) > MAX_TEXT_CHARS:
+        raise DomainXmlInvalid(f"the VNC address is longer than {MAX_TEXT_CHARS} characters")
+    return address or None
 
 
 def _read_time(text: str | None) -> datetime | None:
-    """Return Nova's creationTime, ``YYYY-MM-DD HH:MM:SS`` in UTC."""
-    if not text or not text.strip():
-        return None
+    """Return Nova's creationTime, ``YYYY-MM-DD HH:MM:SS`` in UTC; None for any other text."""
     try:
-        return datetime.strptime(text.strip(), "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
-    except ValueError as exc:
-        raise DomainXmlInvalid("nova:creationTime is not a time") from exc
+        return datetime.strptime((text or "").strip(), "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def _parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -119,6 +119,7 @@ class ComputeEndpoint:
             server_listen=conf.vnc.server_listen,
             proxyclient_address=conf.vnc.server_proxyclient_address,
             novncproxy_base_url=self._novnc_base_url,
+            overdue=tuple(self._driver.list_overdue()[:MAX_DISPLAYS]),
             displays=tuple(displays[:MAX_DISPLAYS]),
             more_displays=len(displays) > MAX_DISPLAYS,
         ).to_primitive()

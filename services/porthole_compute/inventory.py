@@ -122,8 +122,11 @@ class InventoryReporter:
         if not (published and self._is_up):
             # The return of a hypervisor is an event, but a single call that failed causes none afterwards.
             return self._retry_s
-        is_migrating = any(instance.state is InstanceState.MIGRATING for instance in self._last_known)
-        return self._migrating_s if is_migrating else self._interval_s
+        states = {instance.state for instance in self._last_known}
+        if InstanceState.MIGRATING in states:
+            return self._migrating_s
+        # A question about one instance that failed causes no event either.
+        return self._retry_s if InstanceState.UNKNOWN in states else self._interval_s
 
     def _run(self) -> None:
         while True:

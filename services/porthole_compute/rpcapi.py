@@ -40,8 +40,8 @@ class ComputeAPI:
         """Return a new console of the instance, with a token that is not stored yet.
 
         :raises InstanceNotFound: when the host does not have the instance.
-        :raises InstanceNotReady: when it is building, migrating, or was never started.
-        :raises InstanceNotRunning: when it is stopped or crashed.
+        :raises InstanceNotReady: when it is building or migrating.
+        :raises InstanceNotRunning: when its QEMU does not run.
         :raises ConsoleTypeInvalid: when ``console_type`` is not one of Porthole's.
         :raises ConsoleTypeUnavailable: when the instance has no VNC display.
         :raises HypervisorUnavailable: when the hypervisor does not answer.

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The libvirt driver, and what compute decides with it, on a real libvirtd with QEMU guests."""
 
+import itertools
+import logging
 import os
 import signal
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,15 +17,12 @@ from porthole_common import errors, rpc
 from porthole_common.context import RequestContext
 from porthole_common.model import ConsoleType, Instance, InstanceState, Target
 from porthole_compute.drivers import DriverEvents
-from porthole_compute.drivers.libvirt_host import (
-    ATTEMPT_TIMEOUT_S,
-    KEEPALIVE_COUNT,
-    KEEPALIVE_INTERVAL_S,
-    LibvirtDriver,
-)
+from porthole_compute.drivers.libvirt_connections import KEEPALIVE_COUNT, KEEPALIVE_INTERVAL_S
+from porthole_compute.drivers.libvirt_host import ATTEMPT_TIMEOUT_S, MAX_QUESTIONS, LibvirtDriver
 from porthole_compute.endpoint import ComputeEndpoint
 from support.compute_fakes import RecordedEvents, make_conf
-from support.deadlines import call_within, kept_within, time_call
+from support.deadlines import call_within, join_within, kept_within, time_call
+from support.domain_lock import HeldDomain
 from support.libvirtd import Libvirtd, guest_xml, is_running
 from support.migration import HeldMigration
 from support.ports import free_port
@@ -44,6 +45,12 @@ PORTHOLE = (
 TIMEOUT_S = 30
 # Libvirt's calls have no deadline. The driver's longest promise is that of an attempt to connect.
 CALL_TIMEOUT_S = ATTEMPT_TIMEOUT_S + TIMEOUT_S
+# More than the questions that the driver asks at once.
+CROWD = 2 * MAX_QUESTIONS
+ROUNDS = 5
+DISK_BYTES = 64 * 1024 * 1024
+# One of some ten backups begins while the driver asks.
+BACKUPS = 200
 # After this libvirt takes a connection for broken that keeps silent (virConnectSetKeepAlive).
 KEEPALIVE_S = KEEPALIVE_INTERVAL_S * (KEEPALIVE_COUNT + 1)
 
@@ -97,7 +104,7 @@ def is_up(driver: LibvirtDriver) -> bool:
         driver.list_instances()
     except errors.HypervisorUnavailable:
         return False
-    return True
+    return not driver.waits_for()
 
 
 def ask(driver: LibvirtDriver, uuid: str = UUID) -> Target:
@@ -132,6 +139,7 @@ def test_a_guest_that_listens_everywhere_is_dialled_at_the_proxyclient_address(
     ("metadata", "name", "project_id", "user_id"),
     [
         (NOVA + PORTHOLE, "web-1", "p-nova", "u-nova"),
+        (NOVA.replace("nova/1.1", "nova/1.0"), "web-1", "p-nova", "u-nova"),
         (PORTHOLE, "db-1", "p-own", "u-own"),
         ("", "guest", None, None),
     ],
@@ -159,14 +167,11 @@ def test_a_guest_through_its_states(libvirtd: Libvirtd, driver: LibvirtDriver) -
         ask(driver)
     assert state_of(driver) == InstanceState.SHUTOFF
     libvirtd.virsh("start", UUID, "--paused")
-    with pytest.raises(errors.InstanceNotReady):
-        ask(driver)
-    assert state_of(driver) == InstanceState.BUILDING
-    libvirtd.virsh("resume", UUID)
     target = ask(driver)
+    assert state_of(driver) == InstanceState.PAUSED
+    libvirtd.virsh("resume", UUID)
+    assert ask(driver) == target
     assert state_of(driver) == InstanceState.RUNNING
-    # The guest has a processor time to show once it has run for a tick of the host's clock.
-    wait_until(lambda: has_run(libvirtd), TIMEOUT_S, "the guest's first instructions")
     libvirtd.virsh("suspend", UUID)
     assert state_of(driver) == InstanceState.PAUSED
     assert ask(driver) == target
@@ -178,9 +183,100 @@ def test_a_guest_through_its_states(libvirtd: Libvirtd, driver: LibvirtDriver) -
         ask(driver)
 
 
-def has_run(libvirtd: Libvirtd) -> bool:
-    stats = dict(line.strip().split("=", 1) for line in libvirtd.virsh("domstats", UUID).splitlines() if "=" in line)
-    return int(stats["vcpu.0.time"]) > 0
+def test_a_guest_that_is_restored_paused_has_a_console(libvirtd: Libvirtd, driver: LibvirtDriver) -> None:
+    libvirtd.define(guest_xml("guest", UUID))
+    libvirtd.virsh("start", UUID)
+    libvirtd.virsh("managedsave", UUID, "--paused")
+    with pytest.raises(errors.InstanceNotRunning):
+        ask(driver)
+    libvirtd.virsh("start", UUID)
+    assert_paused(libvirtd, driver)
+    saved = str(libvirtd.directory / "data" / "saved")
+    libvirtd.virsh("save", UUID, saved)
+    libvirtd.virsh("restore", saved, "--paused")
+    assert_paused(libvirtd, driver)
+
+
+def test_a_paused_guest_that_has_migrated_has_a_console(libvirtd: Libvirtd, driver: LibvirtDriver) -> None:
+    libvirtd.create(guest_xml("guest", UUID))
+    libvirtd.virsh("suspend", UUID)
+    with Libvirtd() as destination:
+        other = make_driver(destination)
+        other.start(RecordedEvents())
+        try:
+            with HeldMigration(libvirtd, destination, UUID) as migration:
+                for side in (driver, other):
+                    wait_until(lambda side=side: state_of(side) == InstanceState.MIGRATING, TIMEOUT_S, "the migration")
+                    with pytest.raises(errors.InstanceNotReady):
+                        ask(side)
+                migration.finish()
+            assert_paused(destination, other)
+        finally:
+            other.stop()
+
+
+def test_a_paused_guest_whose_processors_have_no_threads_of_their_own(
+    libvirtd: Libvirtd, driver: LibvirtDriver
+) -> None:
+    """Libvirt then knows no processor times: with TCG in one thread, as -icount has it."""
+    xml = guest_xml("guest", UUID).replace("<vcpu>1<", "<vcpu>2<")
+    xml = xml.replace("<domain ", "<domain xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0' ")
+    arguments = "".join(f"<qemu:arg value='{value}'/>" for value in ("-icount", "shift=auto"))
+    libvirtd.create(xml.replace("</domain>", f"<qemu:commandline>{arguments}</qemu:commandline></domain>"))
+    libvirtd.virsh("suspend", UUID)
+    assert_paused(libvirtd, driver)
+
+
+def assert_paused(libvirtd: Libvirtd, driver: LibvirtDriver) -> None:
+    assert libvirtd.state(UUID) == "paused"
+    assert state_of(driver) == InstanceState.PAUSED
+    target = ask(driver)
+    assert target == Target("127.0.0.1", libvirtd.vnc_port(UUID))
+    assert read_greeting(target) == b"RFB 003.008\n"
+
+
+def test_a_backup_costs_no_console(libvirtd: Libvirtd, driver: LibvirtDriver, caplog: pytest.LogCaptureFixture) -> None:
+    """While a backup begins, libvirt answers a question for the domain's job with an internal error."""
+    data = libvirtd.directory / "data"
+    disk = data / "disk.raw"
+    disk.touch()
+    disk.chmod(0o666)
+    os.truncate(disk, DISK_BYTES)
+    devices = f"<devices><disk type='file'><source file='{disk}'/><target dev='vda' bus='virtio'/></disk>"
+    libvirtd.create(guest_xml("guest", UUID).replace("<devices>", devices))
+    target = ask(driver)
+    over = threading.Event()
+    failures: list[str] = []
+
+    def ask_on() -> None:
+        while not over.is_set():
+            try:
+                assert ask(driver) == target
+                assert state_of(driver) == InstanceState.RUNNING
+            except (AssertionError, errors.PortholeError) as exc:
+                failures.append(repr(exc))
+
+    asking = threading.Thread(target=ask_on, name="asking", daemon=True)
+    caplog.set_level(logging.DEBUG)
+    asking.start()
+    try:
+        for number in itertools.count():
+            assert number < BACKUPS, "no question met the begin of a backup"
+            back_up(libvirtd, data / f"{number}.qcow2")
+            if "backup job data missing" in caplog.text or failures:
+                break
+    finally:
+        over.set()
+        join_within(CALL_TIMEOUT_S, asking)
+    assert failures == []
+
+
+def back_up(libvirtd: Libvirtd, path: Path) -> None:
+    disk = f"<disk name='vda' type='file'><target file='{path}'/><driver type='qcow2'/></disk>"
+    libvirtd.virsh(
+        "backup-begin", UUID, "/dev/stdin", stdin=f"<domainbackup mode='push'><disks>{disk}</disks></domainbackup>"
+    )
+    wait_until(lambda: "None" in libvirtd.virsh("domjobinfo", UUID), TIMEOUT_S, "the end of the backup")
 
 
 @pytest.mark.parametrize(
@@ -210,6 +306,7 @@ def test_lifecycle_events_arrive(libvirtd: Libvirtd, driver: LibvirtDriver, even
     libvirtd.define(guest_xml("other", OTHER_UUID))
     libvirtd.virsh("undefine", OTHER_UUID)
     assert events.wait_ended() == OTHER_UUID
+    assert events.take_ended() == []
     libvirtd.destroy(UUID)
     assert events.wait_ended() == UUID
 
@@ -220,6 +317,55 @@ def test_a_guest_that_crashes_ends_its_consoles(
     libvirtd.create(guest_xml("guest", UUID))
     os.kill(libvirtd.guest_pid("guest"), signal.SIGKILL)
     assert events.wait_ended() == UUID
+
+
+def test_a_running_guest_that_is_undefined_keeps_its_console(
+    libvirtd: Libvirtd, driver: LibvirtDriver, events: RecordedEvents
+) -> None:
+    libvirtd.define(guest_xml("guest", UUID))
+    libvirtd.virsh("start", UUID)
+    target = ask(driver)
+    libvirtd.virsh("undefine", UUID)
+    assert ask(driver) == target
+    libvirtd.define(guest_xml("other", OTHER_UUID))
+    libvirtd.virsh("undefine", OTHER_UUID)
+    # libvirt keeps the order of its events: those of the running guest are here by now.
+    assert events.wait_ended() == OTHER_UUID
+    assert events.take_ended() == []
+    libvirtd.destroy(UUID)
+    assert events.wait_ended() == UUID
+
+
+def test_a_panic_is_seen_where_the_guest_is_preserved(
+    libvirtd: Libvirtd, driver: LibvirtDriver, events: RecordedEvents
+) -> None:
+    libvirtd.create(with_panic(guest_xml("guest", UUID)))
+    target = ask(driver)
+    panic(libvirtd)
+    wait_until(lambda: libvirtd.state(UUID) == "crashed", TIMEOUT_S, "the panic")
+    assert ask(driver) == target
+    assert state_of(driver) == InstanceState.CRASHED
+    libvirtd.destroy(UUID)
+    assert events.wait_ended() == UUID
+    assert events.take_ended() == []
+
+
+def test_a_panic_without_preserve_ends_the_consoles(
+    libvirtd: Libvirtd, driver: LibvirtDriver, events: RecordedEvents
+) -> None:
+    libvirtd.create(with_panic(guest_xml("guest", UUID), on_crash="destroy"))
+    ask(driver)
+    panic(libvirtd)
+    assert events.wait_ended() == UUID
+
+
+def with_panic(xml: str, on_crash: str = "preserve") -> str:
+    return xml.replace("<devices>", f"<on_crash>{on_crash}</on_crash><devices><panic model='isa'/>")
+
+
+def panic(libvirtd: Libvirtd) -> None:
+    """Report a panic as a guest's kernel does: a byte to the port of QEMU's pvpanic device."""
+    libvirtd.virsh("qemu-monitor-command", UUID, "--hmp", "o /b 0x505 1")
 
 
 def test_a_restart_of_libvirtd_ends_nothing(libvirtd: Libvirtd, driver: LibvirtDriver, events: RecordedEvents) -> None:
@@ -286,6 +432,65 @@ def test_a_frozen_libvirtd_holds_nobody_for_long(
     wait_until(lambda: is_up(driver), TIMEOUT_S, "the new connection")
     assert ask(driver) == target
     assert events.take_ended() == []
+
+
+def test_a_guest_whose_lock_libvirtd_holds_costs_no_other(
+    libvirtd: Libvirtd, driver: LibvirtDriver, events: RecordedEvents
+) -> None:
+    libvirtd.create(guest_xml("guest", UUID, metadata=NOVA))
+    libvirtd.create(guest_xml("other", OTHER_UUID))
+    target, other_target = ask(driver), ask(driver, OTHER_UUID)
+    well = {instance.uuid: instance for instance in driver.list_instances()}
+    threads = threading.active_count()
+    with HeldDomain(libvirtd, UUID) as lock:
+        assert refuse_together(driver) == CROWD
+        assert driver.list_overdue() == [UUID]
+        assert driver.waits_for() == f"the answer of libvirt at {libvirtd.uri} about {UUID}"
+        for _ in range(ROUNDS):
+            with kept_within(0, "an answer at once"), pytest.raises(errors.HypervisorUnavailable):
+                ask(driver)
+            assert ask(driver, OTHER_UUID) == other_target
+            unknown = replace(well[UUID], state=InstanceState.UNKNOWN)
+            assert {each.uuid: each for each in driver.list_instances()} == {**well, UUID: unknown}
+            assert [display.instance_uuid for display in driver.list_displays(10)] == [OTHER_UUID]
+        assert threading.active_count() <= threads + MAX_QUESTIONS
+        lock.release()
+        wait_until(lambda: not driver.waits_for(), TIMEOUT_S, "the answer")
+        assert {each.uuid: each for each in driver.list_instances()} == well
+        assert ask(driver) == target
+    assert events.take_ended() == []
+
+
+def refuse_together(driver: LibvirtDriver) -> int:
+    """Ask for one guest's console in many threads at once; return how many are told that libvirt does not answer."""
+    refused: list[str] = []
+
+    def ask_in_vain() -> None:
+        try:
+            ask(driver)
+        except errors.HypervisorUnavailable as exc:
+            refused.append(exc.host)
+
+    crowd = [threading.Thread(target=ask_in_vain, name="asking", daemon=True) for _ in range(CROWD)]
+    for thread in crowd:
+        thread.start()
+    join_within(CALL_TIMEOUT_S, *crowd)
+    return len(refused)
+
+
+def test_a_held_guest_costs_no_list(libvirtd: Libvirtd, driver: LibvirtDriver) -> None:
+    """The inventory finds it: the list has no answer, and the guests are those that are known."""
+    libvirtd.create(guest_xml("guest", UUID))
+    libvirtd.create(guest_xml("other", OTHER_UUID))
+    assert len(driver.list_instances()) == 2
+    with HeldDomain(libvirtd, UUID):
+        assert state_of(driver) == InstanceState.UNKNOWN
+        assert state_of(driver, OTHER_UUID) == InstanceState.RUNNING
+        assert read_greeting(ask(driver, OTHER_UUID)) == b"RFB 003.008\n"
+        libvirtd.virsh("suspend", OTHER_UUID)
+        assert state_of(driver, OTHER_UUID) == InstanceState.PAUSED
+    wait_until(lambda: not driver.waits_for(), TIMEOUT_S, "the answer")
+    assert state_of(driver) == InstanceState.RUNNING
 
 
 def test_libvirtd_may_come_after_compute(
@@ -418,7 +623,7 @@ def test_a_console_is_not_valid_on_another_host(libvirtd: Libvirtd, consoles: Co
     consoles.assert_over(UUID, Target("192.0.2.1", issued.port))
 
 
-@pytest.mark.parametrize("stop", ["destroy", "undefine", "pause at start"])
+@pytest.mark.parametrize("stop", ["destroy", "undefine"])
 def test_a_console_is_not_valid_once_the_guest_stopped(libvirtd: Libvirtd, consoles: Consoles, stop: str) -> None:
     port = free_port()
     libvirtd.define(guest_xml("a", UUID, vnc=vnc(port)))
@@ -427,6 +632,4 @@ def test_a_console_is_not_valid_once_the_guest_stopped(libvirtd: Libvirtd, conso
     libvirtd.destroy(UUID)
     if stop == "undefine":
         libvirtd.virsh("undefine", UUID)
-    if stop == "pause at start":
-        libvirtd.virsh("start", UUID, "--paused")
     consoles.assert_over(UUID, issued)

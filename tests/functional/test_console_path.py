@@ -35,6 +35,7 @@ from support.console import (
     wait_for_status,
 )
 from support.daemons import Porthole
+from support.domain_lock import HeldDomain
 from support.libvirtd import Libvirtd, guest_xml
 from support.memcached import Memcached
 from support.migration import HeldMigration
@@ -188,15 +189,13 @@ def test_a_stopped_guest_takes_its_tokens_along(porthole: Porthole, libvirtd: Li
 
 def test_guests_that_have_no_screen_now(porthole: Porthole, libvirtd: Libvirtd) -> None:
     """C7: 409 with the reason for what passes, 400 for what the guest will never have, on both routes."""
-    stopped, paused, blind = (str(uuidlib.uuid4()) for _ in range(3))
+    stopped, blind = (str(uuidlib.uuid4()) for _ in range(2))
     libvirtd.define(guest_xml("stopped", stopped))
-    libvirtd.create(guest_xml("paused", paused), paused=True)
     libvirtd.create(guest_xml("blind", blind, vnc=None))
-    wait_for_instances(porthole, stopped, paused, blind)
+    wait_for_instances(porthole, stopped, blind)
     for ask in (ask_console, ask_remote_console):
         for uuid, code, fault in (
             (stopped, 409, "conflictingRequest"),
-            (paused, 409, "conflictingRequest"),
             (blind, 400, "badRequest"),
             (str(uuidlib.uuid4()), 404, "itemNotFound"),
         ):
@@ -204,6 +203,51 @@ def test_guests_that_have_no_screen_now(porthole: Porthole, libvirtd: Libvirtd) 
             assert status == code, body
             assert body[fault]["code"] == code
             assert body[fault]["message"]
+
+
+def test_a_paused_guest_has_a_console(porthole: Porthole, libvirtd: Libvirtd) -> None:
+    """Whatever paused it: it is created so, and then restored so."""
+    paused = str(uuidlib.uuid4())
+    libvirtd.define(guest_xml("paused", paused))
+    libvirtd.virsh("start", paused, "--paused")
+    wait_for_status(porthole, paused, "PAUSED")
+    assert refusal(porthole.novnc_port, token_of(get_console(porthole, paused))) == 101
+    libvirtd.virsh("managedsave", paused, "--paused")
+    wait_for_status(porthole, paused, "SHUTOFF")
+    assert ask_console(porthole, paused)[0] == 409
+    libvirtd.virsh("start", paused)
+    wait_for_status(porthole, paused, "PAUSED")
+    assert refusal(porthole.novnc_port, token_of(get_console(porthole, paused))) == 101
+
+
+def test_a_running_guest_that_is_undefined_keeps_its_console(porthole: Porthole, libvirtd: Libvirtd) -> None:
+    uuid = str(uuidlib.uuid4())
+    libvirtd.define(guest_xml("persistent", uuid))
+    libvirtd.virsh("start", uuid)
+    wait_for_status(porthole, uuid, "ACTIVE")
+    token = token_of(get_console(porthole, uuid))
+    libvirtd.virsh("undefine", uuid)
+    # libvirt keeps the order of its events: that of the running guest has arrived before.
+    libvirtd.virsh("suspend", uuid)
+    wait_for_status(porthole, uuid, "PAUSED")
+    assert refusal(porthole.novnc_port, token) == 101
+
+
+def test_a_guest_whose_lock_libvirtd_holds(porthole: Porthole, libvirtd: Libvirtd, guest: str) -> None:
+    """O30: it is UNKNOWN and its console 503; the host is not silent, and nothing has ended when libvirtd lets go."""
+    other = str(uuidlib.uuid4())
+    libvirtd.create(guest_xml("other", other))
+    wait_for_status(porthole, other, "ACTIVE")
+    token = token_of(get_console(porthole, guest))
+    with HeldDomain(libvirtd, guest):
+        # The question makes compute notice, and say so in an inventory.
+        assert ask_console(porthole, guest)[0] == 503
+        wait_for_status(porthole, guest, "UNKNOWN")
+        assert refusal(porthole.novnc_port, token) == 503
+        wait_for_status(porthole, other, "ACTIVE")
+        assert refusal(porthole.novnc_port, token_of(get_console(porthole, other))) == 101
+    wait_for_status(porthole, guest, "ACTIVE")
+    assert refusal(porthole.novnc_port, token) == 101
 
 
 def test_a_guest_on_its_way_to_another_host(porthole: Porthole, libvirtd: Libvirtd, guest: str) -> None:

@@ -6,6 +6,7 @@ which no real hypervisor would show on demand. Called by the unit tests of porth
 """
 
 import queue
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +75,7 @@ class FakeDriver:
         self.calls: list[str] = []
         self.events: DriverEvents | None = None
         self.awaited = ""
+        self.overdue: list[str] = []
         self.alive = True
 
     def start(self, events: DriverEvents) -> None:
@@ -103,6 +105,9 @@ class FakeDriver:
             raise self.target
         return self.target
 
+    def list_overdue(self) -> list[str]:
+        return self.overdue
+
     def list_displays(self, limit: int) -> list[Display]:
         if isinstance(self.displays, Exception):
             raise self.displays
@@ -124,17 +129,25 @@ class FakeDomain:
         self.xml = xml
         self.current = state
         self.run_id = 1
-        self.cpu_times_ns = [10_000_000]
+        # Whether its process is kept after a crash (<on_crash>preserve</on_crash>).
+        self.preserved = False
         self.control = libvirt.VIR_DOMAIN_CONTROL_OK
         self.job_operation: int | None = None
+        # While it is not set, libvirt holds the domain's lock: a question about it, or a list, has no answer.
+        self.unlocked = threading.Event()
+        self.unlocked.set()
         self.error: libvirt.libvirtError | None = None
         self.job_error: libvirt.libvirtError | None = None
 
     def UUIDString(self) -> str:  # noqa: N802
         return self.uuid
 
+    def has_process(self) -> bool:
+        ended = self.current[0] == libvirt.VIR_DOMAIN_SHUTOFF
+        return not ended and (self.preserved or self.current[0] != libvirt.VIR_DOMAIN_CRASHED)
+
     def ID(self) -> int:  # noqa: N802
-        return self.run_id
+        return self.run_id if self.has_process() else -1
 
     def name(self) -> str:
         return "domain-name"
@@ -143,9 +156,6 @@ class FakeDomain:
         if self.error:
             raise self.error
         return list(self.current)
-
-    def vcpus(self) -> tuple[list[tuple[int, int, int, int]], list[Any]]:
-        return [(number, 1, time_ns, 0) for number, time_ns in enumerate(self.cpu_times_ns)], []
 
     def controlInfo(self) -> list[int]:  # noqa: N802
         return [self.control, 0, 0]
@@ -162,26 +172,39 @@ class FakeDomain:
 
 
 class FakeConnection:
-    """A virConnect over ``domains`` (by UUID)."""
+    """A virConnect over ``domains`` (by UUID).
 
-    def __init__(self, domains: dict[str, FakeDomain]) -> None:
+    One that nobody watches, on which questions are asked, has the trouble of ``get_watched()``, that for events.
+    """
+
+    def __init__(
+        self, domains: dict[str, FakeDomain], get_watched: Callable[[], "FakeConnection"] | None = None
+    ) -> None:
         self.domains = domains
+        self.is_watched = False
+        self._get_watched = get_watched
         self.error: libvirt.libvirtError | None = None
         self.keepalive: tuple[int, int] | None = None
         self.callbacks: dict[int, Callable[..., None]] = {}
         self.on_close: Callable[..., None] | None = None
         self.closed = False
         self.alive = True
+        # How often it was asked for a list or a domain.
+        self.calls = 0
 
     def setKeepAlive(self, interval_s: int, count: int) -> int:  # noqa: N802
         self.keepalive = interval_s, count
         return 0
 
+    def _find_trouble(self) -> "FakeConnection":
+        return self if self.is_watched or self._get_watched is None else self._get_watched()
+
     def isAlive(self) -> bool:  # noqa: N802
-        return self.alive
+        return self._find_trouble().alive
 
     def registerCloseCallback(self, callback: Callable[..., None], opaque: object) -> None:  # noqa: N802
         self.on_close = callback
+        self.is_watched = True
 
     def unregisterCloseCallback(self) -> None:  # noqa: N802
         self.on_close = None
@@ -196,17 +219,21 @@ class FakeConnection:
         del self.callbacks[callback_id]
 
     def listAllDomains(self, flags: int) -> list[FakeDomain]:  # noqa: N802
-        if self.error:
-            raise self.error
-        stopped = {libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED}
+        if error := self._find_trouble().error:
+            raise error
+        self.calls += 1
+        for domain in list(self.domains.values()):
+            assert domain.unlocked.wait(TIMEOUT_S)
         only_active = bool(flags & libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
-        return [each for each in self.domains.values() if not only_active or each.current[0] not in stopped]
+        return [each for each in self.domains.values() if not only_active or each.has_process()]
 
     def lookupByUUIDString(self, uuid: str) -> FakeDomain:  # noqa: N802
-        if self.error:
-            raise self.error
+        if error := self._find_trouble().error:
+            raise error
         if uuid not in self.domains:
             raise build_libvirt_error(libvirt.VIR_ERR_NO_DOMAIN)
+        self.calls += 1
+        assert self.domains[uuid].unlocked.wait(TIMEOUT_S)
         return self.domains[uuid]
 
     def close(self) -> int:

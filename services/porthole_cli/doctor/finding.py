@@ -60,6 +60,7 @@ class FindingId(StrEnum):
     MEMCACHED_NOT_SHARED = "memcached.not_shared"
     LIBVIRT_OK = "libvirt.ok"
     LIBVIRT_UNREACHABLE = "libvirt.unreachable"
+    LIBVIRT_GUEST_HELD = "libvirt.guest_held"
     VNC_OK = "vnc.ok"
     VNC_UNREACHABLE = "vnc.unreachable"
     VNC_LISTENS_ON_LOOPBACK = "vnc.listens_on_loopback"

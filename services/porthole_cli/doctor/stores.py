@@ -44,10 +44,11 @@ def judge_server(server: str, refusal: str, host: str) -> Finding:
 
 
 def judge_hypervisors(daemons: Daemons) -> list[Finding]:
-    """Return the computes whose hypervisor does not answer; one finding in order when all answer."""
+    """Return the computes whose hypervisor does not answer, at all or about a guest; else one finding in order."""
     findings = []
     for compute in daemons.computes:
         host, description = compute.presence.host, compute.description
+        findings += [_judge_held_guest(uuid, description.hypervisor, host) for uuid in description.overdue]
         if not description.refusal:
             continue
         problem = f"compute on {host} does not reach {description.hypervisor}: {description.refusal.rstrip('.')}."
@@ -62,6 +63,17 @@ def judge_hypervisors(daemons: Daemons) -> list[Finding]:
     uris = sorted({compute.description.hypervisor for compute in daemons.computes})
     hosts = ", ".join(sorted(compute.presence.host for compute in daemons.computes))
     return [finding.ok(FindingId.LIBVIRT_OK, f"{', '.join(uris)} answers on {hosts}")]
+
+
+def _judge_held_guest(uuid: str, hypervisor: str, host: str) -> Finding:
+    problem = (
+        f"{hypervisor} on {host} does not answer about instance {uuid}. It has no console, and its state is UNKNOWN."
+    )
+    mend = (
+        f"On {host}: ps -o pid,stat -p $(pgrep -f {uuid}). libvirtd waits for that QEMU, and holds the domain's lock "
+        "meanwhile. Let a stopped QEMU go on (kill -CONT PID), or end it (kill -KILL PID)."
+    )
+    return finding.error(FindingId.LIBVIRT_GUEST_HELD, host, problem, mend)
 
 
 def _judge_lists(daemons: Daemons) -> list[Finding]:

@@ -4,8 +4,9 @@
 Why: instances come from libvirt, from a YAML file, or from a fake in a test. The endpoint, the inventory and the
 revocations know only this protocol. A driver is made by :mod:`porthole_compute.main`, and no foreign error leaves it.
 
-* :mod:`libvirt_host` is the driver of libvirt: :mod:`libvirt_state` reads the state of a domain, :mod:`reconnect` keeps
-  the connection, and :mod:`running_domains` finds the domains that ended while there was none.
+* :mod:`libvirt_host` is the driver of libvirt: :mod:`libvirt_state` reads the state of a domain, :mod:`questions` gives
+  each question a deadline, :mod:`libvirt_connections` and :mod:`reconnect` keep the connections, and
+  :mod:`running_domains` finds the domains that ended while there was none.
 * :mod:`static` is the driver of the file.
 """
 
@@ -18,9 +19,8 @@ from porthole_common import errors
 from porthole_common.diagnosis import Display
 from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
 
-# A paused guest and one asleep in S3 have a screen too, and an operator wants to see it.
-_WITH_SCREEN = frozenset({InstanceState.RUNNING, InstanceState.PAUSED, InstanceState.SUSPENDED})
-_WITHOUT_SCREEN = frozenset({InstanceState.SHUTOFF, InstanceState.CRASHED})
+# The states that pass: the VNC server is not there yet, moves to another host, or is about to end.
+_PASSING = frozenset({InstanceState.BUILDING, InstanceState.MIGRATING, InstanceState.DELETING})
 
 
 class DriverEvents(Protocol):
@@ -43,7 +43,7 @@ class ComputeDriver(Protocol):
         """
 
     def waits_for(self) -> str:
-        """Return the name of the hypervisor when it does not answer; "" when it does."""
+        """Return the name of what does not answer: the hypervisor, or a question about an instance; "" without any."""
 
     def is_alive(self) -> bool:
         """Whether the driver has made progress since the last call; an outage is no reason for False."""
@@ -57,6 +57,8 @@ class ComputeDriver(Protocol):
     def list_instances(self) -> list[Instance]:
         """Return every instance of this host, stopped ones included.
 
+        An instance about which the hypervisor does not answer is returned as it was known, in state UNKNOWN.
+
         :raises HypervisorUnavailable: when the hypervisor does not answer.
         """
 
@@ -66,11 +68,14 @@ class ComputeDriver(Protocol):
         The hypervisor is asked each time, since an address in a cache may belong to another instance by now.
 
         :raises InstanceNotFound: when this host does not have it.
-        :raises InstanceNotReady: when it is building, migrating, being deleted, or was never started.
-        :raises InstanceNotRunning: when it is stopped or crashed.
+        :raises InstanceNotReady: when it is building, migrating or being deleted.
+        :raises InstanceNotRunning: when it has no process that could show a screen.
         :raises ConsoleTypeUnavailable: when it has no VNC server on TCP, or this host does not offer the type.
-        :raises HypervisorUnavailable: when the hypervisor does not answer.
+        :raises HypervisorUnavailable: when the hypervisor does not answer, at all or about this instance.
         """
+
+    def list_overdue(self) -> list[str]:
+        """Return the UUIDs of instances about which the hypervisor has not answered in time, and still does not."""
 
     def list_displays(self, limit: int) -> list[Display]:
         """Return the VNC servers of running instances as they listen now; ``limit`` of them at most.
@@ -79,17 +84,19 @@ class ComputeDriver(Protocol):
         """
 
 
-def require_screen(instance_uuid: str, state: InstanceState) -> None:
-    """Return when an instance in ``state`` has a screen to show: running, paused, suspended.
+def require_screen(instance_uuid: str, state: InstanceState, has_process: bool) -> None:
+    """Return when an instance has a screen to show: its QEMU runs, and ``state`` is not a state that passes.
 
-    :raises InstanceNotRunning: when it is stopped or crashed.
-    :raises InstanceNotReady: when it is in any other state, which passes.
+    A guest that is paused, asleep or crashed has a screen too, and an operator wants to see it: the text of a kernel
+    panic is the reason why the console is opened.
+
+    :raises InstanceNotRunning: when its QEMU does not run.
+    :raises InstanceNotReady: when it is building, migrating or being deleted.
     """
-    if state in _WITH_SCREEN:
-        return
-    if state in _WITHOUT_SCREEN:
+    if not has_process:
         raise errors.InstanceNotRunning(instance_uuid, str(state))
-    raise errors.InstanceNotReady(instance_uuid, str(state))
+    if state in _PASSING:
+        raise errors.InstanceNotReady(instance_uuid, str(state))
 
 
 def require_vnc_type(console_type: ConsoleType, offered: Collection[ConsoleType]) -> None:

@@ -9,13 +9,14 @@ import pytest
 
 from porthole_common.diagnosis import Reach, Vitals, read_vitals
 from porthole_common.model import Target
-from support.descriptions import make_api, make_certificate, make_host, make_proxy, make_store, make_vitals
+from support.descriptions import INSTANCE, make_api, make_certificate, make_host, make_proxy, make_store, make_vitals
 
 EVERYTHING = [
     make_vitals(),
     make_vitals(boot_id=None),
     make_host(),
     make_host(displays=(), refusal="it is down", more_displays=True),
+    make_host(overdue=(INSTANCE,)),
     make_store(),
     make_proxy(),
     make_proxy(certificate=make_certificate(), novnc_version=None, trusted_proxies=("192.0.2.1",)),

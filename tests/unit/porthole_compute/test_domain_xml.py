@@ -80,6 +80,61 @@ def test_novas_owner_and_name_win() -> None:
     )
 
 
+def test_novas_metadata_in_any_version_1() -> None:
+    """A guest from before 2018 has 1.0 until it is rebuilt."""
+    latest = parse_domain(domain(metadata=NOVA))
+    for minor in ("0", "2", "10"):
+        with naming(minor):
+            assert parse_domain(domain(metadata=NOVA.replace("nova/1.1", f"nova/1.{minor}"))) == latest
+    for version in ("2.0", "1", "1.", "1.x", "1.1/more", "11.1"):
+        with naming(version):
+            parsed = parse_domain(domain(metadata=NOVA.replace("nova/1.1", f"nova/{version}")))
+            assert parsed == Domain("instance-01", None, None, None, None)
+
+
+def test_of_two_versions_of_novas_metadata_the_newer_one_counts() -> None:
+    old = NOVA.replace("nova/1.1", "nova/1.9").replace("web-1", "old")
+    new = NOVA.replace("nova/1.1", "nova/1.10").replace("web-1", "new")
+    for metadata in (old + new, new + old):
+        with naming(metadata):
+            assert parse_domain(domain(metadata=metadata)).name == "new"
+
+
+def test_a_creation_time_in_another_form_is_none() -> None:
+    cases = [
+        "2026-03-04T05:06:07Z",
+        "2026-03-04T05:06:07",
+        "2026-03-04 05:06:07.8",
+        "yesterday",
+        "2026-13-04 05:06:07",
+        "",
+    ]
+    for text in cases:
+        with naming(text):
+            parsed = parse_domain(domain(VNC, NOVA.replace("2026-03-04 05:06:07", text)))
+            assert parsed.created_at is None
+            assert (parsed.name, parsed.vnc) == ("web-1", VncDisplay("127.0.0.1", 5901))
+
+
+def test_a_field_for_display_never_costs_the_console() -> None:
+    """One that is too long counts as missing; a domain's own name is cut."""
+    long = "n" * (MAX_TEXT_CHARS + 1)
+    vnc = VncDisplay("127.0.0.1", 5901)
+    owner = "0cc175b9c0f1b6a831c399e269772661"
+    cases = [
+        (domain(VNC, NOVA.replace("web-1", long)), "instance-01", owner),
+        (domain(VNC, NOVA.replace(owner, long)), "web-1", None),
+        (domain(VNC, OWN.replace("db-1", long)), "instance-01", "p1"),
+        (domain(VNC, OWN.replace("p1", long)), "db-1", None),
+        (domain(VNC, name=f"<name>{long}</name>"), long[:MAX_TEXT_CHARS], None),
+        (domain(VNC.replace("type", f"sharePolicy='{long}' type", 1)), "instance-01", None),
+    ]
+    for xml, name, project_id in cases:
+        with naming(xml):
+            parsed = parse_domain(xml)
+            assert (parsed.name, parsed.project_id, parsed.vnc) == (name, project_id, vnc)
+
+
 def test_portholes_own_metadata() -> None:
     assert parse_domain(domain(metadata=OWN)) == Domain("db-1", "p1", "u1", None, None)
 
@@ -106,12 +161,11 @@ def test_what_is_no_domain_is_refused() -> None:
         ("<network><name>n</name></network>", "root"),
         (domain(name=""), "<name> is missing"),
         (domain(name="<name> </name>"), "<name> is missing"),
-        (domain(name=f"<name>{'n' * (MAX_TEXT_CHARS + 1)}</name>"), "longer"),
         (domain("<graphics type='vnc' port='65536'/>"), "out of range"),
         (domain("<graphics type='vnc' port='five'/>"), "not a number"),
         (domain("<graphics type='vnc' port='٥٩٠٠'/>"), "not a number"),
         (domain("<graphics type='vnc' port='" + "9" * 5000 + "'/>"), "not a number"),
-        (domain(metadata=NOVA.replace("2026-03-04", "yesterday")), "creationTime"),
+        (domain(f"<graphics type='vnc' port='5900' listen='{'1' * (MAX_TEXT_CHARS + 1)}'/>"), "longer"),
         (" " * MAX_XML_CHARS + "<domain/>", "longer"),
         ("<!DOCTYPE domain><domain><name>n</name></domain>", "document type"),
     ]

@@ -14,7 +14,7 @@ from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
 from porthole_compute.endpoint import MAX_DISPLAYS, ComputeEndpoint
 from porthole_compute.rpcapi import TOPIC, ComputeAPI
 from support.cases import naming
-from support.compute_fakes import UUID, FakeDriver, make_conf
+from support.compute_fakes import OTHER_UUID, UUID, FakeDriver, make_conf
 from support.descriptions import make_display
 
 CONTEXT = RequestContext(overwrite=False)
@@ -111,9 +111,11 @@ def test_client_and_endpoint_agree(endpoint: ComputeEndpoint, driver: FakeDriver
 
 def test_what_a_host_says_of_itself(driver: FakeDriver, wanted: Wanted) -> None:
     driver.displays = [make_display(name="a"), make_display(name="b", share_policy="force-shared")]
+    driver.overdue = [OTHER_UUID]
     conf = make_conf(vnc={"server_listen": "192.0.2.11", "server_proxyclient_address": "192.0.2.12"})
     host = HostDescription.from_primitive(ComputeEndpoint(conf, driver, wanted).describe_host(CONTEXT))
     assert host.displays == tuple(driver.displays)
+    assert host.overdue == (OTHER_UUID,)
     assert (host.server_listen, host.proxyclient_address) == ("192.0.2.11", "192.0.2.12")
     assert (host.driver, host.hypervisor, host.refusal) == ("libvirt", "qemu:///system", "")
     assert (host.vitals.host, host.more_displays) == ("node1", False)

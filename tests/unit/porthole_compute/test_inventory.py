@@ -91,6 +91,20 @@ def test_an_instance_that_migrates_is_looked_at_again(
     assert broker.published.empty()
 
 
+def test_an_instance_that_is_unknown_is_looked_at_again(
+    reporter: InventoryReporter, driver: FakeDriver, broker: Broker
+) -> None:
+    """The answer to a question that failed is no event."""
+    unknown = Instance(UUID, "a", InstanceState.UNKNOWN)
+    driver.instances = [unknown]
+    reporter.start()
+    assert [broker.next() for _ in range(3)] == [Inventory("node1", (unknown,))] * 3
+    driver.instances = [VM]
+    while broker.next() != Inventory("node1", (VM,)):
+        pass
+    assert broker.published.empty()
+
+
 def test_a_hypervisor_that_never_answered_has_no_instances(
     reporter: InventoryReporter, driver: FakeDriver, broker: Broker
 ) -> None:

@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import libvirt
 import pytest
@@ -41,17 +42,25 @@ class Hypervisor:
     def __init__(self) -> None:
         self.domains = {UUID: FakeDomain(UUID, build_xml()), OTHER_UUID: FakeDomain(OTHER_UUID, build_xml(""))}
         self.down = False
-        self.connections: list[FakeConnection] = []
+        self.opened: list[FakeConnection] = []
 
     def open(self, uri: str) -> FakeConnection:
         if self.down:
             raise build_libvirt_error(libvirt.VIR_ERR_SYSTEM_ERROR)
-        self.connections.append(FakeConnection(self.domains))
-        return self.connections[-1]
+        self.opened.append(FakeConnection(self.domains, lambda: self.connection))
+        return self.opened[-1]
+
+    @property
+    def connections(self) -> list[FakeConnection]:
+        """Those for events."""
+        return [connection for connection in self.opened if connection.is_watched]
 
     @property
     def connection(self) -> FakeConnection:
         return self.connections[-1]
+
+    def count_calls(self) -> int:
+        return sum(connection.calls for connection in self.opened)
 
 
 @pytest.fixture
@@ -96,7 +105,8 @@ def test_the_state_of_a_domain() -> None:
         (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER, InstanceState.PAUSED),
         (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR, InstanceState.PAUSED),
         (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP, InstanceState.BUILDING),
-        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION, InstanceState.MIGRATING),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION, InstanceState.PAUSED),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_CRASHED, InstanceState.PAUSED),
         (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY, InstanceState.MIGRATING),
         (libvirt.VIR_DOMAIN_SHUTDOWN, 0, InstanceState.SHUTOFF),
         (libvirt.VIR_DOMAIN_SHUTOFF, 0, InstanceState.SHUTOFF),
@@ -109,48 +119,64 @@ def test_the_state_of_a_domain() -> None:
             assert read_state(FakeDomain(UUID, "", (state, reason))) == expected
 
 
-def test_paused_before_its_first_instruction_is_building() -> None:
-    domain = FakeDomain(UUID, "", (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER))
-    domain.cpu_times_ns = [0, 0]
-    assert read_state(domain) == InstanceState.BUILDING
-    domain.cpu_times_ns = [0, 1]
-    assert read_state(domain) == InstanceState.PAUSED
+RUNNING = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED)
+PAUSED = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER)
+# Of a domain that arrives, and of one that was restored or migrated while paused, until it is resumed.
+PAUSED_BY_MIGRATION = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION)
 
 
-def test_a_running_domain_with_a_job() -> None:
+def test_a_domain_with_a_job() -> None:
     cases = [
-        (libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, InstanceState.MIGRATING),
-        (libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, InstanceState.MIGRATING),
-        (libvirt.VIR_DOMAIN_JOB_OPERATION_SNAPSHOT, InstanceState.RUNNING),
+        (RUNNING, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, InstanceState.MIGRATING),
+        (RUNNING, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, InstanceState.MIGRATING),
+        (RUNNING, libvirt.VIR_DOMAIN_JOB_OPERATION_SNAPSHOT, InstanceState.RUNNING),
+        (RUNNING, libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP, InstanceState.RUNNING),
+        (PAUSED, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, InstanceState.MIGRATING),
+        (PAUSED, libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP, InstanceState.PAUSED),
+        (PAUSED_BY_MIGRATION, libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, InstanceState.MIGRATING),
     ]
-    for operation, expected in cases:
-        with naming(operation, expected):
-            domain = FakeDomain(UUID, "")
+    for state, operation, expected in cases:
+        with naming(state, operation, expected):
+            domain = FakeDomain(UUID, "", state)
             domain.job_operation = operation
             assert read_state(domain) == expected
 
 
 def test_a_monitor_that_is_stuck_is_not_waited_for() -> None:
-    cases = [libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_ERROR]
-    for control in cases:
-        with naming(control):
-            domain = FakeDomain(UUID, "")
-            domain.control = control
-            assert read_state(domain) == InstanceState.RUNNING
+    """Then the reason is all there is."""
+    states = [
+        (RUNNING, InstanceState.RUNNING),
+        (PAUSED, InstanceState.PAUSED),
+        (PAUSED_BY_MIGRATION, InstanceState.MIGRATING),
+    ]
+    for control in (libvirt.VIR_DOMAIN_CONTROL_OCCUPIED, libvirt.VIR_DOMAIN_CONTROL_ERROR):
+        for state, expected in states:
+            with naming(control, state):
+                domain = FakeDomain(UUID, "", state)
+                domain.control = control
+                assert read_state(domain) == expected
 
 
 def test_a_job_that_libvirt_does_not_tell_of() -> None:
     cases = [
-        (libvirt.VIR_ERR_OPERATION_INVALID, InstanceState.MIGRATING),
         (libvirt.VIR_ERR_OPERATION_UNSUPPORTED, InstanceState.MIGRATING),
+        # "domain is not running": it has ended since its state was read.
+        (libvirt.VIR_ERR_OPERATION_INVALID, InstanceState.RUNNING),
         (libvirt.VIR_ERR_OPERATION_TIMEOUT, InstanceState.RUNNING),
         (libvirt.VIR_ERR_NO_SUPPORT, InstanceState.RUNNING),
+        # "backup job data missing", while a backup begins.
+        (libvirt.VIR_ERR_INTERNAL_ERROR, InstanceState.RUNNING),
+        (libvirt.VIR_ERR_RPC, InstanceState.RUNNING),
     ]
     for code, expected in cases:
         with naming(code, expected):
             domain = FakeDomain(UUID, "")
             domain.job_error = build_libvirt_error(code)
             assert read_state(domain) == expected
+    domain = FakeDomain(UUID, "")
+    domain.job_error = build_libvirt_error(libvirt.VIR_ERR_NO_DOMAIN)
+    with pytest.raises(libvirt.libvirtError):
+        read_state(domain)
 
 
 def test_the_target_is_read_anew_each_time(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
@@ -177,13 +203,14 @@ def test_why_there_is_no_target() -> None:
         (UUID, {"xml": build_xml("<graphics type='vnc' port='-1'/>")}, errors.InstanceNotReady(UUID, "running")),
         (UUID, {"xml": "<nonsense/>"}, errors.HypervisorUnavailable("node1")),
         (UUID, {"current": (libvirt.VIR_DOMAIN_SHUTOFF, 0)}, errors.InstanceNotRunning(UUID, "shutoff")),
+        (UUID, {"current": (libvirt.VIR_DOMAIN_CRASHED, 1)}, errors.InstanceNotRunning(UUID, "crashed")),
         (
             UUID,
-            {"current": (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION)},
+            {"current": PAUSED_BY_MIGRATION, "control": libvirt.VIR_DOMAIN_CONTROL_OCCUPIED},
             errors.InstanceNotReady(UUID, "migrating"),
         ),
         (UUID, {"error": build_libvirt_error(libvirt.VIR_ERR_NO_DOMAIN)}, errors.InstanceNotFound(UUID)),
-        (UUID, {"job_error": build_libvirt_error(libvirt.VIR_ERR_RPC)}, errors.HypervisorUnavailable("node1")),
+        (UUID, {"job_error": build_libvirt_error(libvirt.VIR_ERR_NO_DOMAIN)}, errors.InstanceNotFound(UUID)),
         (
             UUID,
             {"error": build_libvirt_error(libvirt.VIR_ERR_OPERATION_INVALID)},
@@ -227,7 +254,26 @@ def test_one_odd_domain_hides_no_other(driver: LibvirtDriver, hypervisor: Hyperv
     assert driver.list_instances() == [Instance(UUID, "domain-name", InstanceState.RUNNING)]
 
 
-def test_an_inventory_that_breaks_off_is_none(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
+def test_an_error_about_one_guest_stays_with_that_guest(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
+    owner = "<i:instance xmlns:i='urn:porthole:instance:1'><i:owner project='p' user='u'/></i:instance>"
+    hypervisor.domains[OTHER_UUID].xml = build_xml("", owner)
+    well = driver.list_instances()
+    for code in (libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_ERR_RPC, libvirt.VIR_ERR_OPERATION_INVALID):
+        with naming(code):
+            hypervisor.domains[OTHER_UUID].error = build_libvirt_error(code)
+            assert driver.list_instances() == [well[0], replace(well[1], state=InstanceState.UNKNOWN)]
+            assert [display.instance_uuid for display in driver.list_displays(10)] == [UUID]
+    hypervisor.domains[OTHER_UUID].error = None
+    assert driver.list_instances() == well
+
+
+def test_a_guest_of_which_nothing_is_known_is_listed_by_its_uuid(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
+    hypervisor.domains[UUID].error = build_libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR)
+    assert driver.list_instances()[0] == Instance(UUID, UUID, InstanceState.UNKNOWN)
+
+
+def test_an_inventory_of_a_connection_that_breaks_is_none(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
+    hypervisor.connection.alive = False
     hypervisor.domains[OTHER_UUID].error = build_libvirt_error(libvirt.VIR_ERR_RPC)
     with pytest.raises(errors.HypervisorUnavailable):
         driver.list_instances()
@@ -238,6 +284,7 @@ def test_what_ends_consoles() -> None:
     for event in cases:
         hypervisor, events = Hypervisor(), RecordedEvents()
         with naming(event), running_driver(hypervisor, events):
+            hypervisor.domains[UUID].current = (libvirt.VIR_DOMAIN_SHUTOFF, 0)
             hypervisor.connection.send_lifecycle(UUID, event)
             assert events.wait_ended() == UUID
             assert events.reasons == {UUID: RevocationReason.ENDED}
@@ -248,6 +295,8 @@ def test_a_guest_that_migrated_away_has_moved(
     driver: LibvirtDriver, hypervisor: Hypervisor, events: RecordedEvents
 ) -> None:
     detail = libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED
+    for domain in hypervisor.domains.values():
+        domain.current = (libvirt.VIR_DOMAIN_SHUTOFF, 0)
     hypervisor.connection.send_lifecycle(UUID, libvirt.VIR_DOMAIN_EVENT_STOPPED, detail)
     assert events.wait_ended() == UUID
     assert events.reasons == {UUID: RevocationReason.MOVED}
@@ -255,6 +304,20 @@ def test_a_guest_that_migrated_away_has_moved(
     hypervisor.connection.send_lifecycle(OTHER_UUID, libvirt.VIR_DOMAIN_EVENT_CRASHED, detail)
     assert events.wait_ended() == OTHER_UUID
     assert events.reasons[OTHER_UUID] is RevocationReason.ENDED
+
+
+def test_a_guest_whose_process_runs_on_keeps_its_consoles() -> None:
+    """Undefined as live snapshots and blockcopy do it, or crashed with <on_crash>preserve</on_crash>."""
+    for event in (libvirt.VIR_DOMAIN_EVENT_UNDEFINED, libvirt.VIR_DOMAIN_EVENT_CRASHED):
+        hypervisor, events = Hypervisor(), RecordedEvents()
+        with naming(event), running_driver(hypervisor, events) as driver:
+            if event == libvirt.VIR_DOMAIN_EVENT_CRASHED:
+                hypervisor.domains[UUID].current = (libvirt.VIR_DOMAIN_CRASHED, 1)
+                hypervisor.domains[UUID].preserved = True
+            hypervisor.connection.send_lifecycle(UUID, event)
+            events.wait_changed()
+            assert events.take_ended() == []
+            assert driver.get_vnc_target(UUID, ConsoleType.NOVNC) == Target("127.0.0.1", 5901)
 
 
 def test_what_only_changes_the_inventory() -> None:
@@ -373,7 +436,8 @@ def test_a_connection_that_breaks_while_it_is_made_forgets_nothing(
     def open_connection(uri: str) -> FakeConnection:
         connection = hypervisor.open(uri)
         attempts.append(1)
-        if len(attempts) == 2:
+        # The first two are for events and for the list.
+        if len(attempts) == 3:
             connection.error = build_libvirt_error(libvirt.VIR_ERR_RPC)
         return connection
 
@@ -383,7 +447,7 @@ def test_a_connection_that_breaks_while_it_is_made_forgets_nothing(
         hypervisor.domains[UUID].current = (libvirt.VIR_DOMAIN_SHUTOFF, 0)
         hypervisor.connection.lose()
         assert events.wait_ended() == UUID
-        assert len(attempts) == 3
+        assert len(hypervisor.connections) == 3
         assert hypervisor.connections[1].closed
     finally:
         driver.stop()
@@ -397,6 +461,7 @@ def test_stop_closes_the_connection(hypervisor: Hypervisor, events: RecordedEven
     assert hypervisor.connection.closed
     assert hypervisor.connection.callbacks == {}
     assert hypervisor.connection.on_close is None
+    assert all(connection.closed for connection in hypervisor.opened)
     with pytest.raises(errors.HypervisorUnavailable):
         driver.list_instances()
 
@@ -430,6 +495,95 @@ def test_there_are_no_displays_to_tell_of_without_libvirt(driver: LibvirtDriver,
     hypervisor.connection.error = build_libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR)
     with pytest.raises(errors.HypervisorUnavailable):
         driver.list_displays(10)
+
+
+class Held:
+    """A hypervisor that holds the lock of a guest, and a driver that has listed its guests before."""
+
+    def __init__(self, hypervisor: Hypervisor, events: RecordedEvents, uuid: str = UUID) -> None:
+        self.domain = hypervisor.domains[uuid]
+        conf = make_conf(libvirt={"reconnect_interval": 1})
+        # Of the guests that are not held, the answers come in time even on a machine under load.
+        self.driver = LibvirtDriver(conf, hypervisor.open, answer_timeout_s=0.5)
+        self.driver.start(events)
+        self.well = self.driver.list_instances()
+
+    def __enter__(self) -> Self:
+        self.domain.unlocked.clear()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.domain.unlocked.set()
+        self.driver.stop()
+
+
+def test_a_guest_whose_lock_is_held_holds_up_no_other(hypervisor: Hypervisor, events: RecordedEvents) -> None:
+    hypervisor.domains[OTHER_UUID].xml = build_xml()
+    with Held(hypervisor, events) as held:
+        driver = held.driver
+        with pytest.raises(errors.HypervisorUnavailable):
+            driver.get_vnc_target(UUID, ConsoleType.NOVNC)
+        assert driver.list_overdue() == [UUID]
+        assert driver.waits_for() == f"the answer of libvirt at qemu:///system about {UUID}"
+        assert driver.get_vnc_target(OTHER_UUID, ConsoleType.NOVNC) == Target("127.0.0.1", 5901)
+        assert driver.list_instances() == [replace(held.well[0], state=InstanceState.UNKNOWN), held.well[1]]
+        assert [display.instance_uuid for display in driver.list_displays(10)] == [OTHER_UUID]
+        held.domain.unlocked.set()
+        wait_until(lambda: driver.list_overdue() == [], PATIENCE_S, "the answer")
+        assert driver.waits_for() == ""
+        assert driver.list_instances() == held.well
+        assert driver.get_vnc_target(UUID, ConsoleType.NOVNC) == Target("127.0.0.1", 5901)
+
+
+def test_a_held_guest_is_found_by_the_inventory_too(hypervisor: Hypervisor, events: RecordedEvents) -> None:
+    """Then the list has no answer, and the guests are those that are known."""
+    with Held(hypervisor, events) as held:
+        unknown = [replace(held.well[0], state=InstanceState.UNKNOWN), held.well[1]]
+        assert held.driver.list_instances() == unknown
+        assert held.driver.list_overdue() == [UUID]
+        calls = hypervisor.count_calls()
+        assert held.driver.list_instances() == unknown
+        # Neither the list nor the held guest is asked for again.
+        assert hypervisor.count_calls() == calls + 1
+
+
+def test_while_the_list_is_held_the_guests_are_those_of_the_events(
+    hypervisor: Hypervisor, events: RecordedEvents
+) -> None:
+    with Held(hypervisor, events) as held:
+        hypervisor.domains[UNKNOWN_UUID] = FakeDomain(UNKNOWN_UUID, build_xml())
+        hypervisor.connection.send_lifecycle(UNKNOWN_UUID, libvirt.VIR_DOMAIN_EVENT_STARTED)
+        del hypervisor.domains[OTHER_UUID]
+        assert [instance.uuid for instance in held.driver.list_instances()] == [UUID, UNKNOWN_UUID]
+        assert [instance.uuid for instance in held.driver.list_instances()] == [UUID, UNKNOWN_UUID]
+
+
+def test_the_end_of_a_guest_during_an_outage_is_told_once_the_list_arrives(
+    hypervisor: Hypervisor, events: RecordedEvents
+) -> None:
+    with Held(hypervisor, events) as held:
+        first = hypervisor.connection
+        hypervisor.domains[OTHER_UUID].current = (libvirt.VIR_DOMAIN_SHUTOFF, 0)
+        first.lose()
+        # The new connection serves the other guests while its list is held.
+        wait_until(lambda: hypervisor.connection is not first and is_connected(held.driver), PATIENCE_S, "a connection")
+        with pytest.raises(errors.InstanceNotRunning):
+            held.driver.get_vnc_target(OTHER_UUID, ConsoleType.NOVNC)
+        assert events.take_ended() == []
+        held.domain.unlocked.set()
+        assert events.wait_ended() == OTHER_UUID
+        wait_until(lambda: held.driver.waits_for() == "", PATIENCE_S, "the answers")
+        assert events.take_ended() == []
+
+
+def is_connected(driver: LibvirtDriver) -> bool:
+    try:
+        driver.get_vnc_target(UNKNOWN_UUID, ConsoleType.NOVNC)
+    except errors.InstanceNotFound:
+        return True
+    except errors.HypervisorUnavailable:
+        return False
+    return True
 
 
 def test_it_is_alive_while_libvirts_event_loop_turns(driver: LibvirtDriver) -> None:

@@ -2,7 +2,7 @@
 from porthole_cli.doctor.facts import TokenCheck
 from porthole_cli.doctor.stores import judge_hypervisors, judge_memcached
 from support.clouds import ids, make_daemons
-from support.descriptions import make_host, make_store
+from support.descriptions import INSTANCE, make_host, make_store
 
 KNOWN = TokenCheck(before={"controller": True})
 
@@ -59,3 +59,11 @@ def test_hypervisors() -> None:
     assert ids(findings) == ["libvirt.unreachable"]
     assert findings[0].host == "compute2"
     assert "compute on compute2 does not reach qemu:///system: Connection refused." in findings[0].problem
+
+
+def test_a_guest_that_libvirt_does_not_answer_about_is_named() -> None:
+    found = make_daemons(computes=[make_host("compute1"), make_host("compute2", overdue=(INSTANCE,))])
+    findings = judge_hypervisors(found)
+    assert ids(findings) == ["libvirt.guest_held"]
+    assert findings[0].host == "compute2"
+    assert f"does not answer about instance {INSTANCE}" in findings[0].problem
