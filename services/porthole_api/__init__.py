@@ -14,7 +14,8 @@ The path of a request, from the outside in:
   :mod:`server_body` writes a server at every microversion, :mod:`openapi` describes the whole.
 * :mod:`consoles` opens a console: it asks compute, has consoleauth store the token, and returns the URL.
   :mod:`servers` decides which servers a user sees; :mod:`policy` and :mod:`policies` decide what a user may do.
-* :mod:`directory` knows all instances. :mod:`subscription` fills it from the inventories that the computes publish.
+* :mod:`directory` knows all instances, by the :mod:`snapshot` of each host; :mod:`warm_up` bounds the wait for the
+  first ones. :mod:`subscription` fills it from the inventories that the computes publish.
 * :mod:`faults` maps every error to an HTTP status: the one place that does so.
 
 :mod:`main` is the process. :mod:`endpoint` answers ``porthole doctor``, which asks through :mod:`rpcapi`.

@@ -13,8 +13,8 @@ The rules:
 * Several hosts may report an instance: it migrates, or a host has come back. A host that answers wins over one that
   does not; then a host where the instance runs; then the host whose word counted so far; then the host that published
   last. So two guests with one UUID do not take turns: owner, name and console stay the first one's.
-* At start, an instance may be missing because its compute has not answered yet. Readers therefore wait:
-  ``WARM_LIMIT_S`` when no compute answers, at most ``WARM_MOST_S`` while answers still arrive.
+* At start, an instance may be missing because its compute has not answered yet. Readers therefore wait for a moment
+  (:mod:`porthole_api.warm_up`).
 
 A cloud has tens of thousands of instances, and each user's list reads all of them. The answer for an instance with one
 host is therefore kept, and built again only when it changes.
@@ -27,23 +27,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 
+from porthole_api.snapshot import Snapshot
+from porthole_api.warm_up import WarmUp
 from porthole_common import errors
 from porthole_common.log import get_logger
 from porthole_common.model import Instance, InstanceState
 from porthole_common.notifications import Inventory
 
 LOG = get_logger(__name__)
-# Three snapshots of a compute, which publishes one every 30 s.
-SILENT_AFTER_S = 90.0
 # When all is well, a guest that has moved or stopped is published within a fraction of a second.
 MOVE_LIMIT_S = 2.0
-# The computes answer at once; this limits the wait of a user of a cloud without computes.
-WARM_LIMIT_S = 2.0
-# A thousand answers take two seconds to be read, on a busy machine several times that. A reader waits at most this
-# long, which is below [rpc] call_timeout. Then it gets the instances known so far.
-WARM_MOST_S = 8.0
-# All computes answer the first question at about the same time: when no new host appears for this long, all have.
-WARM_QUIET_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +48,6 @@ class Located:
     created_at: datetime
     updated_at: datetime
     unavailable: errors.Unavailable | None = None
-
-
-@dataclass(frozen=True)
-class _Snapshot:
-    """The last snapshot of one host; ``seen_at_s`` is the monotonic clock, ``number`` counts all snapshots."""
-
-    instances: dict[str, Instance]
-    hypervisor_up: bool
-    seen_at_s: float
-    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +83,7 @@ class Directory:
         self._clock = clock
         self._now = now
         self._changed = condition or threading.Condition()
-        self._snapshots: dict[str, _Snapshot] = {}
+        self._snapshots: dict[str, Snapshot] = {}
         self._known: dict[str, _Known] = {}
         self._order: list[tuple[str, str]] = []
         # The instances that several hosts report: few.
@@ -108,15 +91,13 @@ class Directory:
         # The hosts that did not answer when those were chosen from.
         self._faulty: set[str] = set()
         self._count = 0
-        self._made_at_s = clock()
-        self._asked_at_s: float | None = None
-        self._new_host_at_s: float | None = None
+        self._warm_up = WarmUp(clock)
         self._silent: set[str] = set()
 
     def mark_asked(self) -> None:
         """Note that every compute has just been asked for its inventory: the wait for the answers starts."""
         with self._changed:
-            self._asked_at_s = self._clock()
+            self._warm_up.mark_asked()
             self._changed.notify_all()
 
     def update(self, inventory: Inventory) -> None:
@@ -130,10 +111,10 @@ class Directory:
                 instance.uuid: before[instance.uuid] if before.get(instance.uuid) == instance else instance
                 for instance in inventory.instances
             }
-            snapshot = _Snapshot(instances, inventory.hypervisor_up, self._clock(), self._count)
+            snapshot = Snapshot(inventory.host, instances, inventory.hypervisor_up, self._clock(), self._count)
             self._snapshots[inventory.host] = snapshot
             if former is None:
-                self._new_host_at_s = snapshot.seen_at_s
+                self._warm_up.mark_new_host()
             for uuid in before.keys() - instances.keys():
                 self._withdraw(uuid, inventory.host)
             only_host = frozenset([inventory.host])
@@ -150,7 +131,7 @@ class Directory:
         """Log the hosts that have become silent since the last call."""
         with self._changed:
             now_s = self._clock()
-            silent = {host for host, seen in self._snapshots.items() if now_s - seen.seen_at_s > SILENT_AFTER_S}
+            silent = {host for host, snapshot in self._snapshots.items() if snapshot.is_silent(now_s)}
             lost = [(host, now_s - self._snapshots[host].seen_at_s) for host in sorted(silent - self._silent)]
             self._silent = silent
         for host, silent_s in lost:
@@ -224,7 +205,7 @@ class Directory:
         """
         with self._changed:
             self._wait_while_warming(lambda: False)
-            if self._asked_at_s is None and not self._snapshots:
+            if not self._warm_up.has_asked and not self._snapshots:
                 raise errors.RpcUnavailable("compute", "publish_inventory")
             self._settle_shared()
             start = 0
@@ -235,7 +216,7 @@ class Directory:
             order = self._order[start:]
         return self._locate_each(order, has_name)
 
-    def _log_news(self, inventory: Inventory, former: _Snapshot | None, was_silent: bool) -> None:
+    def _log_news(self, inventory: Inventory, former: Snapshot | None, was_silent: bool) -> None:
         """Log what has changed since the host's former snapshot; most snapshots change nothing."""
         instances = len(inventory.instances)
         if former is None or was_silent:
@@ -349,24 +330,12 @@ class Directory:
         return self._find_fault(host) is None
 
     def _find_fault(self, host: str) -> errors.Unavailable | None:
-        snapshot = self._snapshots[host]
-        if self._clock() - snapshot.seen_at_s > SILENT_AFTER_S:
-            return errors.HostUnavailable(host)
-        return None if snapshot.hypervisor_up else errors.HypervisorUnavailable(host)
+        return self._snapshots[host].find_fault(self._clock())
 
     def _wait_while_warming(self, is_satisfied: Callable[[], bool]) -> None:
-        """Wait, with the lock released, until ``is_satisfied`` or the first answers are in; at most ``WARM_MOST_S``."""
+        """Wait, with the lock released, until ``is_satisfied`` or the first answers are in."""
         while not is_satisfied():
-            remaining_s = self._warm_at_s() - self._clock()
+            remaining_s = self._warm_up.get_remaining_s()
             if remaining_s <= 0:
                 return
             self._changed.wait(remaining_s)
-
-    def _warm_at_s(self) -> float:
-        """Return when the first answers count as complete, or are given up, on the clock."""
-        if self._asked_at_s is None:
-            return self._made_at_s + WARM_LIMIT_S
-        if self._new_host_at_s is None:
-            return self._asked_at_s + WARM_LIMIT_S
-        quiet_at_s = max(self._new_host_at_s, self._asked_at_s) + WARM_QUIET_S
-        return min(self._asked_at_s + WARM_MOST_S, quiet_at_s)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from porthole_api.bodies import MAX_BODY_BYTES
-from porthole_api.directory import SILENT_AFTER_S
+from porthole_api.snapshot import SILENT_AFTER_S
 from porthole_common import errors
 from porthole_common.model import InstanceState
 from support.api import EXPIRES_AT, HOST, TOKEN, Api, build_conf, build_instance, build_uuid

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porthole_api.directory import SILENT_AFTER_S, WARM_LIMIT_S, WARM_MOST_S, WARM_QUIET_S, Directory
+from porthole_api.directory import Directory
+from porthole_api.snapshot import SILENT_AFTER_S
+from porthole_api.warm_up import WARM_LIMIT_S, WARM_MOST_S, WARM_QUIET_S
 from porthole_common import errors
 from porthole_common.model import Instance, InstanceState
 from porthole_common.notifications import Inventory

@@ -11,12 +11,12 @@ import pytest
 
 from porthole_api.app import build_routes
 from porthole_api.consoles import ConsoleOpener
-from porthole_api.directory import SILENT_AFTER_S
 from porthole_api.microversions import MAX_VERSION, Version, format_version
 from porthole_api.openapi import build_document
 from porthole_api.policy import Policy
 from porthole_api.routes import Route
 from porthole_api.schemas import TYPES_OF_PROTOCOL
+from porthole_api.snapshot import SILENT_AFTER_S
 from porthole_common import errors
 from porthole_common.model import InstanceState
 from support.api import TOKEN, Api, build_conf, build_directory, build_instance, build_uuid
