@@ -47,7 +47,7 @@ class Standalone:
 
     def start(self) -> None:
         self.process.start()
-        self.process.wait_for_line("is ready", TIMEOUT_S)
+        self.process.wait_for_line("Daemon ready", TIMEOUT_S)
 
     def get_url(self, server: str) -> str:
         """Ask for the console until the guest is known."""

@@ -361,7 +361,7 @@ def test_garbage_in_the_store(make_porthole: Callable[..., Porthole], caller: Ca
     key = token_key(hash_token(token))
     assert own_memcached.command(f"set {key} 0 60 4\r\njunk") == "STORED\r\n"
     assert not caller.is_valid(token)
-    assert "not Porthole's" in porthole.consoleauth.log()
+    assert "Foreign token item found in the store" in porthole.consoleauth.log()
 
 
 @pytest.mark.parametrize("loss", ["stopped", "frozen"])

@@ -74,7 +74,7 @@ def test_tls(make_porthole: MakePorthole, tmp_path: Path, instances_file: Path) 
         for what, said in (("name", "certificate is not valid for"), ("authority", "error=tls")):
             process = porthole.processes[what]
             process.wait_for_line(said)
-            assert "is ready" not in process.log()
+            assert "Daemon ready" not in process.log()
             process.kill()
 
 

@@ -66,7 +66,7 @@ class Standalone:
 
     def start(self) -> None:
         self.process.start()
-        self.process.wait_for_line("is ready", TIMEOUT_S)
+        self.process.wait_for_line("Daemon ready", TIMEOUT_S)
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run a client command against it."""
