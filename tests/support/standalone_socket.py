@@ -4,44 +4,16 @@
 import json
 import os
 import socket
-import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from porthole_cli.doctor.standalone_port import SOCKET_PREFIX
-
-Answer = Callable[[socket.socket], None]
+from support.canned_answers import Answer, serve, serving
 
 
 def make_name() -> str:
     return f"{SOCKET_PREFIX}{os.getpid()}-{uuid.uuid4().hex}"
-
-
-@contextmanager
-def serving(listener: socket.socket, answer: Answer) -> Iterator[None]:
-    """Call ``answer`` with each connection of ``listener``, in a thread."""
-    listener.listen()
-
-    def work() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with connection:
-                try:
-                    answer(connection)
-                except OSError:
-                    continue
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
 
 
 @contextmanager
@@ -57,10 +29,8 @@ def listening(answer: Answer) -> Iterator[str]:
 @contextmanager
 def serving_tcp(answer: Answer) -> Iterator[str]:
     """Yield the URL of an API whose server calls ``answer`` with each connection."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        with serving(listener, answer):
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v2.1"
+    with serve(answer) as port:
+        yield f"http://127.0.0.1:{port}/v2.1"
 
 
 def say(data: bytes) -> Answer:

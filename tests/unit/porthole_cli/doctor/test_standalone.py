@@ -17,9 +17,10 @@ from porthole_cli.doctor import standalone_port as port
 from porthole_cli.doctor.finding import FindingId
 from porthole_cli.doctor.report import Report, format_json
 from porthole_cli.doctor.standalone_port import SOCKET_PREFIX, PeerCredentials, Standalone
+from support.canned_answers import Answer
 from support.clouds import ids
 from support.nova_api import NovaApi
-from support.standalone_socket import Answer, greet, listening, say, serving_tcp
+from support.standalone_socket import greet, listening, say, serving_tcp
 
 FOUND = Report((finding.ok(FindingId.NOVNC_OK, "noVNC 1.3.0"),), (), 0.1)
 
