@@ -51,6 +51,11 @@ class Job:
         """Whether a thread has taken the job."""
         return self.begun_at < math.inf
 
+    @property
+    def error(self) -> BaseException | None:
+        """The error that the work has raised, until :meth:`get_result` raises it."""
+        return self._error
+
     def do(self) -> None:
         """Do the work."""
         try:

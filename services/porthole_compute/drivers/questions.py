@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from porthole_common.log import get_logger
+from porthole_common.thread_pool import Job
 
 LOG = get_logger(__name__)
 Result = TypeVar("Result")
@@ -30,33 +31,15 @@ class NoAnswer(Exception):
         return f"a question about {self.subject} has no answer"
 
 
-class _Question:
+class _Question(Job):
     """A call, and its result once ``is_done``; ``is_overdue`` once its deadline has passed before."""
 
     def __init__(self, subject: str, work: Callable[[], Any], begun_at_s: float) -> None:
+        super().__init__(work)
         self.subject = subject
-        self.begun_at_s = begun_at_s
+        self.begun_at = begun_at_s
         self.is_done = False
         self.is_overdue = False
-        self.error: BaseException | None = None
-        self._work = work
-        self._result: Any = None
-
-    def do(self) -> None:
-        try:
-            self._result = self._work()
-        except BaseException as exc:  # noqa: BLE001 (the caller raises it)
-            self.error = exc
-
-    def get_result(self) -> Any:
-        # An exception refers to this frame, and the frame to the question.
-        error, self.error = self.error, None
-        try:
-            if error is not None:
-                raise error
-            return self._result
-        finally:
-            del error
 
 
 class Questions:
@@ -153,7 +136,7 @@ class Questions:
                 del self._open[question.subject]
                 self._condition.notify_all()
             if question.is_overdue:
-                seconds = round(time.monotonic() - question.begun_at_s)
+                seconds = round(time.monotonic() - question.begun_at)
                 LOG.warning("Overdue answer arrived", subject=question.subject, seconds=seconds, error=question.error)
                 self._on_change()
             # The answer may hold a connection, which would otherwise stay open until the next question.
