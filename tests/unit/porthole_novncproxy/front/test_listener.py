@@ -19,6 +19,7 @@ from porthole_relay.loop import READ, WRITE
 from support.cases import naming
 from support.certificates import make_certificate
 from support.fake_loop import FakeLoop
+from support.far_end import heard
 
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 REQUEST = RequestParser().feed(HEAD)
@@ -109,18 +110,6 @@ def house():
     made = House()
     yield made
     made.close()
-
-
-def heard(sock):
-    data = b""
-    while True:
-        try:
-            chunk = sock.recv(65536)
-        except BlockingIOError:
-            return data, False
-        if not chunk:
-            return data, True
-        data += chunk
 
 
 def test_a_request_is_handed_on_with_what_came_behind_it(house):

@@ -16,6 +16,7 @@ from porthole_novncproxy.front.sender import MAX_SENDING, Outgoing, Sender, open
 from porthole_relay.loop import READ, WRITE
 from support.cases import naming
 from support.fake_loop import FakeLoop
+from support.far_end import heard
 from support.processes import wait_until
 
 CONTENT = b"page" * 262144
@@ -80,18 +81,6 @@ class Page:
 
     def turn(self):
         self.house.turn(self.connection)
-
-
-def heard(sock):
-    data = b""
-    while True:
-        try:
-            chunk = sock.recv(65536)
-        except BlockingIOError:
-            return data, False
-        if not chunk:
-            return data, True
-        data += chunk
 
 
 def test_a_small_answer_is_sent_at_once(house):

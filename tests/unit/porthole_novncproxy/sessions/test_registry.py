@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import datetime
+import functools
 import logging
 import socket
 import threading
@@ -17,6 +18,7 @@ from porthole_relay.liveness import LivenessPolicy
 from porthole_relay.loop import READ
 from porthole_relay.pipe import Watermarks
 from porthole_relay.session import CLOSE_TIMEOUT_S
+from support import far_end
 from support.cases import naming
 from support.fake_loop import FakeLoop
 
@@ -84,6 +86,10 @@ class House:
             sock.close()
 
 
+# A client that has not read everything is reset.
+heard = functools.partial(far_end.heard, may_reset=True)
+
+
 @pytest.fixture
 def house():
     made = House()
@@ -96,21 +102,6 @@ def strict_house():
     made = House(enforce=True)
     yield made
     made.close()
-
-
-def heard(sock):
-    """Everything that has come to a far end, and whether its stream has ended."""
-    data = b""
-    while True:
-        try:
-            chunk = sock.recv(65536)
-        except BlockingIOError:
-            return data, False
-        except ConnectionResetError:
-            return data, True
-        if not chunk:
-            return data, True
-        data += chunk
 
 
 def close_code(sock):
