@@ -44,7 +44,7 @@ def find_client(peer: str, forwarded_for: Sequence[str], trusted_proxies: Collec
     :func:`normalize_address` returns them. An entry that is no address ends the search.
     """
     address, proxies = peer, 0
-    named = split_list(forwarded_for)
+    named = split_list(forwarded_for) if address in trusted_proxies else []
     while address in trusted_proxies:
         proxies += 1
         if not named:

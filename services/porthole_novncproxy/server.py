@@ -25,7 +25,6 @@ from typing import TypeVar
 from porthole_common import errors
 from porthole_common.context import RequestContext, build_request_context, serving
 from porthole_common.deadline import Deadline, DeadlinePassed
-from porthole_common.forwarded import normalize_address
 from porthole_common.log import get_logger
 from porthole_common.rpc import log_unanswered
 from porthole_novncproxy.admission.gate import Gate, log_refusal
@@ -246,14 +245,12 @@ class ProxyServer:
 
     def _log_answer(self, pending: PendingRequest, response: Response) -> None:
         if pending.connection.door.is_for_browsers:
-            handler.log_answer(self._find_source(pending), pending.request, response.status)
+            handler.log_answer(pending.request, pending.connection.address, self._gate, response.status)
 
     def _find_source(self, pending: PendingRequest) -> str:
         """Return the address of the client itself. For a native viewer this is the address of the connection."""
         door, address = pending.connection.door, pending.connection.address
-        if not door.is_for_browsers:
-            return normalize_address(address)
-        return self._gate.find_source(handler.build_console_request(pending.request, door, address))
+        return handler.find_source(pending.request, address, self._gate) if door.is_for_browsers else address
 
 
 def _finish(response: Response, request: Request) -> Response:

@@ -150,9 +150,9 @@ def check_origin_scheme(request: ConsoleRequest, access_url: str, trusted_proxie
         raise errors.OriginRefused("its scheme is not the console's")
 
 
-def find_source(request: ConsoleRequest, trusted_proxies: Sequence[str]) -> str:
+def find_source(source: str, forwarded_for: Sequence[str], trusted_proxies: Sequence[str]) -> str:
     """Return the address of the client itself, as it is counted and logged, by :mod:`porthole_common.forwarded`."""
-    return find_client(normalize_address(request.source), request.forwarded_for, trusted_proxies).address
+    return find_client(normalize_address(source), forwarded_for, trusted_proxies).address
 
 
 def _parse_origin(origins: Sequence[str]) -> tuple[str, str]:

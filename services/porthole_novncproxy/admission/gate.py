@@ -9,7 +9,7 @@ Called by :mod:`porthole_novncproxy.front.handler` and :mod:`porthole_novncproxy
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
@@ -102,9 +102,9 @@ class Gate:
         self._origins = origins
         self._security = security
 
-    def find_source(self, request: access.ConsoleRequest) -> str:
+    def find_source(self, source: str, forwarded_for: Sequence[str]) -> str:
         """Return the address of the client itself (:func:`porthole_novncproxy.admission.access.find_source`)."""
-        return access.find_source(request, self._origins.trusted_proxies)
+        return access.find_source(source, forwarded_for, self._origins.trusted_proxies)
 
     def admit(self, request: access.ConsoleRequest, deadline: Deadline) -> Admission:
         """Return the open VNC server for ``request``. Each step that may block sets its own limit in ``deadline``.
@@ -121,7 +121,7 @@ class Gate:
         origins = self._origins
         access.check_origin(request, origins.allowed_origins)
         token = access.check_token_syntax(request.token)
-        source = access.find_source(request, origins.trusted_proxies)
+        source = access.find_source(request.source, request.forwarded_for, origins.trusted_proxies)
         LOG.info("Console requested", console_type=request.door.type_names, client=source)
         info = self._consoleauth.check_token(context, token, deadline=deadline)
         if info.console_type not in request.door.console_types:

@@ -10,7 +10,6 @@ from http import HTTPStatus
 
 from porthole_common import errors
 from porthole_common.deadline import Deadline
-from porthole_common.forwarded import normalize_address
 from porthole_novncproxy.admission import access
 from porthole_novncproxy.admission.gate import Gate, log_refusal
 from porthole_novncproxy.doors import Door
@@ -36,5 +35,5 @@ def answer_console(request: Request, door: Door, source: str, gate: Gate, deadli
     try:
         admission = gate.admit(parse_console_request(request, door, source), deadline)
     except errors.PortholeError as exc:
-        return build_bare(log_refusal(exc, door, normalize_address(source)))
+        return build_bare(log_refusal(exc, door, source))
     return Upgrade(Response(HTTPStatus.OK, is_bare=True), admission)

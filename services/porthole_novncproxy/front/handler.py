@@ -65,7 +65,26 @@ def answer_console(request: Request, door: Door, source: str, gate: Gate, deadli
     return _answer_reason(request, door, source, gate, deadline)
 
 
-def build_console_request(request: Request, door: Door, source: str) -> access.ConsoleRequest:
+def find_source(request: Request, source: str, gate: Gate) -> str:
+    """Return the address of the client itself, for the log; ``source`` is the peer's."""
+    return gate.find_source(source, request.get_all("x-forwarded-for"))
+
+
+def log_answer(request: Request, source: str, gate: Gate, status: HTTPStatus) -> None:
+    """Log method, path without query, and status; of a path that may hold a token, nothing.
+
+    This runs in the event loop, for every answer: without DEBUG it does nothing.
+    """
+    if not LOG.isEnabledFor(logging.DEBUG):
+        return
+    path = request.path
+    if len(path) > _MAX_LOGGABLE_CHARS or not _LOGGABLE_PATH.fullmatch(path):
+        path = "***"
+    method = request.method if request.method in _METHODS else None
+    LOG.debug("Answered", client=find_source(request, source, gate), method=method, path=path, status=status)
+
+
+def _build_console_request(request: Request, door: Door, source: str) -> access.ConsoleRequest:
     """Return what the access decision needs to know of ``request``."""
     return access.ConsoleRequest(
         door=door,
@@ -78,35 +97,22 @@ def build_console_request(request: Request, door: Door, source: str) -> access.C
     )
 
 
-def log_answer(client: str, request: Request, status: HTTPStatus) -> None:
-    """Log method, path without query, and status; of a path that may hold a token, nothing."""
-    if not LOG.isEnabledFor(logging.DEBUG):
-        return
-    path = request.path
-    if len(path) > _MAX_LOGGABLE_CHARS or not _LOGGABLE_PATH.fullmatch(path):
-        path = "***"
-    method = request.method if request.method in _METHODS else None
-    LOG.debug("Answered", client=client, method=method, path=path, status=status)
-
-
 def _answer_upgrade(request: Request, door: Door, source: str, gate: Gate, deadline: Deadline) -> Answer:
-    console_request = build_console_request(request, door, source)
     try:
         check_handshake(request)
         # First, so that a fault in it leaves no connection to a VNC server open.
         accepted = accept_handshake(request)
-        admission = gate.admit(console_request, deadline)
+        admission = gate.admit(_build_console_request(request, door, source), deadline)
     except errors.PortholeError as exc:
-        status = log_refusal(exc, door, gate.find_source(console_request))
+        status = log_refusal(exc, door, find_source(request, source, gate))
         return build_refused_upgrade(status, get_current().request_id)
     return Upgrade(accepted, admission)
 
 
 def _answer_reason(request: Request, door: Door, source: str, gate: Gate, deadline: Deadline) -> Response:
     """Return how an upgrade would be answered, in words. Nothing stays open, and the token is not used up."""
-    console_request = build_console_request(request, door, source)
     try:
-        gate.admit(console_request, deadline).close()
+        gate.admit(_build_console_request(request, door, source), deadline).close()
     except errors.PortholeError as exc:
         status, reason = access.refusal_for(exc)
     else:
@@ -115,7 +121,7 @@ def _answer_reason(request: Request, door: Door, source: str, gate: Gate, deadli
     LOG.info(
         "Console reason told",
         instance=current.resource_uuid,
-        client=gate.find_source(console_request),
+        client=find_source(request, source, gate),
         status=status,
         reason=reason,
     )

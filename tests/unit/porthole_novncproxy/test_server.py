@@ -50,6 +50,7 @@ class Gate:
         self.may_answer.set()
         self.asked = []
         self.given_back = 0
+        self.sources_asked = 0
 
     def admit(self, request, deadline):
         self.asked.append(request)
@@ -59,8 +60,9 @@ class Gate:
             raise self.error
         return Admission(INFO, socket.socket(), b"", request.source, 0.0, "req-1", self.release)
 
-    def find_source(self, request):
-        return request.forwarded_for[-1] if request.forwarded_for else request.source
+    def find_source(self, source, forwarded_for):
+        self.sources_asked += 1
+        return forwarded_for[-1] if forwarded_for else source
 
     def release(self):
         self.given_back += 1
@@ -185,6 +187,14 @@ def status_of(reply):
 def test_pages_are_answered_one_after_the_other_on_a_connection(house):
     client = house.ask(PAGE * 3)
     assert house.hear(client, lambda data: data and data.count(b"page") == 3).count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_an_answer_whose_line_is_not_logged_costs_the_loop_no_look_at_the_client(house, caplog):
+    for level, asked in ((logging.INFO, 0), (logging.DEBUG, 1)):
+        caplog.set_level(level, "porthole_novncproxy.front.handler")
+        client = house.ask(PAGE)
+        house.hear(client, lambda data: data and b"page" in data)
+        assert house.gate.sources_asked == asked
 
 
 def test_a_page_that_goes_before_it_is_opened_is_404(house):

@@ -46,8 +46,8 @@ class Gate:
             raise self.error
         return Admission(INFO, socket.socket(), b"", request.source, 0.0, "req-1", self.release)
 
-    def find_source(self, request):
-        return "192.0.2.99" if request.forwarded_for else request.source
+    def find_source(self, source, forwarded_for):
+        return "192.0.2.99" if forwarded_for else source
 
     def release(self):
         self.released += 1
@@ -258,7 +258,7 @@ def answer_anything(asked, gate):
         answer = answer_console(asked, gate) if handler.is_console_work(asked) else handler.answer_page(asked, Pages())
     response = answer.response if isinstance(answer, Upgrade) else answer
     discard(answer)
-    handler.log_answer(PEER, asked, response.status)
+    handler.log_answer(asked, PEER, gate, response.status)
     return response.status
 
 
@@ -302,5 +302,5 @@ def test_no_token_is_logged_wherever_it_stands():
 
 def test_a_page_is_named_in_the_log():
     with LogOf() as log:
-        handler.log_answer(PEER, request(path="/app/ui.js?token=x"), HTTPStatus.OK)
+        handler.log_answer(request(path="/app/ui.js?token=x"), PEER, Gate(), HTTPStatus.OK)
     assert "method=GET path=/app/ui.js status=200" in log.text
