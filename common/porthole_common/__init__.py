@@ -10,7 +10,7 @@
   :mod:`rpc_client` and :mod:`rpc_server`; :mod:`messaging` imports the library, and :mod:`oslo_messaging_patches` has
   each use of a private part of it. :mod:`private_parts` logs when such a part is gone.
 * On the bus: :mod:`notifications` is what daemons publish; :mod:`discovery` finds the daemons that run;
-  :mod:`diagnosis` is what they tell ``porthole doctor``.
+  :mod:`diagnosis` has the descriptions that they send to ``porthole doctor``.
 * The broker: :mod:`broker_watch` notices that it cannot be used, :mod:`broker` examines it with a
   :mod:`broker_connection`, and :mod:`broker_trouble` names the cause; :mod:`transport_url` parses its URL.
 * :mod:`forwarded`: what reverse proxies say about a request, by one rule for the api and the proxy.

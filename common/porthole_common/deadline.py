@@ -3,7 +3,7 @@
 
 Why an object: the thread that does a request's work may be stuck in a library that knows no time limit. The request's
 deadline travels as a parameter to every step that may block; each step says how long it may take and which error its
-lateness means. Whoever waits for the work looks at the same object, and gives the work up when it is late.
+lateness means. The thread that waits for the work looks at the same object, and gives up late work.
 Called by :mod:`porthole_common.thread_pool`, :mod:`porthole_common.rpc` and the proxy's admission.
 """
 

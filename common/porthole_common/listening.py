@@ -10,7 +10,7 @@ import errno
 
 from porthole_common.errors import AddressUnavailable, ConfigInvalid
 
-# A port below 1024, a family that this machine does not have, an address that is none.
+# A port below 1024, an address family that this machine does not have, or an invalid address.
 _ONLY_AN_EDIT_MENDS = frozenset({errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT, errno.EINVAL})
 
 

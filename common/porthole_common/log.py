@@ -35,7 +35,7 @@ __all__ = ["EventLogger", "RedactingFilter", "RedactingFormatter", "build_line",
 
 # A broker's last messages on a channel that is being closed are not for operators.
 _QUIET = ("amqp=ERROR",)
-# The request, user and project of a line, with keys like those of the event's own fields; "-" where there is none.
+# The request, user and project of a line, with keys like those of the event's own fields. A missing value is "-".
 _IDENTITY = "request_id=%(request_id)s global_request_id=%(global_request_id)s user=%(user)s project=%(project_id)s"
 # Without oslo.log's own name of the instance, which is a field here.
 _CONTEXT_FORMAT = "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s [%(user_identity)s] %(message)s"

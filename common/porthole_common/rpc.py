@@ -109,7 +109,7 @@ class Rpc:
             return self._clients[topic, version]
 
     def run(self, context: RequestContext, work: Callable[[Deadline], Result], calls: int) -> Result:
-        """Return what ``work(deadline)`` returns, or raise what it raises.
+        """Run ``work(deadline)``; return its result, or raise its error.
 
         The work makes ``calls`` calls one after the other, and hands its deadline to each of them. All calls are made
         in one thread of the pool: each call by itself would be handed to a thread and back.

@@ -59,9 +59,8 @@ class RpcClient:
     ) -> Any:
         """Call ``method`` and return its result; ``server`` names one host, None any of the topic's servers.
 
-        With a ``deadline`` the call is made in the caller's thread: whoever waits for that thread looks at the deadline
-        and gives the work up when the call is late. Without one the call is made in a thread of the pool, and the
-        caller returns in time by itself.
+        With a ``deadline`` the caller's thread makes the call. Another thread watches the deadline, and gives up a late
+        call. Without one a thread of the pool makes the call, and the caller returns in time by itself.
 
         :raises PortholeError: what the far side raised, rebuilt from its fields.
         :raises RpcUnavailable: when nothing answered within the deadline, or there is no broker.

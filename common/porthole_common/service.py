@@ -34,7 +34,7 @@ EXIT_FAILED = 1
 EXIT_TIMEOUT_S = 10.0
 # How long stop() may take where nothing is drained: a broker that does not answer delays the end of its connections.
 STOP_TIMEOUT_S = 30.0
-# How often a service that is not ready is asked what it waits for.
+# Seconds between two looks at a service that is not ready.
 _READINESS_POLL_S = 0.1
 # The logger that names each deprecated option of a file.
 _CONFIG_LOGGER = "oslo_config.cfg"

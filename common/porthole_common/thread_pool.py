@@ -69,7 +69,7 @@ class Job:
         return self._done.acquire(timeout=timeout_s)
 
     def get_result(self) -> Any:
-        """Return what the work returned, or raise what it raised."""
+        """Return the result of the work, or raise its error."""
         if self._error is None:
             return self._result
         # An exception refers to this frame, and the frame to the job.
@@ -105,7 +105,7 @@ class ThreadPool:
         self._closed = False
 
     def run(self, work: Callable[[], Result], deadline: Deadline) -> Result:
-        """Return what ``work()`` returns, or raise what it raises. The work may narrow ``deadline`` step by step.
+        """Run ``work()``; return its result, or raise its error. The work may narrow ``deadline`` step by step.
 
         :raises DeadlinePassed: when the deadline passes first; the work is given up.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with a transport URL and how to write it, in one sentence that shows no part of the URL.
+"""Explains a wrong transport URL, and how to write it, in one sentence without any part of the URL.
 
 Why: the URL contains the password. A character that is not percent-encoded ends the password early, and oslo.messaging
 takes its remainder for a host name, which log lines show. Pure. Called by :mod:`porthole_common.rpc_transport` before

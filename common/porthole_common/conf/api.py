@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[api]: where the REST API listens, and who may call it."""
+"""[api]: the address of the REST API, and its authentication."""
 
 from oslo_config import cfg
 

@@ -61,7 +61,7 @@ class Questions:
         self._is_closed = False
 
     def ask(self, subject: str, work: Callable[[], Result]) -> Result:
-        """Return what ``work()`` returns, or raise what it raises, from a thread of this object.
+        """Run ``work()`` in a thread of this object; return its result, or raise its error.
 
         :raises NoAnswer: when the deadline passes, or a question about ``subject`` is overdue already.
         """

@@ -100,7 +100,7 @@ def secure(sock: socket.socket, first_bytes: bytes, target: Target, security: Se
     server = str(target)
     line = _Line(sock, target.host, security, due_at)
     try:
-        return _converse(line, server, first_bytes, security.policy)
+        return _run_handshake(line, server, first_bytes, security.policy)
     except ssl.SSLCertVerificationError as exc:
         line.sock.close()
         reason = f"its certificate is not accepted ({exc.verify_message.rstrip('.')})"
@@ -122,20 +122,20 @@ def secure(sock: socket.socket, first_bytes: bytes, target: Target, security: Se
         raise
 
 
-def _converse(line: "_Line", server: str, first_bytes: bytes, policy: Policy) -> Secured:
-    conversation = HandshakeDriver(negotiate(server, policy))
-    steps = conversation.start() + conversation.feed(Peer.SERVER, first_bytes)
+def _run_handshake(line: "_Line", server: str, first_bytes: bytes, policy: Policy) -> Secured:
+    driver = HandshakeDriver(negotiate(server, policy))
+    steps = driver.start() + driver.feed(Peer.SERVER, first_bytes)
     while True:
         for step in steps:
             if isinstance(step, Write):
                 line.write(step.data)
             elif isinstance(step, StartTls):
                 line.start_tls(step.anonymous)
-        if conversation.result is not None:
+        if driver.result is not None:
             _log(server, line.sock)
-            return Secured(line.sock, conversation.result, conversation.take_rest(Peer.SERVER))
+            return Secured(line.sock, driver.result, driver.take_rest(Peer.SERVER))
         # Not a byte more than the handshake needs: the rest belongs to the relay, and before TLS to OpenSSL.
-        steps = conversation.feed(Peer.SERVER, line.read(conversation.missing_bytes(Peer.SERVER)))
+        steps = driver.feed(Peer.SERVER, line.read(driver.missing_bytes(Peer.SERVER)))
 
 
 def _log(server: str, sock: socket.socket) -> None:
