@@ -22,6 +22,8 @@ from porthole_compute.drivers import DriverEvents
 TIMEOUT_S = 10
 UUID = "c0ffee00-0000-4000-8000-000000000001"
 OTHER_UUID = "c0ffee00-0000-4000-8000-000000000002"
+# Of a domain that arrives, and of one that was restored or migrated while paused, until it is resumed.
+PAUSED_BY_MIGRATION = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION)
 
 
 def make_conf(**groups: dict[str, Any]) -> cfg.ConfigOpts:
