@@ -15,9 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from oslo_config import cfg
 
+from porthole_compute.drivers.libvirt_host import LibvirtDriver
+from support.bus import parse_global_conf
 from support.certificates import Certificate, make_certificate
+from support.compute_fakes import RecordedEvents
+from support.consoleauth import Caller
 from support.daemons import Porthole
+from support.libvirt_driver import make_driver
 from support.libvirtd import Libvirtd
 from support.memcached import Memcached
 from support.proxy import make_web_root
@@ -118,9 +124,42 @@ def own_rabbitmq(rabbitmq_to_break: RabbitMQ) -> Iterator[RabbitMQ]:
 
 
 @pytest.fixture
+def events() -> RecordedEvents:
+    return RecordedEvents()
+
+
+@pytest.fixture
+def driver(libvirtd: Libvirtd, events: RecordedEvents) -> Iterator[LibvirtDriver]:
+    driver = make_driver(libvirtd)
+    driver.start(events)
+    yield driver
+    driver.stop()
+
+
+@pytest.fixture
 def own_memcached() -> Iterator[Memcached]:
     with Memcached() as store:
         yield store
+
+
+@pytest.fixture
+def make_caller() -> Iterator[Callable[[RabbitMQ], Caller]]:
+    made: list[Caller] = []
+    parse_global_conf()
+
+    def make(broker: RabbitMQ) -> Caller:
+        made.append(Caller(broker))
+        return made[-1]
+
+    yield make
+    for caller in made:
+        caller.rpc.close()
+    cfg.CONF.reset()
+
+
+@pytest.fixture
+def caller(rabbitmq: RabbitMQ, make_caller: Callable[[RabbitMQ], Caller]) -> Caller:
+    return make_caller(rabbitmq)
 
 
 @pytest.fixture(scope="session")
