@@ -35,6 +35,24 @@ class PortholeError(Exception):
         rebuilt: PortholeError = declared(*self.values())
         return rebuilt
 
+    def to_primitive(self) -> dict[str, Any]:
+        """Return ``{error: name of the class, fields: [...]}``, for an answer in which an error is one of several."""
+        return {"error": type(self.local()).__name__, "fields": list(self.values())}
+
+
+def from_primitive(value: dict[str, Any]) -> PortholeError:
+    """Build the error from ``PortholeError.to_primitive``'s dictionary; further fields of a newer version are ignored.
+
+    :raises ValueError: when there is no such error, or its fields are missing.
+    """
+    declared, given = globals().get(str(value["error"])), value["fields"]
+    if not isinstance(declared, type) or not issubclass(declared, PortholeError):
+        raise ValueError("the error is not known")
+    names = [field.name for field in fields(declared)]
+    if len(given) < len(names):
+        raise ValueError("a field of the error is missing")
+    return declared(*given[: len(names)])
+
 
 class NotFound(PortholeError):
     """The named thing does not exist, or not for this user."""

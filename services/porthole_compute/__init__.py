@@ -2,7 +2,8 @@
 """porthole-compute: the agent beside a hypervisor. It knows the instances there, and where their VNC servers listen.
 
 * :mod:`endpoint` answers RPC: :mod:`porthole_api` asks for a console (``get_vnc_console``), the proxy asks whether a
-  console is still there (``validate_console``). :mod:`rpcapi` is the client for both; :mod:`access_url` makes the URL.
+  console is still there (``validate_console``), or which of many are (``validate_consoles``). :mod:`validation`
+  compares them. :mod:`rpcapi` is the client; :mod:`access_url` makes the URL.
 * :mod:`drivers` is the port to the instances: libvirt, or a list in a file. :mod:`domain_xml` parses libvirt's XML,
   without I/O.
 * :mod:`inventory` publishes all instances; every api subscribes. :mod:`revocation` has consoleauth revoke the tokens of

@@ -5,7 +5,7 @@ Why: only the host that runs an instance knows where its VNC server listens now.
 has each console validated before it dials (CVE-2013-0335). :mod:`porthole_compute.rpcapi` is the client.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from oslo_config import cfg
@@ -14,11 +14,12 @@ from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.diagnosis import HostDescription, read_vitals
 from porthole_common.log import get_logger
-from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason, build_token, is_uuid
+from porthole_common.model import ConnectInfo, ConsoleType, build_token
 from porthole_common.rpc import RpcTarget, expected_exceptions
 from porthole_compute.access_url import build_access_url
 from porthole_compute.drivers import ComputeDriver
-from porthole_compute.rpcapi import VERSION
+from porthole_compute.rpcapi import MAX_CONSOLES, VERSION
+from porthole_compute.validation import ConsoleValidator, IssuedConsole, find_target
 
 LOG = get_logger(__name__)
 # How many displays a description may have; each one takes a call of libvirt.
@@ -38,6 +39,7 @@ class ComputeEndpoint:
         self._novnc_base_url = conf.vnc.novncproxy_base_url
         self._xvpvnc_base_url = conf.vnc.xvpvncproxy_base_url
         self._driver = driver
+        self._validator = ConsoleValidator(driver, conf.host)
         self._on_inventory_wanted = on_inventory_wanted
 
     @expected_exceptions(errors.PortholeError)
@@ -50,7 +52,7 @@ class ComputeEndpoint:
         if console_type not in set(ConsoleType):
             raise errors.ConsoleTypeInvalid(console_type)
         known_type = ConsoleType(console_type)
-        target = self._get_target(instance_uuid, known_type)
+        target = find_target(self._driver, instance_uuid, known_type)
         token = build_token(instance_uuid)
         access_url = build_access_url(
             known_type, token, novnc_base_url=self._novnc_base_url, xvpvnc_base_url=self._xvpvnc_base_url
@@ -77,26 +79,29 @@ class ComputeEndpoint:
             longer offers a console of the type.
         :raises HypervisorUnavailable: when the hypervisor does not answer.
         """
-        if console_type not in set(ConsoleType):
-            raise errors.TokenInvalid(str(TokenReason.CONSOLE_TYPE))
-        try:
-            asked = Target.from_primitive({"host": host, "port": port})
-            target = self._get_target(instance_uuid, ConsoleType(console_type))
-        except (errors.NotFound, errors.Conflict, errors.ConsoleTypeUnavailable, ValueError) as exc:
-            LOG.info("Console no longer valid", instance=instance_uuid, console_type=console_type, reason=exc)
-            raise errors.TokenInvalid(str(TokenReason.INSTANCE_GONE)) from exc
-        if asked != target:
-            LOG.info(
-                "Console no longer valid",
-                instance=instance_uuid,
-                console_type=console_type,
-                reason="it was issued for another address",
-                issued_for=str(asked),
-                address=str(target),
-            )
-            raise errors.TokenInvalid(str(TokenReason.INSTANCE_GONE))
+        target = self._validator.validate(IssuedConsole(instance_uuid, host, port, console_type))
         LOG.info("Console validated", instance=instance_uuid, console_type=console_type, address=str(target))
         return target.to_primitive()
+
+    @expected_exceptions(errors.PortholeError)
+    def validate_consoles(self, context: RequestContext, consoles: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return one answer for each of ``consoles``, in the same order: the same as :meth:`validate_console`'s.
+
+        A console is ``{instance_uuid, host, port, console_type}``. An answer is ``{host, port}``, or the
+        error that validate_console would raise, as ``PortholeError.to_primitive`` writes it.
+
+        :raises RequestInvalid: when there are more than :data:`porthole_compute.rpcapi.MAX_CONSOLES`, or one is not
+            such a dictionary.
+        """
+        if len(consoles) > MAX_CONSOLES:
+            raise errors.RequestInvalid(f"{len(consoles)} consoles are more than {MAX_CONSOLES}")
+        try:
+            issued = [IssuedConsole.from_primitive(value) for value in consoles]
+        except (KeyError, TypeError) as exc:
+            raise errors.RequestInvalid("a console is not {instance_uuid, host, port, console_type}") from exc
+        answers = [answer.to_primitive() for answer in self._validator.validate_all(issued)]
+        LOG.debug("Consoles validated", consoles=len(answers), invalid=sum("error" in answer for answer in answers))
+        return answers
 
     @expected_exceptions(errors.PortholeError)
     def describe_host(self, context: RequestContext) -> dict[str, Any]:
@@ -127,8 +132,3 @@ class ComputeEndpoint:
     def publish_inventory(self, context: RequestContext) -> None:
         """Have the inventory published soon, since an api has just started."""
         self._on_inventory_wanted()
-
-    def _get_target(self, instance_uuid: str, console_type: ConsoleType) -> Target:
-        if not is_uuid(instance_uuid):
-            raise errors.InstanceNotFound(instance_uuid)
-        return self._driver.get_vnc_target(instance_uuid, console_type)

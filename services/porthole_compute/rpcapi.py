@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The RPC client of compute: one method for each method of :mod:`porthole_compute.endpoint`."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.deadline import Deadline
 from porthole_common.diagnosis import HostDescription
@@ -12,10 +14,15 @@ from porthole_common.rpc import Rpc
 TOPIC = "compute"
 # 1.0: get_vnc_console, validate_console, publish_inventory.
 # 1.1: describe_host.
-VERSION = "1.1"
+# 1.2: validate_consoles.
+VERSION = "1.2"
 # Users' requests ask for the first version that has their methods, so that an api or a proxy may be newer than the
 # computes.
 _CONSOLES = "1.0"
+_DESCRIPTION = "1.1"
+# The most consoles that one call of validate_consoles takes: a host answers within the call's deadline, although a
+# question to libvirt takes some milliseconds, and the message stays small.
+MAX_CONSOLES = 100
 
 
 class ComputeAPI:
@@ -27,7 +34,8 @@ class ComputeAPI:
 
     def __init__(self, rpc: Rpc) -> None:
         self._client = rpc.get_client(TOPIC, _CONSOLES)
-        self._describing = rpc.get_client(TOPIC, VERSION)
+        self._describing = rpc.get_client(TOPIC, _DESCRIPTION)
+        self._validating = rpc.get_client(TOPIC, VERSION)
 
     def get_vnc_console(
         self,
@@ -82,6 +90,36 @@ class ComputeAPI:
         )
         return Target.from_primitive(value)
 
+    def validate_consoles(
+        self,
+        context: RequestContext,
+        compute_host: str,
+        consoles: Sequence[ConnectInfo],
+        deadline: Deadline | None = None,
+    ) -> list[Target | errors.PortholeError]:
+        """Return for each console what :meth:`validate_console` returns or raises, in the same order.
+
+        Each call has up to :data:`MAX_CONSOLES`, so more consoles are several calls, one after the other. A guest that
+        the hypervisor does not answer about has HypervisorUnavailable, and the others have their answers.
+
+        :raises RpcUnavailable: when a call has no answer within its deadline.
+        :raises RemoteFailure: also when the version of that compute has no such method, or an answer is not known here.
+        """
+        answers: list[Target | errors.PortholeError] = []
+        for first in range(0, len(consoles), MAX_CONSOLES):
+            asked = consoles[first : first + MAX_CONSOLES]
+            values: list[dict[str, Any]] = self._validating.call(
+                context,
+                "validate_consoles",
+                server=compute_host,
+                deadline=deadline,
+                consoles=[_build_issued(info) for info in asked],
+            )
+            if len(values) != len(asked):
+                raise errors.RemoteFailure(TOPIC, "validate_consoles")
+            answers += map(_read_validation, values)
+        return answers
+
     def describe_host(self, context: RequestContext, host: str) -> HostDescription:
         """Return the description of the compute, its hypervisor and its displays.
 
@@ -96,3 +134,21 @@ class ComputeAPI:
         :raises RpcUnavailable: when there is no broker to take it.
         """
         self._client.publish(context, "publish_inventory")
+
+
+def _build_issued(info: ConnectInfo) -> dict[str, Any]:
+    """Return what validate_console gets of the console: ``{instance_uuid, host, port, console_type}``."""
+    return {
+        "instance_uuid": info.instance_uuid,
+        "host": info.host,
+        "port": info.port,
+        "console_type": str(info.console_type),
+    }
+
+
+def _read_validation(value: dict[str, Any]) -> Target | errors.PortholeError:
+    """Return the address or the error; RemoteFailure for what only a newer compute knows, since it decides nothing."""
+    try:
+        return errors.from_primitive(value) if "error" in value else Target.from_primitive(value)
+    except (KeyError, TypeError, ValueError):
+        return errors.RemoteFailure(TOPIC, "validate_consoles")

@@ -67,10 +67,14 @@ class RecordedEvents:
 
 
 class FakeDriver:
-    """A ComputeDriver; ``target`` and ``instances`` are what it answers, or the error that it raises."""
+    """A ComputeDriver; ``target`` and ``instances`` are what it answers, or the error that it raises.
+
+    ``targets``: of single instances, by UUID.
+    """
 
     def __init__(self) -> None:
         self.target: Target | errors.PortholeError = Target("192.0.2.1", 5900)
+        self.targets: dict[str, Target | errors.PortholeError] = {}
         self.instances: list[Instance] | errors.PortholeError = []
         self.displays: list[Display] | errors.PortholeError = []
         self.asked: list[tuple[str, ConsoleType]] = []
@@ -103,9 +107,10 @@ class FakeDriver:
 
     def get_vnc_target(self, instance_uuid: str, console_type: ConsoleType) -> Target:
         self.asked.append((instance_uuid, console_type))
-        if isinstance(self.target, Exception):
-            raise self.target
-        return self.target
+        target = self.targets.get(instance_uuid, self.target)
+        if isinstance(target, Exception):
+            raise target
+        return target
 
     def list_overdue(self) -> list[str]:
         return self.overdue

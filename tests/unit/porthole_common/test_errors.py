@@ -3,6 +3,8 @@ import inspect
 from dataclasses import fields
 from typing import Any
 
+import pytest
+
 from porthole_common import errors
 from porthole_common.model import TokenReason
 from support.bus import across_the_wire
@@ -77,3 +79,29 @@ def test_an_ipv6_address_stands_in_brackets() -> None:
         with naming(leaf):
             assert " [2001:db8::1]:5900 " in str(leaf("2001:db8::1", 5900))
             assert " 192.0.2.1:5900 " in str(leaf("192.0.2.1", 5900))
+
+
+def test_leaf_keeps_type_and_fields_as_a_primitive() -> None:
+    for leaf in LEAVES:
+        with naming(leaf):
+            sent = build(leaf)
+            value = sent.to_primitive()
+            assert value == {"error": leaf.__name__, "fields": list(sent.values())}
+            for received in (
+                value,
+                across_the_wire(sent).to_primitive(),
+                {**value, "fields": [*value["fields"], "new"]},
+            ):
+                rebuilt = errors.from_primitive(received)
+                assert (type(rebuilt), rebuilt.values()) == (leaf, sent.values())
+
+
+def test_a_primitive_that_is_no_error_is_refused() -> None:
+    for value in [
+        {"error": "Unknown", "fields": []},
+        {"error": "dataclass", "fields": []},
+        {"error": "Any", "fields": []},
+        {"error": "TokenInvalid", "fields": []},
+    ]:
+        with naming(value), pytest.raises(ValueError, match="error"):
+            errors.from_primitive(value)

@@ -12,20 +12,23 @@ from porthole_common.context import RequestContext
 from porthole_common.diagnosis import HostDescription
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
 from porthole_compute.endpoint import MAX_DISPLAYS, ComputeEndpoint
-from porthole_compute.rpcapi import TOPIC, ComputeAPI
+from porthole_compute.rpcapi import MAX_CONSOLES, TOPIC, ComputeAPI
 from support.cases import naming
 from support.compute_fakes import OTHER_UUID, UUID, FakeDriver, make_conf
 from support.descriptions import make_display
 
 CONTEXT = RequestContext(overwrite=False)
+HELD_UUID = "c0ffee00-0000-4000-8000-000000000003"
 GONE = str(TokenReason.INSTANCE_GONE)
 
 
 class Calls:
     """An RpcClient, and the Rpc that gives it: keeps what it is asked to send, answers ``answer``."""
 
-    def __init__(self, answer: dict[str, Any]) -> None:
+    def __init__(self, answer: dict[str, Any], answers: list[dict[str, Any]] | None = None) -> None:
         self.answer = answer
+        # Of validate_consoles, call by call the next ones.
+        self.answers = answers or []
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.versions: dict[str, str] = {}
 
@@ -46,6 +49,8 @@ class Client:
     ) -> Any:
         self._calls.sent.append((method, arguments))
         self._calls.versions[method] = self._version
+        if method == "validate_consoles":
+            return [self._calls.answers.pop(0) for _ in arguments["consoles"]]
         return self._calls.answer
 
     def publish(self, context: RequestContext, method: str, **arguments: Any) -> None:
@@ -91,20 +96,29 @@ def refusal(call: Any, *arguments: Any) -> BaseException:
 
 def test_client_and_endpoint_agree(endpoint: ComputeEndpoint, driver: FakeDriver) -> None:
     console = endpoint.get_vnc_console(CONTEXT, UUID, "novnc")
-    calls = Calls({**console, **endpoint.describe_host(CONTEXT), "expires_at": None})
+    info = ConnectInfo.from_primitive(console)
+    calls = Calls({**console, **endpoint.describe_host(CONTEXT), "expires_at": None}, [info.target.to_primitive()])
     client: Any = ComputeAPI(calls)  # type: ignore[arg-type]
     client.get_vnc_console(CONTEXT, "node1", UUID, "novnc")
     client.validate_console(CONTEXT, "node1", UUID, Target("192.0.2.1", 5900), ConsoleType.NOVNC)
+    client.validate_consoles(CONTEXT, "node1", [info])
     client.publish_inventory(CONTEXT)
     client.describe_host(CONTEXT, "node1")
     used = {name for name, _ in inspect.getmembers(ComputeAPI, inspect.isfunction) if not name.startswith("_")}
-    assert used == {"get_vnc_console", "validate_console", "publish_inventory", "describe_host"}
+    assert used == {
+        "get_vnc_console",
+        "validate_console",
+        "validate_consoles",
+        "publish_inventory",
+        "describe_host",
+    }
     served = {name for name, _ in inspect.getmembers(ComputeEndpoint, inspect.isfunction) if not name.startswith("_")}
     assert {method for method, _ in calls.sent} == served
     for method, arguments in calls.sent:
         inspect.signature(getattr(endpoint, method)).bind(CONTEXT, **arguments)
         getattr(endpoint, method)(CONTEXT, **arguments)
-    assert calls.versions.pop("describe_host") == endpoint.target.version
+    assert calls.versions.pop("validate_consoles") == endpoint.target.version
+    assert calls.versions.pop("describe_host") == "1.1"
     # An api or a proxy that is newer than the computes must go on opening consoles.
     assert set(calls.versions.values()) == {"1.0"}
 
@@ -267,3 +281,92 @@ def test_the_token_is_in_no_log_line(endpoint: ComputeEndpoint, caplog: pytest.L
     token = endpoint.get_vnc_console(CONTEXT, UUID, "novnc")["token"]
     refusal(endpoint.validate_console, UUID, "192.0.2.2", 5900, "novnc")
     assert token not in caplog.text
+
+
+def make_info(instance_uuid: str = UUID, port: int = 5900) -> ConnectInfo:
+    return ConnectInfo(instance_uuid, ConsoleType.NOVNC, "192.0.2.1", port, "https://x/", "node1")
+
+
+def to_issued(*infos: ConnectInfo) -> list[dict[str, Any]]:
+    """What the client sends about these consoles."""
+    calls = Calls({}, [Target("192.0.2.1", 5900).to_primitive()] * len(infos))
+    ComputeAPI(calls).validate_consoles(CONTEXT, "node1", infos)  # type: ignore[arg-type]
+    return [console for _, arguments in calls.sent for console in arguments["consoles"]]
+
+
+def read_answers(answers: list[dict[str, Any]], count: int) -> list[Target | errors.PortholeError]:
+    """What the client makes of these answers to ``count`` consoles."""
+    calls = Calls({}, list(answers))
+    return ComputeAPI(calls).validate_consoles(CONTEXT, "node1", [make_info()] * count)  # type: ignore[arg-type]
+
+
+def test_many_consoles_have_the_answers_that_each_would_have(endpoint: ComputeEndpoint, driver: FakeDriver) -> None:
+    driver.targets = {
+        OTHER_UUID: errors.InstanceNotRunning(OTHER_UUID, "shutoff"),
+        HELD_UUID: errors.HypervisorUnavailable("node1"),
+    }
+    infos = [make_info(), make_info(OTHER_UUID), make_info(port=5901), make_info(HELD_UUID), make_info()]
+    answers = read_answers(endpoint.validate_consoles(CONTEXT, to_issued(*infos)), len(infos))
+    for info, answer in zip(infos, answers, strict=True):
+        with naming(info):
+            asked = (info.instance_uuid, info.host, info.port, str(info.console_type))
+            if isinstance(answer, errors.PortholeError):
+                alone = refusal(endpoint.validate_console, *asked)
+                assert (type(answer), answer.args) == (type(alone), alone.args)
+            else:
+                assert endpoint.validate_console(CONTEXT, *asked) == answer.to_primitive()
+    assert [type(answer).__name__ for answer in answers] == [
+        "Target",
+        "TokenInvalid",
+        "TokenInvalid",
+        "HypervisorUnavailable",
+        "Target",
+    ]
+
+
+def test_a_batch_is_bounded_and_the_client_keeps_to_it(endpoint: ComputeEndpoint) -> None:
+    console = to_issued(make_info())[0]
+    assert len(endpoint.validate_consoles(CONTEXT, [console] * MAX_CONSOLES)) == MAX_CONSOLES
+    assert isinstance(refusal(endpoint.validate_consoles, [console] * (MAX_CONSOLES + 1)), errors.RequestInvalid)
+    assert endpoint.validate_consoles(CONTEXT, []) == []
+    calls = Calls({}, [Target("192.0.2.1", number).to_primitive() for number in range(1, 2 * MAX_CONSOLES + 2)])
+    client = ComputeAPI(calls)  # type: ignore[arg-type]
+    answers = client.validate_consoles(CONTEXT, "node1", [make_info()] * (2 * MAX_CONSOLES + 1))
+    assert [answer.port for answer in answers if isinstance(answer, Target)] == list(range(1, 2 * MAX_CONSOLES + 2))
+    assert [len(arguments["consoles"]) for _, arguments in calls.sent] == [MAX_CONSOLES, MAX_CONSOLES, 1]
+
+
+def test_a_batch_of_another_shape_is_refused(endpoint: ComputeEndpoint) -> None:
+    good = to_issued(make_info())[0]
+    for bad in [{}, "x", None, 1, {name: value for name, value in good.items() if name != "host"}]:
+        with naming(bad):
+            error = refusal(endpoint.validate_consoles, [good, bad])
+            assert isinstance(error, errors.RequestInvalid)
+    # Of a newer proxy.
+    assert endpoint.validate_consoles(CONTEXT, [{**good, "added": 1}]) == [{"host": "192.0.2.1", "port": 5900}]
+
+
+def test_an_answer_that_is_not_known_decides_nothing() -> None:
+    for value in [
+        {"error": "OfANewerVersion", "fields": []},
+        {"error": "Any", "fields": []},
+        {"error": "TokenInvalid", "fields": []},
+        {"error": "TokenInvalid"},
+        {"host": "192.0.2.1"},
+        {"host": "192.0.2.1", "port": "x"},
+    ]:
+        with naming(value):
+            assert isinstance(read_answers([value], 1)[0], errors.RemoteFailure)
+
+
+def test_a_batch_with_too_few_answers_decides_nothing() -> None:
+    class Short(Calls):
+        def get_client(self, topic: str, version: str) -> Any:
+            return self
+
+        def call(self, *_arguments: Any, **_keywords: Any) -> list[dict[str, Any]]:
+            return [{"host": "192.0.2.1", "port": 5900}]
+
+    client = ComputeAPI(Short({}))  # type: ignore[arg-type]
+    with pytest.raises(errors.RemoteFailure):
+        client.validate_consoles(CONTEXT, "node1", [make_info()] * 2)
