@@ -71,6 +71,7 @@ def test_a_held_guest_has_its_own_answer_and_costs_no_other(driver: HoldingDrive
         assert answer.host == "node1"
     # The next batch has it, once libvirt lets go.
     driver.released.set()
+    wait_until(lambda: not driver.under_way, PATIENCE_S, "the end of the question")
     assert validator.validate_all(make_issued(0)) == [TARGET]
 
 
