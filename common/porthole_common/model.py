@@ -15,6 +15,8 @@ from typing import Any, Self
 
 # 4096 slots spread evenly over any number of servers, and leave 110 random bits to a token.
 _SLOT_DIGITS = 3
+# The longest run, and the longest id of a project or a user, that is taken from outside: as long as Nova's columns.
+_MAX_TEXT_CHARS = 255
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 
 
@@ -47,6 +49,7 @@ class TokenReason(StrEnum):
     UNKNOWN = "unknown, expired or revoked"
     CONSOLE_TYPE = "for another console type"
     INSTANCE_GONE = "its instance has moved or stopped"
+    OWNER_CHANGED = "its instance has another owner"
 
 
 class RevocationReason(StrEnum):
@@ -54,6 +57,7 @@ class RevocationReason(StrEnum):
 
     ENDED = "ended"
     MOVED = "moved"
+    OWNER_CHANGED = "owner_changed"
 
 
 def is_uuid(text: str) -> bool:
@@ -106,6 +110,79 @@ class Target:
         return {"host": self.host, "port": self.port}
 
 
+@dataclass(frozen=True)
+class Owner:
+    """The project and the user that own an instance; both None for an instance without an owner."""
+
+    project_id: str | None = None
+    user_id: str | None = None
+
+    @classmethod
+    def from_primitive(cls, value: dict[str, Any]) -> Self:
+        """Build from ``{project_id, user_id}``.
+
+        :raises ValueError: when it is not a dictionary of texts.
+        """
+        if not isinstance(value, dict):
+            raise ValueError("the owner is not a dictionary")
+        return cls(_read_text(value.get("project_id")), _read_text(value.get("user_id")))
+
+    def to_primitive(self) -> dict[str, str | None]:
+        """Return ``{project_id, user_id}``."""
+        return {"project_id": self.project_id, "user_id": self.user_id}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The facts that a console was issued for, which must still be true whenever it is used.
+
+    ``run`` names one run of the guest: opaque text of the compute host's driver, and another text after each start of
+    the guest. ``owner`` is the owner of the instance, whoever asked for the console. Either is None in a claim that an
+    older compute made, or an older consoleauth stored. None is not compared.
+    """
+
+    instance_uuid: str
+    console_type: ConsoleType
+    target: Target
+    run: str | None = None
+    owner: Owner | None = None
+
+    @classmethod
+    def from_primitive(cls, value: dict[str, Any]) -> Self:
+        """Build from ``to_primitive``'s dictionary; the port may come as text.
+
+        :raises KeyError: when a required key is missing.
+        :raises ValueError: when a value does not parse.
+        """
+        owner = value.get("owner")
+        return cls(
+            instance_uuid=value["instance_uuid"],
+            console_type=ConsoleType(value["console_type"]),
+            target=Target.from_primitive(value),
+            run=_read_text(value.get("run")),
+            owner=None if owner is None else Owner.from_primitive(owner),
+        )
+
+    def to_primitive(self) -> dict[str, Any]:
+        """Return ``{instance_uuid, console_type, host, port, run, owner: {project_id, user_id}}``.
+
+        ``run`` and ``owner`` are left out while they are None: an older compute does not know them.
+        """
+        value = {"instance_uuid": self.instance_uuid, "console_type": str(self.console_type)}
+        return value | self.target.to_primitive() | _build_binding(self.run, self.owner)
+
+
+def _build_binding(run: str | None, owner: Owner | None) -> dict[str, Any]:
+    value: dict[str, Any] = {"run": run, "owner": owner and owner.to_primitive()}
+    return {name: item for name, item in value.items() if item is not None}
+
+
+def _read_text(value: Any) -> str | None:
+    if value is not None and not (isinstance(value, str) and len(value) <= _MAX_TEXT_CHARS):
+        raise ValueError(f"it is not text of up to {_MAX_TEXT_CHARS} characters")
+    return value
+
+
 # For thirty thousand instances, the search of the enumeration itself would take most of the time.
 _CONSOLE_TYPES = {str(console_type): console_type for console_type in ConsoleType}
 _STATES = {str(state): state for state in InstanceState}
@@ -154,8 +231,8 @@ class Instance:
         return value
 
 
-# Only consoleauth's answers have these keys.
-_ISSUED_TO = frozenset({"user_id", "project_id"})
+# Only consoleauth's answers have the first two keys, and an older daemon does not expect the others.
+_LEFT_OUT = frozenset({"user_id", "project_id", "run", "owner"})
 
 
 @dataclass(frozen=True)
@@ -163,6 +240,7 @@ class ConnectInfo:
     """The answer of compute to ``get_vnc_console``, with which the proxy opens the console.
 
     ``token`` is a UUID in clear and stays out of every log and store; it is left out of ``repr``.
+    ``run`` and ``owner`` are those of :class:`Claim`, as compute found them.
     consoleauth alone sets ``expires_at``, ``user_id`` and ``project_id``: the token was issued to that user.
     """
 
@@ -177,6 +255,8 @@ class ConnectInfo:
     expires_at: datetime | None = None
     user_id: str | None = None
     project_id: str | None = None
+    run: str | None = None
+    owner: Owner | None = None
 
     def __repr__(self) -> str:
         return f"ConnectInfo({self.console_type} of {self.instance_uuid} at {Target(self.host, self.port)})"
@@ -186,20 +266,25 @@ class ConnectInfo:
         """The VNC server this console was issued for."""
         return Target(self.host, self.port)
 
+    @property
+    def claim(self) -> Claim:
+        """What compute must confirm at each use of this console."""
+        return Claim(self.instance_uuid, self.console_type, self.target, self.run, self.owner)
+
     @classmethod
     def from_primitive(cls, value: dict[str, Any]) -> Self:
         """Build from ``to_primitive``'s dictionary.
 
         :raises KeyError: when a required key is missing.
-        :raises ValueError: when console_type, port or expires_at do not parse.
+        :raises ValueError: when console_type, port, expires_at, run or owner do not parse.
         """
-        target = Target.from_primitive(value)
+        claim = Claim.from_primitive(value)
         expires_at = value.get("expires_at")
         return cls(
-            instance_uuid=value["instance_uuid"],
-            console_type=ConsoleType(value["console_type"]),
-            host=target.host,
-            port=target.port,
+            instance_uuid=claim.instance_uuid,
+            console_type=claim.console_type,
+            host=claim.target.host,
+            port=claim.target.port,
             access_url=value["access_url"],
             compute_host=value["compute_host"],
             internal_access_path=value.get("internal_access_path"),
@@ -207,14 +292,16 @@ class ConnectInfo:
             expires_at=datetime.fromisoformat(expires_at).astimezone(UTC) if expires_at else None,
             user_id=value.get("user_id"),
             project_id=value.get("project_id"),
+            run=claim.run,
+            owner=claim.owner,
         )
 
     def to_primitive(self) -> dict[str, Any]:
         """Return the fields as a dictionary of primitives; ``expires_at`` is ISO 8601 with offset, or None.
 
-        ``user_id`` and ``project_id`` are left out while they are None.
+        ``user_id``, ``project_id``, ``run`` and ``owner`` are left out while they are None.
         """
-        value = {name: item for name, item in vars(self).items() if item is not None or name not in _ISSUED_TO}
+        value = {name: item for name, item in vars(self).items() if item is not None or name not in _LEFT_OUT}
         value["console_type"] = str(self.console_type)
         value["expires_at"] = self.expires_at.isoformat() if self.expires_at else None
-        return value
+        return value | _build_binding(self.run, self.owner)

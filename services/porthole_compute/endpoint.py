@@ -19,7 +19,7 @@ from porthole_common.rpc import RpcTarget, expected_exceptions
 from porthole_compute.access_url import build_access_url
 from porthole_compute.drivers import ComputeDriver
 from porthole_compute.rpcapi import MAX_CONSOLES, VERSION
-from porthole_compute.validation import ConsoleValidator, IssuedConsole, find_target
+from porthole_compute.validation import ConsoleValidator, IssuedConsole, find_server
 
 LOG = get_logger(__name__)
 # How many displays a description may have; each one takes a call of libvirt.
@@ -47,12 +47,12 @@ class ComputeEndpoint:
         """Return a new console as ``ConnectInfo.to_primitive`` writes it, with a token that is not stored yet.
 
         :raises ConsoleTypeInvalid: when ``console_type`` is not one of Porthole's.
-        :raises PortholeError: what :meth:`ComputeDriver.get_vnc_target` raises.
+        :raises PortholeError: what :meth:`ComputeDriver.get_vnc_server` raises.
         """
         if console_type not in set(ConsoleType):
             raise errors.ConsoleTypeInvalid(console_type)
         known_type = ConsoleType(console_type)
-        target = find_target(self._driver, instance_uuid, known_type)
+        server = find_server(self._driver, instance_uuid, known_type)
         token = build_token(instance_uuid)
         access_url = build_access_url(
             known_type, token, novnc_base_url=self._novnc_base_url, xvpvnc_base_url=self._xvpvnc_base_url
@@ -60,26 +60,37 @@ class ComputeEndpoint:
         connect_info = ConnectInfo(
             instance_uuid=instance_uuid,
             console_type=known_type,
-            host=target.host,
-            port=target.port,
+            host=server.target.host,
+            port=server.target.port,
             access_url=access_url,
             compute_host=self._host,
             token=token,
+            run=server.run,
+            owner=server.owner,
         )
-        LOG.info("Console issued", instance=instance_uuid, console_type=known_type, address=str(target))
+        LOG.info("Console issued", instance=instance_uuid, console_type=known_type, address=str(server.target))
         return connect_info.to_primitive()
 
     @expected_exceptions(errors.PortholeError)
     def validate_console(
-        self, context: RequestContext, instance_uuid: str, host: str, port: int | str, console_type: str
+        self,
+        context: RequestContext,
+        instance_uuid: str,
+        host: str,
+        port: int | str,
+        console_type: str,
+        run: str | None = None,
+        owner: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Return ``{host, port}`` of the instance's VNC server when it still listens at ``host`` and ``port``.
+        """Return ``{host, port}`` of the instance's VNC server when what the console was issued for is still true.
 
-        :raises TokenInvalid: when the VNC server is elsewhere; when the instance is gone, stopped or migrating, or no
-            longer offers a console of the type.
+        The arguments are those of ``Claim.to_primitive``.
+
+        :raises TokenInvalid: when the VNC server is elsewhere, or is that of another run of the guest; when the
+            instance is gone, stopped or migrating, has another owner, or no longer offers a console of the type.
         :raises HypervisorUnavailable: when the hypervisor does not answer.
         """
-        target = self._validator.validate(IssuedConsole(instance_uuid, host, port, console_type))
+        target = self._validator.validate(IssuedConsole(instance_uuid, host, port, console_type, run, owner))
         LOG.info("Console validated", instance=instance_uuid, console_type=console_type, address=str(target))
         return target.to_primitive()
 
@@ -87,7 +98,7 @@ class ComputeEndpoint:
     def validate_consoles(self, context: RequestContext, consoles: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return one answer for each of ``consoles``, in the same order: the same as :meth:`validate_console`'s.
 
-        A console is ``{instance_uuid, host, port, console_type}``. An answer is ``{host, port}``, or the
+        A console is what ``Claim.to_primitive`` writes. An answer is ``{host, port}``, or the
         error that validate_console would raise, as ``PortholeError.to_primitive`` writes it.
 
         :raises RequestInvalid: when there are more than :data:`porthole_compute.rpcapi.MAX_CONSOLES`, or one is not

@@ -2,24 +2,26 @@
 """The RPC client of compute: one method for each method of :mod:`porthole_compute.endpoint`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.deadline import Deadline
 from porthole_common.diagnosis import HostDescription
-from porthole_common.model import ConnectInfo, ConsoleType, Target
+from porthole_common.model import Claim, ConnectInfo, Target
 from porthole_common.rpc import Rpc
 
 TOPIC = "compute"
 # 1.0: get_vnc_console, validate_console, publish_inventory.
 # 1.1: describe_host.
-# 1.2: validate_consoles.
+# 1.2: validate_consoles; run and owner of validate_console.
 VERSION = "1.2"
 # Users' requests ask for the first version that has their methods, so that an api or a proxy may be newer than the
-# computes.
+# computes. A compute that names a run takes it back too.
 _CONSOLES = "1.0"
 _DESCRIPTION = "1.1"
+_RUNS = "1.2"
 # The most consoles that one call of validate_consoles takes: a host answers within the call's deadline, although a
 # question to libvirt takes some milliseconds, and the message stays small.
 MAX_CONSOLES = 100
@@ -35,7 +37,8 @@ class ComputeAPI:
     def __init__(self, rpc: Rpc) -> None:
         self._client = rpc.get_client(TOPIC, _CONSOLES)
         self._describing = rpc.get_client(TOPIC, _DESCRIPTION)
-        self._validating = rpc.get_client(TOPIC, VERSION)
+        self._validating = rpc.get_client(TOPIC, _RUNS)
+        self._is_pinned = not rpc.may_send(TOPIC, _RUNS)
 
     def get_vnc_console(
         self,
@@ -68,25 +71,23 @@ class ComputeAPI:
         self,
         context: RequestContext,
         compute_host: str,
-        instance_uuid: str,
-        target: Target,
-        console_type: ConsoleType,
+        claim: Claim,
         deadline: Deadline | None = None,
     ) -> Target:
         """Return where the instance's VNC server listens now: the address to dial.
 
-        :raises TokenInvalid: when that is not ``target``, or the instance is gone or stopped.
+        A claim without run and owner, as older computes make it, is sent in the way of older versions. So is every
+        claim where ``[upgrade_levels]`` says that the computes may be older.
+
+        :raises TokenInvalid: when ``claim`` is no longer true: the instance is gone, has stopped or moved, runs anew or
+            has another owner.
         :raises HypervisorUnavailable: when the hypervisor does not answer.
         """
-        value: dict[str, Any] = self._client.call(
-            context,
-            "validate_console",
-            server=compute_host,
-            deadline=deadline,
-            instance_uuid=instance_uuid,
-            host=target.host,
-            port=target.port,
-            console_type=str(console_type),
+        if self._is_pinned:
+            claim = replace(claim, run=None, owner=None)
+        client = self._client if claim.run is None and claim.owner is None else self._validating
+        value: dict[str, Any] = client.call(
+            context, "validate_console", server=compute_host, deadline=deadline, **claim.to_primitive()
         )
         return Target.from_primitive(value)
 
@@ -113,7 +114,7 @@ class ComputeAPI:
                 "validate_consoles",
                 server=compute_host,
                 deadline=deadline,
-                consoles=[_build_issued(info) for info in asked],
+                consoles=[info.claim.to_primitive() for info in asked],
             )
             if len(values) != len(asked):
                 raise errors.RemoteFailure(TOPIC, "validate_consoles")
@@ -134,16 +135,6 @@ class ComputeAPI:
         :raises RpcUnavailable: when there is no broker to take it.
         """
         self._client.publish(context, "publish_inventory")
-
-
-def _build_issued(info: ConnectInfo) -> dict[str, Any]:
-    """Return what validate_console gets of the console: ``{instance_uuid, host, port, console_type}``."""
-    return {
-        "instance_uuid": info.instance_uuid,
-        "host": info.host,
-        "port": info.port,
-        "console_type": str(info.console_type),
-    }
 
 
 def _read_validation(value: dict[str, Any]) -> Target | errors.PortholeError:

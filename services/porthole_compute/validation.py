@@ -8,23 +8,21 @@ Called by :mod:`porthole_compute.endpoint`.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from porthole_common import errors
 from porthole_common.log import get_logger
-from porthole_common.model import ConsoleType, Target, TokenReason, is_uuid
+from porthole_common.model import Claim, ConsoleType, Target, TokenReason, is_uuid
 from porthole_common.thread_pool import Job, ThreadPool
-from porthole_compute.drivers import ComputeDriver
+from porthole_compute.drivers import ComputeDriver, VncServer
 
 LOG = get_logger(__name__)
 # Half of the questions that the driver of libvirt asks at once: the other half is left to users.
 THREADS = 4
 # Longer than one question may take, so that its thread goes on with others; shorter than the call of the proxy.
 BATCH_TIMEOUT_S = 6.0
-# By instance and console type.
-FindTarget = Callable[[str, ConsoleType], Target]
 
 
 @dataclass(frozen=True)
@@ -35,25 +33,55 @@ class IssuedConsole:
     host: str
     port: int | str
     console_type: str
+    run: str | None = None
+    owner: dict[str, Any] | None = None
 
     @classmethod
     def from_primitive(cls, value: dict[str, Any]) -> Self:
-        """Build from ``{instance_uuid, host, port, console_type}``; keys of a newer version are ignored.
+        """Build from what ``Claim.to_primitive`` writes; keys of a newer version are ignored.
 
-        :raises KeyError: when a key is missing.
+        :raises KeyError: when a required key is missing.
         """
-        return cls(str(value["instance_uuid"]), str(value["host"]), value["port"], str(value["console_type"]))
+        return cls(
+            instance_uuid=str(value["instance_uuid"]),
+            host=str(value["host"]),
+            port=value["port"],
+            console_type=str(value["console_type"]),
+            run=value.get("run"),
+            owner=value.get("owner"),
+        )
+
+    def parse(self) -> Claim:
+        """Return it as a claim.
+
+        :raises ValueError: when a value does not parse, or, as TypeError, is not of its type.
+        """
+        return Claim.from_primitive(vars(self))
 
 
-def find_target(driver: ComputeDriver, instance_uuid: str, console_type: ConsoleType) -> Target:
-    """Return where the instance's VNC server listens now.
+def find_difference(claim: Claim, server: VncServer) -> tuple[TokenReason, str] | None:
+    """Return why ``claim`` is not true of ``server``, for the user and in words for the log; None when it is true.
+
+    A claim of an older version has no run or no owner, and these are not compared.
+    """
+    if claim.target != server.target:
+        return TokenReason.INSTANCE_GONE, "it was issued for another address"
+    if claim.run is not None and server.run is not None and claim.run != server.run:
+        return TokenReason.INSTANCE_GONE, "it was issued for an earlier run of the guest"
+    if claim.owner is not None and claim.owner != server.owner:
+        return TokenReason.OWNER_CHANGED, "it was issued while the instance had another owner"
+    return None
+
+
+def find_server(driver: ComputeDriver, instance_uuid: str, console_type: ConsoleType) -> VncServer:
+    """Return the instance's VNC server as it is now.
 
     :raises InstanceNotFound: when ``instance_uuid`` is not a UUID.
-    :raises PortholeError: what :meth:`ComputeDriver.get_vnc_target` raises.
+    :raises PortholeError: what :meth:`ComputeDriver.get_vnc_server` raises.
     """
     if not is_uuid(instance_uuid):
         raise errors.InstanceNotFound(instance_uuid)
-    return driver.get_vnc_target(instance_uuid, console_type)
+    return driver.get_vnc_server(instance_uuid, console_type)
 
 
 class ConsoleValidator:
@@ -71,30 +99,31 @@ class ConsoleValidator:
     def validate(self, issued: IssuedConsole) -> Target:
         """Return where the console's VNC server listens now, which is where it was when the console was issued.
 
-        :raises TokenInvalid: when the VNC server is elsewhere; when the instance is gone, stopped or migrating, or no
-            longer offers a console of the type.
+        :raises TokenInvalid: when the VNC server is elsewhere, or is that of another run of the guest; when the
+            instance is gone, stopped or migrating, has another owner, or no longer offers a console of the type.
         :raises HypervisorUnavailable: when the hypervisor does not answer.
         """
         if issued.console_type not in set(ConsoleType):
             raise errors.TokenInvalid(str(TokenReason.CONSOLE_TYPE))
         console_type = ConsoleType(issued.console_type)
         try:
-            asked = Target.from_primitive({"host": issued.host, "port": issued.port})
-            target = find_target(self._driver, issued.instance_uuid, console_type)
+            claim = issued.parse()
+            server = find_server(self._driver, claim.instance_uuid, console_type)
         except (errors.NotFound, errors.Conflict, errors.ConsoleTypeUnavailable, TypeError, ValueError) as exc:
             LOG.info("Console no longer valid", instance=issued.instance_uuid, console_type=console_type, reason=exc)
             raise errors.TokenInvalid(str(TokenReason.INSTANCE_GONE)) from exc
-        if asked != target:
+        if difference := find_difference(claim, server):
+            token_reason, words = difference
             LOG.info(
                 "Console no longer valid",
                 instance=issued.instance_uuid,
                 console_type=console_type,
-                reason="it was issued for another address",
-                issued_for=str(asked),
-                address=str(target),
+                reason=words,
+                issued_for=str(claim.target),
+                address=str(server.target),
             )
-            raise errors.TokenInvalid(str(TokenReason.INSTANCE_GONE))
-        return target
+            raise errors.TokenInvalid(str(token_reason))
+        return server.target
 
     def validate_all(self, consoles: Sequence[IssuedConsole]) -> list[Target | errors.PortholeError]:
         """Return for each console what :meth:`validate` returns or raises, in the same order; in bounded time.

@@ -68,6 +68,8 @@ class ConsoleAuthEndpoint:
         instance_uuid: str,
         access_url: str,
         compute_host: str,
+        run: str | None = None,
+        owner: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Store the console under its token; return ``{expires_at: ISO 8601 with offset}``.
 
@@ -87,6 +89,8 @@ class ConsoleAuthEndpoint:
                 "instance_uuid": instance_uuid,
                 "access_url": access_url,
                 "compute_host": compute_host,
+                "run": run,
+                "owner": owner,
             }
         )
         console = StoredConsole(

@@ -14,11 +14,15 @@ TOPIC = "consoleauth"
 # 1.0: authorize_console, check_token, delete_tokens_for_instance.
 # 1.1: describe_store.
 # 1.2: compute_host and reason of delete_tokens_for_instance.
-VERSION = "1.2"
+# 1.3: run and owner of authorize_console.
+VERSION = "1.3"
 # Each call asks for the first version that has its method, so that the consoleauths may be older.
 _TOKENS = "1.0"
 _DESCRIPTIONS = "1.1"
 _REVOCATIONS = "1.2"
+_RUNS = "1.3"
+# The arguments that the version of _RUNS added.
+_BINDING = frozenset({"run", "owner"})
 
 
 class ConsoleAuthAPI:
@@ -32,12 +36,17 @@ class ConsoleAuthAPI:
         self._client = rpc.get_client(TOPIC, _TOKENS)
         self._describing = rpc.get_client(TOPIC, _DESCRIPTIONS)
         self._revoking = rpc.get_client(TOPIC, _REVOCATIONS)
+        self._authorizing = rpc.get_client(TOPIC, _RUNS)
         self._is_pinned = not rpc.may_send(TOPIC, _REVOCATIONS)
+        self._may_send_run = rpc.may_send(TOPIC, _RUNS)
 
     def authorize_console(
         self, context: RequestContext, connect_info: ConnectInfo, deadline: Deadline | None = None
     ) -> datetime:
         """Store ``connect_info`` under its token and its instance; return when the token expires (aware, UTC).
+
+        The console of an older compute has neither run nor owner, and is sent in the way of older versions. So is every
+        console where ``[upgrade_levels]`` says that consoleauth may be older; that token is not bound to a run.
 
         :raises TokenStoreUnavailable: when it is not certain that the store has it; then no user may get the URL.
         """
@@ -45,7 +54,10 @@ class ConsoleAuthAPI:
         # consoleauth sets these itself; the user and the project are those of the context.
         for name in ("expires_at", "user_id", "project_id"):
             arguments.pop(name, None)
-        value: dict[str, Any] = self._client.call(context, "authorize_console", deadline=deadline, **arguments)
+        if not self._may_send_run:
+            arguments = {name: item for name, item in arguments.items() if name not in _BINDING}
+        client = self._client if _BINDING.isdisjoint(arguments) else self._authorizing
+        value: dict[str, Any] = client.call(context, "authorize_console", deadline=deadline, **arguments)
         return datetime.fromisoformat(value["expires_at"])
 
     def check_token(

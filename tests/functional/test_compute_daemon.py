@@ -10,7 +10,7 @@ from oslo_config import cfg
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
-from porthole_common.model import ConnectInfo, ConsoleType, Target
+from porthole_common.model import ConnectInfo, Target
 from porthole_common.rpc import Rpc
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
@@ -53,7 +53,7 @@ class Bus:
         return True
 
     def validate(self, info: ConnectInfo) -> Target:
-        return self._compute.validate_console(CONTEXT, self._host, info.instance_uuid, info.target, ConsoleType.NOVNC)
+        return self._compute.validate_console(CONTEXT, self._host, info.claim)
 
 
 @pytest.fixture

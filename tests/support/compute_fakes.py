@@ -16,8 +16,8 @@ from oslo_config import cfg
 from porthole_common import conf as porthole_conf
 from porthole_common import errors
 from porthole_common.diagnosis import Display
-from porthole_common.model import ConsoleType, Instance, RevocationReason, Target
-from porthole_compute.drivers import DriverEvents
+from porthole_common.model import ConsoleType, Instance, Owner, RevocationReason, Target
+from porthole_compute.drivers import DriverEvents, VncServer
 
 TIMEOUT_S = 10
 UUID = "c0ffee00-0000-4000-8000-000000000001"
@@ -75,6 +75,8 @@ class FakeDriver:
     def __init__(self) -> None:
         self.target: Target | errors.PortholeError = Target("192.0.2.1", 5900)
         self.targets: dict[str, Target | errors.PortholeError] = {}
+        self.run: str | None = "run-1"
+        self.owner = Owner("project-1", "user-1")
         self.instances: list[Instance] | errors.PortholeError = []
         self.displays: list[Display] | errors.PortholeError = []
         self.asked: list[tuple[str, ConsoleType]] = []
@@ -105,12 +107,12 @@ class FakeDriver:
             raise self.instances
         return self.instances
 
-    def get_vnc_target(self, instance_uuid: str, console_type: ConsoleType) -> Target:
+    def get_vnc_server(self, instance_uuid: str, console_type: ConsoleType) -> VncServer:
         self.asked.append((instance_uuid, console_type))
         target = self.targets.get(instance_uuid, self.target)
         if isinstance(target, Exception):
             raise target
-        return target
+        return VncServer(target, self.run, self.owner)
 
     def list_overdue(self) -> list[str]:
         return self.overdue

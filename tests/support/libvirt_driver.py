@@ -5,7 +5,7 @@ import socket
 
 from porthole_common import errors
 from porthole_common.model import ConsoleType, Instance, InstanceState, Target
-from porthole_compute.drivers import DriverEvents
+from porthole_compute.drivers import DriverEvents, VncServer
 from porthole_compute.drivers.libvirt_host import ATTEMPT_TIMEOUT_S, LibvirtDriver
 from support.compute_fakes import make_conf
 from support.deadlines import call_within
@@ -44,9 +44,9 @@ class DriverWithDeadlines(LibvirtDriver):
     def list_instances(self) -> list[Instance]:
         return call_within(CALL_TIMEOUT_S, super().list_instances, "list_instances")
 
-    def get_vnc_target(self, instance_uuid: str, console_type: ConsoleType) -> Target:
-        ask = super().get_vnc_target
-        return call_within(CALL_TIMEOUT_S, lambda: ask(instance_uuid, console_type), "get_vnc_target")
+    def get_vnc_server(self, instance_uuid: str, console_type: ConsoleType) -> VncServer:
+        ask = super().get_vnc_server
+        return call_within(CALL_TIMEOUT_S, lambda: ask(instance_uuid, console_type), "get_vnc_server")
 
 
 def make_driver(libvirtd: Libvirtd, **options: dict[str, object]) -> LibvirtDriver:
@@ -63,7 +63,7 @@ def is_up(driver: LibvirtDriver) -> bool:
 
 
 def ask(driver: LibvirtDriver, uuid: str = UUID) -> Target:
-    return driver.get_vnc_target(uuid, ConsoleType.NOVNC)
+    return driver.get_vnc_server(uuid, ConsoleType.NOVNC).target
 
 
 def state_of(driver: LibvirtDriver, uuid: str = UUID) -> InstanceState:

@@ -20,7 +20,7 @@ from typing import Any, Protocol, Self
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.deadline import Deadline
-from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
+from porthole_common.model import Claim, ConnectInfo, ConsoleType, Target, TokenReason
 from porthole_novncproxy.admission.access import OriginPolicy
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
 from porthole_novncproxy.admission.gate import Gate
@@ -79,17 +79,15 @@ class FakeCompute:
         self,
         context: RequestContext,
         compute_host: str,
-        instance_uuid: str,
-        target: Target,
-        console_type: ConsoleType,
+        claim: Claim,
         deadline: Deadline,
     ) -> Target:
         """Answer as compute does."""
-        self.asked.append(instance_uuid)
+        self.asked.append(claim.instance_uuid)
         self.may_answer.wait(30)
         if self.error is not None:
             raise self.error
-        return self.moved_to or target
+        return self.moved_to or claim.target
 
 
 class InProcessProxy:

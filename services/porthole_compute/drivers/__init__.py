@@ -11,16 +11,29 @@ revocations know only this protocol. A driver is made by :mod:`porthole_compute.
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Protocol, assert_never
 
 from oslo_config import cfg
 
 from porthole_common import errors
 from porthole_common.diagnosis import Display
-from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
+from porthole_common.model import ConsoleType, Instance, InstanceState, Owner, RevocationReason, Target
 
 # The states that pass: the VNC server is not there yet, moves to another host, or is about to end.
 _PASSING = frozenset({InstanceState.BUILDING, InstanceState.MIGRATING, InstanceState.DELETING})
+
+
+@dataclass(frozen=True)
+class VncServer:
+    """The VNC server of an instance: the address that the proxy must dial, and whose screen is behind it now.
+
+    ``run`` and ``owner`` are those of :class:`porthole_common.model.Claim`.
+    """
+
+    target: Target
+    run: str | None
+    owner: Owner
 
 
 class DriverEvents(Protocol):
@@ -30,7 +43,7 @@ class DriverEvents(Protocol):
         """Note that the result of ``list_instances`` has changed."""
 
     def consoles_ended(self, instance_uuid: str, reason: RevocationReason) -> None:
-        """Note that the instance has stopped, moved or been removed, and that its consoles on this host are over."""
+        """Note that the instance's consoles on this host are over: it stopped, moved, or has another owner."""
 
 
 class ComputeDriver(Protocol):
@@ -62,8 +75,8 @@ class ComputeDriver(Protocol):
         :raises HypervisorUnavailable: when the hypervisor does not answer.
         """
 
-    def get_vnc_target(self, instance_uuid: str, console_type: ConsoleType) -> Target:
-        """Return the address that the proxy must dial for the instance's VNC server.
+    def get_vnc_server(self, instance_uuid: str, console_type: ConsoleType) -> VncServer:
+        """Return the instance's VNC server, with its run and its owner.
 
         The hypervisor is asked each time, since an address in a cache may belong to another instance by now.
 

@@ -30,9 +30,9 @@ from oslo_config import cfg
 from porthole_common import errors
 from porthole_common.diagnosis import Display
 from porthole_common.log import get_logger
-from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target, is_uuid
-from porthole_compute.domain_xml import Domain, DomainXmlInvalid, VncDisplay, get_proxy_host, parse_domain
-from porthole_compute.drivers import DriverEvents, get_offered_types, require_screen, require_vnc_type
+from porthole_common.model import ConsoleType, Instance, InstanceState, Owner, RevocationReason, Target, is_uuid
+from porthole_compute.domain_xml import Domain, DomainXmlInvalid, get_proxy_host, parse_domain
+from porthole_compute.drivers import DriverEvents, VncServer, get_offered_types, require_screen, require_vnc_type
 from porthole_compute.drivers.libvirt_connections import (
     ThreadConnections,
     has_event_loop_run,
@@ -126,8 +126,8 @@ class LibvirtDriver:
         instances = (self._read_instance(uuid) for uuid in self._list_uuids())
         return [instance for instance in instances if instance is not None]
 
-    def get_vnc_target(self, instance_uuid: str, console_type: ConsoleType) -> Target:
-        """Return the address in the live XML, by the rule of :func:`porthole_compute.domain_xml.get_proxy_host`.
+    def get_vnc_server(self, instance_uuid: str, console_type: ConsoleType) -> VncServer:
+        """Return what the live XML says, with the address by the rule of ``domain_xml.get_proxy_host``.
 
         :raises InstanceNotFound: when libvirt has no such domain.
         :raises InstanceNotReady: when it is starting or migrating.
@@ -136,20 +136,22 @@ class LibvirtDriver:
         :raises HypervisorUnavailable: when libvirt does not answer, at all or about this domain.
         """
 
-        def read_display(connection: Any) -> tuple[InstanceState, VncDisplay | None]:
+        def read_running(connection: Any) -> tuple[InstanceState, Domain]:
             domain = connection.lookupByUUIDString(instance_uuid)
             state = read_state(domain)
             require_screen(instance_uuid, state, has_process(domain))
-            return state, parse_domain(domain.XMLDesc(0)).vnc
+            return state, parse_domain(domain.XMLDesc(0))
 
         require_vnc_type(console_type, self._offered)
-        state, vnc = self._ask(instance_uuid, read_display)
+        state, details = self._ask(instance_uuid, read_running)
+        vnc = details.vnc
         if vnc is None:
             raise errors.ConsoleTypeUnavailable(str(console_type))
         if vnc.port is None:
             # It ended between the two calls, or has just started and has no port yet.
             raise errors.InstanceNotReady(instance_uuid, str(state))
-        return Target(get_proxy_host(vnc.listen, self._proxyclient_address), vnc.port)
+        target = Target(get_proxy_host(vnc.listen, self._proxyclient_address), vnc.port)
+        return VncServer(target, None, Owner(details.project_id, details.user_id))
 
     def list_displays(self, limit: int) -> list[Display]:
         """Return the VNC servers in the live XML of running domains, without those that end meanwhile.

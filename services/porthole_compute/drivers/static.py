@@ -18,8 +18,8 @@ from oslo_config import cfg
 from porthole_common import errors
 from porthole_common.diagnosis import Display
 from porthole_common.log import get_logger
-from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
-from porthole_compute.drivers import DriverEvents, get_offered_types, require_vnc_type
+from porthole_common.model import ConsoleType, Instance, InstanceState, Owner, RevocationReason, Target
+from porthole_compute.drivers import DriverEvents, VncServer, get_offered_types, require_vnc_type
 
 LOG = get_logger(__name__)
 OPTION = "[static] instances_file"
@@ -139,16 +139,18 @@ class StaticDriver:
         """Return the instances in the file's order."""
         return [instance for instance, _ in self._entries.values()]
 
-    def get_vnc_target(self, instance_uuid: str, console_type: ConsoleType) -> Target:
-        """Return the address in the file.
+    def get_vnc_server(self, instance_uuid: str, console_type: ConsoleType) -> VncServer:
+        """Return the address and the owner in the file.
 
         :raises InstanceNotFound: when the file does not list it.
         :raises ConsoleTypeUnavailable: when this host does not offer the type.
         """
-        if instance_uuid not in self._entries:
+        entry = self._entries.get(instance_uuid)
+        if entry is None:
             raise errors.InstanceNotFound(instance_uuid)
         require_vnc_type(console_type, self._offered)
-        return self._entries[instance_uuid][1]
+        instance, target = entry
+        return VncServer(target, None, Owner(instance.project_id, instance.user_id))
 
     def list_overdue(self) -> list[str]:
         """Return none: a file has no questions."""

@@ -18,7 +18,7 @@ from porthole_common import errors
 from porthole_common.context import RequestContext, get_current
 from porthole_common.deadline import Deadline
 from porthole_common.log import get_logger
-from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
+from porthole_common.model import Claim, ConnectInfo, Target, TokenReason
 from porthole_common.rfb.negotiation import Offer
 from porthole_novncproxy.admission import access
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
@@ -40,13 +40,7 @@ class ConsoleValidator(Protocol):
     """The part of :class:`porthole_compute.rpcapi.ComputeAPI` that is used here."""
 
     def validate_console(  # noqa: D102
-        self,
-        context: RequestContext,
-        compute_host: str,
-        instance_uuid: str,
-        target: Target,
-        console_type: ConsoleType,
-        deadline: Deadline,
+        self, context: RequestContext, compute_host: str, claim: Claim, deadline: Deadline
     ) -> Target: ...
 
 
@@ -159,9 +153,7 @@ class Gate:
         """Ask the hypervisor's host again, at the moment of use, where the VNC server is (S1, S2)."""
         try:
             with self._circuit_breaker.asking(info.compute_host):
-                return self._compute.validate_console(
-                    context, info.compute_host, info.instance_uuid, info.target, info.console_type, deadline
-                )
+                return self._compute.validate_console(context, info.compute_host, info.claim, deadline)
         except (errors.NotFound, errors.Conflict) as exc:
             raise errors.TokenInvalid(TokenReason.INSTANCE_GONE) from exc
 

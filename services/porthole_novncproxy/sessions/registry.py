@@ -34,6 +34,7 @@ _REVOCATION_MEMORY_S = 1000.0
 REVOKED_WORDS = {
     RevocationReason.ENDED: "The console was revoked",
     RevocationReason.MOVED: "The instance has moved to another host",
+    RevocationReason.OWNER_CHANGED: "The instance has another owner",
 }
 
 

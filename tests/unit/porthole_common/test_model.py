@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from porthole_common.model import (
+    Claim,
     ConnectInfo,
     ConsoleType,
     Instance,
     InstanceState,
+    Owner,
     Target,
     build_token,
     get_slot,
@@ -88,6 +90,38 @@ def test_connect_info_says_for_whom_it_was_issued_where_that_is_known() -> None:
     assert {"user_id", "project_id"}.isdisjoint(INFO.to_primitive())
     issued = replace(INFO, user_id="u", project_id="p")
     assert ConnectInfo.from_primitive(json.loads(json.dumps(issued.to_primitive()))) == issued
+
+
+def test_connect_info_says_for_which_run_and_owner_it_was_issued_where_that_is_known() -> None:
+    assert {"run", "owner"}.isdisjoint(INFO.to_primitive())
+    for owner in (Owner("p", "u"), Owner()):
+        bound = replace(INFO, run="r", owner=owner)
+        with naming(bound):
+            assert ConnectInfo.from_primitive(json.loads(json.dumps(bound.to_primitive()))) == bound
+            assert bound.claim == Claim(UUID, ConsoleType.NOVNC, Target("192.0.2.1", 5901), "r", owner)
+
+
+def test_claim_round_trip_through_json() -> None:
+    for claim in (INFO.claim, replace(INFO, run="r", owner=Owner(None, "u")).claim):
+        with naming(claim):
+            assert Claim.from_primitive(json.loads(json.dumps(claim.to_primitive()))) == claim
+    assert set(INFO.claim.to_primitive()) == {"instance_uuid", "console_type", "host", "port"}
+
+
+def test_claim_refuses_what_does_not_parse() -> None:
+    cases = [
+        {"console_type": "spice"},
+        {"port": 0},
+        {"run": 1},
+        {"run": "x" * 256},
+        {"owner": "p"},
+        {"owner": ["p", "u"]},
+        {"owner": {"project_id": 1}},
+        {"owner": {"user_id": "x" * 256}},
+    ]
+    for change in cases:
+        with naming(change), pytest.raises(ValueError):
+            Claim.from_primitive(INFO.claim.to_primitive() | change)
 
 
 def test_connect_info_without_the_optional_fields() -> None:

@@ -3,6 +3,7 @@
 import inspect
 import logging
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +11,9 @@ import pytest
 from porthole_common import errors, rpc
 from porthole_common.context import RequestContext
 from porthole_common.diagnosis import HostDescription
-from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
+from porthole_common.model import Claim, ConnectInfo, ConsoleType, Owner, Target, TokenReason
 from porthole_compute.endpoint import MAX_DISPLAYS, ComputeEndpoint
-from porthole_compute.rpcapi import MAX_CONSOLES, TOPIC, ComputeAPI
+from porthole_compute.rpcapi import MAX_CONSOLES, TOPIC, VERSION, ComputeAPI
 from support.cases import naming
 from support.compute_fakes import OTHER_UUID, UUID, FakeDriver, make_conf
 from support.descriptions import make_display
@@ -20,21 +21,28 @@ from support.descriptions import make_display
 CONTEXT = RequestContext(overwrite=False)
 HELD_UUID = "c0ffee00-0000-4000-8000-000000000003"
 GONE = str(TokenReason.INSTANCE_GONE)
+OTHER_OWNER = str(TokenReason.OWNER_CHANGED)
+# What a console of FakeDriver is issued for.
+CLAIM = Claim(UUID, ConsoleType.NOVNC, Target("192.0.2.1", 5900), "run-1", Owner("project-1", "user-1"))
 
 
 class Calls:
     """An RpcClient, and the Rpc that gives it: keeps what it is asked to send, answers ``answer``."""
 
-    def __init__(self, answer: dict[str, Any], answers: list[dict[str, Any]] | None = None) -> None:
+    def __init__(self, answer: dict[str, Any], answers: list[dict[str, Any]] | None = None, level: str = "9.9") -> None:
         self.answer = answer
         # Of validate_consoles, call by call the next ones.
         self.answers = answers or []
+        self._level = level
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.versions: dict[str, str] = {}
 
     def get_client(self, topic: str, version: str) -> Any:
         assert topic == TOPIC
         return Client(self, version)
+
+    def may_send(self, topic: str, version: str) -> bool:
+        return version <= self._level
 
 
 class Client:
@@ -94,13 +102,18 @@ def refusal(call: Any, *arguments: Any) -> BaseException:
     return error
 
 
+def validating(endpoint: ComputeEndpoint, claim: Claim) -> Any:
+    """Return the call that asks the endpoint about ``claim``; it takes the context."""
+    return lambda context: endpoint.validate_console(context, **claim.to_primitive())
+
+
 def test_client_and_endpoint_agree(endpoint: ComputeEndpoint, driver: FakeDriver) -> None:
     console = endpoint.get_vnc_console(CONTEXT, UUID, "novnc")
     info = ConnectInfo.from_primitive(console)
     calls = Calls({**console, **endpoint.describe_host(CONTEXT), "expires_at": None}, [info.target.to_primitive()])
     client: Any = ComputeAPI(calls)  # type: ignore[arg-type]
     client.get_vnc_console(CONTEXT, "node1", UUID, "novnc")
-    client.validate_console(CONTEXT, "node1", UUID, Target("192.0.2.1", 5900), ConsoleType.NOVNC)
+    client.validate_console(CONTEXT, "node1", CLAIM)
     client.validate_consoles(CONTEXT, "node1", [info])
     client.publish_inventory(CONTEXT)
     client.describe_host(CONTEXT, "node1")
@@ -117,10 +130,22 @@ def test_client_and_endpoint_agree(endpoint: ComputeEndpoint, driver: FakeDriver
     for method, arguments in calls.sent:
         inspect.signature(getattr(endpoint, method)).bind(CONTEXT, **arguments)
         getattr(endpoint, method)(CONTEXT, **arguments)
-    assert calls.versions.pop("validate_consoles") == endpoint.target.version
+    assert endpoint.target.version == VERSION
+    assert calls.versions.pop("validate_console") == calls.versions.pop("validate_consoles") == "1.2"
     assert calls.versions.pop("describe_host") == "1.1"
     # An api or a proxy that is newer than the computes must go on opening consoles.
     assert set(calls.versions.values()) == {"1.0"}
+
+
+def test_a_claim_that_an_older_compute_can_check() -> None:
+    """It is one that an older compute made; and a pinned client sends no other."""
+    older = replace(CLAIM, run=None, owner=None)
+    for level, claim in (("9.9", older), ("1.1", CLAIM), ("1.1", older)):
+        with naming(level, claim):
+            calls = Calls({"host": "192.0.2.1", "port": 5900}, level=level)
+            ComputeAPI(calls).validate_console(CONTEXT, "node1", claim)  # type: ignore[arg-type]
+            assert calls.sent == [("validate_console", older.to_primitive())]
+            assert calls.versions == {"validate_console": "1.0"}
 
 
 def test_what_a_host_says_of_itself(driver: FakeDriver, wanted: Wanted) -> None:
@@ -162,6 +187,7 @@ def test_a_console(endpoint: ComputeEndpoint, driver: FakeDriver, console_type: 
     assert info.access_url == url.format(info.token)
     assert (info.instance_uuid, info.console_type, info.target) == (UUID, console_type, Target("192.0.2.1", 5900))
     assert (info.compute_host, info.internal_access_path, info.expires_at) == ("node1", None, None)
+    assert (info.run, info.owner) == (CLAIM.run, CLAIM.owner)
     assert driver.asked == [(UUID, ConsoleType(console_type))]
 
 
@@ -243,6 +269,57 @@ def test_a_console_that_is_elsewhere_now() -> None:
             assert error.reason == GONE
 
 
+def test_a_console_of_another_run_or_another_owner() -> None:
+    """Same guest, same address: run and owner are compared, and the owner's user too."""
+    cases = [
+        ({"run": "run-0"}, GONE),
+        ({"run": ""}, GONE),
+        ({"run": "run-0", "owner": Owner("project-0", "user-1")}, GONE),
+        ({"owner": Owner("project-0", "user-1")}, OTHER_OWNER),
+        ({"owner": Owner("project-1", "user-0")}, OTHER_OWNER),
+        ({"owner": Owner()}, OTHER_OWNER),
+    ]
+    for change, reason in cases:
+        with naming(change):
+            endpoint = build_endpoint(FakeDriver())
+            error = refusal(validating(endpoint, replace(CLAIM, **change)))
+            assert isinstance(error, errors.TokenInvalid)
+            assert error.reason == reason
+
+
+def test_an_instance_without_an_owner_gets_one() -> None:
+    driver = FakeDriver()
+    driver.owner = Owner()
+    endpoint = build_endpoint(driver)
+    claim = replace(CLAIM, owner=Owner())
+    assert validating(endpoint, claim)(CONTEXT)["port"] == 5900
+    driver.owner = Owner("project-1", None)
+    error = refusal(validating(endpoint, claim))
+    assert isinstance(error, errors.TokenInvalid)
+    assert error.reason == OTHER_OWNER
+
+
+def test_a_run_or_an_owner_that_is_not_known_is_not_compared() -> None:
+    """A token of an older compute, or in a store of an older consoleauth, has none."""
+    for change in ({"run": None}, {"owner": None}, {"run": None, "owner": None}):
+        with naming(change):
+            endpoint = build_endpoint(FakeDriver())
+            assert validating(endpoint, replace(CLAIM, **change))(CONTEXT) == CLAIM.target.to_primitive()
+    driver = FakeDriver()
+    driver.run = None
+    assert validating(build_endpoint(driver), CLAIM)(CONTEXT) == CLAIM.target.to_primitive()
+
+
+def test_a_run_or_an_owner_that_does_not_parse() -> None:
+    for change in ({"run": 1}, {"run": "x" * 256}, {"owner": "project-1"}, {"owner": {"project_id": 1}}):
+        with naming(change):
+            endpoint = build_endpoint(FakeDriver())
+            value = CLAIM.to_primitive() | change
+            error = refusal(lambda context, value=value, endpoint=endpoint: endpoint.validate_console(context, **value))
+            assert isinstance(error, errors.TokenInvalid)
+            assert error.reason == GONE
+
+
 def test_a_console_of_an_instance_that_is_gone() -> None:
     cases = [
         errors.InstanceNotFound(UUID),
@@ -305,22 +382,32 @@ def test_many_consoles_have_the_answers_that_each_would_have(endpoint: ComputeEn
         OTHER_UUID: errors.InstanceNotRunning(OTHER_UUID, "shutoff"),
         HELD_UUID: errors.HypervisorUnavailable("node1"),
     }
-    infos = [make_info(), make_info(OTHER_UUID), make_info(port=5901), make_info(HELD_UUID), make_info()]
+    infos = [
+        make_info(),
+        make_info(OTHER_UUID),
+        make_info(port=5901),
+        make_info(HELD_UUID),
+        replace(make_info(), run=CLAIM.run, owner=CLAIM.owner),
+        replace(make_info(), run="run-0"),
+        replace(make_info(), owner=Owner("project-0", "user-1")),
+    ]
     answers = read_answers(endpoint.validate_consoles(CONTEXT, to_issued(*infos)), len(infos))
     for info, answer in zip(infos, answers, strict=True):
         with naming(info):
-            asked = (info.instance_uuid, info.host, info.port, str(info.console_type))
+            ask = validating(endpoint, info.claim)
             if isinstance(answer, errors.PortholeError):
-                alone = refusal(endpoint.validate_console, *asked)
+                alone = refusal(ask)
                 assert (type(answer), answer.args) == (type(alone), alone.args)
             else:
-                assert endpoint.validate_console(CONTEXT, *asked) == answer.to_primitive()
+                assert ask(CONTEXT) == answer.to_primitive()
     assert [type(answer).__name__ for answer in answers] == [
         "Target",
         "TokenInvalid",
         "TokenInvalid",
         "HypervisorUnavailable",
         "Target",
+        "TokenInvalid",
+        "TokenInvalid",
     ]
 
 

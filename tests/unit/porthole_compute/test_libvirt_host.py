@@ -96,9 +96,9 @@ def driver(hypervisor: Hypervisor, events: RecordedEvents) -> Iterator[LibvirtDr
 
 
 def test_the_target_is_read_anew_each_time(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
-    assert driver.get_vnc_target(UUID, ConsoleType.NOVNC) == Target("127.0.0.1", 5901)
+    assert driver.get_vnc_server(UUID, ConsoleType.NOVNC).target == Target("127.0.0.1", 5901)
     hypervisor.domains[UUID].xml = build_xml("<graphics type='vnc' port='5977' listen='198.51.100.9'/>")
-    assert driver.get_vnc_target(UUID, ConsoleType.NOVNC) == Target("198.51.100.9", 5977)
+    assert driver.get_vnc_server(UUID, ConsoleType.NOVNC).target == Target("198.51.100.9", 5977)
 
 
 def test_a_wildcard_is_dialled_at_the_proxyclient_address(hypervisor: Hypervisor, events: RecordedEvents) -> None:
@@ -106,7 +106,7 @@ def test_a_wildcard_is_dialled_at_the_proxyclient_address(hypervisor: Hypervisor
     driver = make_driver(hypervisor, server_proxyclient_address="192.0.2.5")
     driver.start(events)
     try:
-        assert driver.get_vnc_target(UUID, ConsoleType.NOVNC) == Target("192.0.2.5", 5901)
+        assert driver.get_vnc_server(UUID, ConsoleType.NOVNC).target == Target("192.0.2.5", 5901)
     finally:
         driver.stop()
 
@@ -139,7 +139,7 @@ def test_why_there_is_no_target() -> None:
         with naming(uuid, change, expected), running_driver(hypervisor, events) as driver:
             vars(hypervisor.domains.get(uuid) or FakeDomain("", "")).update(change)
             with pytest.raises(type(expected)) as caught:
-                driver.get_vnc_target(uuid, ConsoleType.NOVNC)
+                driver.get_vnc_server(uuid, ConsoleType.NOVNC)
             assert caught.value.values() == expected.values()
 
 
@@ -151,7 +151,7 @@ def test_a_type_that_the_host_does_not_offer() -> None:
             running_driver(Hypervisor(), RecordedEvents(), **options) as driver,
             pytest.raises(errors.ConsoleTypeUnavailable),
         ):
-            driver.get_vnc_target(UUID, console_type)
+            driver.get_vnc_server(UUID, console_type)
 
 
 def test_the_inventory(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
@@ -233,7 +233,7 @@ def test_a_guest_whose_process_runs_on_keeps_its_consoles() -> None:
             hypervisor.connection.send_lifecycle(UUID, event)
             events.wait_changed()
             assert events.take_ended() == []
-            assert driver.get_vnc_target(UUID, ConsoleType.NOVNC) == Target("127.0.0.1", 5901)
+            assert driver.get_vnc_server(UUID, ConsoleType.NOVNC).target == Target("127.0.0.1", 5901)
 
 
 def test_what_only_changes_the_inventory() -> None:
@@ -296,7 +296,7 @@ def test_without_a_connection_the_answer_comes_at_once(
     hypervisor.down = True
     hypervisor.connection.lose()
     events.wait_changed()
-    for ask in (driver.list_instances, lambda: driver.get_vnc_target(UUID, ConsoleType.NOVNC)):
+    for ask in (driver.list_instances, lambda: driver.get_vnc_server(UUID, ConsoleType.NOVNC)):
         with pytest.raises(errors.HypervisorUnavailable) as caught:
             ask()
         assert caught.value.host == "node1"
@@ -438,17 +438,17 @@ def test_a_guest_whose_lock_is_held_holds_up_no_other(hypervisor: Hypervisor, ev
     with Held(hypervisor, events) as held:
         driver = held.driver
         with pytest.raises(errors.HypervisorUnavailable):
-            driver.get_vnc_target(UUID, ConsoleType.NOVNC)
+            driver.get_vnc_server(UUID, ConsoleType.NOVNC)
         assert driver.list_overdue() == [UUID]
         assert driver.waits_for() == f"the answer of libvirt at qemu:///system about {UUID}"
-        assert driver.get_vnc_target(OTHER_UUID, ConsoleType.NOVNC) == Target("127.0.0.1", 5901)
+        assert driver.get_vnc_server(OTHER_UUID, ConsoleType.NOVNC).target == Target("127.0.0.1", 5901)
         assert driver.list_instances() == [replace(held.well[0], state=InstanceState.UNKNOWN), held.well[1]]
         assert [display.instance_uuid for display in driver.list_displays(10)] == [OTHER_UUID]
         held.domain.unlocked.set()
         wait_until(lambda: driver.list_overdue() == [], PATIENCE_S, "the answer")
         assert driver.waits_for() == ""
         assert driver.list_instances() == held.well
-        assert driver.get_vnc_target(UUID, ConsoleType.NOVNC) == Target("127.0.0.1", 5901)
+        assert driver.get_vnc_server(UUID, ConsoleType.NOVNC).target == Target("127.0.0.1", 5901)
 
 
 def test_a_held_guest_is_found_by_the_inventory_too(hypervisor: Hypervisor, events: RecordedEvents) -> None:
@@ -484,7 +484,7 @@ def test_the_end_of_a_guest_during_an_outage_is_told_once_the_list_arrives(
         # The new connection serves the other guests while its list is held.
         wait_until(lambda: hypervisor.connection is not first and is_connected(held.driver), PATIENCE_S, "a connection")
         with pytest.raises(errors.InstanceNotRunning):
-            held.driver.get_vnc_target(OTHER_UUID, ConsoleType.NOVNC)
+            held.driver.get_vnc_server(OTHER_UUID, ConsoleType.NOVNC)
         assert events.take_ended() == []
         held.domain.unlocked.set()
         assert events.wait_ended() == OTHER_UUID
@@ -494,7 +494,7 @@ def test_the_end_of_a_guest_during_an_outage_is_told_once_the_list_arrives(
 
 def is_connected(driver: LibvirtDriver) -> bool:
     try:
-        driver.get_vnc_target(UNKNOWN_UUID, ConsoleType.NOVNC)
+        driver.get_vnc_server(UNKNOWN_UUID, ConsoleType.NOVNC)
     except errors.InstanceNotFound:
         return True
     except errors.HypervisorUnavailable:

@@ -11,7 +11,7 @@ from oslo_config import cfg
 
 from porthole_common import errors, service
 from porthole_common.context import RequestContext
-from porthole_common.model import ConsoleType, RevocationReason, Target
+from porthole_common.model import RevocationReason, Target
 from porthole_common.notifications import INVENTORY_TOPIC, Inventory, InventoryEndpoint
 from porthole_common.rpc import Rpc, RpcTarget, expected_exceptions
 from porthole_compute.drivers.libvirt_host import LibvirtDriver
@@ -87,7 +87,7 @@ def test_it_answers_under_the_hosts_name(compute: ComputeService, bus: Bus) -> N
     api = ComputeAPI(bus.rpc)
     info = api.get_vnc_console(CONTEXT, "node1", UUID, "novnc")
     assert info.target == Target("192.0.2.1", 5900)
-    assert api.validate_console(CONTEXT, "node1", UUID, info.target, ConsoleType.NOVNC) == info.target
+    assert api.validate_console(CONTEXT, "node1", info.claim) == info.target
 
 
 def test_errors_keep_type_and_fields(compute: ComputeService, bus: Bus, driver: FakeDriver) -> None:

@@ -48,7 +48,7 @@ def test_the_instances_of_the_file(driver: StaticDriver) -> None:
         Instance(UUID, "a", InstanceState.RUNNING, console_types=BOTH),
         Instance(OTHER_UUID, "a", InstanceState.RUNNING, "p", "u", BOTH),
     ]
-    assert driver.get_vnc_target(OTHER_UUID, ConsoleType.NOVNC) == Target("192.0.2.1", 5901)
+    assert driver.get_vnc_server(OTHER_UUID, ConsoleType.NOVNC).target == Target("192.0.2.1", 5901)
 
 
 def test_a_uuid_comes_out_canonical() -> None:
@@ -58,7 +58,7 @@ def test_a_uuid_comes_out_canonical() -> None:
 
 def test_an_instance_that_is_not_there(driver: StaticDriver) -> None:
     with pytest.raises(errors.InstanceNotFound):
-        driver.get_vnc_target("c0ffee00-0000-4000-8000-00000000000f", ConsoleType.NOVNC)
+        driver.get_vnc_server("c0ffee00-0000-4000-8000-00000000000f", ConsoleType.NOVNC)
 
 
 def test_consoles_that_the_host_does_not_offer(path: Path, events: RecordedEvents) -> None:
@@ -66,7 +66,7 @@ def test_consoles_that_the_host_does_not_offer(path: Path, events: RecordedEvent
     driver.start(events)
     assert driver.list_instances()[0].console_types == ()
     with pytest.raises(errors.ConsoleTypeUnavailable):
-        driver.get_vnc_target(UUID, ConsoleType.NOVNC)
+        driver.get_vnc_server(UUID, ConsoleType.NOVNC)
 
 
 def test_a_file_that_does_not_do_is_refused_with_the_entry_and_the_key() -> None:
@@ -127,7 +127,7 @@ def test_reload_ends_what_vanished_or_moved(driver: StaticDriver, path: Path, ev
     path.write_text(build_file(build_entry(UUID, host="192.0.2.2"), build_entry(third, port="5905")))
     driver.reload()
     assert events.take_ended() == [UUID, OTHER_UUID, third]
-    assert driver.get_vnc_target(UUID, ConsoleType.NOVNC) == Target("192.0.2.2", 5900)
+    assert driver.get_vnc_server(UUID, ConsoleType.NOVNC).target == Target("192.0.2.2", 5900)
     events.wait_changed()
 
 

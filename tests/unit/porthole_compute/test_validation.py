@@ -9,6 +9,7 @@ import pytest
 
 from porthole_common import errors
 from porthole_common.model import ConsoleType, Target
+from porthole_compute.drivers import VncServer
 from porthole_compute.validation import ConsoleValidator, IssuedConsole
 from support.cases import naming
 from support.compute_fakes import FakeDriver
@@ -39,7 +40,7 @@ class HoldingDriver(FakeDriver):
         self.under_way: list[str] = []
         self.most = 0
 
-    def get_vnc_target(self, instance_uuid: str, console_type: ConsoleType) -> Target:
+    def get_vnc_server(self, instance_uuid: str, console_type: ConsoleType) -> VncServer:
         with self.lock:
             assert instance_uuid not in self.under_way, "two questions about one instance"
             self.under_way.append(instance_uuid)
@@ -47,7 +48,7 @@ class HoldingDriver(FakeDriver):
         try:
             if instance_uuid in self.held:
                 assert self.released.wait(PATIENCE_S)
-            return super().get_vnc_target(instance_uuid, console_type)
+            return super().get_vnc_server(instance_uuid, console_type)
         finally:
             with self.lock:
                 self.under_way.remove(instance_uuid)

@@ -10,7 +10,7 @@ import pytest
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
-from porthole_common.model import ConnectInfo, ConsoleType, RevocationReason, TokenReason
+from porthole_common.model import ConnectInfo, ConsoleType, Owner, RevocationReason, TokenReason
 from porthole_common.notifications import Revocation
 from porthole_consoleauth import endpoint as endpoint_module
 from porthole_consoleauth import rpcapi
@@ -33,6 +33,8 @@ INFO = ConnectInfo(
     access_url=f"http://proxy:6080/console.html?path=%3Ftoken%3D{TOKEN}",
     compute_host="host1",
     token=TOKEN,
+    run="run-1",
+    owner=Owner("project-1", "user-1"),
 )
 
 
@@ -120,6 +122,10 @@ def test_an_argument_that_does_not_parse() -> None:
         ("console_type", "spice"),
         ("access_url", "nowhere"),
         ("instance_uuid", "x y"),
+        ("run", 1),
+        ("run", "x" * 256),
+        ("owner", "project-1"),
+        ("owner", {"project_id": 1}),
     ]
     for name, value in cases:
         with naming(name, value):
@@ -265,8 +271,9 @@ def test_what_the_client_sends_is_what_the_endpoint_takes() -> None:
     client.describe_store(context(), "host1")
     assert [method for method, _ in rpc.calls] == CLIENT_METHODS
     assert rpc.versions.pop("describe_store") == "1.1"
-    assert rpc.versions.pop("delete_tokens_for_instance") == rpcapi.VERSION
-    # An api that is newer than its consoleauths must go on giving out consoles.
+    assert rpc.versions.pop("delete_tokens_for_instance") == "1.2"
+    assert rpc.versions.pop("authorize_console") == rpcapi.VERSION
+    # A proxy that is newer than its consoleauths must go on opening consoles.
     assert set(rpc.versions.values()) == {"1.0"}
     for method, values in rpc.calls:
         parameters = list(inspect.signature(getattr(ConsoleAuthEndpoint, method)).parameters)
@@ -281,6 +288,25 @@ def test_a_pinned_client_sends_what_an_older_endpoint_takes() -> None:
     assert rpc.versions == {"delete_tokens_for_instance": "1.0"}
 
 
+def test_a_console_that_an_older_endpoint_can_store() -> None:
+    """That of an older compute names no run and no owner; and a pinned client names none."""
+    older = replace(INFO, run=None, owner=None)
+    for level, info in (("9.9", older), ("1.2", INFO), ("1.2", older)):
+        with naming(level, info):
+            rpc = RecordingRpc(level)
+            ConsoleAuthAPI(rpc).authorize_console(context(), info)  # type: ignore[arg-type]
+            assert rpc.versions == {"authorize_console": "1.0"}
+            assert {"run", "owner"}.isdisjoint(rpc.calls[0][1])
+
+
+def test_a_token_of_an_older_version_is_bound_to_no_run(endpoint: ConsoleAuthEndpoint) -> None:
+    older = arguments()
+    del older["run"], older["owner"]
+    endpoint.authorize_console(context(), **older)
+    answer = ConnectInfo.from_primitive(endpoint.check_token(context(), token=TOKEN))
+    assert (answer.run, answer.owner) == (None, None)
+
+
 def test_client_and_endpoint_over_the_bus(endpoint: ConsoleAuthEndpoint) -> None:
     with fake_bus() as bus:
         server = bus.get_server(rpcapi.TOPIC, "host1", [endpoint])
@@ -288,7 +314,8 @@ def test_client_and_endpoint_over_the_bus(endpoint: ConsoleAuthEndpoint) -> None
         client = ConsoleAuthAPI(bus)
         expires_at = client.authorize_console(context(), INFO)
         assert expires_at == NOW + timedelta(seconds=TTL_S)
-        assert client.check_token(context(), TOKEN).expires_at == expires_at
+        found = client.check_token(context(), TOKEN)
+        assert (found.expires_at, found.claim) == (expires_at, INFO.claim)
         assert client.delete_tokens_for_instance(context(), INSTANCE) == 1
         with pytest.raises(errors.TokenInvalid) as caught:
             client.check_token(context(), TOKEN, server="host1")

@@ -17,7 +17,7 @@ import pytest
 from porthole_common import errors
 from porthole_common.context import RequestContext, get_current, serving
 from porthole_common.deadline import Deadline
-from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
+from porthole_common.model import Claim, ConnectInfo, ConsoleType, Owner, Target, TokenReason
 from porthole_common.rfb.negotiation import Policy
 from porthole_novncproxy.admission.access import ConsoleRequest, OriginPolicy
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
@@ -62,8 +62,8 @@ class Compute:
         self.asked = []
         self.deadline = None
 
-    def validate_console(self, context, compute_host, instance_uuid, target, console_type, deadline):
-        self.asked.append((compute_host, instance_uuid, target, console_type))
+    def validate_console(self, context, compute_host, claim, deadline):
+        self.asked.append((compute_host, claim))
         self.deadline = deadline
         raise self.error.with_traceback(None)
 
@@ -91,10 +91,11 @@ class House:
 
 def test_compute_is_asked_about_what_consoleauth_said():
     """At the moment of use (S1, S2)."""
-    house = House()
+    house = House(dataclasses.replace(INFO, run="run-1", owner=Owner("p-1", "u-1"), user_id="admin"))
     assert house.refuse() == house.compute.error
     assert house.consoleauth.asked == [TOKEN]
-    assert house.compute.asked == [("host-1", "i-1", Target("192.0.2.1", 5900), ConsoleType.NOVNC)]
+    claim = Claim("i-1", ConsoleType.NOVNC, Target("192.0.2.1", 5900), "run-1", Owner("p-1", "u-1"))
+    assert house.compute.asked == [("host-1", claim)]
 
 
 def test_a_malformed_token_reaches_nobody():
