@@ -2,7 +2,6 @@
 """The RPC client of compute: one method for each method of :mod:`porthole_compute.endpoint`."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from porthole_common import errors
@@ -38,7 +37,6 @@ class ComputeAPI:
         self._client = rpc.get_client(TOPIC, _CONSOLES)
         self._describing = rpc.get_client(TOPIC, _DESCRIPTION)
         self._validating = rpc.get_client(TOPIC, _RUNS)
-        self._is_pinned = not rpc.may_send(TOPIC, _RUNS)
 
     def get_vnc_console(
         self,
@@ -76,15 +74,12 @@ class ComputeAPI:
     ) -> Target:
         """Return where the instance's VNC server listens now: the address to dial.
 
-        A claim without run and owner, as older computes make it, is sent in the way of older versions. So is every
-        claim where ``[upgrade_levels]`` says that the computes may be older.
+        A claim without run and owner, as older computes make it, is sent in the way of older versions.
 
         :raises TokenInvalid: when ``claim`` is no longer true: the instance is gone, has stopped or moved, runs anew or
             has another owner.
         :raises HypervisorUnavailable: when the hypervisor does not answer.
         """
-        if self._is_pinned:
-            claim = replace(claim, run=None, owner=None)
         client = self._client if claim.run is None and claim.owner is None else self._validating
         value: dict[str, Any] = client.call(
             context, "validate_console", server=compute_host, deadline=deadline, **claim.to_primitive()

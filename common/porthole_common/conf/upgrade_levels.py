@@ -12,11 +12,6 @@ _HELP = (
 _VERSION = r"^1\.[0-9]{1,3}$"
 OPTS: list[cfg.Opt] = [
     cfg.StrOpt(
-        "compute",
-        regex=_VERSION,
-        help=_HELP.format(what="the RPCs to compute", who="a novncproxy", whom="the computes"),
-    ),
-    cfg.StrOpt(
         "consoleauth",
         regex=_VERSION,
         help=_HELP.format(what="the RPCs to consoleauth", who="a compute or an api", whom="the consoleauths"),
