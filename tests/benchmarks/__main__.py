@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import api, console, fuzz, idle, latency, rpc, throughput
+from benchmarks import api, console, fuzz, hostile, idle, latency, rpc, throughput
 from benchmarks.table import Row, describe_machine, format_table
 
 SUITES: dict[str, Callable[[], list[Row]]] = {
@@ -19,6 +19,7 @@ SUITES: dict[str, Callable[[], list[Row]]] = {
     "latency": latency.run,
     "idle": idle.run,
     "fuzz": fuzz.run,
+    "hostile": hostile.run,
 }
 
 

@@ -4,7 +4,7 @@
 import contextlib
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,14 +43,17 @@ class Bed:
         """The process of the proxy."""
         return self.porthole.novncproxy.pid
 
-    def token(self) -> str:
-        """Return a new token."""
-        return token_of(get_console(self.porthole, self.instances[0]))
+    def token(self, instance_uuid: str | None = None) -> str:
+        """Return a new token, of the first instance unless another is named."""
+        return token_of(get_console(self.porthole, instance_uuid or self.instances[0]))
 
 
 @contextlib.contextmanager
-def make_bed(options: Options | None = None) -> Iterator[Bed]:
-    """Start everything, as operators run it (no DEBUG), and stop it again."""
+def make_bed(options: Options | None = None, others: Mapping[str, int] | None = None) -> Iterator[Bed]:
+    """Start everything, as operators run it (no DEBUG), and stop it again.
+
+    ``others``: further instances by UUID, each with the port of its own VNC server.
+    """
     given = {group: dict(values) for group, values in (options or {}).items()}
     given["DEFAULT"] = {"debug": False, **given.get("DEFAULT", {})}
     given["novncproxy"] = {**_NO_LIMITS, **given.get("novncproxy", {})}
@@ -64,6 +67,9 @@ def make_bed(options: Options | None = None) -> Iterator[Bed]:
         instances = [
             {"uuid": name, "name": f"bench-{index}", "host": "127.0.0.1", "port": vnc.port}
             for index, name in enumerate(uuids)
+        ]
+        instances += [
+            {"uuid": name, "name": name, "host": "127.0.0.1", "port": port} for name, port in (others or {}).items()
         ]
         path = directory / "instances.yaml"
         path.write_text(yaml.safe_dump({"instances": instances}), encoding="utf-8")

@@ -109,18 +109,25 @@ def frame(payload: bytes, mask: bytes = b"\1\2\3\4") -> bytes:
     return b"\x82" + length + mask + masked
 
 
-def connect(port: int, token: str | None, context: ssl.SSLContext | None = None) -> socket.socket:
+def upgrade(token: str) -> bytes:
+    """Return the request for the console of ``token``; "" for none."""
+    return (
+        f"GET /?token={token} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        "Sec-WebSocket-Protocol: binary\r\n\r\n"
+    ).encode()
+
+
+def connect(
+    port: int, token: str | None, context: ssl.SSLContext | None = None, source: str | None = None
+) -> socket.socket:
     """Return a connection past the greeting: through an upgrade with ``token`` ("" for none), or plain."""
-    sock = socket.create_connection(("127.0.0.1", port), 60)
+    sock = socket.create_connection(("127.0.0.1", port), 60, (source, 0) if source else None)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if context is not None:
         sock = context.wrap_socket(sock)
     if token is not None:
-        sock.sendall(
-            f"GET /?token={token} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-            "Sec-WebSocket-Protocol: binary\r\n\r\n".encode()
-        )
+        sock.sendall(upgrade(token))
     received = b""
     while not received.endswith(GREETING):
         chunk = sock.recv(4096)

@@ -10,10 +10,12 @@ from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 _HOUR = datetime.timedelta(hours=1)
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,12 @@ class Certificate:
     encrypted_key: Path
 
 
-def make_certificate(directory: Path, name: str = "localhost") -> Certificate:
-    """Write a certificate for ``name``, 127.0.0.1 and ::1 into ``directory``."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def make_certificate(directory: Path, name: str = "localhost", rsa_bits: int | None = None) -> Certificate:
+    """Write a certificate for ``name``, 127.0.0.1 and ::1 into ``directory``.
+
+    Its key is ECDSA's, or RSA's of ``rsa_bits``.
+    """
+    key = rsa.generate_private_key(65537, rsa_bits) if rsa_bits else ec.generate_private_key(ec.SECP256R1())
     builder = _for_authority(_builder(name, name, key, key)).add_extension(_alternative_names(name), critical=False)
     return _write(directory, name, key, [builder.sign(key, hashes.SHA256())])
 
@@ -72,8 +77,8 @@ class Authority:
 def _builder(
     name: str,
     issuer: str,
-    key: ec.EllipticCurvePrivateKey,
-    issuer_key: ec.EllipticCurvePrivateKey,
+    key: PrivateKey,
+    issuer_key: PrivateKey,
     ends_in: datetime.timedelta = 24 * _HOUR,
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
@@ -113,9 +118,7 @@ def _build_names(texts: Sequence[str]) -> x509.SubjectAlternativeName:
     return x509.SubjectAlternativeName(names)
 
 
-def _write(
-    directory: Path, name: str, key: ec.EllipticCurvePrivateKey, certificates: list[x509.Certificate]
-) -> Certificate:
+def _write(directory: Path, name: str, key: PrivateKey, certificates: list[x509.Certificate]) -> Certificate:
     made = Certificate(directory / f"{name}.pem", directory / f"{name}.key", directory / f"{name}.encrypted.key")
     pem = serialization.Encoding.PEM
     made.cert.write_bytes(b"".join(certificate.public_bytes(pem) for certificate in certificates))
@@ -124,5 +127,5 @@ def _write(
     return made
 
 
-def _key_bytes(key: ec.EllipticCurvePrivateKey, encryption: serialization.KeySerializationEncryption) -> bytes:
+def _key_bytes(key: PrivateKey, encryption: serialization.KeySerializationEncryption) -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
