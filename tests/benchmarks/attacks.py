@@ -22,6 +22,8 @@ ADDRESS = "127.0.0.66"
 _PAUSE_S = 0.01
 # How long a client of a crowd waits for an answer, or holds what it has.
 _PATIENCE_S = 60.0
+# An attacker that is left behind ends by itself.
+_LIFE_S = 600.0
 _FRAMES_AT_ONCE = 10_000
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -40,11 +42,9 @@ def going_on(attack: Callable[..., None], *arguments: object) -> Iterator[None]:
 
 def flood_consoles(port: int, tokens: Sequence[str], frame: bytes) -> None:
     """Send ``frame`` as fast as it goes in a console of each token; read nothing."""
-    threads = [threading.Thread(target=_flood, args=(port, token, frame)) for token in tokens]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for token in tokens:
+        threading.Thread(target=_flood, args=(port, token, frame), daemon=True).start()
+    time.sleep(_LIFE_S)
 
 
 def _flood(port: int, token: str, frame: bytes) -> None:
