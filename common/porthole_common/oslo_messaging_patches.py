@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every use of a private part of oslo.messaging.
 
-Why: three things that operators need have no option and no public call. Each is done only while the private part is
+Why: four things that operators need have no option and no public call. Each is done only while the private part is
 there; an oslo.messaging without the part works as it does by itself, and the log says so once. Called by
 :mod:`porthole_common.rpc` and :mod:`porthole_common.rpc_server`.
 """
@@ -83,12 +83,31 @@ class Consumers:
             and hasattr(self._connection, "stop_consuming")
             and hasattr(self._connection, "_consumers")
         )
-        if not self._can_cancel and not type(listener).__module__.endswith(".impl_fake"):
+        self._is_in_memory = type(listener).__module__.endswith(".impl_fake")
+        if not self._can_cancel and not self._is_in_memory:
             report_missing(
                 LIBRARY,
                 "the consumers of a server",
                 "A call that arrives while a daemon stops may stay without an answer.",
             )
+
+    def get_subscription(self) -> object | None:
+        """Return an object that is another one after each new subscription; None while there is none.
+
+        oslo.messaging connects and subscribes again by itself, and tells nobody. Then the messages of the time between
+        are lost: each subscription has an AMQP channel of its own. Without the private parts it is always the same
+        object.
+        """
+        if not (hasattr(self._connection, "channel") and hasattr(self._connection, "_new_tags")):
+            if not self._is_in_memory:
+                report_missing(
+                    LIBRARY,
+                    "the channel of a server",
+                    "A revocation that a proxy misses while the broker restarts ends its consoles later.",
+                )
+            return self
+        # The tags are those of the consumers that are still to be started on a new channel.
+        return None if self._connection._new_tags else self._connection.channel
 
     def cancel(self) -> None:
         """Have the broker send nothing more; messages that it has sent are still answered."""

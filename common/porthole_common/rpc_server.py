@@ -79,6 +79,11 @@ class RpcServer:
                 self._watch.begin_probing()
                 return
 
+    def get_subscription(self) -> object | None:
+        """Return an object that is another one after each new subscription to the topic; None while there is none."""
+        consumers = self._consumers
+        return None if consumers is None else consumers.get_subscription()
+
     def stop(self) -> None:
         """Take no further message, and wait for those under way; a few seconds at most."""
         if self._consumers is None:

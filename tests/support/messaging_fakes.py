@@ -12,6 +12,8 @@ class FakeListener:
         self._message_operations_handler = self
         self.conn = self
         self._consumers = {self: 7}
+        self.channel: object = object()
+        self._new_tags: set[int] = set()
         self._events, self._error = events, error
 
     def do(self, task: Callable[[], None]) -> None:

@@ -71,7 +71,8 @@ def test_the_installed_library_has_every_part(caplog: pytest.LogCaptureFixture) 
     listener = importlib.import_module("oslo_messaging._drivers.amqpdriver").RpcAMQPListener
     connection = importlib.import_module("oslo_messaging._drivers.impl_rabbit").Connection
     assert "_message_operations_handler" in vars(listener(type("Driver", (), {"prefetch_size": 1})(), None))
-    assert "_consumers" in connection.__init__.__code__.co_names
+    for part in ("_consumers", "_new_tags", "channel"):
+        assert part in connection.__init__.__code__.co_names
     assert callable(connection.stop_consuming)
     assert list_warnings(caplog) == []
 
@@ -129,3 +130,42 @@ def test_the_bus_in_memory_has_no_consumers_to_miss(caplog: pytest.LogCaptureFix
 def test_a_server_that_was_never_started_has_none(caplog: pytest.LogCaptureFixture) -> None:
     Consumers(oslo_messaging).cancel()
     assert len(list_warnings(caplog)) == 1
+
+
+def test_each_new_subscription_is_another_object() -> None:
+    fake = FakeServer()
+    consumers = Consumers(fake)
+    first = consumers.get_subscription()
+    assert first is consumers.get_subscription() is not None
+    # The connection is lost, a channel is opened on the next one, and the consumers are started there.
+    fake.listener._new_tags = {1}
+    assert consumers.get_subscription() is None
+    fake.listener.channel = object()
+    assert consumers.get_subscription() is None
+    fake.listener._new_tags = set()
+    assert consumers.get_subscription() is not first
+
+
+def test_without_the_channel_there_is_one_subscription_for_good(caplog: pytest.LogCaptureFixture) -> None:
+    fake = FakeServer()
+    del fake.listener.channel
+    consumers = Consumers(fake)
+    assert consumers.get_subscription() is consumers.get_subscription() is not None
+    (line,) = list_warnings(caplog)
+    assert "the channel of a server" in line
+
+
+def test_a_server_has_a_subscription_while_it_is_started() -> None:
+    workers = ThreadPool("test", 1)
+    server = RpcServer(FakeServer, workers, BrokerWatch([]))
+    assert server.get_subscription() is None
+    server.start()
+    assert server.get_subscription() is not None
+    server.stop()
+    assert server.get_subscription() is None
+    workers.close()
+    with fake_bus() as bus:
+        in_memory = bus.get_server("topic", "name", [])
+        in_memory.start()
+        assert in_memory.get_subscription() is in_memory.get_subscription() is not None
+        in_memory.stop()
