@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Notifications, which are published and not called: the shapes and topics of inventory and revocations.
+"""Notifications, which are published and not called: inventories, revocations, and the start of a compute host.
 
 Why: the services form a line (api, novncproxy -> compute -> consoleauth). Data in the other direction goes to all
 subscribers, and the publisher does not know them. Compute publishes inventory, and the api subscribes to it.
-Consoleauth publishes revocations, and the novncproxy subscribes to them.
+Consoleauth publishes revocations, and the novncproxy subscribes to them, and to the starts that compute publishes.
 
 A subscriber gives :meth:`Rpc.get_server` the topic, a name of its own that is unique on the bus, and an
 endpoint of this module built on its callback.
@@ -22,6 +22,8 @@ REVOCATIONS_TOPIC = "porthole.revocations"
 INVENTORY_VERSION = "1.0"
 # 1.1: compute_host and reason.
 REVOCATIONS_VERSION = "1.1"
+# On the same topic, since its subscribers are the same. 1.2: report_host_start.
+HOST_STARTS_VERSION = "1.2"
 _OLDEST_VERSION = "1.0"
 
 
@@ -139,3 +141,33 @@ class RevocationEndpoint:
     ) -> None:
         """End the sessions that these tokens opened."""
         self._on_revoked(Revocation.from_primitive(instance_uuid, compute_host, reason))
+
+
+class HostStartPublisher:
+    """Compute's side: tells every proxy that a host knows its instances from now on, after a time when it did not."""
+
+    def __init__(self, rpc: Rpc, host: str) -> None:
+        self._client = rpc.get_client(REVOCATIONS_TOPIC, HOST_STARTS_VERSION)
+        self._may_send = rpc.may_send(REVOCATIONS_TOPIC, HOST_STARTS_VERSION)
+        self._host = host
+
+    def publish(self, context: RequestContext) -> None:
+        """Send it, unless ``[upgrade_levels]`` says that proxies are older.
+
+        :raises RpcUnavailable: when there is no broker to take it.
+        """
+        if self._may_send:
+            self._client.publish(context, "report_host_start", compute_host=self._host)
+
+
+class HostStartEndpoint:
+    """The proxy's side: hands the name of each host that has started to ``on_started``, from an RPC thread."""
+
+    target = RpcTarget(version=HOST_STARTS_VERSION)
+
+    def __init__(self, on_started: Callable[[str], None]) -> None:
+        self._on_started = on_started
+
+    def report_host_start(self, context: RequestContext, compute_host: str) -> None:
+        """Take the name of a host."""
+        self._on_started(compute_host)

@@ -7,6 +7,7 @@ Why: an api looks up the host and the owner of an instance in its memory, and co
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from porthole_common import errors
@@ -48,7 +49,12 @@ class InventoryReporter:
         debounce_s: float = DEBOUNCE_S,
         retry_s: float = RETRY_S,
         migrating_s: float = MIGRATING_INTERVAL_S,
+        report_start: Callable[[RequestContext], None] = lambda _context: None,
     ) -> None:
+        """Prepare; ``report_start`` tells the proxies that the instances are known, at first or again.
+
+        It raises RpcUnavailable when there is no broker, and is then called again with the next inventory.
+        """
         self._host = host
         self._driver = driver
         self._publisher = publisher
@@ -59,6 +65,8 @@ class InventoryReporter:
         self._last_known: tuple[Instance, ...] = ()
         self._in_trouble = False
         self._is_up = True
+        self._report_start = report_start
+        self._is_start_reported = False
         self._published: tuple[int, bool] | None = None
         self._wanted = threading.Event()
         self._stopping = threading.Event()
@@ -91,6 +99,10 @@ class InventoryReporter:
             inventory = self._read()
             self._publisher.publish(context, inventory)
             self._log_published(context, inventory)
+            if self._is_up and not self._is_start_reported:
+                # Of what ended before, no event tells, so the proxies ask about their open consoles.
+                self._report_start(context)
+            self._is_start_reported = self._is_up
         except errors.Unavailable as exc:
             trouble = str(exc)
         if trouble and not self._in_trouble:

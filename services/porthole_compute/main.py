@@ -16,7 +16,7 @@ from oslo_config import cfg
 from porthole_common import errors, service
 from porthole_common.discovery import DiscoveryEndpoint
 from porthole_common.model import RevocationReason
-from porthole_common.notifications import InventoryPublisher
+from porthole_common.notifications import HostStartPublisher, InventoryPublisher
 from porthole_common.rpc import Rpc
 from porthole_compute.drivers import ComputeDriver
 from porthole_compute.drivers.static import StaticDriver
@@ -42,7 +42,13 @@ class ComputeService:
         self._rpc = rpc
         self._owns_rpc = owns_rpc
         self._driver = driver
-        self._reporter = InventoryReporter(conf.host, driver, InventoryPublisher(rpc), conf.compute.inventory_interval)
+        self._reporter = InventoryReporter(
+            conf.host,
+            driver,
+            InventoryPublisher(rpc),
+            conf.compute.inventory_interval,
+            report_start=HostStartPublisher(rpc, conf.host).publish,
+        )
         self._revoker = Revoker(conf.host, ConsoleAuthAPI(rpc))
         endpoint = ComputeEndpoint(conf, driver, self._reporter.request)
         discovery = DiscoveryEndpoint(rpc, "compute", conf.host, conf.host)

@@ -19,7 +19,9 @@ OPTS: list[cfg.Opt] = [
     cfg.StrOpt(
         "revocations",
         regex=_VERSION,
-        help=_HELP.format(what="the revocations that are published", who="a consoleauth", whom="the novncproxies"),
+        help=_HELP.format(
+            what="the revocations that are published", who="a consoleauth or a compute", whom="the novncproxies"
+        ),
     ),
 ]
 

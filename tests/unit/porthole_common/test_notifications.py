@@ -10,6 +10,8 @@ from porthole_common.model import Instance, InstanceState, RevocationReason
 from porthole_common.notifications import (
     INVENTORY_TOPIC,
     REVOCATIONS_TOPIC,
+    HostStartEndpoint,
+    HostStartPublisher,
     Inventory,
     InventoryEndpoint,
     InventoryPublisher,
@@ -104,3 +106,22 @@ def test_a_pinned_revocation_reaches_an_older_proxy_and_ends_all() -> None:
         assert new.get(timeout=10) == Revocation("pinned")
         for server in servers:
             server.stop()
+
+
+def test_the_start_of_a_host_reaches_the_proxies_that_know_of_it() -> None:
+    started: queue.Queue[str] = queue.Queue()
+    with fake_bus() as bus:
+        endpoints = [RevocationEndpoint(lambda _: None), HostStartEndpoint(started.put)]
+        server = bus.get_server(REVOCATIONS_TOPIC, "new", endpoints)
+        server.start()
+        HostStartPublisher(bus, "host1").publish(build_daemon_context())
+        assert started.get(timeout=10) == "host1"
+        cfg.CONF.set_override("revocations", "1.1", "upgrade_levels")
+        try:
+            pinned = HostStartPublisher(bus, "host2")
+        finally:
+            cfg.CONF.clear_override("revocations", "upgrade_levels")
+        pinned.publish(build_daemon_context())
+        HostStartPublisher(bus, "host3").publish(build_daemon_context())
+        assert started.get(timeout=10) == "host3"
+        server.stop()

@@ -169,3 +169,29 @@ def test_an_unforeseen_error_ends_no_thread(
 
 def test_stop_before_start(reporter: InventoryReporter) -> None:
     reporter.stop(TIMEOUT_S)
+
+
+def test_the_proxies_are_told_when_the_instances_are_known_and_again_after_an_outage(
+    driver: FakeDriver, broker: Broker
+) -> None:
+    told: list[RequestContext] = []
+    broker_down = [True]
+
+    def report(context: RequestContext) -> None:
+        if broker_down[0]:
+            raise errors.RpcUnavailable("porthole.revocations", "report_host_start")
+        told.append(context)
+
+    reporter = InventoryReporter("node1", driver, broker, NEVER_S, report_start=report)
+    for is_up, is_down, count in [
+        (False, False, 0),
+        (True, True, 0),
+        (True, False, 1),
+        (True, False, 1),
+        (False, False, 1),
+        (True, False, 2),
+    ]:
+        driver.instances = [VM] if is_up else errors.HypervisorUnavailable("node1")
+        broker_down[0] = is_down
+        assert reporter.publish() != is_down
+        assert len(told) == count
