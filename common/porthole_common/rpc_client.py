@@ -55,12 +55,14 @@ class RpcClient:
         *,
         server: str | None = None,
         deadline: Deadline | None = None,
+        log_failures: bool = True,
         **arguments: Any,
     ) -> Any:
         """Call ``method`` and return its result; ``server`` names one host, None any of the topic's servers.
 
         With a ``deadline`` the caller's thread makes the call. Another thread watches the deadline, and gives up a late
         call. Without one a thread of the pool makes the call, and the caller returns in time by itself.
+        Without ``log_failures`` the caller logs a call that fails, once for many perhaps.
 
         :raises PortholeError: what the far side raised, rebuilt from its fields.
         :raises RpcUnavailable: when nothing answered within the deadline, or there is no broker.
@@ -72,10 +74,11 @@ class RpcClient:
         except errors.PortholeError as exc:
             raise exc.local() from None
         except BROKER_ERRORS as exc:
-            raise self._map(exc, context, method) from exc
+            raise self._map(exc, context, method, log_failures) from exc
         except Exception as exc:
             # A ValueError of the far side is rebuilt as one here, and is no more the caller's than a RemoteError.
-            self._log_failure(type(exc).__name__, context, method)
+            if log_failures:
+                self._log_failure(type(exc).__name__, context, method)
             raise errors.RemoteFailure(self._topic, method) from exc
 
     def publish(self, context: RequestContext, method: str, **arguments: Any) -> None:
@@ -110,12 +113,17 @@ class RpcClient:
 
         return self._threads.run(serve, Deadline(timeout_s))
 
-    def _map(self, exc: Exception, context: RequestContext, method: str) -> errors.PortholeError:
+    def _map(
+        self, exc: Exception, context: RequestContext, method: str, log_failures: bool = True
+    ) -> errors.PortholeError:
         if isinstance(exc, oslo_messaging.RemoteError | oslo_messaging.RPCDispatcherError):
-            self._log_failure(getattr(exc, "exc_type", type(exc).__name__), context, method)
+            if log_failures:
+                self._log_failure(getattr(exc, "exc_type", type(exc).__name__), context, method)
             return errors.RemoteFailure(self._topic, method)
         if self._watch is not None and not isinstance(exc, oslo_messaging.MessagingTimeout | DeadlinePassed):
             self._watch.report(exc)
+        if not log_failures:
+            return errors.RpcUnavailable(self._topic, method)
         return log_unanswered(context, self._topic, method, exc)
 
     def _log_failure(self, error: str, context: RequestContext, method: str) -> None:

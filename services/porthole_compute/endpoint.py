@@ -98,8 +98,9 @@ class ComputeEndpoint:
     def validate_consoles(self, context: RequestContext, consoles: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return one answer for each of ``consoles``, in the same order: the same as :meth:`validate_console`'s.
 
-        A console is what ``Claim.to_primitive`` writes. An answer is ``{host, port}``, or the
-        error that validate_console would raise, as ``PortholeError.to_primitive`` writes it.
+        A console is what ``Claim.to_primitive`` writes. An answer is ``{host, port}``, or the error that
+        validate_console would raise, as ``PortholeError.to_primitive`` writes it; but an instance that is not ready has
+        InstanceNotReady, since that is no reason to end an open console.
 
         :raises RequestInvalid: when there are more than :data:`porthole_compute.rpcapi.MAX_CONSOLES`, or one is not
             such a dictionary.

@@ -92,11 +92,14 @@ class ComputeAPI:
         compute_host: str,
         consoles: Sequence[ConnectInfo],
         deadline: Deadline | None = None,
+        log_failures: bool = True,
     ) -> list[Target | errors.PortholeError]:
         """Return for each console what :meth:`validate_console` returns or raises, in the same order.
 
+        An instance that is not ready has InstanceNotReady: an open console of it may go on, and none may begin.
         Each call has up to :data:`MAX_CONSOLES`, so more consoles are several calls, one after the other. A guest that
         the hypervisor does not answer about has HypervisorUnavailable, and the others have their answers.
+        Without ``log_failures`` the caller logs a call that fails.
 
         :raises RpcUnavailable: when a call has no answer within its deadline.
         :raises RemoteFailure: also when the version of that compute has no such method, or an answer is not known here.
@@ -109,6 +112,7 @@ class ComputeAPI:
                 "validate_consoles",
                 server=compute_host,
                 deadline=deadline,
+                log_failures=log_failures,
                 consoles=[info.claim.to_primitive() for info in asked],
             )
             if len(values) != len(asked):

@@ -103,15 +103,27 @@ class ConsoleValidator:
             instance is gone, stopped or migrating, has another owner, or no longer offers a console of the type.
         :raises HypervisorUnavailable: when the hypervisor does not answer.
         """
+        try:
+            return self._confirm(issued)
+        except errors.InstanceNotReady as exc:
+            raise _refuse(issued, exc) from exc
+
+    def _confirm(self, issued: IssuedConsole) -> Target:
+        """Do as :meth:`validate`, but let InstanceNotReady pass, which says nothing about an open console."""
         if issued.console_type not in set(ConsoleType):
             raise errors.TokenInvalid(str(TokenReason.CONSOLE_TYPE))
         console_type = ConsoleType(issued.console_type)
         try:
             claim = issued.parse()
             server = find_server(self._driver, claim.instance_uuid, console_type)
-        except (errors.NotFound, errors.Conflict, errors.ConsoleTypeUnavailable, TypeError, ValueError) as exc:
-            LOG.info("Console no longer valid", instance=issued.instance_uuid, console_type=console_type, reason=exc)
-            raise errors.TokenInvalid(str(TokenReason.INSTANCE_GONE)) from exc
+        except (
+            errors.NotFound,
+            errors.InstanceNotRunning,
+            errors.ConsoleTypeUnavailable,
+            TypeError,
+            ValueError,
+        ) as exc:
+            raise _refuse(issued, exc) from exc
         if difference := find_difference(claim, server):
             token_reason, words = difference
             LOG.info(
@@ -128,7 +140,8 @@ class ConsoleValidator:
     def validate_all(self, consoles: Sequence[IssuedConsole]) -> list[Target | errors.PortholeError]:
         """Return for each console what :meth:`validate` returns or raises, in the same order; in bounded time.
 
-        A console without an answer at the deadline of the batch gets HypervisorUnavailable.
+        There are two differences. An instance that is not ready has InstanceNotReady: a guest that migrates shows its
+        screen here until the end. A console without an answer at the deadline of the batch has HypervisorUnavailable.
         """
         due_at = time.monotonic() + self._batch_timeout_s
         # The consoles of one instance, one after the other: about an instance one question is asked at a time.
@@ -152,7 +165,7 @@ class ConsoleValidator:
 
     def _answer(self, issued: IssuedConsole) -> Target | errors.PortholeError:
         try:
-            return self.validate(issued)
+            return self._confirm(issued)
         except errors.PortholeError as exc:
             # Without the traceback, which would keep the frames of this thread.
             return exc.local()
@@ -160,3 +173,8 @@ class ConsoleValidator:
             # A fault of Porthole's about one guest must not cost the other guests their answers.
             LOG.exception("Console not validated", instance=issued.instance_uuid)
             return errors.HypervisorUnavailable(self._host)
+
+
+def _refuse(issued: IssuedConsole, reason: Exception) -> errors.TokenInvalid:
+    LOG.info("Console no longer valid", instance=issued.instance_uuid, console_type=issued.console_type, reason=reason)
+    return errors.TokenInvalid(str(TokenReason.INSTANCE_GONE))

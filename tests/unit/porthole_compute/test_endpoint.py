@@ -49,7 +49,13 @@ class Client:
         self._version = version
 
     def call(
-        self, context: RequestContext, method: str, server: str | None = None, deadline: object = None, **arguments: Any
+        self,
+        context: RequestContext,
+        method: str,
+        server: str | None = None,
+        deadline: object = None,
+        log_failures: bool = True,
+        **arguments: Any,
     ) -> Any:
         self._calls.sent.append((method, arguments))
         self._calls.versions[method] = self._version

@@ -125,3 +125,14 @@ def test_values_that_are_malformed_are_not_valid(driver: HoldingDriver) -> None:
         with naming(issued):
             [answer] = ConsoleValidator(driver, "node1").validate_all([issued])
             assert isinstance(answer, errors.TokenInvalid)
+
+
+def test_a_guest_that_migrates_has_its_open_consoles_until_it_has_moved(driver: HoldingDriver) -> None:
+    """No console may begin there."""
+    driver.target = errors.InstanceNotReady(build_uuid(0), "migrating")
+    validator = ConsoleValidator(driver, "node1")
+    [issued] = make_issued(0)
+    [answer] = validator.validate_all([issued])
+    assert isinstance(answer, errors.InstanceNotReady)
+    with pytest.raises(errors.TokenInvalid):
+        validator.validate(issued)
