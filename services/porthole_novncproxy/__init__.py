@@ -9,7 +9,8 @@ The path through its parts:
 - ``server`` joins the parts below, and is where a request's way can be read.
 - ``front`` faces the clients: it reads requests and sends answers.
 - ``admission`` decides whether a client gets its console, and dials the VNC server.
-- ``sessions`` has the consoles that are open, and ends them when they are revoked.
+- ``sessions`` has the consoles that are open, and ends them when they are revoked, or when their compute says that they
+  are no longer valid.
 - :mod:`porthole_relay` moves their bytes. ``web`` has the files of the console page.
 
 Beside that path, ``endpoint`` answers ``porthole doctor``, which calls it through ``rpcapi``; ``novnc`` and

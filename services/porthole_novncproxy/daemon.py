@@ -32,7 +32,9 @@ from porthole_novncproxy.doors import DOORS, Door
 from porthole_novncproxy.endpoint import ProxyEndpoint
 from porthole_novncproxy.front.pages import Pages
 from porthole_novncproxy.server import ProxyServer
+from porthole_novncproxy.sessions.recheck import Recheck
 from porthole_novncproxy.sessions.registry import SessionRegistry
+from porthole_novncproxy.sessions.schedule import Schedule
 from porthole_novncproxy.tls_options import build_context
 from porthole_relay.liveness import LivenessPolicy
 from porthole_relay.loop import Loop
@@ -89,9 +91,10 @@ class NovncProxyService:
             security_timeout_s=options.security_timeout,
             close_grace_s=_CLOSE_GRACE_S,
         )
+        compute = ComputeAPI(rpc)
         self._gate = Gate(
             consoleauth=ConsoleAuthAPI(rpc),
-            compute=ComputeAPI(rpc),
+            compute=compute,
             counter=SessionCounter(build_limits(conf)),
             circuit_breaker=HostCircuitBreaker(time.monotonic, _SILENT_HOST_PAUSE_S),
             origins=_origins(conf),
@@ -117,9 +120,13 @@ class NovncProxyService:
             server,
             [
                 notifications.RevocationEndpoint(self._on_revoked),
+                notifications.HostStartEndpoint(self._on_host_started),
                 ProxyEndpoint(conf),
                 DiscoveryEndpoint(rpc, "novncproxy", conf.host, server),
             ],
+        )
+        self._recheck = Recheck(
+            self._sessions, compute, Schedule(options.recheck_interval), self._subscription.get_subscription
         )
         self._listeners = dict(listeners or {})
 
@@ -131,6 +138,7 @@ class NovncProxyService:
         self._listeners = self._listeners or open_listeners(self._conf)
         self._subscription.start()
         self._server.start(self._listeners)
+        self._recheck.start()
         for door, listener in self._listeners.items():
             LOG.info("Listening", door=door.name, address=str(Target(*listener.getsockname()[:2])))
 
@@ -159,9 +167,13 @@ class NovncProxyService:
     def _on_revoked(self, revocation: notifications.Revocation) -> None:
         self._sessions.close_instance(revocation.instance_uuid, revocation.compute_host, revocation.reason)
 
+    def _on_host_started(self, host: str) -> None:
+        self._recheck.on_host_started(host)
+
     def stop(self) -> None:
         """Close the doors, give open consoles ``graceful_shutdown_timeout`` to end, then end them."""
         self._server.stop(self._conf.graceful_shutdown_timeout)
+        self._recheck.stop()
         self._subscription.stop()
         for listener in self._listeners.values():
             listener.close()

@@ -83,6 +83,16 @@ OPTS: list[cfg.Opt] = [
         help="Seconds without a byte in either direction after which a console ends. 0: never.",
     ),
     cfg.FloatOpt("max_session_time", default=0.0, min=0, help="Seconds a console may stay open. 0: no limit."),
+    cfg.FloatOpt(
+        "recheck_interval",
+        default=60.0,
+        min=1,
+        max=3600,
+        help="Seconds within which the proxy asks each compute host again which of its open consoles are valid. A "
+        "revocation that was lost on the message bus ends its consoles after this time at the latest. A minute costs a "
+        "proxy with 9500 consoles less than a percent of a processor. It also asks after each new connection to the "
+        "message bus, and when a compute has started.",
+    ),
     cfg.IntOpt(
         "relay_high_mark",
         default=262144,

@@ -1,2 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The open consoles of one process: ``registry`` opens their sessions, and ends them for a cause from outside."""
+"""The open consoles of one process: ``registry`` opens their sessions, and ends them for a cause from outside.
+
+``recheck`` asks the compute hosts whether the consoles are still valid; ``schedule`` says when.
+"""

@@ -2,12 +2,16 @@
 """All open consoles of this process: it opens their sessions, and revocations and the end of the process close them.
 
 :meth:`SessionRegistry.open` is called in the loop's thread once 101 is sent, :meth:`SessionRegistry.close_instance` in
-RPC threads, and :meth:`SessionRegistry.stop` in the main thread. The sessions themselves live in the loop's thread.
+RPC threads, and :meth:`SessionRegistry.stop` in the main thread. :mod:`~porthole_novncproxy.sessions.recheck` calls
+:meth:`SessionRegistry.list_open` and :meth:`SessionRegistry.end` in threads of its own. The sessions themselves live in
+the loop's thread.
 """
 
+import queue
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -89,6 +93,28 @@ class SessionRegistry:
         context = get_current()
         self._loop.call_soon(lambda: self._close_instance(instance_uuid, compute_host, reason, context))
 
+    def list_open(self, timeout_s: float) -> list[tuple[Session, Admission]]:
+        """Return the open consoles, as the loop lists them in its next turn.
+
+        :raises TimeoutError: when the loop has not done so within ``timeout_s``.
+        """
+        listed: queue.SimpleQueue[list[tuple[Session, Admission]]] = queue.SimpleQueue()
+        self._loop.call_soon(lambda: listed.put(list(self._sessions.items())))
+        try:
+            return listed.get(timeout=timeout_s)
+        except queue.Empty:
+            raise TimeoutError("the event loop did not list its sessions") from None
+
+    def end(self, sessions: Sequence[Session], reason: RevocationReason) -> None:
+        """End these sessions as a revocation does; those that have ended meanwhile stay as they are."""
+
+        def end() -> None:
+            for session in sessions:
+                if session in self._sessions:
+                    _revoke(session, reason)
+
+        self._loop.call_soon(end)
+
     def stop(self, drain_timeout_s: float) -> None:
         """Wait ``drain_timeout_s`` for the consoles to end, then end the remaining ones with 1001."""
         self._loop.call_soon(self._drain)
@@ -169,11 +195,7 @@ class SessionRegistry:
             sessions=len(sessions),
         )
         for session in sessions:
-            if session.server_has_ended and reason is RevocationReason.ENDED:
-                # The client learns that the VNC server ended, which says more than that its console was revoked.
-                session.close(CloseCode.NORMAL, SERVER_ENDED)
-            else:
-                session.close(CloseCode.REVOKED, REVOKED_WORDS[reason])
+            _revoke(session, reason)
 
     def _drain(self) -> None:
         self._draining = True
@@ -185,6 +207,14 @@ class SessionRegistry:
         LOG.info("Drain ended", sessions=len(self._sessions))
         for session in list(self._sessions):
             session.close(CloseCode.GOING_AWAY, "The console proxy is stopping")
+
+
+def _revoke(session: Session, reason: RevocationReason) -> None:
+    if session.server_has_ended and reason is RevocationReason.ENDED:
+        # The client learns that the VNC server ended, which says more than that its console was revoked.
+        session.close(CloseCode.NORMAL, SERVER_ENDED)
+    else:
+        session.close(CloseCode.REVOKED, REVOKED_WORDS[reason])
 
 
 def _build_subject(admission: Admission) -> Subject:

@@ -12,6 +12,7 @@ from porthole_common.model import ConnectInfo, ConsoleType, RevocationReason
 from porthole_common.rfb.messages import Version
 from porthole_common.rfb.negotiation import Offer
 from porthole_novncproxy.admission.gate import Admission
+from porthole_novncproxy.sessions import registry
 from porthole_novncproxy.sessions.registry import SessionRegistry
 from porthole_relay.codec import RawCodec, WebSocketCodec
 from porthole_relay.liveness import LivenessPolicy
@@ -305,3 +306,45 @@ def test_a_consoles_lines_bear_its_request_and_a_revocations_line_its_own(house,
     closed = found["Console closed"][1]
     assert (closed["code"], closed["client"], closed["instance"]) == (4401, "192.0.2.7", "i-1")
     assert (closed["bytes_to_client"], closed["bytes_from_client"]) == (3, 0)
+
+
+def list_open(house):
+    """As another thread does, while the loop turns."""
+    listed = []
+    thread = threading.Thread(target=lambda: listed.extend(house.sessions.list_open(10)), daemon=True)
+    thread.start()
+    while thread.is_alive():
+        house.loop.run_soon()
+        thread.join(0.01)
+    return listed
+
+
+def test_sessions_that_are_listed_end_with_a_reason_and_others_of_their_instance_go_on(house):
+    for reason, words in registry.REVOKED_WORDS.items():
+        with naming(reason):
+            client, _ = house.open()
+            (session, admission), *_ = reversed(list_open(house))
+            younger, _ = house.open()
+            assert admission.connect_info.instance_uuid == "i-1"
+            house.sessions.end([session], reason)
+            assert heard(client) == (b"\x82\x03RFB", False)
+            house.loop.run_soon()
+            assert close_reason(client) == words
+            assert heard(younger) == (b"\x82\x03RFB", False)
+
+
+def test_a_session_that_has_ended_meanwhile_is_not_ended_again(house):
+    client, _ = house.open()
+    [(session, _)] = list_open(house)
+    house.sessions.close_instance("i-1", None, RevocationReason.MOVED)
+    house.loop.run_soon()
+    house.loop.advance(CLOSE_TIMEOUT_S)
+    house.sessions.end([session], RevocationReason.ENDED)
+    house.loop.run_soon()
+    assert close_reason(client) == "The instance has moved to another host"
+    assert list_open(house) == []
+
+
+def test_a_loop_that_does_not_turn_lists_nothing_and_holds_up_no_thread(house):
+    with pytest.raises(TimeoutError):
+        house.sessions.list_open(0.01)
