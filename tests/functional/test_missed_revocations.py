@@ -57,7 +57,7 @@ def open_consoles(stack: ExitStack, porthole: Porthole, *uuids: str) -> list[Con
 
 def assert_ends(connection: Connection, timeout_s: float) -> None:
     with pytest.raises(ConnectionClosed) as caught, kept_within(timeout_s, "the end of the console"):
-        connection.recv(timeout=60)
+        connection.recv(timeout=30)
     assert caught.value.rcvd is not None
     assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4401, "The console was revoked")
 

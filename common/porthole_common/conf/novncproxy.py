@@ -89,8 +89,8 @@ OPTS: list[cfg.Opt] = [
         min=1,
         max=3600,
         help="Seconds within which the proxy asks each compute host again which of its open consoles are valid. A "
-        "revocation that was lost on the message bus ends its consoles after this time at the latest. A minute costs a "
-        "proxy with 9500 consoles less than a percent of a processor. It also asks after each new connection to the "
+        "revocation that was lost on the message bus ends its consoles after this time at the latest. With a minute, "
+        "9500 consoles cost a proxy about a percent of a processor. It also asks after each new connection to the "
         "message bus, and when a compute has started.",
     ),
     cfg.IntOpt(

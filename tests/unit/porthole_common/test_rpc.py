@@ -351,3 +351,15 @@ def test_upgrade_levels_say_what_may_be_sent_to_one_topic(rpc: Rpc, level: str |
         assert all(rpc.may_send(topic, "1.10") for topic in ("consoleauth", "compute", TOPIC))
     finally:
         cfg.CONF.clear_override("revocations", "upgrade_levels")
+
+
+def test_a_caller_that_logs_a_failed_call_itself_has_the_only_line(rpc: Rpc, caplog: pytest.LogCaptureFixture) -> None:
+    client = rpc.get_client(TOPIC, "1.0")
+    for method in ("fail", "nonsense"):
+        with pytest.raises(errors.RemoteFailure):
+            client.call(context(), method, log_failures=False)
+    nobody = Rpc.get_client(rpc, "nobody-consumes-here", "1.0")
+    nobody._timeout_s = 0.1
+    with pytest.raises(errors.RpcUnavailable):
+        nobody.call(context(), "m", log_failures=False)
+    assert not [record for record in caplog.records if record.name.startswith("porthole_common.rpc_client")]
