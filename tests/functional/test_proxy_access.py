@@ -14,6 +14,7 @@ import pytest
 from porthole_common import errors
 from porthole_common.model import ConsoleType, Target
 from porthole_novncproxy.admission.limits import Limits
+from support.cases import naming
 from support.deadlines import kept_within
 from support.processes import wait_until
 from support.proxy import InProcessProxy
@@ -26,7 +27,16 @@ from support.vnc_servers import (
     SilentServer,
     TrapServer,
 )
-from support.websocket import RawWebSocket, assert_refused, build_upgrade, connect, exchange, read_reply, read_to_end
+from support.websocket import (
+    KEY,
+    RawWebSocket,
+    assert_refused,
+    build_upgrade,
+    connect,
+    exchange,
+    read_reply,
+    read_to_end,
+)
 
 FOREIGN = ("Origin", "http://evil.example")
 # Audit hooks stay for the life of the process, so this one listens only while a test wants it to.
@@ -275,22 +285,63 @@ def test_a_subprotocol_is_chosen_only_from_those_offered(make, stack, offered):
 
 
 @pytest.mark.parametrize(
-    ("header", "value"),
+    ("header", "values"),
     [
-        ("Sec-WebSocket-Version", "12"),
-        ("Sec-WebSocket-Version", None),
-        ("Sec-WebSocket-Key", "x"),
-        ("Sec-WebSocket-Key", None),
+        ("Sec-WebSocket-Key", ["x"]),
+        ("Sec-WebSocket-Key", []),
+        ("Sec-WebSocket-Key", [KEY, KEY]),
     ],
 )
-def test_a_malformed_upgrade_is_400_before_anybody_is_asked(make, trap, header, value):
+def test_a_malformed_upgrade_is_400_before_anybody_is_asked(make, trap, header, values):
     proxy = make()
-    lines = build_upgrade(f"/?token={proxy.issue(trap)}").decode().split("\r\n")
-    changed = [f"{header}: {value}" if line.startswith(header) else line for line in lines]
-    request = "\r\n".join(line for line in changed if not line.endswith("None")).encode()
-    reply = exchange(proxy.novnc_port, request)
+    reply = exchange(proxy.novnc_port, build_changed_upgrade(f"/?token={proxy.issue(trap)}", header, values))
     assert (reply.status, reply.rest) == (400, b"")
+    assert "sec-websocket-version" not in reply.headers
     assert proxy.consoleauth.asked == []
+
+
+def test_another_version_of_the_protocol_is_told_the_one_that_is_spoken(make, trap):
+    """C34: 400 with the version (RFC 6455 section 4.2.2), before any token is looked at."""
+    proxy = make()
+    path = f"/?token={proxy.issue(trap)}"
+    cases = [[], [""], ["0"], ["7"], ["8"], ["14"], ["013"], ["+13"], ["13.0"], ["13, 8"], ["8, 13"], ["13,"], ["x"]]
+    cases += [["13", "13"], ["13", "8"], ["8", "13"], ["13", ""], ["9" * 400], ["\xb9\xb3"], ["\xa013"]]
+    for values in cases:
+        with naming(values):
+            reply = exchange(proxy.novnc_port, build_changed_upgrade(path, "Sec-WebSocket-Version", values))
+            assert (reply.status, reply.rest, reply.headers["content-length"]) == (400, b"", "0")
+            assert reply.headers["sec-websocket-version"] == "13"
+            assert "upgrade" not in reply.headers
+    assert proxy.consoleauth.asked == []
+
+
+def test_another_version_is_answered_alike_whatever_else_is_wrong(make, trap):
+    proxy = make()
+    for path in ("/", "/?token=x", f"/?token={uuid.uuid4()}"):
+        for more in ([], [FOREIGN], [("Content-Length", "8")], [("Transfer-Encoding", "chunked")]):
+            with naming(path, more):
+                request = build_changed_upgrade(path, "Sec-WebSocket-Version", ["8"], more)
+                reply = exchange(proxy.novnc_port, request)
+                assert (reply.status, reply.headers["sec-websocket-version"]) == (400, "13")
+    assert proxy.consoleauth.asked == []
+
+
+def test_blanks_around_the_version_are_no_part_of_it(make, stack):
+    proxy = make()
+    server = stack.enter_context(EchoVnc())
+    for value in ("13", "  13", "13 \t", "\t13\t"):
+        path = f"/?token={proxy.issue(server)}"
+        with naming(value), connect(proxy.novnc_port) as sock:
+            sock.sendall(build_changed_upgrade(path, "Sec-WebSocket-Version", [value]))
+            assert read_reply(sock).status == 101
+
+
+def build_changed_upgrade(path, header, values, more=()):
+    """Return an upgrade in which ``header`` stands once for each of ``values``."""
+    lines = build_upgrade(path, more).decode("latin-1").split("\r\n")
+    at = next(number for number, line in enumerate(lines) if line.startswith(f"{header}:"))
+    lines[at : at + 1] = [f"{header}: {value}" for value in values]
+    return "\r\n".join(lines).encode("latin-1")
 
 
 @pytest.mark.parametrize("limit", ["total", "per_source", "per_token", "per_instance"])

@@ -25,9 +25,8 @@ from porthole_novncproxy.front.responses import (
     Upgrade,
     build_error,
     build_reason,
-    build_refused_upgrade,
 )
-from porthole_novncproxy.front.upgrade import accept_handshake, check_handshake
+from porthole_novncproxy.front.upgrade import accept_handshake, build_refusal, check_handshake
 
 LOG = get_logger(__name__)
 _METHODS = ("GET", "HEAD")
@@ -105,7 +104,7 @@ def _answer_upgrade(request: Request, door: Door, source: str, gate: Gate, deadl
         admission = gate.admit(_build_console_request(request, door, source), deadline)
     except errors.PortholeError as exc:
         status = log_refusal(exc, door, find_source(request, source, gate))
-        return build_refused_upgrade(status, get_current().request_id)
+        return build_refusal(exc, status, get_current().request_id)
     return Upgrade(accepted, admission)
 
 

@@ -67,13 +67,13 @@ def build_bare(status: HTTPStatus, *headers: tuple[str, str]) -> Response:
     return Response(status, (*headers, ("Content-Length", "0")), is_last=True, is_bare=True)
 
 
-def build_refused_upgrade(status: HTTPStatus, request_id: str) -> Response:
+def build_refused_upgrade(status: HTTPStatus, request_id: str, *headers: tuple[str, str]) -> Response:
     """Return a refusal without a body: a WebSocket client would read a body as frames.
 
     ``request_id`` is what the log has; its header bears the name that the api's has.
     """
-    headers = (("Content-Length", "0"), ("X-OpenStack-Request-ID", request_id))
-    return Response(status, headers, is_last=True)
+    own = (("Content-Length", "0"), ("X-OpenStack-Request-ID", request_id))
+    return Response(status, (*own, *headers), is_last=True)
 
 
 def build_error(status: HTTPStatus, reason: str) -> Response:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+from http import HTTPStatus
+
 import pytest
 
 from porthole_common import errors
 from porthole_novncproxy.front.request import Request
-from porthole_novncproxy.front.upgrade import accept_handshake, check_handshake
+from porthole_novncproxy.front.upgrade import VersionUnsupported, accept_handshake, build_refusal, check_handshake
 from support.cases import naming
 
 # RFC 6455 section 1.3.
@@ -56,9 +58,6 @@ def test_a_sound_handshake_passes():
 
 def test_a_malformed_handshake_is_refused():
     cases = [
-        {"sec_websocket_version": None},
-        {"sec_websocket_version": "8"},
-        {"sec_websocket_version": "13, 8"},
         {"sec_websocket_key": None},
         {"sec_websocket_key": "x"},
         {"sec_websocket_key": "dGhlIHNhbXBsZSBub25jZQ"},
@@ -70,3 +69,34 @@ def test_a_malformed_handshake_is_refused():
     for changed in cases:
         with naming(changed), pytest.raises(errors.RequestInvalid):
             check_handshake(request(**changed))
+
+
+def test_a_field_that_stands_twice_is_refused():
+    for name in ("sec-websocket-key", "sec-websocket-version"):
+        for value in (FIELDS[name], "", "8"):
+            with naming(name, value), pytest.raises(errors.RequestInvalid):
+                check_handshake(request((name, value)))
+
+
+def test_another_version_is_refused_as_such():
+    for version in (None, "", "8", "12", "14", "013", "13, 8", "8, 13", "13;", "thirteen", "\xb9\xb3"):
+        with naming(version), pytest.raises(VersionUnsupported):
+            check_handshake(request(sec_websocket_version=version))
+
+
+def test_another_version_is_the_first_thing_that_is_said():
+    """A draft of the protocol has a key, or a body, that 13 has not."""
+    for changed in ({"sec_websocket_key": None}, {"content_length": "8"}):
+        with naming(changed), pytest.raises(VersionUnsupported):
+            check_handshake(request(sec_websocket_version=None, **changed))
+
+
+def test_a_refusal_names_the_version_where_the_version_is_the_reason():
+    cases = [(VersionUnsupported("x"), "13"), (errors.RequestInvalid("x"), None), (errors.TokenInvalid("x"), None)]
+    for error, version in cases:
+        with naming(error):
+            response = build_refusal(error, HTTPStatus.BAD_REQUEST, "req-1")
+            assert (response.status, response.body, response.is_last) == (400, b"", True)
+            fields = dict(response.headers)
+            assert (fields.get("Sec-WebSocket-Version"), fields["Content-Length"]) == (version, "0")
+            assert fields["X-OpenStack-Request-ID"] == "req-1"
