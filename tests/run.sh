@@ -94,8 +94,18 @@ stage() {
     record "$name" ok $((SECONDS - started))
 }
 
+# install_novnc: the releases of noVNC that the browser tests load. npm is not in bindep.txt: Node.js may come from
+# elsewhere than the distribution, with an npm of its own, and the distribution's package would conflict with it.
+install_novnc() {
+    command -v npm >/dev/null || apt_install npm || return 1
+    "$tools/bin/python" tests/support/novnc_releases.py
+}
+
 install() {
     install_packages "$tools" test || return 1
+    case " ${chosen[*]} " in
+        *" browser "*) install_novnc || return 1 ;;
+    esac
     "$tools/bin/python" -c 'import tox' 2>/dev/null && return 0
     say "installing tox into $tools"
     "$tools/bin/python" -m pip install --quiet --disable-pip-version-check 'tox>=4.4' || {

@@ -43,6 +43,7 @@ def test_the_screen_appears_and_keys_arrive(browser: Browser, console_server: Co
     assert session.path == f"/?token={TOKEN}"
     assert (tab.text("#name"), tab.page.title()) == ("vm1", "vm1 \u2013 console (noVNC)")
     assert active_id(tab) == "CANVAS"
+    tab.page.locator("#all-tools").wait_for()
     tab.type_keys("a")
     assert session.next_keys(2) == [(ord("a"), True), (ord("a"), False)]
     assert (tab.messages, tab.errors) == ([], [])

@@ -20,7 +20,12 @@ OPTS: list[cfg.Opt] = [
     cfg.BoolOpt("ssl_only", default=False, help="Refuse connections to the proxy that are not TLS."),
     cfg.StrOpt("cert", help="PEM file with the proxy's certificate and its chain. Unset: no TLS."),
     cfg.StrOpt("key", help="PEM file with the certificate's key. Unset: the key is in ``cert``."),
-    cfg.StrOpt("web", default="/usr/share/novnc", help="Folder of the noVNC that the proxy serves; empty: none."),
+    cfg.StrOpt(
+        "web",
+        default="/usr/share/novnc",
+        help="Folder of the noVNC that the proxy serves, 1.3 or later; empty: none. The console page needs core/rfb.js "
+        "there. noVNC's own pages (vnc.html, vnc_lite.html) are served where the folder has them.",
+    ),
     cfg.IntOpt(
         "graceful_shutdown_timeout",
         default=60,

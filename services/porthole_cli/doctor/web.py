@@ -75,8 +75,8 @@ def build_novnc_missing(host: str, web: str) -> Finding:
         "the console page stays blank, or the proxy does not start."
     )
     mend = (
-        "apt-get install novnc, or name the folder with noVNC's "
-        "core/rfb.js in [DEFAULT] web; then restart porthole-novncproxy."
+        "apt-get install novnc, or name the folder with noVNC's core/rfb.js in [DEFAULT] web (lib/rfb.js alone, as in "
+        "npm's package of 1.5 and 1.6, is not enough); then restart porthole-novncproxy."
     )
     return finding.error(FindingId.NOVNC_MISSING, host, problem, mend)
 
@@ -185,7 +185,10 @@ def _judge_url(check: UrlCheck) -> Iterable[Finding]:
         )
         return
     if check.page_status not in {200, None}:
-        mend = f"Correct the path in {_OPTION}: /console.html, or a page of noVNC; or the path in the reverse proxy."
+        mend = (
+            f"Correct the path in {_OPTION}: /console.html, or a page of noVNC if [DEFAULT] web has one (npm's package "
+            "has none); or the path in the reverse proxy."
+        )
         yield finding.error(
             FindingId.URL_NO_PAGE, host, f"{check.url} answers HTTP {check.page_status} instead of a page.", mend
         )

@@ -34,6 +34,9 @@ HEALTHCHECK = "/healthcheck"
 # packages link the name, waits for a click.
 ALIASES = {"": ("console.html",), "vnc_auto.html": ("vnc_lite.html", "vnc.html")}
 
+# The pages of noVNC's application, of which an access URL may name one; npm's package of noVNC has none of them.
+NOVNC_PAGES = frozenset({"vnc.html", "vnc_lite.html", "vnc_auto.html"})
+
 # Not the mimetypes module: it reads the machine's own tables, and a browser runs no module of another type than these.
 CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -66,7 +69,10 @@ MAX_QUERY_DECODINGS = 4
 
 
 class Pages:
-    """The files below a web root with noVNC (1.3 or later), and the package's own console page."""
+    """The files below a web root with noVNC (1.3 or later), and the package's own console page.
+
+    Of noVNC the library is enough; a page of its application that is not there is a 404 that says so.
+    """
 
     def __init__(self, web_root: str | None, frame_ancestors: Sequence[str]) -> None:
         """Check the web root and build the policies; with no ``web_root`` every page is 404.
@@ -94,7 +100,7 @@ class Pages:
             return self._refuse(HTTPStatus.BAD_REQUEST, "This address is malformed.")
         file = self._find(path)
         if file is None:
-            return self._refuse(HTTPStatus.NOT_FOUND, "There is no such page here. A console opens with its whole URL.")
+            return self._refuse(HTTPStatus.NOT_FOUND, self._explain_not_found(path))
         try:
             status = file.stat()
             policy = self._policy(file, status)
@@ -116,6 +122,21 @@ class Pages:
         if not all(_is_file_name(name) for name in names):
             return None
         return next((file for name in wanted if (file := _find_below(self._root, name))), None)
+
+    def _explain_not_found(self, path: str) -> str:
+        """Return what to do instead, of a page of noVNC's in plain terms: a URL may name one that this noVNC lacks."""
+        name = urllib.parse.unquote(path[1:], errors="replace")
+        if self._root is None or name not in NOVNC_PAGES:
+            return "There is no such page here. A console opens with its whole URL."
+        lack = f"The noVNC in this web root has no {name}"
+        if not novnc.has_application(str(self._root)):
+            lack = f"This web root has no noVNC application, only noVNC's library, so there is no {name}"
+        return (
+            f"{lack}.\n\n"
+            f"Use console.html: in the address, put console.html in place of {name}, and leave the rest as it is.\n\n"
+            "For the administrator of this service: [vnc] novncproxy_base_url should end in /console.html, or "
+            "[DEFAULT] web should name the folder of a noVNC that has its own pages."
+        )
 
     def _policy(self, file: pathlib.Path, status: os.stat_result) -> str:
         """Return the Content-Security-Policy of ``file``.
@@ -232,9 +253,7 @@ def _check_web_root(web_root: str) -> pathlib.Path:
     if not root.is_dir():
         raise errors.ConfigInvalid("[DEFAULT] web", f"{web_root} is not a folder; it must be noVNC's, or empty")
     if not novnc.is_there(web_root):
-        raise errors.ConfigInvalid(
-            "[DEFAULT] web", f"{web_root} has no noVNC in it: core/rfb.js and vnc.html or vnc_lite.html are looked for"
-        )
+        raise errors.ConfigInvalid("[DEFAULT] web", f"{web_root} {novnc.explain_absence(web_root)}")
     return root
 
 

@@ -12,11 +12,16 @@ import {wordsFor, wordsForClose, wordsForRefusal} from './console_words.js';
 const PROBE_TIMEOUT_MS = 40000;
 // noVNC ends a session on its own before the WebSocket's close event, which alone knows why.
 const CLOSE_GRACE_MS = 1000;
+const TOOLS_TIMEOUT_MS = 10000;
 
 const element = (id) => document.getElementById(id);
 const query = [location.search, location.hash].map((text) => new URLSearchParams(text.slice(1)));
 
 let RFB = null;
+// Whether this noVNC has vnc.html: npm's package has no pages.
+let hasTools = false;
+// Resolves when that is known.
+let toolsSought = Promise.resolve();
 // {socket, rfb, opened, settled, security}: the attempt or session that counts; events of older ones are ignored.
 let current = null;
 
@@ -52,7 +57,29 @@ function setState(state, text) {
     element('ctrl-alt-del').disabled = state !== 'connected';
     element('full-screen').disabled = state !== 'connected' || !document.fullscreenEnabled;
     element('reconnect').disabled = state === 'loading' || state === 'connecting';
-    element('all-tools').hidden = state !== 'connected';
+    showTools(state === 'connected');
+}
+
+// The link is in its place as soon as it is known that it leads somewhere.
+function showTools(wanted) {
+    element('all-tools').dataset.wanted = String(wanted);
+    element('all-tools').hidden = !(wanted && hasTools);
+}
+
+async function findTools() {
+    try {
+        const answer = await fetch('vnc.html', {
+            redirect: 'error',
+            referrerPolicy: 'no-referrer',
+            signal: AbortSignal.timeout(TOOLS_TIMEOUT_MS),
+        });
+        // Read to its end, so that the connection is free again and the page is in the cache.
+        await answer.text();
+        hasTools = answer.ok;
+    } catch {
+        hasTools = false;
+    }
+    showTools(element('all-tools').dataset.wanted === 'true');
 }
 
 function showPanel(words, detail = '') {
@@ -122,11 +149,13 @@ function listen(session, url) {
     on('desktopname', (event) => showName(event.detail.name));
     on('credentialsrequired', (event) => askCredentials(event.detail.types ?? ['password']));
     on('securityfailure', (event) => { session.security = event.detail.reason ?? ''; });
-    on('serververification', () => {
+    on('serververification', async () => {
         session.settled = true;
         session.rfb.disconnect();
-        showEnd('refused', wordsFor('unverified'));
-        element('all-tools').hidden = false;
+        await toolsSought;
+        if (session !== current) return;
+        showEnd('refused', wordsFor(hasTools ? 'unverified' : 'unverifiedHere'));
+        showTools(true);
     });
     on('disconnect', () => setTimeout(() => settle(session, url, 1005, ''), CLOSE_GRACE_MS));
 }
@@ -272,6 +301,7 @@ async function start() {
         return;
     }
     connect();
+    toolsSought = findTools();
 }
 
 start();

@@ -176,6 +176,12 @@ const OTHERS = {
         next: 'Use “All noVNC tools” below, which asks you about the key.',
         retry: false,
     },
+    unverifiedHere: {
+        title: 'This VNC server wants its key checked',
+        reason: 'It identifies itself by a key, which this page cannot check.',
+        next: 'The administrator of the service can install a noVNC with its page vnc.html, which asks about the key.',
+        retry: false,
+    },
 };
 
 const UNKNOWN = {

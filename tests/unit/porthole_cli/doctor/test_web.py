@@ -143,6 +143,11 @@ def test_novnc(changes: dict[str, Any], expected: str) -> None:
     assert ids(judge_novnc(proxies(**changes))) == [expected]
 
 
+def test_a_novnc_of_an_unknown_version_is_called_so() -> None:
+    (found,) = judge_novnc(proxies(novnc_version=None))
+    assert found.problem == "noVNC of an unknown version"
+
+
 def test_each_base_url_once() -> None:
     found = make_daemons(computes=[make_host("a"), make_host("b"), make_host("c", novncproxy_base_url=HTTPS)])
     assert list_base_urls(found, HTTP) == ["http://192.0.2.10:6080/console.html", HTTPS]

@@ -361,7 +361,7 @@ def test_bad_frame_ancestors_are_refused(root: Path) -> None:
 
 
 def test_web_root_without_novnc_is_refused(tmp_path: Path) -> None:
-    for number, missing in enumerate((["core/rfb.js"], ["vnc.html", "vnc_lite.html"], ["everything"])):
+    for number, missing in enumerate((["core/rfb.js"], ["everything"])):
         with naming(missing):
             folder = tmp_path / str(number)
             folder.mkdir()
@@ -375,6 +375,43 @@ def test_web_root_without_novnc_is_refused(tmp_path: Path) -> None:
                 Pages(str(root), ["'self'"])
             assert caught.value.option == "[DEFAULT] web"
             assert str(root) in caught.value.reason
+
+
+def test_a_web_root_with_commonjs_alone_is_refused_as_such(root: Path) -> None:
+    """npm's packages of noVNC 1.5 and 1.6."""
+    (root / "core").rename(root / "lib")
+    with pytest.raises(errors.ConfigInvalid) as caught:
+        Pages(str(root), ["'self'"])
+    assert f"{root} has noVNC as CommonJS alone" in caught.value.reason
+
+
+def test_the_library_alone_serves_the_console_page_and_says_which_pages_it_has_not(root: Path) -> None:
+    """C15: npm's package of noVNC, to which an access URL of before may lead."""
+    for name in ("vnc.html", "vnc_lite.html", "in.html"):
+        (root / name).unlink()
+    pages = Pages(str(root), ["'self'"])
+    for path in ("/", "/console.html", "/console.js", "/core/rfb.js"):
+        assert get(pages, path).status == 200
+    for name in ("vnc.html", "vnc_lite.html", "vnc_auto.html"):
+        for path in (f"/{name}", f"/{name}?path=%3Ftoken%3D{TOKEN}", f"/{name.replace('.', '%2E')}"):
+            with naming(path):
+                response = get(pages, path)
+                text = response.body.decode()
+                assert (response.status, header(response, "Cache-Control")) == (404, "no-store")
+                assert header(response, "Content-Length") == str(len(response.body))
+                assert f"This web root has no noVNC application, only noVNC's library, so there is no {name}." in text
+                assert f"put console.html in place of {name}" in text
+                assert "[vnc] novncproxy_base_url" in text
+                assert TOKEN not in text
+    assert b"console.html" not in get(pages, "/nothing.html").body
+
+
+def test_a_page_that_this_novnc_lacks_is_named(pages: Pages, root: Path) -> None:
+    (root / "vnc_lite.html").unlink()
+    text = get(pages, "/vnc_lite.html").body.decode()
+    assert "The noVNC in this web root has no vnc_lite.html." in text
+    assert "put console.html in place of vnc_lite.html" in text
+    assert get(pages, "/vnc_auto.html").status == 200
 
 
 def test_no_web_root_no_pages() -> None:
