@@ -4,6 +4,7 @@
 The proxy, the VNC server (TigerVNC) and the browser are real, and noVNC's code is that of the release.
 """
 
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -111,3 +112,20 @@ def test_a_page_of_novncs_that_is_not_there_names_the_one_that_is(browser: Brows
             # As it says.
             tab.goto(url.replace(name, "console.html"))
             tab.wait_for_text("#state", "Connected")
+
+
+def test_another_release_in_the_same_folder_is_loaded_whole(browser: Browser, xvnc: Xvnc, tmp_path: Path) -> None:
+    """C35: npm's archives give every file one date in every release, which vouches for nothing that was kept."""
+    web_root = tmp_path / "web"
+    shutil.copytree(novnc_releases.find_package("1.4.0"), web_root)
+    with InProcessProxy(web_root) as proxy:
+        tab = browser.open(f"http://127.0.0.1:{proxy.novnc_port}/console.html?path=%3Ftoken%3D{proxy.issue(xvnc)}")
+        tab.wait_for_text("#state", "Connected")
+        shutil.rmtree(web_root)
+        shutil.copytree(novnc_releases.find_package("1.7.0"), web_root)
+        tab.page.reload()
+        tab.wait_for_text("#state", "Connected")
+        for name in ("core/rfb.js", "core/websock.js"):
+            loaded = tab.page.evaluate("async (name) => (await fetch(name)).text()", name)
+            assert loaded == (web_root / name).read_text(encoding="utf-8")
+        assert tab.errors == []

@@ -62,6 +62,9 @@ CONTENT_TYPES = {
     ".woff": "font/woff",
     ".woff2": "font/woff2",
 }
+# 2011: no file here is older, so an earlier date is a packer's constant. npm's archives have 1985 in every version, and
+# a browser that asked with it would keep its files of one noVNC beside those of another.
+FIRST_DATE_S = 1293840000
 # A page is parsed for its inline scripts; noVNC's largest page has 16 KiB.
 MAX_HTML_BYTES = 1024 * 1024
 # An encoded token is still one: path=%3Ftoken%3D..., and the same through one more login page.
@@ -170,13 +173,15 @@ class Pages:
         self, file: pathlib.Path, status: os.stat_result, policy: str, has_token: bool, if_modified_since: str | None
     ) -> Response:
         modified_at = int(status.st_mtime)
+        dated = modified_at >= FIRST_DATE_S
+        last_modified: Headers = (("Last-Modified", email.utils.formatdate(modified_at, usegmt=True)),) if dated else ()
         headers: Headers = (
-            ("Last-Modified", email.utils.formatdate(modified_at, usegmt=True)),
+            *last_modified,
             # no-cache: a cache asks again each time, so that an upgrade of the proxy is never half in the browser.
             ("Cache-Control", "no-store" if has_token else "no-cache"),
             *self._common_headers(policy),
         )
-        if not has_token and _is_unmodified(modified_at, if_modified_since):
+        if dated and not has_token and _is_unmodified(modified_at, if_modified_since):
             return Response(HTTPStatus.NOT_MODIFIED, headers)
         content: Headers = (
             ("Content-Type", CONTENT_TYPES.get(file.suffix, "application/octet-stream")),
@@ -303,7 +308,10 @@ def _has_token(query: str) -> bool:
 
 
 def _is_unmodified(modified_at: int, if_modified_since: str | None) -> bool:
-    """Compare in whole seconds, as in HTTP dates; an invalid date does not count (RFC 9110 section 13.1.3)."""
+    """Compare in whole seconds, as in HTTP dates; an invalid date does not count (RFC 9110 section 13.1.3).
+
+    For equality: an older noVNC in the place of a newer one has older dates, and is another file all the same.
+    """
     if not if_modified_since:
         return False
     try:
@@ -311,4 +319,4 @@ def _is_unmodified(modified_at: int, if_modified_since: str | None) -> bool:
     except (ValueError, OverflowError):
         return False
     since = since if since.tzinfo else since.replace(tzinfo=UTC)
-    return datetime.fromtimestamp(modified_at, UTC) <= since
+    return datetime.fromtimestamp(modified_at, UTC) == since
