@@ -14,6 +14,7 @@
 * The broker: :mod:`broker_watch` notices that it cannot be used, :mod:`broker` examines it with a
   :mod:`broker_connection`, and :mod:`broker_trouble` names the cause; :mod:`transport_url` parses its URL.
 * :mod:`forwarded`: what reverse proxies say about a request, by one rule for the api and the proxy.
+* :mod:`allowance`: how often a source may fail, for passwords and for tokens.
 * Time and threads: :mod:`deadline`, :mod:`thread_pool`.
 * :mod:`rfb`: RFB messages (RFC 6143), without I/O.
 

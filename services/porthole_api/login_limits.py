@@ -10,12 +10,13 @@ a moment ago is not checked again, so its user feels nothing of it. Pure but for
 
 import hashlib
 import hmac
-import ipaddress
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from porthole_common.allowance import Allowance, find_network
 
 # A user who mistypes tries a few times; so many checks of bcrypt at once (cost 12: 250 ms) leave threads for others.
 SOURCE_BURST = 6
@@ -25,39 +26,8 @@ USER_BURST = 20
 USER_REFILL_S = 3.0
 # The longest time for which a password is known to have been right. A change of the file counts at once.
 KNOWN_S = 300.0
-# They guard the memory; the entry that was not used for the longest time goes.
-MAX_TRACKED = 10_000
+# It guards the memory; the entry that was not used for the longest time goes.
 MAX_KNOWN = 1_000
-# A host has at least this many bits of IPv6 for itself (RFC 6177).
-_IPV6_PREFIX = 64
-
-
-class Allowance:
-    """Checks that each key may make: ``burst`` at once, and one more every ``refill_s``."""
-
-    def __init__(self, clock: Callable[[], float], burst: int, refill_s: float) -> None:
-        self._clock = clock
-        self._burst = burst
-        self._refill_s = refill_s
-        # How many checks are used up, and when that was noted.
-        self._used: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
-
-    def wait_s(self, key: bytes) -> float:
-        """Return in how many seconds the key may make a check; 0 for now."""
-        return max(0.0, (self._count_used(key) - self._burst + 1) * self._refill_s)
-
-    def add(self, key: bytes, checks: int) -> None:
-        """Note ``checks`` more of the key; -1 pays one back."""
-        used = self._count_used(key) + checks
-        self._used.pop(key, None)
-        if used > 0:
-            self._used[key] = used, self._clock()
-        if len(self._used) > MAX_TRACKED:
-            self._used.popitem(last=False)
-
-    def _count_used(self, key: bytes) -> float:
-        used, at_s = self._used.get(key, (0.0, 0.0))
-        return max(0.0, used - (self._clock() - at_s) / self._refill_s)
 
 
 @dataclass(frozen=True)
@@ -76,14 +46,14 @@ class LoginLimits:
         self._clock = clock
         self._key = os.urandom(32)
         self._lock = threading.Lock()
-        self._sources = Allowance(clock, SOURCE_BURST, SOURCE_REFILL_S)
-        self._users = Allowance(clock, USER_BURST, USER_REFILL_S)
+        self._sources: Allowance[bytes] = Allowance(clock, SOURCE_BURST, SOURCE_REFILL_S)
+        self._users: Allowance[bytes] = Allowance(clock, USER_BURST, USER_REFILL_S)
         self._known: OrderedDict[bytes, float] = OrderedDict()
 
     def build_attempt(self, address: str, user: str, digest: str, password: bytes) -> Attempt:
         """Return the attempt of a client at ``address``; ``digest`` is the user's line in the file, or empty."""
         name = user.encode("utf-8", "surrogatepass")
-        source = self._hash(b"source", _find_network(address).encode())
+        source = self._hash(b"source", find_network(address).encode())
         return Attempt(source, self._hash(b"user", name), self._hash(b"known", name, digest.encode(), password))
 
     def is_known(self, attempt: Attempt) -> bool:
@@ -118,17 +88,3 @@ class LoginLimits:
         """Return a keyed hash of ``parts``; their lengths count too, so that no two lists of parts are alike."""
         text = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         return hmac.digest(self._key, text, hashlib.sha256)
-
-
-def _find_network(address: str) -> str:
-    """Return what counts as one source: an IPv4 address, or the network of an IPv6 address."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        # A UNIX socket has no address.
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((parsed, _IPV6_PREFIX), strict=False))

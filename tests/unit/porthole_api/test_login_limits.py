@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a check costs, what counts as one source, and that neither memory nor hashes give anything away."""
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from porthole_api.login_limits import (
     KNOWN_S,
     MAX_KNOWN,
-    MAX_TRACKED,
     SOURCE_BURST,
-    Allowance,
     Attempt,
     LoginLimits,
 )
@@ -65,10 +60,6 @@ def test_the_memory_is_bounded_and_the_last_used_stay() -> None:
         assert limits.is_known(attempt(limits))
         limits.note_right(attempt(limits, user=f"user{number}"))
     assert len(limits._known) == MAX_KNOWN
-    allowance = Allowance(FakeClock(), 1, 1.0)
-    for number in range(MAX_TRACKED + 10):
-        allowance.add(str(number).encode(), 1)
-    assert len(allowance._used) == MAX_TRACKED
 
 
 def test_no_password_is_in_the_memory() -> None:
@@ -79,20 +70,3 @@ def test_no_password_is_in_the_memory() -> None:
     assert b"s3cret" not in repr(vars(limits)).encode()
     # The key is the process's own: a hash is worth nothing elsewhere.
     assert this != attempt(others, password=b"s3cret-password")
-
-
-@given(st.lists(st.tuples(st.floats(0, 20), st.booleans()), max_size=60))
-def test_an_allowance_is_never_exceeded(steps: list[tuple[float, bool]]) -> None:
-    clock = FakeClock()
-    allowance = Allowance(clock, 3, 5.0)
-    made: list[float] = []
-    for pause_s, tries in steps:
-        clock.now_s += pause_s
-        if tries and allowance.wait_s(b"k") == 0:
-            allowance.add(b"k", 1)
-            made.append(clock.now_s)
-        elif (wait_s := allowance.wait_s(b"k")) > 0:
-            assert wait_s <= 5.0
-    for index, start_s in enumerate(made):
-        for later, at_s in enumerate(made[index:]):
-            assert later + 1 <= 3 + (at_s - start_s) / 5.0 + 1e-6
