@@ -219,6 +219,14 @@ class RemoteFailure(Unavailable):
 
 
 @dataclass(eq=False)
+class DescriptorsExhausted(Unavailable):
+    """The proxy, or its machine, has no descriptor left to dial with. This says nothing about the VNC server."""
+
+    def __str__(self) -> str:
+        return "Too many open files: raise LimitNOFILE of the proxy, or lower [novncproxy] max_sessions."
+
+
+@dataclass(eq=False)
 class VncServerUnavailable(Unavailable):
     """The VNC server refused, reset or ended the connection before its first byte."""
 
@@ -299,6 +307,16 @@ class LimitReached(Refused):
 
     def __str__(self) -> str:
         return f"The limit {self.limit} is reached."
+
+
+@dataclass(eq=False)
+class TokensRefused(Refused):
+    """Too many tokens from one source were not valid; ``wait_s``: when its next token is looked at, in seconds."""
+
+    wait_s: float
+
+    def __str__(self) -> str:
+        return f"Too many tokens from this address were not valid; it must wait for {self.wait_s} s."
 
 
 @dataclass(eq=False)

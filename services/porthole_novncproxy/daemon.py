@@ -7,6 +7,7 @@ Why apart from :mod:`porthole_novncproxy.main`: the daemon may be this process a
 
 import contextlib
 import ipaddress
+import resource
 import socket
 import time
 from collections.abc import Mapping
@@ -27,10 +28,12 @@ from porthole_novncproxy.admission.access import OriginPolicy
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
 from porthole_novncproxy.admission.gate import Gate
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
+from porthole_novncproxy.admission.token_failures import TokenFailures
 from porthole_novncproxy.admission.vencrypt import build_security
 from porthole_novncproxy.doors import DOORS, Door
 from porthole_novncproxy.endpoint import ProxyEndpoint
 from porthole_novncproxy.front.pages import Pages
+from porthole_novncproxy.front.waiting import WaitingLimits
 from porthole_novncproxy.server import ProxyServer
 from porthole_novncproxy.sessions.recheck import Recheck
 from porthole_novncproxy.sessions.registry import SessionRegistry
@@ -99,6 +102,7 @@ class NovncProxyService:
             circuit_breaker=HostCircuitBreaker(time.monotonic, _SILENT_HOST_PAUSE_S),
             origins=_origins(conf),
             dial_timeout_s=options.dial_timeout,
+            token_failures=TokenFailures(time.monotonic),
             security=build_security(conf),
         )
         self._server = ProxyServer(
@@ -112,6 +116,7 @@ class NovncProxyService:
             handshake_threads=options.handshake_threads,
             handshake_backlog=options.handshake_backlog,
             max_header_bytes=options.max_header_bytes,
+            waiting_limits=build_waiting_limits(conf),
         )
         # Each process has its own name, the same at each start: the broker keeps a queue for every name.
         server = f"{conf.host}-{conf.vnc.novncproxy_port}-{number}"
@@ -161,6 +166,7 @@ class NovncProxyService:
             LOG.error("Configuration not reread", reason=exc)
             return
         self._server.set_tls_context(context)
+        self._server.set_waiting_limits(build_waiting_limits(self._conf))
         self._gate.set_policy(build_limits(self._conf), _origins(self._conf), security)
         LOG.info("Configuration reread")
 
@@ -206,6 +212,19 @@ def build_limits(conf: cfg.ConfigOpts) -> Limits:
         per_source=options.max_sessions_per_source,
         per_token=options.max_sessions_per_token,
         per_instance=options.max_sessions_per_instance,
+    )
+
+
+def build_waiting_limits(conf: cfg.ConfigOpts) -> WaitingLimits:
+    """Return the limits of connections that are not admitted, by the options and the process's descriptors."""
+    options = conf.novncproxy
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    # A process with few descriptors still needs most of them for its clients.
+    mark = descriptors - min(options.reserved_descriptors, descriptors // 4)
+    return WaitingLimits(
+        total=options.max_waiting_connections,
+        per_source=options.max_waiting_connections_per_source,
+        descriptor_mark=None if descriptors == resource.RLIM_INFINITY else mark,
     )
 
 

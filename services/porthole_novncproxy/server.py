@@ -12,7 +12,6 @@ Built and driven by :mod:`porthole_novncproxy.daemon`.
 """
 
 import concurrent.futures
-import errno
 import socket
 import ssl
 import threading
@@ -27,16 +26,19 @@ from porthole_common.context import RequestContext, build_request_context, servi
 from porthole_common.deadline import Deadline, DeadlinePassed
 from porthole_common.log import get_logger
 from porthole_common.rpc import log_unanswered
+from porthole_novncproxy.admission.descriptors import OUT_OF_DESCRIPTORS
 from porthole_novncproxy.admission.gate import Gate, log_refusal
 from porthole_novncproxy.doors import ClientProtocol, Door
 from porthole_novncproxy.front import connect, handler
-from porthole_novncproxy.front.connection import PendingRequest
+from porthole_novncproxy.front.connection import Connection, PendingRequest
 from porthole_novncproxy.front.in_flight import RequestInFlight, RequestsInFlight
 from porthole_novncproxy.front.listener import Listener
 from porthole_novncproxy.front.pages import Pages
 from porthole_novncproxy.front.request import MAX_HEADER_BYTES, Request
 from porthole_novncproxy.front.responses import Answer, Response, Upgrade, build_bare, build_error
 from porthole_novncproxy.front.sender import Outgoing, Sender, open_outgoing
+from porthole_novncproxy.front.tls_handshakes import HandshakeThread
+from porthole_novncproxy.front.waiting import Waiting, WaitingLimits
 from porthole_novncproxy.sessions.registry import SessionRegistry
 from porthole_relay.loop import Loop
 
@@ -50,7 +52,6 @@ _ANSWERS_END_S = 2.0
 # Longer than the two calls and the dial of a console take with the options' defaults.
 _CONSOLES_END_S = 27.0
 _RETRY_AFTER = ("Retry-After", "1")
-_OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 Result = TypeVar("Result")
 # Request, door, the peer's address, gate and deadline.
@@ -72,6 +73,7 @@ class ProxyServer:
         handshake_threads: int,
         handshake_backlog: int,
         sessions: SessionRegistry,
+        waiting_limits: WaitingLimits,
         max_header_bytes: int = MAX_HEADER_BYTES,
     ) -> None:
         self._gate = gate
@@ -79,9 +81,19 @@ class ProxyServer:
         self._loop = loop
         self._sessions = sessions
         self._started = False
-        self._sender = Sender(loop)
+        self._waiting = Waiting(waiting_limits, gate.is_trusted_proxy)
+        self._sender = Sender(loop, self._waiting)
+        self._handshakes = HandshakeThread(loop)
         self._listener = Listener(
-            loop, self._sender, tls_context, ssl_only, request_timeout_s, self._on_request, max_header_bytes
+            loop=loop,
+            sender=self._sender,
+            waiting=self._waiting,
+            handshakes=self._handshakes,
+            tls_context=tls_context,
+            ssl_only=ssl_only,
+            timeout_s=request_timeout_s,
+            on_request=self._on_request,
+            max_header_bytes=max_header_bytes,
         )
         self._in_flight = RequestsInFlight(
             loop, handshake_threads, handshake_backlog, request_timeout_s, self._answer, self._answer_late
@@ -101,6 +113,10 @@ class ProxyServer:
         """Shake hands with another certificate from the next connection on."""
         self._listener.tls_context = tls_context
 
+    def set_waiting_limits(self, limits: WaitingLimits) -> None:
+        """Bound the connections that are not admitted by other limits from the next connection on."""
+        self._waiting.limits = limits
+
     def is_alive(self) -> bool:
         """Whether the event loop has turned since the last call."""
         return self._loop.is_alive()
@@ -119,6 +135,7 @@ class ProxyServer:
             return
         self._loop.call_soon(close_doors)
         closed.wait(_CLOSE_TIMEOUT_S)
+        self._handshakes.close()
         self._page_threads.shutdown(wait=True)
         self._in_flight.stop(_CONSOLES_END_S)
         # Consoles that were just admitted are the relay's before it drains.
@@ -131,11 +148,15 @@ class ProxyServer:
         """Have a request answered at once or in a thread; turn it away when too many wait. In the loop's thread."""
         door, request = pending.connection.door, pending.request
         context = build_request_context()
-        if door.client_protocol is ClientProtocol.CONNECT:
-            has_place = self._begin_console(pending, context, connect.answer_console)
-        elif (response := handler.find_quick_answer(request, self._pages)) is not None:
-            self._answer(pending, response)
+        is_viewer = door.client_protocol is ClientProtocol.CONNECT
+        quick = None if is_viewer else handler.find_quick_answer(request, self._pages)
+        if quick is None and (is_viewer or handler.is_console_work(request)):
+            quick = handler.refuse_source(request, door, pending.connection.address, self._gate, context.request_id)
+        if quick is not None:
+            self._answer(pending, quick)
             return
+        if is_viewer:
+            has_place = self._begin_console(pending, context, connect.answer_console)
         elif handler.is_console_work(request):
             has_place = self._begin_console(pending, context, handler.answer_console)
         else:
@@ -177,7 +198,7 @@ class ProxyServer:
         try:
             return response, open_outgoing(response, has_content)
         except OSError as exc:
-            if exc.errno in _OUT_OF_DESCRIPTORS:
+            if exc.errno in OUT_OF_DESCRIPTORS:
                 LOG.error("Page not opened", reason=exc.strerror)
                 failed = build_error(HTTPStatus.SERVICE_UNAVAILABLE, "The proxy is out of descriptors.")
             else:
@@ -218,11 +239,16 @@ class ProxyServer:
 
     def _send_upgrade(self, pending: PendingRequest, upgrade: Upgrade) -> None:
         admission, codec = upgrade.admission, pending.connection.door.build_codec()
+
+        def open_session(connection: Connection) -> None:
+            self._waiting.leave(connection)
+            self._sessions.open(connection.sock, pending.rest, admission, codec)
+
         self._log_answer(pending, upgrade.response)
         self._sender.send(
             pending.connection,
             open_outgoing(upgrade.response, has_content=True),
-            lambda connection: self._sessions.open(connection.sock, pending.rest, admission, codec),
+            open_session,
             on_lost=admission.close,
         )
 

@@ -25,9 +25,11 @@ from porthole_novncproxy.admission.access import OriginPolicy
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
 from porthole_novncproxy.admission.gate import Gate
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
+from porthole_novncproxy.admission.token_failures import TokenFailures
 from porthole_novncproxy.admission.vencrypt import Security
 from porthole_novncproxy.doors import DOORS
 from porthole_novncproxy.front.pages import Pages
+from porthole_novncproxy.front.waiting import WaitingLimits
 from porthole_novncproxy.server import ProxyServer
 from porthole_novncproxy.sessions.registry import SessionRegistry
 from porthole_relay.liveness import LivenessPolicy
@@ -111,6 +113,7 @@ class InProcessProxy:
         host: str = "127.0.0.1",
         security: Security | None = None,
         security_timeout_s: float = 10.0,
+        waiting_limits: WaitingLimits | None = None,
     ) -> None:
         self.consoleauth = FakeConsoleauth()
         self.compute = FakeCompute()
@@ -122,6 +125,7 @@ class InProcessProxy:
             circuit_breaker=HostCircuitBreaker(time.monotonic, 0.0),
             origins=OriginPolicy(allowed_origins, trusted_proxies),
             dial_timeout_s=dial_timeout_s,
+            token_failures=TokenFailures(time.monotonic),
             security=security,
         )
         self.loop = Loop("relay")
@@ -142,6 +146,7 @@ class InProcessProxy:
             request_timeout_s=request_timeout_s,
             handshake_threads=handshake_threads,
             handshake_backlog=1024,
+            waiting_limits=waiting_limits or WaitingLimits(2000, 2000),
         )
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listeners = {door: socket.create_server((host, 0), family=family, backlog=1024) for door in DOORS}

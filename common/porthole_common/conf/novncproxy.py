@@ -68,6 +68,32 @@ OPTS: list[cfg.Opt] = [
     cfg.IntOpt("max_sessions_per_source", default=1000, min=1, mutable=True, help="Open consoles per client address."),
     cfg.IntOpt("max_sessions_per_token", default=10, min=1, mutable=True, help="Open consoles per token."),
     cfg.IntOpt("max_sessions_per_instance", default=50, min=1, mutable=True, help="Open consoles per instance."),
+    cfg.IntOpt(
+        "max_waiting_connections",
+        default=4096,
+        min=16,
+        mutable=True,
+        help="Connections in total that are not admitted: they wait for a request, shake hands, or take an answer. "
+        "With more, the connection ends that has waited for its client for longest. Each takes a descriptor.",
+    ),
+    cfg.IntOpt(
+        "max_waiting_connections_per_source",
+        default=256,
+        min=8,
+        mutable=True,
+        help="Connections per client address (IPv6: per /64 network) that are not admitted. With more, the oldest "
+        "connection of the same address ends. A browser keeps six, so this serves some forty users behind one address "
+        "at a time. ``[console] trusted_proxies`` are exempt: only a request says which client is behind one.",
+    ),
+    cfg.IntOpt(
+        "reserved_descriptors",
+        default=64,
+        min=8,
+        max=4096,
+        mutable=True,
+        help="Descriptors that are kept back from connections that are not admitted, for dials, pages and the message "
+        "bus: at most a quarter of all. When so few are left, each new connection ends the oldest one that waits.",
+    ),
     cfg.FloatOpt(
         "ping_interval",
         default=45.0,

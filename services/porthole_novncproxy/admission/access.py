@@ -51,6 +51,11 @@ REFUSALS: tuple[tuple[type[errors.PortholeError], HTTPStatus, str], ...] = (
     (errors.OriginRefused, HTTPStatus.FORBIDDEN, "This page may not open a console here."),
     (errors.RequestInvalid, HTTPStatus.BAD_REQUEST, "The request is malformed."),
     (errors.LimitReached, HTTPStatus.TOO_MANY_REQUESTS, "Too many consoles are open."),
+    (
+        errors.TokensRefused,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "Too many links from your address were not valid. Try again later.",
+    ),
     (errors.VncServerTimeout, HTTPStatus.GATEWAY_TIMEOUT, "The screen of the machine did not answer in time."),
     (errors.VncServerUnavailable, HTTPStatus.BAD_GATEWAY, "The screen of the machine does not take connections."),
     (
@@ -59,6 +64,11 @@ REFUSALS: tuple[tuple[type[errors.PortholeError], HTTPStatus, str], ...] = (
         "The screen of the machine is not protected in the way that this service asks for.",
     ),
     (errors.ProtocolError, HTTPStatus.BAD_GATEWAY, "The VNC server of the machine broke the RFB protocol."),
+    (
+        errors.DescriptorsExhausted,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The console service has no room for another console right now.",
+    ),
     (errors.NotFound, HTTPStatus.UNAUTHORIZED, "The machine is not where this link points any more."),
     (errors.Conflict, HTTPStatus.UNAUTHORIZED, "The machine is not running any more."),
     (errors.Unavailable, HTTPStatus.SERVICE_UNAVAILABLE, "The console service cannot check this link right now."),

@@ -22,6 +22,7 @@ from porthole_common.deadline import Deadline, DeadlinePassed, get_remaining_s
 from porthole_common.model import Target
 from porthole_common.rfb.negotiation import Offer
 from porthole_common.thread_pool import ThreadPool
+from porthole_novncproxy.admission.descriptors import OUT_OF_DESCRIPTORS
 from porthole_novncproxy.admission.vencrypt import Security, secure
 
 # Names are resolved in threads of their own: a resolver that does not answer holds no request's thread.
@@ -72,6 +73,7 @@ def dial(
 
     :raises VncServerUnavailable: when the server refuses, resets, or ends the connection without a byte.
     :raises VncServerTimeout: when the server is silent for ``timeout_s``.
+    :raises DescriptorsExhausted: when this process can open no socket.
     :raises VncSecurityUnsuitable: when its security is not what ``security`` asks for.
     :raises RfbInvalid: when ``security`` is asked for, and the server breaks the protocol.
     """
@@ -83,6 +85,8 @@ def dial(
             raise errors.VncServerTimeout(target.host, target.port) from exc
         except (OSError, UnicodeError) as exc:
             # UnicodeError: a text that no host name can be, such as an empty label.
+            if isinstance(exc, OSError) and exc.errno in OUT_OF_DESCRIPTORS:
+                raise errors.DescriptorsExhausted from exc
             raise errors.VncServerUnavailable(target.host, target.port) from exc
         try:
             first_bytes = _open_path(sock, target, internal_access_path, due_at) if internal_access_path else b""

@@ -6,6 +6,7 @@ last check has passed (S1, S4). All of it happens before the client is answered 
 Called by :mod:`porthole_novncproxy.front.handler` and :mod:`porthole_novncproxy.front.connect`.
 """
 
+import contextlib
 import logging
 import socket
 import time
@@ -22,8 +23,10 @@ from porthole_common.model import Claim, ConnectInfo, Target, TokenReason
 from porthole_common.rfb.negotiation import Offer
 from porthole_novncproxy.admission import access
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
+from porthole_novncproxy.admission.descriptors import check_left
 from porthole_novncproxy.admission.dial import dial
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
+from porthole_novncproxy.admission.token_failures import TokenFailures
 from porthole_novncproxy.admission.vencrypt import Security
 from porthole_novncproxy.doors import Door
 
@@ -80,6 +83,7 @@ class Gate:
         circuit_breaker: HostCircuitBreaker,
         origins: access.OriginPolicy,
         dial_timeout_s: float,
+        token_failures: TokenFailures,
         security: Security | None = None,
     ) -> None:
         self._consoleauth = consoleauth
@@ -88,6 +92,7 @@ class Gate:
         self._circuit_breaker = circuit_breaker
         self._origins = origins
         self._dial_timeout_s = dial_timeout_s
+        self._token_failures = token_failures
         self._security = security
 
     def set_policy(self, limits: Limits, origins: access.OriginPolicy, security: Security | None) -> None:
@@ -100,10 +105,15 @@ class Gate:
         """Return the address of the client itself (:func:`porthole_novncproxy.admission.access.find_source`)."""
         return access.find_source(source, forwarded_for, self._origins.trusted_proxies)
 
+    def is_trusted_proxy(self, address: str) -> bool:
+        """Whether many clients come from ``address``, a peer's: it is one of ``[console] trusted_proxies``."""
+        return address in self._origins.trusted_proxies
+
     def admit(self, request: access.ConsoleRequest, deadline: Deadline) -> Admission:
         """Return the open VNC server for ``request``. Each step that may block sets its own limit in ``deadline``.
 
         :raises TokenInvalid: when the token is missing, unknown or for another door, or when its instance has moved.
+        :raises TokensRefused: when too many tokens of the source were not valid.
         :raises OriginRefused: when the page belongs to another site.
         :raises RequestInvalid: when the Host is missing or malformed.
         :raises LimitReached: when too many consoles are open.
@@ -114,10 +124,8 @@ class Gate:
         context = get_current()
         origins = self._origins
         access.check_origin(request, origins.allowed_origins)
-        token = access.check_token_syntax(request.token)
         source = access.find_source(request.source, request.forwarded_for, origins.trusted_proxies)
-        LOG.info("Console requested", console_type=request.door.type_names, client=source)
-        info = self._consoleauth.check_token(context, token, deadline=deadline)
+        token, info = self._check_token(context, request, source, deadline)
         if info.console_type not in request.door.console_types:
             raise errors.TokenInvalid(TokenReason.CONSOLE_TYPE)
         # The log lines that follow, the compute's too, name the instance and its user.
@@ -135,6 +143,10 @@ class Gate:
                 deadline,
                 server_speaks_first=request.door.server_speaks_first,
             )
+            with contextlib.ExitStack() as dialled:
+                dialled.callback(server.sock.close)
+                check_left(server.sock.fileno())
+                dialled.pop_all()
         except BaseException:
             release()
             raise
@@ -148,6 +160,31 @@ class Gate:
             release=release,
             offer=server.offer,
         )
+
+    def check_source(self, source: str, token: str | None) -> None:
+        """Refuse a client whose tokens were not valid too often, before a thread is taken; ``source``: its address.
+
+        :raises TokensRefused: when it must wait.
+        """
+        self._token_failures.check(source, token)
+
+    def _check_token(
+        self, context: RequestContext, request: access.ConsoleRequest, source: str, deadline: Deadline
+    ) -> tuple[str, ConnectInfo]:
+        """Return the token, and what consoleauth knows of it."""
+        # Once more: while the request waited for its thread, others of the same source have failed.
+        self._token_failures.check(source, request.token)
+        try:
+            token = access.check_token_syntax(request.token)
+            LOG.info("Console requested", console_type=request.door.type_names, client=source)
+            info = self._consoleauth.check_token(context, token, deadline=deadline)
+        except errors.TokenInvalid:
+            # A request without a token costs nothing, and a health check may look so.
+            if request.token:
+                self._token_failures.note_failure(source, request.token)
+            raise
+        self._token_failures.note_valid(token)
+        return token, info
 
     def _validate(self, context: RequestContext, info: ConnectInfo, deadline: Deadline) -> Target:
         """Ask the hypervisor's host again, at the moment of use, where the VNC server is (S1, S2)."""

@@ -7,6 +7,7 @@ decision asks other daemons. Called by :mod:`porthole_novncproxy.server`.
 """
 
 import logging
+import math
 import re
 from http import HTTPStatus
 
@@ -23,6 +24,7 @@ from porthole_novncproxy.front.responses import (
     Answer,
     Response,
     Upgrade,
+    build_bare,
     build_error,
     build_reason,
 )
@@ -50,6 +52,24 @@ def find_quick_answer(request: Request, pages: Pages) -> Response | None:
         # A body would be read as the next request, and a reverse proxy in front may see another one there.
         return build_error(HTTPStatus.BAD_REQUEST, f"A {request.method} has no body here.")
     return pages.healthcheck if request.path == HEALTHCHECK else None
+
+
+def refuse_source(request: Request, door: Door, source: str, gate: Gate, request_id: str) -> Response | None:
+    """Return the refusal of a client that must wait, since its tokens were not valid too often; None for every other.
+
+    In the event loop: such a client gets no thread. ``source``: the peer's address.
+    """
+    client = find_source(request, source, gate) if door.is_for_browsers else source
+    try:
+        gate.check_source(client, access.parse_token(request.target, request.get_all("cookie")))
+    except errors.TokensRefused as exc:
+        status, reason = access.refusal_for(exc)
+        LOG.debug("Console refused", console_type=door.type_names, client=client, status=status, reason=exc)
+        retry_after = ("Retry-After", str(math.ceil(exc.wait_s)))
+        if request.asks_for_reason:
+            return build_reason(status, reason, request_id, retry_after)
+        return build_bare(status, retry_after)
+    return None
 
 
 def answer_page(request: Request, pages: Pages) -> Response:

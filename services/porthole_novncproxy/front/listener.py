@@ -12,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from porthole_common.allowance import find_network
 from porthole_common.forwarded import normalize_address
 from porthole_common.log import get_logger
+from porthole_novncproxy.admission.descriptors import OUT_OF_DESCRIPTORS
 from porthole_novncproxy.admission.dial import set_socket_options
 from porthole_novncproxy.doors import Door
 from porthole_novncproxy.front.connection import Connection, PendingRequest
@@ -27,10 +29,15 @@ from porthole_novncproxy.front.request import (
 )
 from porthole_novncproxy.front.responses import Response, build_bare, build_error
 from porthole_novncproxy.front.sender import Sender, open_outgoing
+from porthole_novncproxy.front.tls_handshakes import HandshakeThread, Step
+from porthole_novncproxy.front.turns import Turns
+from porthole_novncproxy.front.waiting import Waiting
 from porthole_relay.loop import READ, WRITE, Loop, Timer
 
 LOG = get_logger(__name__)
-_ACCEPTS_PER_TURN = 64
+# Few, so that a flood of connections leaves the loop to open consoles after each of its turns.
+_ACCEPTS_PER_TURN = 8
+_CLIENTS_PER_TURN = 8
 _ACCEPT_PAUSE_S = 0.5
 # TLS records begin with their content type, handshake (RFC 8446 section 5.1).
 _TLS_HANDSHAKE = 0x16
@@ -40,12 +47,22 @@ _PEEK_BYTES = 16
 
 @dataclass(eq=False, slots=True)
 class Receiving:
-    """A connection whose next request is awaited until ``timer``. ``is_new``: no byte has been looked at."""
+    """A connection whose next request is awaited until ``timer``.
+
+    ``is_new``: no byte has been looked at. ``is_secured``: no TLS handshake is under way. ``step``: the socket is the
+    handshake thread's until it is made. ``received``: bytes that are not parsed yet. ``is_queued``: its turn is to
+    come. ``is_dropped``: the socket is closed once the thread has given it back.
+    """
 
     connection: Connection
     parser: RequestParser
     timer: Timer
     is_new: bool
+    is_secured: bool = True
+    step: Step | None = None
+    received: bytes = b""
+    is_queued: bool = False
+    is_dropped: bool = False
 
 
 class Listener:
@@ -55,6 +72,8 @@ class Listener:
         self,
         loop: Loop,
         sender: Sender,
+        waiting: Waiting,
+        handshakes: HandshakeThread,
         tls_context: ssl.SSLContext | None,
         ssl_only: bool,
         timeout_s: float,
@@ -67,6 +86,8 @@ class Listener:
         """
         self._loop = loop
         self._sender = sender
+        self._waiting = waiting
+        self._handshakes = handshakes
         self.tls_context = tls_context
         self._ssl_only = ssl_only
         self._timeout_s = timeout_s
@@ -74,6 +95,8 @@ class Listener:
         self._max_header_bytes = max_header_bytes
         self._sockets: dict[socket.socket, Door] = {}
         self._receiving: dict[int, Receiving] = {}
+        self._turns: Turns[Receiving] = Turns()
+        self._is_serving = False
 
     def listen(self, sock: socket.socket, door: Door) -> None:
         """Accept clients of ``door`` from the listening socket ``sock``. From any thread."""
@@ -93,6 +116,7 @@ class Listener:
     def receive(self, connection: Connection, received: bytes = b"", is_new: bool = False) -> None:
         """Await a request of ``connection``, of which ``received`` is here already (RFC 9112 section 9.3)."""
         if not self._sockets:
+            self._waiting.leave(connection)
             connection.sock.close()
             return
         connection.sock.setblocking(False)
@@ -101,12 +125,14 @@ class Listener:
             RequestParser(self._max_header_bytes),
             self._loop.call_later(self._timeout_s, lambda: self._time_out(receiving)),
             is_new,
+            received=received,
         )
         self._receiving[connection.fd] = receiving
-        self._loop.register(connection.fd, READ, lambda _events: self._on_ready(receiving))
+        self._waiting.set_idle(connection, lambda: self._drop(receiving))
+        self._loop.register(connection.fd, READ, lambda _events: self._queue(receiving))
         # The next request may be whole in ``received``, or lie within TLS, where epoll does not see it.
-        if not is_new and not self._feed(receiving, received):
-            self._on_ready(receiving)
+        if not is_new:
+            self._queue(receiving)
 
     def _resume(self, sock: socket.socket) -> None:
         if sock in self._sockets:
@@ -122,17 +148,46 @@ class Listener:
             except ConnectionError:
                 continue
             except OSError as exc:
+                if exc.errno in OUT_OF_DESCRIPTORS and self._waiting.end_oldest():
+                    continue
                 # Out of descriptors: open connections go on; the queue waits a little instead of spinning here.
                 LOG.error("Accepting paused", door=door.name, reason=exc.strerror)
                 self._loop.unregister(listening.fileno())
                 self._loop.call_later(_ACCEPT_PAUSE_S, lambda: self._resume(listening))
                 return
             set_socket_options(sock)
-            self.receive(Connection(sock, normalize_address(address[0]), door, sock.fileno()), is_new=True)
+            connection = Connection(sock, normalize_address(address[0]), door, sock.fileno())
+            self._waiting.enter(connection)
+            self.receive(connection, is_new=True)
+
+    def _queue(self, receiving: Receiving) -> None:
+        """Look at the connection when it is its source's turn: a flood waits behind the others, and consoles do not."""
+        if not receiving.is_queued:
+            receiving.is_queued = True
+            self._turns.add(find_network(receiving.connection.address), receiving)
+        if not self._is_serving:
+            self._is_serving = True
+            self._loop.call_soon(self._serve)
+
+    def _serve(self) -> None:
+        """Look at a few connections; the others wait for the next turn of the loop."""
+        batch = [receiving for _ in range(_CLIENTS_PER_TURN) if (receiving := self._turns.take()) is not None]
+        for receiving in batch:
+            receiving.is_queued = False
+        self._is_serving = bool(self._turns)
+        if self._is_serving:
+            self._loop.call_soon(self._serve)
+        for receiving in batch:
+            # It may have been dropped meanwhile.
+            if self._receiving.get(receiving.connection.fd) is receiving:
+                self._on_ready(receiving)
 
     def _on_ready(self, receiving: Receiving) -> None:
         connection = receiving.connection
+        received, receiving.received = receiving.received, b""
         try:
+            if received and self._feed(receiving, received):
+                return
             if receiving.is_new and not self._begin(receiving):
                 return
             self._read(receiving)
@@ -140,11 +195,14 @@ class Listener:
             self._loop.modify(connection.fd, READ)
         except ssl.SSLWantWriteError:
             self._loop.modify(connection.fd, READ | WRITE)
-        except ssl.SSLError as exc:
-            LOG.info("TLS handshake failed", client=connection.address, door=connection.door.name, reason=exc.reason)
-            self._drop(receiving)
-        except OSError:
-            self._drop(receiving)
+        except OSError as exc:
+            self._fail(receiving, exc)
+
+    def _fail(self, receiving: Receiving, error: OSError) -> None:
+        connection = receiving.connection
+        if isinstance(error, ssl.SSLError):
+            LOG.info("TLS handshake failed", client=connection.address, door=connection.door.name, reason=error.reason)
+        self._drop(receiving)
 
     def _begin(self, receiving: Receiving) -> bool:
         """Look at the first bytes: TLS or not? Return False when the connection was refused."""
@@ -154,6 +212,7 @@ class Listener:
         is_tls = bool(first) and first[0] == _TLS_HANDSHAKE
         if is_tls and self.tls_context is not None:
             self._wrap(connection, self.tls_context)
+            receiving.is_secured = False
             return True
         if is_tls:
             LOG.info("TLS on a plain HTTP port", client=connection.address, door=connection.door.name)
@@ -180,8 +239,9 @@ class Listener:
     def _read(self, receiving: Receiving) -> None:
         """Read until the request is whole, or nothing more is there (BlockingIOError or its kin of TLS)."""
         sock, parser = receiving.connection.sock, receiving.parser
-        if isinstance(sock, ssl.SSLSocket) and not sock.version():
-            sock.do_handshake()
+        if isinstance(sock, ssl.SSLSocket) and not receiving.is_secured:
+            self._start_step(receiving, sock)
+            return
         while True:
             data = sock.recv(parser.wanted_bytes)
             if not data:
@@ -189,6 +249,27 @@ class Listener:
                 return
             if self._feed(receiving, data):
                 return
+
+    def _start_step(self, receiving: Receiving, sock: ssl.SSLSocket) -> None:
+        """Give the socket to the handshake thread for one step; the loop does not look at it meanwhile."""
+        self._loop.unregister(receiving.connection.fd)
+        source = find_network(receiving.connection.address)
+        receiving.step = Step(source, sock, lambda error: self._end_step(receiving, error))
+        self._handshakes.start(receiving.step)
+
+    def _end_step(self, receiving: Receiving, error: OSError | None) -> None:
+        receiving.step = None
+        if receiving.is_dropped:
+            receiving.connection.sock.close()
+            return
+        events = READ | WRITE if isinstance(error, ssl.SSLWantWriteError) else READ
+        self._loop.register(receiving.connection.fd, events, lambda _events: self._queue(receiving))
+        if error is None:
+            receiving.is_secured = True
+            # The request may lie within TLS already.
+            self._on_ready(receiving)
+        elif not isinstance(error, ssl.SSLWantReadError | ssl.SSLWantWriteError):
+            self._fail(receiving, error)
 
     def _feed(self, receiving: Receiving, data: bytes) -> bool:
         """Take bytes; return True once the connection has another owner."""
@@ -223,7 +304,7 @@ class Listener:
             _log_limit(connection, "request_timeout")
             self._refuse(receiving, build_bare(HTTPStatus.REQUEST_TIMEOUT))
             return
-        if isinstance(connection.sock, ssl.SSLSocket) and not connection.sock.version():
+        if not receiving.is_secured:
             _log_limit(connection, "request_timeout")
         else:
             LOG.debug("Silent connection closed", client=connection.address, door=connection.door.name)
@@ -237,10 +318,15 @@ class Listener:
         receiving.timer.cancel()
         self._receiving.pop(receiving.connection.fd, None)
         self._loop.unregister(receiving.connection.fd)
+        self._waiting.set_busy(receiving.connection)
 
     def _drop(self, receiving: Receiving) -> None:
         self._forget(receiving)
-        receiving.connection.sock.close()
+        self._waiting.leave(receiving.connection)
+        if receiving.step is not None and not self._handshakes.withdraw(receiving.step):
+            receiving.is_dropped = True
+        else:
+            receiving.connection.sock.close()
 
 
 def _log_limit(connection: Connection, option: str) -> None:

@@ -82,7 +82,7 @@ def build_error(status: HTTPStatus, reason: str) -> Response:
     return Response(status, (("Content-Type", "text/plain"), ("Content-Length", str(len(body)))), body, is_last=True)
 
 
-def build_reason(status: HTTPStatus, reason: str, request_id: str) -> Response:
+def build_reason(status: HTTPStatus, reason: str, request_id: str, *further: tuple[str, str]) -> Response:
     """Return ``{"code": status, "reason": words}``: the answer to an upgrade of the same path, for a page to read."""
     body = json.dumps({"code": int(status), "reason": reason}).encode()
     headers = (
@@ -92,5 +92,6 @@ def build_reason(status: HTTPStatus, reason: str, request_id: str) -> Response:
         ("Referrer-Policy", "no-referrer"),
         ("X-Content-Type-Options", "nosniff"),
         ("X-OpenStack-Request-ID", request_id),
+        *further,
     )
     return Response(status, headers, body)

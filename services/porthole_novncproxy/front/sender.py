@@ -15,6 +15,7 @@ from typing import BinaryIO
 from porthole_common.log import get_logger
 from porthole_novncproxy.front.connection import Connection
 from porthole_novncproxy.front.responses import Response, build_head
+from porthole_novncproxy.front.waiting import Waiting
 from porthole_relay.loop import READ, WRITE, Loop, Timer
 
 LOG = get_logger(__name__)
@@ -91,8 +92,9 @@ class _Lingering:
 class Sender:
     """Sends answers on one loop. Methods are called in the loop's thread unless they say otherwise."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, waiting: Waiting) -> None:
         self._loop = loop
+        self._waiting = waiting
         # By descriptor, the client that has been taking its answer for longest first.
         self._sending: dict[int, _Sending] = {}
         self._lingering: dict[int, _Lingering] = {}
@@ -120,6 +122,7 @@ class Sender:
             self._give_up(next(iter(self._sending.values())))
         sending.timer = self._loop.call_later(_SEND_TIMEOUT_S, lambda: self._give_up(sending))
         self._sending[connection.fd] = sending
+        self._waiting.set_idle(connection, lambda: self._give_up(sending))
         self._loop.register(connection.fd, awaited, lambda _events: self._on_ready(sending))
 
     def linger(self, connection: Connection) -> None:
@@ -133,10 +136,11 @@ class Sender:
             connection.sock.shutdown(socket.SHUT_WR)
         except OSError as exc:
             LOG.debug("Client went away", client=connection.address, error=type(exc).__name__)
-            connection.sock.close()
+            self._close(connection)
             return
         lingering = _Lingering(connection, self._loop.call_later(_LINGER_S, lambda: self._end(lingering)))
         self._lingering[connection.fd] = lingering
+        self._waiting.set_idle(connection, lambda: self._end(lingering))
         self._loop.register(connection.fd, READ, lambda _events: self._discard(lingering))
         if self._closed:
             self._discard(lingering)
@@ -204,7 +208,7 @@ class Sender:
 
     def _lose(self, sending: _Sending) -> None:
         self._forget(sending)
-        sending.connection.sock.close()
+        self._close(sending.connection)
         sending.on_lost()
         self._note_if_all_sent()
 
@@ -215,6 +219,7 @@ class Sender:
         sending.timer.cancel()
         self._loop.unregister(sending.connection.fd)
         del self._sending[sending.connection.fd]
+        self._waiting.set_busy(sending.connection)
 
     def _discard(self, lingering: _Lingering) -> None:
         try:
@@ -230,4 +235,8 @@ class Sender:
         if self._lingering.pop(lingering.connection.fd, None) is not None:
             lingering.timer.cancel()
             self._loop.unregister(lingering.connection.fd)
-            lingering.connection.sock.close()
+            self._close(lingering.connection)
+
+    def _close(self, connection: Connection) -> None:
+        self._waiting.leave(connection)
+        connection.sock.close()

@@ -42,8 +42,9 @@ const REFUSALS = {
     },
     429: {
         title: 'Too many consoles are open',
-        reason: 'The console proxy limits how many consoles a link, a guest and an address may have open at once.',
-        next: 'Close another window with this console, then try again.',
+        reason: 'The console proxy limits how many consoles a link, a guest and an address may have open at once. For a ' +
+            'short time it also refuses an address from which many links came that are not valid any more.',
+        next: 'Close other windows with this console or with old links, then try again.',
         retry: true,
     },
     502: {

@@ -2,6 +2,7 @@
 """The listening sockets of the doors: real ones, on loopback, on ports that the kernel chooses."""
 
 import contextlib
+import resource
 import socket
 
 import pytest
@@ -11,7 +12,7 @@ from porthole_common import conf as porthole_conf
 from porthole_common import errors
 from porthole_common.conf import novncproxy
 from porthole_novncproxy.admission.limits import SessionCounter
-from porthole_novncproxy.daemon import build_limits, open_listeners
+from porthole_novncproxy.daemon import build_limits, build_waiting_limits, open_listeners
 from porthole_novncproxy.doors import DOORS, NOVNC, XVPVNC
 from support.cases import naming
 
@@ -87,3 +88,27 @@ def test_each_limit_of_sessions_is_counted_and_may_change_while_the_daemon_runs(
             with pytest.raises(errors.LimitReached) as caught:
                 counter.reserve("192.0.2.7", "token", "i-1")
             assert caught.value.values() == (f"[novncproxy] {option.name}",)
+
+
+def test_descriptors_are_kept_back_from_clients_that_wait():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    conf = cfg.ConfigOpts()
+    porthole_conf.register_opts(conf)
+    conf([])
+    try:
+        for limit, reserved, mark in ((1024, 64, 960), (1024, 1000, 768)):
+            with naming(limit, reserved):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+                conf.set_override("reserved_descriptors", reserved, group="novncproxy")
+                assert build_waiting_limits(conf).descriptor_mark == mark
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    conf.set_override("max_waiting_connections", 77, group="novncproxy")
+    conf.set_override("max_waiting_connections_per_source", 9, group="novncproxy")
+    limits = build_waiting_limits(conf)
+    assert (limits.total, limits.per_source) == (77, 9)
+
+
+def test_limits_that_the_operator_raises_under_attack_need_no_restart():
+    names = {"max_waiting_connections", "max_waiting_connections_per_source", "reserved_descriptors"}
+    assert names == {option.name for option in novncproxy.OPTS if option.name in names and option.mutable}

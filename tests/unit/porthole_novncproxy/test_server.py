@@ -19,6 +19,7 @@ from porthole_common.model import ConnectInfo, ConsoleType
 from porthole_novncproxy.admission.gate import Admission
 from porthole_novncproxy.doors import DOORS, NOVNC, XVPVNC
 from porthole_novncproxy.front.responses import Response
+from porthole_novncproxy.front.waiting import WaitingLimits
 from porthole_novncproxy.server import ProxyServer
 from porthole_relay.codec import RawCodec, WebSocketCodec
 from support.cases import naming
@@ -51,6 +52,8 @@ class Gate:
         self.asked = []
         self.given_back = 0
         self.sources_asked = 0
+        self.checked = []
+        self.refused = set()
 
     def admit(self, request, deadline):
         self.asked.append(request)
@@ -63,6 +66,14 @@ class Gate:
     def find_source(self, source, forwarded_for):
         self.sources_asked += 1
         return forwarded_for[-1] if forwarded_for else source
+
+    def is_trusted_proxy(self, address):
+        return False
+
+    def check_source(self, source, token):
+        self.checked.append((source, token))
+        if source in self.refused:
+            raise errors.TokensRefused(2.5)
 
     def release(self):
         self.given_back += 1
@@ -119,6 +130,7 @@ class House:
             handshake_threads=2,
             handshake_backlog=backlog,
             sessions=self.sessions,
+            waiting_limits=WaitingLimits(1000, 1000),
         )
         self.listening = {door: socket.create_server(("127.0.0.1", 0)) for door in DOORS}
         self.server.start(self.listening)
@@ -323,3 +335,37 @@ def test_a_fault_in_one_request_hangs_up_on_its_client_alone(house, caplog):
     assert "Request failed" in caplog.text
     house.gate.error = None
     assert status_of(house.hear_to_end(house.ask(UPGRADE))) == 101
+
+
+def test_a_source_that_must_wait_gets_no_thread_at_either_door(house):
+    house.gate.refused.add("127.0.0.1")
+    reason = PAGE.replace(b"Host: x", b"Accept: application/json\r\nConnection: close").replace(
+        b"/page", b"/?token=" + TOKEN.encode()
+    )
+    for door, request in ((NOVNC, UPGRADE), (NOVNC, reason), (XVPVNC, CONNECT)):
+        with naming(door.name, request):
+            reply = house.hear_to_end(house.ask(request, door))
+            assert status_of(reply) == 429
+            assert b"\r\nRetry-After: 3\r\n" in reply
+            assert (b"were not valid" in reply) is (request is reason)
+    assert house.gate.asked == []
+    assert house.gate.checked == [("127.0.0.1", TOKEN)] * 3
+    # Pages are for everybody.
+    assert status_of(house.hear(house.ask(PAGE), lambda data: data and b"page" in data)) == 200
+
+
+def test_a_client_that_must_wait_is_the_one_behind_the_trusted_proxy(house):
+    house.gate.refused.add("198.51.100.1")
+    for client, status in (("198.51.100.1", 429), ("198.51.100.2", 101)):
+        with naming(client):
+            request = build_upgrade(f"/?token={TOKEN}", [("X-Forwarded-For", client)])
+            assert status_of(house.hear_to_end(house.ask(request))) == status
+
+
+def test_what_has_ended_or_is_a_console_is_no_waiting_connection(house):
+    waiting = house.server._waiting
+    for door, request in ((NOVNC, UPGRADE), (XVPVNC, CONNECT), (NOVNC, PAGE.replace(b"Host: x", b"Connection: close"))):
+        client = house.ask(request, door)
+        house.hear_to_end(client)
+        client.close()
+        house.turn_until(lambda: not waiting.total)

@@ -2,8 +2,10 @@
 """The reply to CONNECT, and the dial's own deadline. Servers of all kinds are met in the functional tests."""
 
 import itertools
+import resource
 import socket
 import time
+from http import HTTPStatus
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from porthole_common import errors
 from porthole_common.deadline import Deadline
 from porthole_common.model import Target
+from porthole_novncproxy.admission.access import refusal_for
 from porthole_novncproxy.admission.dial import MAX_REPLY_BYTES, _open_path, dial
 from support.cases import naming
 
@@ -163,3 +166,19 @@ def test_a_dial_is_one_step_that_may_be_a_little_later_than_its_own_timeout():
             dial(Target(*closed.getsockname()[:2]), None, 5, None, Noting())
     (timeout_s,) = seen
     assert 5 < timeout_s < 10
+
+
+def test_descriptors_that_this_process_lacks_are_not_the_vnc_servers_fault():
+    """Nor do they end in a message about it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket() as probe:
+            lowest = probe.fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            with pytest.raises(errors.DescriptorsExhausted) as caught:
+                dial(Target(*server.getsockname()), None, 5.0, None, Deadline())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "LimitNOFILE" in str(caught.value)
+    assert refusal_for(caught.value)[0] == HTTPStatus.SERVICE_UNAVAILABLE

@@ -23,6 +23,7 @@ from porthole_novncproxy.admission.access import ConsoleRequest, OriginPolicy
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
 from porthole_novncproxy.admission.gate import Gate, log_refusal
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
+from porthole_novncproxy.admission.token_failures import BURST, TokenFailures
 from porthole_novncproxy.admission.vencrypt import Security
 from porthole_novncproxy.doors import DOORS, NOVNC
 from support.cases import naming
@@ -45,12 +46,15 @@ def request_of_its_own():
 class Consoleauth:
     def __init__(self, info=INFO):
         self.info = info
+        self.error = None
         self.asked = []
         self.deadline = None
 
     def check_token(self, context, token, *, deadline):
         self.asked.append(token)
         self.deadline = deadline
+        if self.error:
+            raise self.error
         return self.info
 
 
@@ -79,6 +83,7 @@ class House:
             circuit_breaker=HostCircuitBreaker(time.monotonic, 0.0),
             origins=origins or OriginPolicy(),
             dial_timeout_s=1.0,
+            token_failures=TokenFailures(time.monotonic),
         )
 
     def refuse(self, *, origins=(), hosts=("good.org",), token=TOKEN, door=NOVNC, **fields):
@@ -142,6 +147,35 @@ def test_an_instance_that_is_not_there_any_more_makes_the_token_invalid():
         with naming(error):
             refused = House(error=error).refuse()
             assert (type(refused), refused.reason) == (errors.TokenInvalid, TokenReason.INSTANCE_GONE)
+
+
+def test_a_source_whose_tokens_fail_is_refused_without_a_question():
+    """And with a proxy in front, the client alone."""
+    house = House(origins=OriginPolicy(trusted_proxies=("192.0.2.7",)))
+    house.consoleauth.error = errors.TokenInvalid(TokenReason.UNKNOWN)
+    fields = {"forwarded_for": ("198.51.100.1",)}
+    for _ in range(BURST):
+        assert house.refuse(**fields) is house.consoleauth.error
+    assert isinstance(house.refuse(**fields), errors.TokensRefused)
+    assert len(house.consoleauth.asked) == BURST
+    with pytest.raises(errors.TokensRefused):
+        house.gate.check_source("198.51.100.1", TOKEN)
+    house.gate.check_source("198.51.100.2", TOKEN)
+    assert house.refuse(forwarded_for=("198.51.100.2",)) is house.consoleauth.error
+
+
+def test_malformed_tokens_count_and_missing_ones_and_silent_daemons_do_not():
+    for token, error, refused in (
+        ("x", None, errors.TokensRefused),
+        (None, None, errors.TokenInvalid),
+        (TOKEN, errors.RpcUnavailable("consoleauth", "check_token"), errors.RpcUnavailable),
+    ):
+        with naming(token, error):
+            house = House()
+            house.consoleauth.error = error
+            for _ in range(BURST):
+                house.refuse(token=token)
+            assert type(house.refuse(token=token)) is refused
 
 
 def test_an_answer_that_did_not_come_is_not_taken_for_no():

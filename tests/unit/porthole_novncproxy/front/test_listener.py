@@ -15,11 +15,13 @@ from porthole_novncproxy.front.connection import Connection
 from porthole_novncproxy.front.listener import Listener
 from porthole_novncproxy.front.request import MAX_HEADER_BYTES, RequestParser
 from porthole_novncproxy.front.sender import Sender
+from porthole_novncproxy.front.waiting import Waiting, WaitingLimits
 from porthole_relay.loop import READ, WRITE
 from support.cases import naming
 from support.certificates import make_certificate
 from support.fake_loop import FakeLoop
 from support.far_end import heard
+from support.strangers import record_client_hello
 
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 REQUEST = RequestParser().feed(HEAD)
@@ -51,16 +53,51 @@ class FakeListeningSocket:
         self.closed = True
 
 
+class Handshakes:
+    """Makes each step at once; with ``is_slow`` only when the test says so, as if the thread were at it."""
+
+    def __init__(self):
+        self.is_slow = False
+        self.steps = []
+
+    def start(self, step):
+        self.steps.append(step)
+        if not self.is_slow:
+            self.make()
+
+    def make(self):
+        step = self.steps.pop(0)
+        try:
+            step.sock.do_handshake()
+        except OSError as exc:
+            step.on_done(exc)
+        else:
+            step.on_done(None)
+
+    def withdraw(self, step):
+        return False
+
+
 class House:
     """A listener on a fake loop, and clients on socket pairs."""
 
-    def __init__(self, context=None, ssl_only=False, max_header_bytes=MAX_HEADER_BYTES, door=NOVNC):
+    def __init__(self, context=None, ssl_only=False, max_header_bytes=MAX_HEADER_BYTES, door=NOVNC, limits=None):
         self.loop = FakeLoop()
         self.pending = []
         self.door = door
-        self.sender = Sender(self.loop)
+        self.waiting = Waiting(limits or WaitingLimits(1000, 1000), lambda _address: False)
+        self.handshakes = Handshakes()
+        self.sender = Sender(self.loop, self.waiting)
         self.listener = Listener(
-            self.loop, self.sender, context, ssl_only, TIMEOUT_S, self.pending.append, max_header_bytes
+            loop=self.loop,
+            sender=self.sender,
+            waiting=self.waiting,
+            handshakes=self.handshakes,
+            tls_context=context,
+            ssl_only=ssl_only,
+            timeout_s=TIMEOUT_S,
+            on_request=self.pending.append,
+            max_header_bytes=max_header_bytes,
         )
         self.listening = FakeListeningSocket()
         self.listener.listen(self.listening, door)
@@ -71,12 +108,13 @@ class House:
     def requests(self):
         return [(pending.connection, pending.request) for pending in self.pending]
 
-    def connect(self):
+    def connect(self, address="192.0.2.7"):
         """A client's end of a connection that waits for its first request."""
         near, far = socket.socketpair()
         far.setblocking(False)
         self.sockets += [near, far]
-        connection = Connection(near, "192.0.2.7", self.door, near.fileno())
+        connection = Connection(near, address, self.door, near.fileno())
+        self.waiting.enter(connection)
         self.listener.receive(connection, is_new=True)
         return connection, far
 
@@ -134,6 +172,26 @@ def test_a_request_may_be_cut_anywhere():
             assert house.requests == [(connection, REQUEST)]
 
 
+def test_a_flood_of_requests_takes_its_turns_and_another_client_does_not_wait_for_it(house):
+    """Each turn of the loop has a few, so that consoles go on in between."""
+    crowd = [house.connect()[1] for _ in range(50)]
+    _connection, other = house.connect("192.0.2.8")
+    for client in (*crowd, other):
+        client.send(HEAD)
+    for fd in [fd for fd in house.loop.callbacks if fd < 1000]:
+        # epoll tells of a connection in each turn, as long as it is not read.
+        house.loop.callbacks[fd](READ)
+        house.loop.callbacks[fd](READ)
+    assert house.requests == []
+    assert len(house.loop.soon) == 1
+    house.loop.soon.popleft()()
+    assert 2 <= len(house.requests) < 20
+    assert "192.0.2.8" in [connection.address for connection, _request in house.requests]
+    house.loop.run_soon()
+    assert len(house.requests) == 51
+    assert not house.loop.pending_timers
+
+
 def test_pipelined_requests_are_handed_on_one_by_one(house):
     connection, client = house.connect()
     client.send(HEAD * 3)
@@ -141,6 +199,7 @@ def test_pipelined_requests_are_handed_on_one_by_one(house):
     for number in (1, 2):
         assert len(house.requests) == number
         house.listener.receive(connection, house.pending[-1].rest)
+        house.loop.run_soon()
     assert house.requests == [(connection, REQUEST)] * 3
     assert not house.loop.pending_timers
 
@@ -235,6 +294,7 @@ def test_a_connection_that_comes_back_after_the_end_is_closed(house):
     house.turn()
     house.listener.close()
     house.listener.receive(connection)
+    house.loop.run_soon()
     assert heard(client) == (b"", True)
 
 
@@ -256,6 +316,31 @@ def test_without_descriptors_the_queue_waits_a_moment():
             assert 1000 not in house.loop.callbacks
             house.loop.advance(1)
             assert 1000 in house.loop.callbacks
+
+
+def test_without_descriptors_the_oldest_silent_connection_makes_room(house):
+    _connection, client = house.connect()
+    house.listening.waiting = [OSError(errno.EMFILE, "no room")]
+    house.loop.callbacks[1000](READ)
+    assert client.recv(1) == b""
+    assert 1000 in house.loop.callbacks
+    assert house.waiting.total == 0
+
+
+def test_more_silent_connections_than_the_limit_end_the_oldest_one():
+    with contextlib.closing(House(limits=WaitingLimits(1000, 3))) as house:
+        clients = [house.connect()[1] for _ in range(5)]
+        assert [heard(client) for client in clients[:2]] == [(b"", True)] * 2
+        for client in clients[2:]:
+            with pytest.raises(BlockingIOError):
+                client.recv(1)
+        assert house.waiting.total == 3
+        clients[2].send(HEAD)
+        house.turn()
+        # Its request is being answered: the next ones end, although they are newer.
+        house.connect()
+        assert heard(clients[3]) == (b"", True)
+        assert len(house.requests) == 1
 
 
 def test_a_listening_socket_stays_away_when_the_listener_closed_meanwhile(house):
@@ -294,6 +379,28 @@ def shake_hands(house, certificate, sock):
             house.turn()
             return client
     raise AssertionError("the handshake does not end")
+
+
+def test_a_socket_in_the_handshake_thread_is_closed_when_it_comes_back(certificate):
+    """By the deadline, by a limit, or at the end of the listener: never under the thread's feet."""
+    for end in ("time", "limit", "close"):
+        with naming(end), contextlib.closing(tls_house(certificate)) as house:
+            house.handshakes.is_slow = True
+            connection, client = house.connect()
+            client.send(record_client_hello())
+            house.turn()
+            assert connection.fd not in house.loop.callbacks
+            if end == "time":
+                house.loop.advance(TIMEOUT_S)
+            elif end == "limit":
+                assert house.waiting.end_oldest()
+            else:
+                house.listener.close()
+            assert connection.sock.fileno() == connection.fd
+            house.handshakes.make()
+            assert connection.sock.fileno() == -1
+            assert house.waiting.total == 0
+            assert not house.loop.pending_timers
 
 
 def test_tls_is_told_from_plain_by_its_first_byte(certificate):
@@ -395,6 +502,7 @@ def test_requests_that_wait_within_tls_are_seen(certificate):
     (pending,) = house.pending
     assert (pending.connection, len(pending.request.fields), pending.rest) == (connection, 2, b"")
     house.listener.receive(connection)
+    house.loop.run_soon()
     assert [pending.request for pending in house.pending][1:] == [REQUEST]
     house.close()
 
@@ -409,6 +517,7 @@ def test_the_loop_waits_for_room_when_tls_has_to_write(certificate):
 
     real, connection.sock = connection.sock, Full()
     house.loop.callbacks[connection.fd](READ)
+    house.loop.run_soon()
     assert house.loop.masks[connection.fd] & WRITE
     connection.sock = real
     house.close()
@@ -440,6 +549,7 @@ def test_a_malformed_request_behind_another_is_refused(house):
     client.send(HEAD + b"nonsense\r\n\r\n")
     house.turn()
     house.listener.receive(connection, house.pending[0].rest)
+    house.loop.run_soon()
     assert heard(client)[0].startswith(b"HTTP/1.1 400 ")
     assert len(house.pending) == 1
 

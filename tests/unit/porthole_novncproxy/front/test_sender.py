@@ -13,6 +13,7 @@ from porthole_novncproxy.doors import NOVNC
 from porthole_novncproxy.front.connection import Connection
 from porthole_novncproxy.front.responses import Response
 from porthole_novncproxy.front.sender import MAX_SENDING, Outgoing, Sender, open_outgoing
+from porthole_novncproxy.front.waiting import Waiting, WaitingLimits
 from porthole_relay.loop import READ, WRITE
 from support.cases import naming
 from support.fake_loop import FakeLoop
@@ -27,7 +28,8 @@ class House:
 
     def __init__(self):
         self.loop = FakeLoop()
-        self.sender = Sender(self.loop)
+        self.waiting = Waiting(WaitingLimits(1000, 1000), lambda _address: False)
+        self.sender = Sender(self.loop, self.waiting)
         self.sent = []
         self.lost = []
         self.sockets = []
@@ -36,7 +38,9 @@ class House:
         near, far = socket.socketpair()
         far.setblocking(False)
         self.sockets += [near, far]
-        return Connection(near, "192.0.2.7", NOVNC, near.fileno()), far
+        connection = Connection(near, "192.0.2.7", NOVNC, near.fileno())
+        self.waiting.enter(connection)
+        return connection, far
 
     def send(self, connection, outgoing):
         self.sender.send(connection, outgoing, self.sent.append, lambda: self.lost.append(connection))

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sources whose tokens are not valid, again and again, are refused for a time without a question to a daemon.
+
+Why: a token that nobody knows costs a call over the bus, and the threads for that are few. A client that guesses, or a
+page that tries an expired link for ever, would hold up everybody's consoles (S42). So each failure counts against its
+source, and the count decays. A token that was valid a moment ago is asked about all the same: a user behind the
+attacker's address may reload a console. Another token from that address has the turns that the decay gives back.
+Thread-safe; called by :mod:`porthole_novncproxy.admission.gate`.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+from porthole_common import errors
+from porthole_common.allowance import Allowance, find_network
+from porthole_common.log import get_logger
+
+LOG = get_logger(__name__)
+# A user has some tabs with old links, and a page asks twice: for the console, and for the reason. An office behind one
+# address has several such users. For consoleauth, so many questions are the work of a tenth of a second.
+BURST = 60
+REFILL_S = 1.0
+# A page that reconnects has the token that has just opened its console. It guards the memory: the first entry goes.
+KNOWN_S = 600.0
+MAX_KNOWN = 10_000
+
+
+class TokenFailures:
+    """What one process remembers. ``clock`` returns monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._sources: Allowance[str] = Allowance(clock, BURST, REFILL_S)
+        # By hash, when a token that was valid is forgotten.
+        self._known: OrderedDict[bytes, float] = OrderedDict()
+
+    def check(self, source: str, token: str | None) -> None:
+        """Refuse a token of a source that has failed too often.
+
+        :raises TokensRefused: when the source must wait, and the token was not valid a moment ago.
+        """
+        with self._lock:
+            wait_s = self._sources.wait_s(find_network(source))
+            if wait_s > 0 and not (token and self._is_known(_hash(token))):
+                raise errors.TokensRefused(wait_s)
+
+    def note_failure(self, source: str, token: str) -> None:
+        """Count a token that is malformed or unknown."""
+        network = find_network(source)
+        with self._lock:
+            self._known.pop(_hash(token), None)
+            was_free = self._sources.wait_s(network) == 0
+            self._sources.add(network, 1)
+            is_refused = was_free and self._sources.wait_s(network) > 0
+        if is_refused:
+            LOG.warning("Tokens refused", client=source, count=BURST)
+
+    def note_valid(self, token: str) -> None:
+        """Remember a token that consoleauth has accepted."""
+        digest = _hash(token)
+        with self._lock:
+            self._known.pop(digest, None)
+            self._known[digest] = self._clock() + KNOWN_S
+            if len(self._known) > MAX_KNOWN:
+                self._known.popitem(last=False)
+
+    def _is_known(self, digest: bytes) -> bool:
+        return self._known.get(digest, 0.0) > self._clock()
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
