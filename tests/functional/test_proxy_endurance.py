@@ -310,7 +310,7 @@ def test_a_good_client_is_let_in_while_others_reset_and_guess(make, echo, open_c
         while not over.is_set():
             words = rude[storms[0] % len(rude)]
             storms[0] += 1
-            sock = connect(proxy.xvp_port if words.startswith(b"CONNECT") else proxy.novnc_port)
+            sock = connect(proxy.xvp_port if words.startswith(b"CONNECT") else proxy.novnc_port, source="127.0.0.2")
             if words:
                 sock.sendall(words)
             reset(sock)

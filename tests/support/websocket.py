@@ -38,10 +38,14 @@ class Reply:
 
 
 def connect(
-    port: int, context: ssl.SSLContext | None = None, host: str = "127.0.0.1", timeout_s: float = TIMEOUT_S
+    port: int,
+    context: ssl.SSLContext | None = None,
+    host: str = "127.0.0.1",
+    timeout_s: float = TIMEOUT_S,
+    source: str | None = None,
 ) -> socket.socket:
-    """Return a connection with a deadline on every operation."""
-    sock = socket.create_connection((host, port), timeout=timeout_s)
+    """Return a connection with a deadline on every operation; ``source``: the client's own address."""
+    sock = socket.create_connection((host, port), timeout_s, (source, 0) if source else None)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return context.wrap_socket(sock, server_hostname="localhost") if context else sock
 
