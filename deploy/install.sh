@@ -276,7 +276,7 @@ uninstall() {
     systemctl daemon-reload
     remove_from_broker
     if [ -e "$VENV" ] || [ -e "$ETC" ]; then
-        rm -rf "$VENV" "$ETC" /var/log/porthole /var/cache/porthole
+        rm -rf "$VENV" "$ETC" /var/log/porthole /var/cache/porthole /var/lib/porthole
         changed "$VENV and $ETC are removed"
     fi
     rm -f /etc/sysusers.d/porthole.conf /etc/tmpfiles.d/porthole.conf

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Publishes the instances of this host to every api: at start, on each change, on request, and at an interval.
 
-Why: an api looks up the host and the owner of an instance in its memory, and counts a silent host as down. Made by
-:mod:`porthole_compute.main`. The driver's events and the endpoint wake its thread.
+Why: an api looks up the host and the owner of an instance in its memory, and counts a silent host as down. An instance
+with another owner than in the inventory before has its consoles revoked. Made by :mod:`porthole_compute.main`. The
+driver's events and the endpoint wake its thread.
 """
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from porthole_common import errors
 from porthole_common.context import RequestContext, build_daemon_context
 from porthole_common.log import get_logger
-from porthole_common.model import Instance, InstanceState
+from porthole_common.model import Instance, InstanceState, Owner
 from porthole_common.notifications import Inventory
 from porthole_compute.drivers import ComputeDriver
 
@@ -37,6 +38,29 @@ class Publisher(Protocol):
         """
 
 
+class Owners:
+    """The last known owner of each instance. One thread calls it."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, Owner] = {}
+
+    def update(self, instances: Iterable[Instance]) -> list[str]:
+        """Take the owners of ``instances``; return the UUIDs of those whose project or user was another one.
+
+        An instance in state UNKNOWN keeps its last owner: the hypervisor did not answer about it.
+        """
+        before, self._owners, changed = self._owners, {}, []
+        for instance in instances:
+            owner, last = Owner(instance.project_id, instance.user_id), before.get(instance.uuid)
+            if instance.state != InstanceState.UNKNOWN:
+                self._owners[instance.uuid] = owner
+                if last not in (None, owner):
+                    changed.append(instance.uuid)
+            elif last is not None:
+                self._owners[instance.uuid] = last
+        return changed
+
+
 class InventoryReporter:
     """A thread that publishes full inventories: of a hypervisor that is down, the last known instances."""
 
@@ -50,19 +74,23 @@ class InventoryReporter:
         retry_s: float = RETRY_S,
         migrating_s: float = MIGRATING_INTERVAL_S,
         report_start: Callable[[RequestContext], None] = lambda _context: None,
+        on_owner_changed: Callable[[str], None] = lambda _uuid: None,
     ) -> None:
         """Prepare; ``report_start`` tells the proxies that the instances are known, at first or again.
 
         It raises RpcUnavailable when there is no broker, and is then called again with the next inventory.
+        ``on_owner_changed`` is called with an instance's UUID before its new owner is published.
         """
         self._host = host
         self._driver = driver
         self._publisher = publisher
+        self._on_owner_changed = on_owner_changed
         self._interval_s = interval_s
         self._debounce_s = debounce_s
         self._retry_s = retry_s
         self._migrating_s = migrating_s
         self._last_known: tuple[Instance, ...] = ()
+        self._owners = Owners()
         self._in_trouble = False
         self._is_up = True
         self._report_start = report_start
@@ -128,6 +156,8 @@ class InventoryReporter:
             self._is_up = False
         else:
             self._is_up = True
+        for uuid in self._owners.update(self._last_known):
+            self._on_owner_changed(uuid)
         return Inventory(self._host, self._last_known, hypervisor_up=self._is_up)
 
     def _next_in_s(self, published: bool) -> float:

@@ -15,6 +15,7 @@ from oslo_config import cfg
 
 from porthole_common import errors, service
 from porthole_common.discovery import DiscoveryEndpoint
+from porthole_common.log import get_logger
 from porthole_common.model import RevocationReason
 from porthole_common.notifications import HostStartPublisher, InventoryPublisher
 from porthole_common.rpc import Rpc
@@ -26,6 +27,7 @@ from porthole_compute.revocation import Revoker
 from porthole_compute.rpcapi import TOPIC
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 
+LOG = get_logger(__name__)
 PROGRAM = "porthole-compute"
 # A publication or revocation that is under way at the end has this long.
 STOP_TIMEOUT_S = 5.0
@@ -48,6 +50,7 @@ class ComputeService:
             InventoryPublisher(rpc),
             conf.compute.inventory_interval,
             report_start=HostStartPublisher(rpc, conf.host).publish,
+            on_owner_changed=self._end_for_owner,
         )
         self._revoker = Revoker(conf.host, ConsoleAuthAPI(rpc))
         endpoint = ComputeEndpoint(conf, driver, self._reporter.request)
@@ -92,6 +95,10 @@ class ComputeService:
     def consoles_ended(self, instance_uuid: str, reason: RevocationReason) -> None:
         """Have the instance's tokens for this host revoked."""
         self._revoker.revoke(instance_uuid, reason)
+
+    def _end_for_owner(self, instance_uuid: str) -> None:
+        LOG.info("Owner of an instance changed; its consoles end", instance=instance_uuid)
+        self._revoker.revoke(instance_uuid, RevocationReason.OWNER_CHANGED)
 
 
 def build_driver(conf: cfg.ConfigOpts) -> ComputeDriver:

@@ -5,9 +5,9 @@ Why: instances come from libvirt, from a YAML file, or from a fake in a test. Th
 revocations know only this protocol. A driver is made by :mod:`porthole_compute.main`, and no foreign error leaves it.
 
 * :mod:`libvirt_host` is the driver of libvirt: :mod:`libvirt_state` reads the state of a domain, :mod:`questions` gives
-  each question a deadline, :mod:`libvirt_connections` and :mod:`reconnect` keep the connections, and
-  :mod:`running_domains` finds the domains that ended while there was none.
-* :mod:`static` is the driver of the file.
+  each question a deadline, :mod:`libvirt_connections` and :mod:`reconnect` keep the connections,
+  :mod:`running_domains` finds the domains that ended while there was none, and :mod:`libvirt_run` names each run.
+* :mod:`static` is the driver of the file; :mod:`static_runs` keeps the runs of its entries.
 """
 
 from collections.abc import Collection

@@ -40,7 +40,8 @@ from porthole_compute.drivers.libvirt_connections import (
     open_kept_alive,
     start_event_loop,
 )
-from porthole_compute.drivers.libvirt_state import has_process, read_details, read_state
+from porthole_compute.drivers.libvirt_run import build_runs
+from porthole_compute.drivers.libvirt_state import has_process, read_details, read_instance, read_state
 from porthole_compute.drivers.questions import NoAnswer, Questions
 from porthole_compute.drivers.reconnect import Reconnector
 from porthole_compute.drivers.running_domains import RunningDomains
@@ -82,6 +83,7 @@ class LibvirtDriver:
         )
         self._events: DriverEvents | None = None
         self._running = RunningDomains()
+        self._runs = build_runs(self._uri)
         self._questions = Questions(MAX_QUESTIONS, answer_timeout_s, self._tell_changed)
         # The domains of the last list and of the events since, with what was last read of them.
         self._known: dict[str, Instance | None] = {}
@@ -136,14 +138,16 @@ class LibvirtDriver:
         :raises HypervisorUnavailable: when libvirt does not answer, at all or about this domain.
         """
 
-        def read_running(connection: Any) -> tuple[InstanceState, Domain]:
+        def read_running(connection: Any) -> tuple[InstanceState, Domain, str]:
             domain = connection.lookupByUUIDString(instance_uuid)
             state = read_state(domain)
             require_screen(instance_uuid, state, has_process(domain))
-            return state, parse_domain(domain.XMLDesc(0))
+            details = parse_domain(domain.XMLDesc(0))
+            # Read last: a domain that started again meanwhile is another run than its id says.
+            return state, details, self._build_run(domain)
 
         require_vnc_type(console_type, self._offered)
-        state, details = self._ask(instance_uuid, read_running)
+        state, details, run = self._ask(instance_uuid, read_running)
         vnc = details.vnc
         if vnc is None:
             raise errors.ConsoleTypeUnavailable(str(console_type))
@@ -151,7 +155,7 @@ class LibvirtDriver:
             # It ended between the two calls, or has just started and has no port yet.
             raise errors.InstanceNotReady(instance_uuid, str(state))
         target = Target(get_proxy_host(vnc.listen, self._proxyclient_address), vnc.port)
-        return VncServer(target, None, Owner(details.project_id, details.user_id))
+        return VncServer(target, run, Owner(details.project_id, details.user_id))
 
     def list_displays(self, limit: int) -> list[Display]:
         """Return the VNC servers in the live XML of running domains, without those that end meanwhile.
@@ -207,7 +211,9 @@ class LibvirtDriver:
     def _read_instance(self, uuid: str) -> Instance | None:
         """Return the domain; None when it is gone. An error about it is its own: it stays, in state UNKNOWN."""
         try:
-            instance = self._ask(uuid, lambda connection: self._build_instance(connection.lookupByUUIDString(uuid)))
+            instance = self._ask(
+                uuid, lambda connection: read_instance(connection.lookupByUUIDString(uuid), self._offered)
+            )
         except errors.InstanceNotFound:
             self._known.pop(uuid, None)
             return None
@@ -219,18 +225,6 @@ class LibvirtDriver:
             )
         self._known[uuid] = instance
         return instance
-
-    def _build_instance(self, domain: Any) -> Instance:
-        state, details = read_state(domain), read_details(domain)
-        return Instance(
-            uuid=domain.UUIDString(),
-            name=details.name,
-            state=state,
-            project_id=details.project_id,
-            user_id=details.user_id,
-            console_types=self._offered if details.vnc else (),
-            created_at=details.created_at,
-        )
 
     def _ask(self, subject: str, work: Callable[[Any], Result]) -> Result:
         """Return the result of ``work(connection)`` about a domain's UUID, or the list; map the errors of libvirt."""
@@ -293,7 +287,7 @@ class LibvirtDriver:
             raise
         if lost.is_set():
             return
-        for uuid in self._running.complete({domain.UUIDString(): domain.ID() for domain in active}):
+        for uuid in self._running.complete({domain.UUIDString(): self._build_run(domain) for domain in active}):
             self._tell_ended(uuid, RevocationReason.ENDED)
 
     @property
@@ -318,7 +312,7 @@ class LibvirtDriver:
         if event != libvirt.VIR_DOMAIN_EVENT_UNDEFINED:
             self._known.setdefault(uuid, None)
         if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
-            self._running.add(uuid, domain.ID())
+            self._running.add(uuid, self._build_run(domain))
         is_stopped = event == libvirt.VIR_DOMAIN_EVENT_STOPPED
         if is_stopped:
             self._running.discard(uuid)
@@ -326,6 +320,9 @@ class LibvirtDriver:
             moved = is_stopped and detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED
             self._tell_ended(uuid, RevocationReason.MOVED if moved else RevocationReason.ENDED)
         self._tell_changed()
+
+    def _build_run(self, domain: Any) -> str:
+        return self._runs.build(domain.name(), domain.ID())
 
     def _tell_changed(self) -> None:
         if self._events:

@@ -12,7 +12,7 @@ from typing import Any
 import libvirt
 
 from porthole_common.log import get_logger
-from porthole_common.model import InstanceState
+from porthole_common.model import ConsoleType, Instance, InstanceState
 from porthole_compute.domain_xml import Domain, DomainXmlInvalid, parse_domain
 
 LOG = get_logger(__name__)
@@ -81,6 +81,23 @@ def _find_migration(domain: Any) -> bool | None:
 def has_process(domain: Any) -> bool:
     """Whether the domain had a process when libvirt made this object; libvirt is not asked again."""
     return bool(domain.ID() != _NO_PROCESS)
+
+
+def read_instance(domain: Any, offered: tuple[ConsoleType, ...]) -> Instance:
+    """Return a virDomain as an instance, with the types in ``offered`` when it has a VNC server.
+
+    :raises libvirtError: when libvirt does not answer, or the domain is gone.
+    """
+    state, details = read_state(domain), read_details(domain)
+    return Instance(
+        uuid=domain.UUIDString(),
+        name=details.name,
+        state=state,
+        project_id=details.project_id,
+        user_id=details.user_id,
+        console_types=offered if details.vnc else (),
+        created_at=details.created_at,
+    )
 
 
 def read_details(domain: Any) -> Domain:

@@ -11,18 +11,18 @@ from collections.abc import Mapping
 
 
 class RunningDomains:
-    """Each running domain's UUID, with the id that libvirt gave to this run of the domain (virDomainGetID)."""
+    """Each running domain's UUID, with the name of its run (:mod:`porthole_compute.drivers.libvirt_run`)."""
 
     def __init__(self) -> None:
-        self._running: dict[str, int] = {}
+        self._running: dict[str, str] = {}
         # Those that ran when the connection was lost.
-        self._ran_before: dict[str, int] = {}
+        self._ran_before: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def add(self, uuid: str, run_id: int) -> None:
+    def add(self, uuid: str, run: str) -> None:
         """Note that a domain has started."""
         with self._lock:
-            self._running[uuid] = run_id
+            self._running[uuid] = run
 
     def discard(self, uuid: str) -> None:
         """Note that a domain has stopped."""
@@ -35,11 +35,11 @@ class RunningDomains:
             self._ran_before.update(self._running)
             self._running = {}
 
-    def complete(self, listed: Mapping[str, int]) -> list[str]:
+    def complete(self, listed: Mapping[str, str]) -> list[str]:
         """Add the list of a new connection; return the domains that ran before and do not, or have started again."""
         with self._lock:
             # Events arrive while the list is on its way, and are younger.
             self._running = {**listed, **self._running}
-            ended = [uuid for uuid, run_id in self._ran_before.items() if self._running.get(uuid) != run_id]
+            ended = [uuid for uuid, run in self._ran_before.items() if self._running.get(uuid) != run]
             self._ran_before = {}
         return ended

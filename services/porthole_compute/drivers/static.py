@@ -5,7 +5,8 @@ Why: a hypervisor without libvirt, an Xvnc, a BMC: every server that speaks RFB 
 lists it. Made by :mod:`porthole_compute.main` when ``[compute] driver`` is ``static``.
 
 The file: ``instances: [{uuid, name, host, port, project_id, user_id}]``. Without the last two, the instance is open to
-administrators only. Every instance counts as running, since there is no hypervisor to ask.
+administrators only. Every instance counts as running, since there is no hypervisor to ask. The runs of its entries are
+those of :mod:`porthole_compute.drivers.static_runs`.
 """
 
 import uuid as uuidlib
@@ -20,6 +21,7 @@ from porthole_common.diagnosis import Display
 from porthole_common.log import get_logger
 from porthole_common.model import ConsoleType, Instance, InstanceState, Owner, RevocationReason, Target
 from porthole_compute.drivers import DriverEvents, VncServer, get_offered_types, require_vnc_type
+from porthole_compute.drivers.static_runs import StaticRuns
 
 LOG = get_logger(__name__)
 OPTION = "[static] instances_file"
@@ -95,7 +97,8 @@ class StaticDriver:
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._path = Path(conf.static.instances_file)
         self._offered = get_offered_types(conf)
-        self._entries: Entries = {}
+        self._runs = StaticRuns(Path(conf.static.runs_file) if conf.static.runs_file else None)
+        self._entries: dict[str, tuple[Instance, VncServer]] = {}
         self._events: DriverEvents | None = None
 
     def start(self, events: DriverEvents) -> None:
@@ -127,8 +130,8 @@ class StaticDriver:
         LOG.info("Instances reread", file=self._path, instances=len(self._entries))
         if self._events is None:
             return
-        for uuid, (_, target) in before.items():
-            if uuid not in self._entries or self._entries[uuid][1] != target:
+        for uuid, (_, server) in before.items():
+            if uuid not in self._entries or self._entries[uuid][1].run != server.run:
                 self._events.consoles_ended(uuid, RevocationReason.ENDED)
         self._events.inventory_changed()
 
@@ -140,7 +143,7 @@ class StaticDriver:
         return [instance for instance, _ in self._entries.values()]
 
     def get_vnc_server(self, instance_uuid: str, console_type: ConsoleType) -> VncServer:
-        """Return the address and the owner in the file.
+        """Return the address and the owner in the file, and the run of the entry.
 
         :raises InstanceNotFound: when the file does not list it.
         :raises ConsoleTypeUnavailable: when this host does not offer the type.
@@ -149,8 +152,7 @@ class StaticDriver:
         if entry is None:
             raise errors.InstanceNotFound(instance_uuid)
         require_vnc_type(console_type, self._offered)
-        instance, target = entry
-        return VncServer(target, None, Owner(instance.project_id, instance.user_id))
+        return entry[1]
 
     def list_overdue(self) -> list[str]:
         """Return none: a file has no questions."""
@@ -159,9 +161,19 @@ class StaticDriver:
     def list_displays(self, limit: int) -> list[Display]:
         """Return the addresses in the file, of the first ``limit`` entries."""
         entries = list(self._entries.values())[:limit]
-        return [Display(instance.uuid, instance.name, target.host, target) for instance, target in entries]
+        return [
+            Display(instance.uuid, instance.name, server.target.host, server.target) for instance, server in entries
+        ]
 
-    def _read(self) -> Entries:
+    def _read(self) -> dict[str, tuple[Instance, VncServer]]:
+        entries = parse_instances(self._read_text(), self._offered)
+        runs = self._runs.update({uuid: target for uuid, (_, target) in entries.items()})
+        return {
+            uuid: (instance, VncServer(target, runs[uuid], Owner(instance.project_id, instance.user_id)))
+            for uuid, (instance, target) in entries.items()
+        }
+
+    def _read_text(self) -> str:
         try:
             with self._path.open("rb") as file:
                 data = file.read(MAX_FILE_BYTES + 1)
@@ -172,4 +184,4 @@ class StaticDriver:
             raise _invalid(f"{self._path}: not UTF-8") from exc
         if len(data) > MAX_FILE_BYTES:
             raise _invalid(f"{self._path}: larger than {MAX_FILE_BYTES} bytes")
-        return parse_instances(text, self._offered)
+        return text

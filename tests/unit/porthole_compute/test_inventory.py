@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,8 @@ from porthole_common.context import RequestContext
 from porthole_common.model import Instance, InstanceState
 from porthole_common.notifications import Inventory
 from porthole_compute.inventory import InventoryReporter
-from support.compute_fakes import TIMEOUT_S, UUID, FakeDriver
+from support.cases import naming
+from support.compute_fakes import OTHER_UUID, TIMEOUT_S, UUID, FakeDriver
 
 VM = Instance(UUID, "a", InstanceState.RUNNING)
 NEVER_S = 3600.0
@@ -51,8 +53,23 @@ def broker() -> Broker:
 
 
 @pytest.fixture
-def reporter(driver: FakeDriver, broker: Broker) -> Iterator[InventoryReporter]:
-    reporter = InventoryReporter("node1", driver, broker, NEVER_S, debounce_s=0, retry_s=0.001, migrating_s=0.001)
+def changed() -> list[str]:
+    """Whose owner the reporter found to be another one."""
+    return []
+
+
+@pytest.fixture
+def reporter(driver: FakeDriver, broker: Broker, changed: list[str]) -> Iterator[InventoryReporter]:
+    reporter = InventoryReporter(
+        "node1",
+        driver,
+        broker,
+        NEVER_S,
+        debounce_s=0,
+        retry_s=0.001,
+        migrating_s=0.001,
+        on_owner_changed=changed.append,
+    )
     yield reporter
     reporter.stop(TIMEOUT_S)
 
@@ -75,6 +92,50 @@ def test_a_hypervisor_that_is_down_is_reported_with_what_was_known(
         Inventory("node1", (VM,), hypervisor_up=False),
         Inventory("node1", ()),
     ]
+
+
+def test_an_instance_with_another_owner_is_told_before_it_is_published(
+    reporter: InventoryReporter, driver: FakeDriver, broker: Broker, changed: list[str]
+) -> None:
+    first, second = replace(VM, project_id="p", user_id="u"), replace(VM, uuid=OTHER_UUID, project_id="p")
+    cases: list[tuple[list[Instance], list[str]]] = [
+        ([first, second], []),
+        ([first, second], []),
+        ([replace(first, name="b", state=InstanceState.PAUSED), second], []),
+        ([replace(first, project_id="q"), second], [UUID]),
+        ([replace(first, project_id="q", user_id="v"), second], [UUID]),
+        # One without an owner gets one, and loses it.
+        ([replace(first, project_id="q", user_id="v"), replace(second, user_id="w")], [OTHER_UUID]),
+        ([replace(first, project_id=None, user_id=None), second], [UUID, OTHER_UUID]),
+        # One that leaves has ended, whoever owns the next one.
+        ([second], []),
+        ([first, second], []),
+    ]
+    for instances, expected in cases:
+        with naming(instances):
+            driver.instances = instances
+            reporter.publish()
+            assert changed == expected
+            changed.clear()
+    broker.down = True
+    driver.instances = [replace(first, project_id="r")]
+    reporter.publish()
+    assert changed == [UUID]
+
+
+def test_an_owner_that_the_hypervisor_does_not_tell_is_the_last_one(
+    reporter: InventoryReporter, driver: FakeDriver, changed: list[str]
+) -> None:
+    owned = replace(VM, project_id="p", user_id="u")
+    unknown = Instance(UUID, UUID, InstanceState.UNKNOWN)
+    for instances in ([unknown], [owned], [unknown], [owned], errors.HypervisorUnavailable("node1"), [owned]):
+        driver.instances = instances
+        reporter.publish()
+        assert changed == []
+    for instances in ([unknown], [replace(owned, project_id="q")]):
+        driver.instances = instances
+        reporter.publish()
+    assert changed == [UUID]
 
 
 def test_an_instance_that_migrates_is_looked_at_again(

@@ -11,7 +11,7 @@ from oslo_config import cfg
 
 from porthole_common import errors, service
 from porthole_common.context import RequestContext
-from porthole_common.model import RevocationReason, Target
+from porthole_common.model import Instance, InstanceState, RevocationReason, Target
 from porthole_common.notifications import INVENTORY_TOPIC, Inventory, InventoryEndpoint
 from porthole_common.rpc import Rpc, RpcTarget, expected_exceptions
 from porthole_compute.drivers.libvirt_host import LibvirtDriver
@@ -114,6 +114,15 @@ def test_consoles_that_ended_are_revoked(compute: ComputeService, bus: Bus, driv
     assert bus.revoked.get(timeout=TIMEOUT_S) == (OTHER_UUID, "node1", "moved")
 
 
+def test_consoles_of_another_owner_are_revoked(compute: ComputeService, bus: Bus, driver: FakeDriver) -> None:
+    assert driver.events
+    for project_id in ("project-1", "project-2"):
+        bus.inventories.get(timeout=TIMEOUT_S)
+        driver.instances = [Instance(UUID, "a", InstanceState.RUNNING, project_id=project_id)]
+        driver.events.inventory_changed()
+    assert bus.revoked.get(timeout=TIMEOUT_S) == (UUID, "node1", "owner_changed")
+
+
 def test_reload_and_stop_reach_the_driver(compute: ComputeService, driver: FakeDriver) -> None:
     compute.reload()
     compute.stop()
@@ -134,7 +143,7 @@ def test_without_its_threads_it_is_not_alive(bus: Bus, driver: FakeDriver) -> No
 
 
 def test_stop_after_a_start_that_failed(bus: Bus, tmp_path: Path) -> None:
-    conf = make_conf(compute={"driver": "static"}, static={"instances_file": str(tmp_path / "none")})
+    conf = make_conf(compute={"driver": "static"}, static={"instances_file": str(tmp_path / "none"), "runs_file": ""})
     compute = build_standalone(conf, bus.rpc)
     with pytest.raises(errors.ConfigInvalid):
         compute.start()

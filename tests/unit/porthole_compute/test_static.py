@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from porthole_common import errors
-from porthole_common.model import ConsoleType, Instance, InstanceState, Target
+from porthole_common.model import ConsoleType, Instance, InstanceState, Owner, Target
 from porthole_compute.drivers import require_vnc_type
 from porthole_compute.drivers.static import StaticDriver, parse_instances
 from support.cases import naming
@@ -24,6 +24,17 @@ def build_entry(uuid: str = UUID, **changes: str) -> str:
     return ", ".join(f"{key}: {value}" for key, value in values.items() if value != "-")
 
 
+def start_driver(path: Path, events: RecordedEvents) -> StaticDriver:
+    """Start a driver, as after a restart of the daemon; its runs are kept beside ``path``."""
+    driver = StaticDriver(make_conf(static={"instances_file": str(path), "runs_file": str(path.parent / "runs.json")}))
+    driver.start(events)
+    return driver
+
+
+def run_of(driver: StaticDriver, uuid: str = UUID) -> str | None:
+    return driver.get_vnc_server(uuid, ConsoleType.NOVNC).run
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "instances.yaml"
@@ -38,9 +49,7 @@ def events() -> RecordedEvents:
 
 @pytest.fixture
 def driver(path: Path, events: RecordedEvents) -> StaticDriver:
-    driver = StaticDriver(make_conf(static={"instances_file": str(path)}))
-    driver.start(events)
-    return driver
+    return start_driver(path, events)
 
 
 def test_the_instances_of_the_file(driver: StaticDriver) -> None:
@@ -62,7 +71,7 @@ def test_an_instance_that_is_not_there(driver: StaticDriver) -> None:
 
 
 def test_consoles_that_the_host_does_not_offer(path: Path, events: RecordedEvents) -> None:
-    driver = StaticDriver(make_conf(static={"instances_file": str(path)}, vnc={"enabled": False}))
+    driver = StaticDriver(make_conf(static={"instances_file": str(path), "runs_file": ""}, vnc={"enabled": False}))
     driver.start(events)
     assert driver.list_instances()[0].console_types == ()
     with pytest.raises(errors.ConsoleTypeUnavailable):
@@ -107,7 +116,7 @@ def test_a_file_that_does_not_do_is_refused_with_the_entry_and_the_key() -> None
 
 
 def test_start_needs_the_file(tmp_path: Path, events: RecordedEvents) -> None:
-    driver = StaticDriver(make_conf(static={"instances_file": str(tmp_path / "none.yaml")}))
+    driver = StaticDriver(make_conf(static={"instances_file": str(tmp_path / "none.yaml"), "runs_file": ""}))
     with pytest.raises(errors.ConfigInvalid, match=r"\[static\] instances_file: .*none.yaml: No such file"):
         driver.start(events)
     driver.stop()
@@ -116,7 +125,7 @@ def test_start_needs_the_file(tmp_path: Path, events: RecordedEvents) -> None:
 def test_start_needs_text(path: Path, events: RecordedEvents) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(errors.ConfigInvalid, match="not UTF-8"):
-        StaticDriver(make_conf(static={"instances_file": str(path)})).start(events)
+        start_driver(path, events)
 
 
 def test_reload_ends_what_vanished_or_moved(driver: StaticDriver, path: Path, events: RecordedEvents) -> None:
@@ -129,6 +138,67 @@ def test_reload_ends_what_vanished_or_moved(driver: StaticDriver, path: Path, ev
     assert events.take_ended() == [UUID, OTHER_UUID, third]
     assert driver.get_vnc_server(UUID, ConsoleType.NOVNC).target == Target("192.0.2.2", 5900)
     events.wait_changed()
+
+
+def test_an_entry_that_was_taken_out_and_put_back_is_another_run(
+    driver: StaticDriver, path: Path, events: RecordedEvents
+) -> None:
+    """Also when the daemon was restarted while it was out, and once more after it was back."""
+    before, text = run_of(driver), path.read_text()
+    seen = [before]
+    for restarts in ("none", "while it is out", "while it is out and when it is back"):
+        path.write_text(build_file(build_entry(OTHER_UUID, port="5901", project_id="p", user_id="u")))
+        if restarts == "none":
+            driver.reload()
+        else:
+            driver = start_driver(path, events)
+        with pytest.raises(errors.InstanceNotFound):
+            run_of(driver)
+        path.write_text(text)
+        driver.reload()
+        run = run_of(driver)
+        if "back" in restarts:
+            driver = start_driver(path, events)
+        with naming(restarts):
+            assert run_of(driver) == run
+            assert run not in seen
+        seen.append(run)
+
+
+def test_an_entry_that_stays_is_one_run(driver: StaticDriver, path: Path, events: RecordedEvents) -> None:
+    """Over a restart too; a new name, a new neighbour or a new owner begin none."""
+    run = run_of(driver)
+    assert run != run_of(driver, OTHER_UUID)
+    third = build_entry("c0ffee00-0000-4000-8000-000000000003")
+    path.write_text(build_file(third, build_entry(name="b", project_id="p")))
+    driver.reload()
+    assert run_of(driver) == run
+    assert run_of(start_driver(path, events)) == run
+
+
+def test_an_entry_with_another_address_is_another_run(path: Path, events: RecordedEvents) -> None:
+    """Also when it has its old one again, and when nobody watched."""
+    text = path.read_text()
+    for restart in (False, True):
+        with naming(restart):
+            driver = start_driver(path, events)
+            runs = [run_of(driver)]
+            for changed in (text.replace("5900", "5999"), text):
+                path.write_text(changed)
+                if restart:
+                    driver = start_driver(path, events)
+                else:
+                    driver.reload()
+                runs.append(run_of(driver))
+            assert len(set(runs)) == 3
+
+
+def test_the_owner_of_an_entry(driver: StaticDriver, path: Path, events: RecordedEvents) -> None:
+    assert driver.get_vnc_server(UUID, ConsoleType.NOVNC).owner == Owner()
+    assert driver.get_vnc_server(OTHER_UUID, ConsoleType.NOVNC).owner == Owner("p", "u")
+    path.write_text(path.read_text().replace("project_id: p", "project_id: q"))
+    driver.reload()
+    assert driver.get_vnc_server(OTHER_UUID, ConsoleType.NOVNC).owner == Owner("q", "u")
 
 
 def test_a_bad_file_at_reload_leaves_the_old_one(
