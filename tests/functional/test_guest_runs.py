@@ -73,7 +73,7 @@ def read_close(connection: Connection) -> tuple[int, str]:
 def test_a_guest_that_started_again_while_compute_was_away(
     make_porthole: MakePorthole, libvirtd: Libvirtd, guest: str, daemon_restarts: bool
 ) -> None:
-    """At the same port, and where libvirtd restarted in between, with the same id too."""
+    """At the same port, and where libvirtd restarted in between, with the same id too (S1)."""
     porthole = make_porthole(libvirt_uri=libvirtd.uri)
     token = make_token(porthole, guest)
     before = libvirtd.virsh("domid", guest), libvirtd.vnc_port(guest)
@@ -108,7 +108,7 @@ def test_a_guest_that_ran_on_keeps_its_token(make_porthole: MakePorthole, libvir
 
 
 def test_another_owner_in_a_guests_metadata(make_porthole: MakePorthole, libvirtd: Libvirtd, guest: str) -> None:
-    """Seen by compute, and not seen; noauth's user is an administrator, whose tokens are the owner's too."""
+    """Seen by compute, and not seen; an administrator's tokens, as noauth's are, are the owner's too (S23)."""
     porthole = make_porthole(libvirt_uri=libvirtd.uri)
     token = make_token(porthole, guest)
     with open_console(porthole.novnc_port, token) as console:
@@ -151,7 +151,7 @@ def restart(porthole: Porthole) -> None:
 
 
 def test_an_entry_that_is_put_back_is_another_run(make_porthole: MakePorthole, tmp_path: Path) -> None:
-    """The daemon was restarted while the entry was out, so that it revoked nothing, and after the entry was back."""
+    """The daemon was restarted while the entry was out, so that it revoked nothing, and after it was back (S1)."""
     path = tmp_path / "instances.yaml"
     with EchoVnc() as server:
         entries = Entries(path, server)
@@ -174,7 +174,7 @@ def test_an_entry_that_is_put_back_is_another_run(make_porthole: MakePorthole, t
 
 
 def test_another_owner_in_an_entry(make_porthole: MakePorthole, tmp_path: Path) -> None:
-    """Reread, and read at a start."""
+    """Reread, and read at a start (S23)."""
     path = tmp_path / "instances.yaml"
     with EchoVnc() as server:
         entries = Entries(path, server)

@@ -11,7 +11,7 @@ import pytest
 
 from porthole_common import errors
 from porthole_common.diagnosis import Display
-from porthole_common.model import ConsoleType, Instance, InstanceState, RevocationReason, Target
+from porthole_common.model import ConsoleType, Instance, InstanceState, Owner, RevocationReason, Target
 from porthole_compute.drivers.libvirt_host import LibvirtDriver
 from support.cases import naming
 from support.compute_fakes import (
@@ -93,6 +93,21 @@ def running_driver(hypervisor: Hypervisor, events: RecordedEvents, **vnc: Any) -
 def driver(hypervisor: Hypervisor, events: RecordedEvents) -> Iterator[LibvirtDriver]:
     with running_driver(hypervisor, events) as driver:
         yield driver
+
+
+def test_run_and_owner_are_read_anew_each_time(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
+    first = driver.get_vnc_server(UUID, ConsoleType.NOVNC)
+    assert first.owner == Owner()
+    assert driver.get_vnc_server(UUID, ConsoleType.NOVNC) == first
+    hypervisor.domains[UUID].xml = build_xml(metadata=build_owner("p", "u"))
+    owned = driver.get_vnc_server(UUID, ConsoleType.NOVNC)
+    assert (owned.run, owned.owner) == (first.run, Owner("p", "u"))
+    hypervisor.domains[UUID].run_id += 1
+    assert driver.get_vnc_server(UUID, ConsoleType.NOVNC).run != first.run
+
+
+def build_owner(project_id: str, user_id: str) -> str:
+    return f"<instance xmlns='urn:porthole:instance:1'><owner project='{project_id}' user='{user_id}'/></instance>"
 
 
 def test_the_target_is_read_anew_each_time(driver: LibvirtDriver, hypervisor: Hypervisor) -> None:
