@@ -153,7 +153,7 @@ def configure(conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> None:
     conf.set_default("novncproxy_host", LOOPBACK, group="vnc")
     conf.set_default("xvpvncproxy_host", LOOPBACK, group="vnc")
     # Its tokens and sessions end with this process too.
-    conf.set_default("runs_file", "", group="static")
+    conf.set_default("runs_directory", "", group="static")
     # Ctrl-C ends the open consoles at once: they belong to the user who types it.
     conf.set_default("graceful_shutdown_timeout", 0)
     for group, option in _ADDRESSES:

@@ -93,7 +93,7 @@ class Porthole:
             "api": {"bind_port": self.api_port},
             "compute": {"driver": "static" if instances_file else "libvirt"},
             "libvirt": {"connection_uri": libvirt_uri},
-            "static": {"instances_file": instances_file, "runs_file": self.directory / "static_runs_${host}.json"},
+            "static": {"instances_file": instances_file, "runs_directory": self.directory},
             "memcache": {"servers": [store.address for store in stores]},
             "vnc": {
                 "novncproxy_host": "127.0.0.1",

@@ -11,11 +11,11 @@ OPTS: list[cfg.Opt] = [
         help="YAML file: ``instances: [{uuid, name, host, port, project_id, user_id}]``. Reread on SIGHUP.",
     ),
     cfg.StrOpt(
-        "runs_file",
-        default="/var/lib/porthole/static_runs_${host}.json",
-        help="File in which compute keeps since when each instance is in ``instances_file``, so that its consoles "
-        "outlive a restart of compute, and an instance that is taken out and put back is another one. The folder must "
-        "exist. Empty, or not writable: a restart ends the consoles of all static instances.",
+        "runs_directory",
+        default="/var/lib/porthole",
+        help="Existing folder in which compute keeps since when each instance is in ``instances_file``, so that its consoles "
+        "outlive a restart of compute, and an instance that is taken out and put back is another one. "
+        "Empty, or not writable: a restart ends the consoles of all static instances.",
     ),
 ]
 

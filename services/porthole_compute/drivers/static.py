@@ -21,7 +21,7 @@ from porthole_common.diagnosis import Display
 from porthole_common.log import get_logger
 from porthole_common.model import ConsoleType, Instance, InstanceState, Owner, RevocationReason, Target
 from porthole_compute.drivers import DriverEvents, VncServer, get_offered_types, require_vnc_type
-from porthole_compute.drivers.static_runs import StaticRuns
+from porthole_compute.drivers.static_runs import StaticRuns, find_file
 
 LOG = get_logger(__name__)
 OPTION = "[static] instances_file"
@@ -97,7 +97,7 @@ class StaticDriver:
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._path = Path(conf.static.instances_file)
         self._offered = get_offered_types(conf)
-        self._runs = StaticRuns(Path(conf.static.runs_file) if conf.static.runs_file else None)
+        self._runs = StaticRuns(find_file(conf.static.runs_directory, conf.host))
         self._entries: dict[str, tuple[Instance, VncServer]] = {}
         self._events: DriverEvents | None = None
 

@@ -17,6 +17,7 @@ import uuid as uuidlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from porthole_common.log import get_logger
 from porthole_common.model import Target
@@ -25,6 +26,11 @@ LOG = get_logger(__name__)
 # A guard against a wrong file: 100 000 entries take some 15 MiB.
 MAX_FILE_BYTES = 32 * 1024 * 1024
 _MAX_RUN_CHARS = 64
+
+
+def find_file(directory: str, host: str) -> Path | None:
+    """Return the file of the compute named ``host`` in ``directory``; None when that is empty."""
+    return Path(directory) / f"static_runs_{quote(host, safe='')}.json" if directory else None
 
 
 class StaticRuns:

@@ -143,7 +143,9 @@ def test_without_its_threads_it_is_not_alive(bus: Bus, driver: FakeDriver) -> No
 
 
 def test_stop_after_a_start_that_failed(bus: Bus, tmp_path: Path) -> None:
-    conf = make_conf(compute={"driver": "static"}, static={"instances_file": str(tmp_path / "none"), "runs_file": ""})
+    conf = make_conf(
+        compute={"driver": "static"}, static={"instances_file": str(tmp_path / "none"), "runs_directory": ""}
+    )
     compute = build_standalone(conf, bus.rpc)
     with pytest.raises(errors.ConfigInvalid):
         compute.start()

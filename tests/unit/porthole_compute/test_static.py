@@ -26,7 +26,7 @@ def build_entry(uuid: str = UUID, **changes: str) -> str:
 
 def start_driver(path: Path, events: RecordedEvents) -> StaticDriver:
     """Start a driver, as after a restart of the daemon; its runs are kept beside ``path``."""
-    driver = StaticDriver(make_conf(static={"instances_file": str(path), "runs_file": str(path.parent / "runs.json")}))
+    driver = StaticDriver(make_conf(static={"instances_file": str(path), "runs_directory": str(path.parent)}))
     driver.start(events)
     return driver
 
@@ -71,7 +71,7 @@ def test_an_instance_that_is_not_there(driver: StaticDriver) -> None:
 
 
 def test_consoles_that_the_host_does_not_offer(path: Path, events: RecordedEvents) -> None:
-    driver = StaticDriver(make_conf(static={"instances_file": str(path), "runs_file": ""}, vnc={"enabled": False}))
+    driver = StaticDriver(make_conf(static={"instances_file": str(path), "runs_directory": ""}, vnc={"enabled": False}))
     driver.start(events)
     assert driver.list_instances()[0].console_types == ()
     with pytest.raises(errors.ConsoleTypeUnavailable):
@@ -116,7 +116,7 @@ def test_a_file_that_does_not_do_is_refused_with_the_entry_and_the_key() -> None
 
 
 def test_start_needs_the_file(tmp_path: Path, events: RecordedEvents) -> None:
-    driver = StaticDriver(make_conf(static={"instances_file": str(tmp_path / "none.yaml"), "runs_file": ""}))
+    driver = StaticDriver(make_conf(static={"instances_file": str(tmp_path / "none.yaml"), "runs_directory": ""}))
     with pytest.raises(errors.ConfigInvalid, match=r"\[static\] instances_file: .*none.yaml: No such file"):
         driver.start(events)
     driver.stop()

@@ -8,7 +8,7 @@ import pytest
 
 from porthole_common.model import Target
 from porthole_compute.drivers import static_runs
-from porthole_compute.drivers.static_runs import StaticRuns
+from porthole_compute.drivers.static_runs import StaticRuns, find_file
 from support.cases import naming
 
 A, B = Target("192.0.2.1", 5900), Target("2001:db8::1", 5901)
@@ -17,6 +17,12 @@ A, B = Target("192.0.2.1", 5900), Target("2001:db8::1", 5901)
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "runs.json"
+
+
+def test_each_compute_of_a_node_has_its_own_file() -> None:
+    assert find_file("/srv", "host-1.example") == Path("/srv/static_runs_host-1.example.json")
+    assert find_file("/srv", "../host-1") == Path("/srv/static_runs_..%2Fhost-1.json")
+    assert find_file("", "host-1") is None
 
 
 def test_the_file_brings_the_runs_back(path: Path) -> None:
