@@ -13,8 +13,8 @@ OPTS: list[cfg.Opt] = [
     cfg.StrOpt(
         "runs_directory",
         default="/var/lib/porthole",
-        help="Existing folder in which compute keeps since when each instance is in ``instances_file``, so that its consoles "
-        "outlive a restart of compute, and an instance that is taken out and put back is another one. "
+        help="Existing folder in which compute keeps since when each instance is in ``instances_file``, so that its "
+        "consoles outlive a restart of compute, and an instance that is taken out and put back is another one. "
         "Empty, or not writable: a restart ends the consoles of all static instances.",
     ),
 ]
