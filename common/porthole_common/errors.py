@@ -249,6 +249,19 @@ class VncServerTimeout(Unavailable):
 
 
 @dataclass(eq=False)
+class VncServerSilent(Unavailable):
+    """The VNC server did not answer to another client a moment ago, so it was not dialled."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return (
+            f"The VNC server at {_format_address(self.host, self.port)} was silent lately, and was not dialled again."
+        )
+
+
+@dataclass(eq=False)
 class VncSecurityUnsuitable(Unavailable):
     """The VNC server offers no security that ``[vnc] auth_schemes`` allows, or its certificate is not valid."""
 

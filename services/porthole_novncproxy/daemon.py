@@ -26,6 +26,7 @@ from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 from porthole_novncproxy.admission.access import OriginPolicy
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
+from porthole_novncproxy.admission.dialler import Dialler
 from porthole_novncproxy.admission.gate import Gate
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
 from porthole_novncproxy.admission.token_failures import TokenFailures
@@ -47,8 +48,8 @@ LOG = get_logger(__name__)
 PROGRAM = "porthole-novncproxy"
 # Connections the kernel keeps while the loop is busy.
 _LISTEN_BACKLOG = 1024
-# How often a host that did not answer is tried: the longest time that a host is back and not used yet.
-_SILENT_HOST_PAUSE_S = 2.0
+# How often a host or a VNC server that did not answer is tried: the longest time that it is back and not used yet.
+_SILENCE_PAUSE_S = 2.0
 # How long a session whose VNC server has ended waits for the reason: a revocation's way from libvirt, on a busy site.
 _CLOSE_GRACE_S = 5.0
 # How long the end of requests in flight, sessions and the RPC may take beyond the drain.
@@ -99,10 +100,10 @@ class NovncProxyService:
             consoleauth=ConsoleAuthAPI(rpc),
             compute=compute,
             counter=SessionCounter(build_limits(conf)),
-            circuit_breaker=HostCircuitBreaker(time.monotonic, _SILENT_HOST_PAUSE_S),
+            circuit_breaker=HostCircuitBreaker(time.monotonic, _SILENCE_PAUSE_S),
             origins=_origins(conf),
-            dial_timeout_s=options.dial_timeout,
             token_failures=TokenFailures(time.monotonic),
+            dialler=Dialler(options.dial_timeout, options.handshake_threads, _SILENCE_PAUSE_S),
             security=build_security(conf),
         )
         self._server = ProxyServer(

@@ -23,6 +23,7 @@ from porthole_common.deadline import Deadline
 from porthole_common.model import Claim, ConnectInfo, ConsoleType, Target, TokenReason
 from porthole_novncproxy.admission.access import OriginPolicy
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
+from porthole_novncproxy.admission.dialler import Dialler
 from porthole_novncproxy.admission.gate import Gate
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
 from porthole_novncproxy.admission.token_failures import TokenFailures
@@ -105,6 +106,7 @@ class InProcessProxy:
         dial_timeout_s: float = 5.0,
         request_timeout_s: float = 5.0,
         handshake_threads: int = 8,
+        pause_s: float = 0.0,
         marks: Watermarks | None = None,
         liveness: LivenessPolicy | None = None,
         enforce_session_timeout: bool = False,
@@ -122,10 +124,10 @@ class InProcessProxy:
             consoleauth=self.consoleauth,
             compute=self.compute,
             counter=self.counter,
-            circuit_breaker=HostCircuitBreaker(time.monotonic, 0.0),
+            circuit_breaker=HostCircuitBreaker(time.monotonic, pause_s),
             origins=OriginPolicy(allowed_origins, trusted_proxies),
-            dial_timeout_s=dial_timeout_s,
             token_failures=TokenFailures(time.monotonic),
+            dialler=Dialler(dial_timeout_s, handshake_threads, pause_s),
             security=security,
         )
         self.loop = Loop("relay")

@@ -19,7 +19,8 @@ OPTS: list[cfg.Opt] = [
         min=1,
         max=256,
         help="Threads that check tokens and dial. A few of them work at a time; the others serve consoles whose "
-        "daemons or VNC servers are silent. While the message bus is away, each thread may wait for its return.",
+        "daemons or VNC servers are silent. Dials that take long hold at most half of them. While the message bus is "
+        "away, each thread may wait for its return.",
     ),
     cfg.IntOpt(
         "handshake_backlog",

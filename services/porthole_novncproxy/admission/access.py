@@ -57,6 +57,11 @@ REFUSALS: tuple[tuple[type[errors.PortholeError], HTTPStatus, str], ...] = (
         "Too many links from your address were not valid. Try again later.",
     ),
     (errors.VncServerTimeout, HTTPStatus.GATEWAY_TIMEOUT, "The screen of the machine did not answer in time."),
+    (
+        errors.VncServerSilent,
+        HTTPStatus.GATEWAY_TIMEOUT,
+        "The screen of the machine has not answered lately. It is tried again every few seconds.",
+    ),
     (errors.VncServerUnavailable, HTTPStatus.BAD_GATEWAY, "The screen of the machine does not take connections."),
     (
         errors.VncSecurityUnsuitable,

@@ -24,13 +24,15 @@ from porthole_common.rfb.negotiation import Offer
 from porthole_novncproxy.admission import access
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
 from porthole_novncproxy.admission.descriptors import check_left
-from porthole_novncproxy.admission.dial import dial
+from porthole_novncproxy.admission.dialler import Dialler
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
 from porthole_novncproxy.admission.token_failures import TokenFailures
 from porthole_novncproxy.admission.vencrypt import Security
 from porthole_novncproxy.doors import Door
 
 LOG = get_logger(__name__)
+# The circuit breakers log a silence and its end: a line for each client in between would say nothing new.
+_TOLD_ONCE = (errors.HostUnavailable, errors.VncServerSilent)
 
 
 class TokenChecker(Protocol):
@@ -82,8 +84,8 @@ class Gate:
         counter: SessionCounter,
         circuit_breaker: HostCircuitBreaker,
         origins: access.OriginPolicy,
-        dial_timeout_s: float,
         token_failures: TokenFailures,
+        dialler: Dialler,
         security: Security | None = None,
     ) -> None:
         self._consoleauth = consoleauth
@@ -91,8 +93,8 @@ class Gate:
         self._counter = counter
         self._circuit_breaker = circuit_breaker
         self._origins = origins
-        self._dial_timeout_s = dial_timeout_s
         self._token_failures = token_failures
+        self._dialler = dialler
         self._security = security
 
     def set_policy(self, limits: Limits, origins: access.OriginPolicy, security: Security | None) -> None:
@@ -135,10 +137,9 @@ class Gate:
         release = self._counter.reserve(source, token, info.instance_uuid)
         try:
             target = self._validate(context, info, deadline)
-            server = dial(
+            server = self._dialler.dial(
+                info,
                 target,
-                info.internal_access_path,
-                self._dial_timeout_s,
                 self._security if request.door.server_speaks_rfb else None,
                 deadline,
                 server_speaks_first=request.door.server_speaks_first,
@@ -196,14 +197,15 @@ class Gate:
 
 
 def log_refusal(exc: errors.PortholeError, door: Door, source: str) -> HTTPStatus:
-    """Log a refusal and return its status. A refusal that an operator can prevent is a warning.
+    """Log a refusal and return its status. A refusal that an operator can prevent is a warning, unless it repeats one.
 
     The text of an error holds nothing that the client sent.
     """
     status, _reason = access.refusal_for(exc)
     is_ours = status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    level = logging.DEBUG if isinstance(exc, _TOLD_ONCE) else logging.WARNING if is_ours else logging.INFO
     LOG.log(
-        logging.WARNING if is_ours else logging.INFO,
+        level,
         "Console refused",
         instance=get_current().resource_uuid,
         console_type=door.type_names,

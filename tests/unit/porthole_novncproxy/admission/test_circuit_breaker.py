@@ -4,7 +4,7 @@
 import pytest
 
 from porthole_common import errors
-from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
+from porthole_novncproxy.admission.circuit_breaker import Asked, CircuitBreaker, HostCircuitBreaker
 from support.cases import naming
 
 PAUSE_S = 2.0
@@ -98,3 +98,34 @@ def test_the_client_a_silent_host_refuses_does_not_make_it_answer(breaker: HostC
     for _ in range(2):
         with pytest.raises(errors.HostUnavailable):
             ask(breaker, "a")
+
+
+def test_a_silence_is_one_line_in_the_log_and_its_end_another(
+    breaker: HostCircuitBreaker, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for _ in range(3):
+        silence(breaker, "a")
+        for _ in range(5):
+            with pytest.raises(errors.HostUnavailable):
+                ask(breaker, "a")
+        clock.now += PAUSE_S
+    ask(breaker, "a")
+    ask(breaker, "a")
+    assert caplog.messages == ["Silence found compute=a", "Silence ended compute=a refused=15"]
+
+
+def server(number: int) -> Asked:
+    return Asked(str(number), errors.HostUnavailable("h"), "h")
+
+
+def test_silences_that_nobody_looks_at_again_are_forgotten(clock: Clock) -> None:
+    """Of servers that have gone; those that are asked for stay known."""
+    breaker = CircuitBreaker(clock, PAUSE_S, errors.RpcUnavailable)
+    for number in range(5000):
+        clock.now += 1.0
+        with pytest.raises(errors.RpcUnavailable), breaker.asking(server(number)):
+            raise errors.RpcUnavailable("compute", "validate_console")
+    assert len(breaker._silent) <= 1024
+    with pytest.raises(errors.HostUnavailable), breaker.asking(server(4999)):
+        pass

@@ -21,6 +21,7 @@ from porthole_common.model import Claim, ConnectInfo, ConsoleType, Owner, Target
 from porthole_common.rfb.negotiation import Policy
 from porthole_novncproxy.admission.access import ConsoleRequest, OriginPolicy
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
+from porthole_novncproxy.admission.dialler import Dialler
 from porthole_novncproxy.admission.gate import Gate, log_refusal
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
 from porthole_novncproxy.admission.token_failures import BURST, TokenFailures
@@ -82,8 +83,8 @@ class House:
             counter=self.counter,
             circuit_breaker=HostCircuitBreaker(time.monotonic, 0.0),
             origins=origins or OriginPolicy(),
-            dial_timeout_s=1.0,
             token_failures=TokenFailures(time.monotonic),
+            dialler=Dialler(1.0, 8, 0.0),
         )
 
     def refuse(self, *, origins=(), hosts=("good.org",), token=TOKEN, door=NOVNC, **fields):
