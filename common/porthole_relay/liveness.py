@@ -65,11 +65,17 @@ class Liveness:
             times.append(self._moved_at + self._policy.idle_timeout_s)
         return max(0.0, min(times) - now) if times else None
 
+    def find_limit(self, now: float) -> EndSession | None:
+        """Return the end of a session whose time is over at ``now``, or None."""
+        if self._ends_at is not None and now >= self._ends_at:
+            return EndSession(CloseCode.SESSION_LIMIT, "The time of this session is over")
+        return None
+
     def check(self, now: float) -> SendPing | EndSession | None:
         """Return the action that is due at ``now``, or None."""
         policy = self._policy
-        if self._ends_at is not None and now >= self._ends_at:
-            return EndSession(CloseCode.SESSION_LIMIT, "The time of this session is over")
+        if (limit := self.find_limit(now)) is not None:
+            return limit
         if policy.idle_timeout_s and now >= self._moved_at + policy.idle_timeout_s:
             return EndSession(CloseCode.IDLE, "The session was idle for too long")
         if not policy.ping_interval_s or now < self._pinged_at + policy.ping_interval_s:

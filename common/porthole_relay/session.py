@@ -19,7 +19,7 @@ from porthole_common.rfb.handshake import Handshake, Peer
 from porthole_relay import frames
 from porthole_relay.codec import Codec, RawCodec
 from porthole_relay.frames import CloseCode
-from porthole_relay.liveness import Liveness, SendPing
+from porthole_relay.liveness import EndSession, Liveness, SendPing
 from porthole_relay.loop import Loop, Timer
 from porthole_relay.pipe import Interceptor, Pipe, Watermarks
 from porthole_relay.states import State
@@ -45,6 +45,7 @@ class Session:
         "_close_grace_s",
         "_codec",
         "_deadline",
+        "_find_end",
         "_liveness",
         "_loop",
         "_on_end",
@@ -67,6 +68,7 @@ class Session:
         liveness: Liveness,
         subject: Subject,
         on_end: Callable[["Session"], None],
+        find_end: Callable[["Session"], EndSession | None] = lambda _session: None,
         close_grace_s: float = 0.0,
         to_client_interceptor: Interceptor | None = None,
         to_server_interceptor: Interceptor | None = None,
@@ -74,7 +76,8 @@ class Session:
         """``codec`` is that of the client, and ``buffer`` that of the loop: its sessions share it.
 
         ``close_grace_s``: how long the state GRACE lasts; 0 for never. ``on_end`` is called once, when both descriptors
-        are closed. The interceptors are for a view-only mode and for recording; the registry passes none yet.
+        are closed. ``find_end`` says why the session must end, or None; before the client's bytes go on, it is asked.
+        The interceptors are for a view-only mode and for recording; the registry passes none yet.
         """
         self.subject = subject
         self.state = State.OPEN
@@ -82,6 +85,7 @@ class Session:
         self._codec = codec
         self._liveness = liveness
         self._on_end = on_end
+        self._find_end = find_end
         self._close_grace_s = close_grace_s
         # The deadline of the state, where it has one.
         self._deadline: Timer | None = None
@@ -111,7 +115,10 @@ class Session:
         return self._streams.to_client.at_end
 
     def start(self, from_server: bytes, from_client: bytes) -> None:
-        """Begin to relay, with bytes that were read from either side before."""
+        """Begin to relay, with bytes that were read from either side before; or close, when the session must end."""
+        if not self.may_relay():
+            # Behind the last bytes of a client there may be its close frame, or a part of a frame.
+            from_server = b""
         self._streams.run(lambda: self._streams.take(from_server, from_client))
         self._schedule_check()
 
@@ -119,8 +126,11 @@ class Session:
         self, handshake: Handshake[None], timeout_s: float, from_server: bytes, from_client: bytes
     ) -> None:
         """Begin with a security handshake that the client has ``timeout_s`` for, then relay as from :meth:`start`."""
+        if not self.may_relay():
+            self.start(b"", from_client)
+            return
         streams = self._streams
-        stage = ViewerHandshake(handshake, streams.to_client, streams.to_server, self._finish_handshake)
+        stage = ViewerHandshake(handshake, streams.to_client, streams.to_server, self.may_relay, self._finish_handshake)
         streams.from_server, streams.from_client = stage.from_server, stage.from_client
         self._enter(State.HANDSHAKE, timeout_s, self._give_up_handshake)
         streams.run(stage.start)
@@ -172,7 +182,16 @@ class Session:
         )
         self._on_end(self)
 
-    # What the stream pair tells (porthole_relay.stream_pair.Events).
+    # What the stream pair asks and tells (porthole_relay.stream_pair.Events).
+
+    def may_relay(self) -> bool:
+        """Whether the client's bytes may go on. A session that must end is closed here, by the first byte that asks."""
+        if not self.state.has_server:
+            return False
+        end = self._liveness.find_limit(time.monotonic()) or self._find_end(self)
+        if end is not None:
+            self.close(end.code, end.reason)
+        return end is None
 
     def on_server_end(self) -> None:
         """Tell the client that the VNC server has ended, at once or when the reason has had time to come."""

@@ -26,8 +26,9 @@ ENDED       no                      no                        nothing           
 ==========  ======================  ========================  ==========================  ===========================
 
 REJECTING follows a breach of a protocol by the client: the rest of its bytes has no meaning. Only HANDSHAKE, OPEN and
-GRACE have a VNC server, and from each of them :meth:`porthole_relay.session.Session.close` leads to CLOSING. From each
-state a broken connection of the client leads to ENDED.
+GRACE have a VNC server, and from each of them :meth:`porthole_relay.session.Session.close` leads to CLOSING. In these
+three the session asks whether it must end, before bytes of the client go on to the VNC server; if so, they are dropped,
+and it is CLOSING. From each state a broken connection of the client leads to ENDED.
 """
 
 from enum import Enum

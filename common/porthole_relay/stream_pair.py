@@ -29,6 +29,9 @@ class Events(Protocol):
 
     state: State
 
+    def may_relay(self) -> bool:
+        """Say whether bytes of the client may go on to the VNC server."""
+
     def on_server_end(self) -> None:
         """Answer the end of the VNC server's stream."""
 
@@ -309,7 +312,7 @@ class StreamPair:
         except FrameInvalid as exc:
             self._events.on_breach(exc)
             return
-        if payload:
+        if payload and self._events.may_relay():
             self._liveness.moved(time.monotonic())
             self.from_client.relay(payload)
         if pongs and self._events.state.has_server:

@@ -15,16 +15,25 @@ from porthole_relay.pipe import Pipe
 
 
 class ViewerHandshake:
-    """The handshake under way. ``on_over`` is called with the bytes of the VNC server and of the client behind it."""
+    """The handshake under way. ``on_over`` is called with the bytes of the VNC server and of the client behind it.
 
-    __slots__ = ("_driver", "_on_over", "_to_client", "_to_server", "from_client", "from_server")
+    ``may_relay`` is asked before bytes of the client go on: they may have been sent ahead, and wait for the server's.
+    """
+
+    __slots__ = ("_driver", "_may_relay", "_on_over", "_to_client", "_to_server", "from_client", "from_server")
 
     def __init__(
-        self, handshake: Handshake[None], to_client: Pipe, to_server: Pipe, on_over: Callable[[bytes, bytes], None]
+        self,
+        handshake: Handshake[None],
+        to_client: Pipe,
+        to_server: Pipe,
+        may_relay: Callable[[], bool],
+        on_over: Callable[[bytes, bytes], None],
     ) -> None:
         self._driver = HandshakeDriver(handshake)
         self._to_client = to_client
         self._to_server = to_server
+        self._may_relay = may_relay
         self._on_over = on_over
         self.from_server = _FromServer(self)
         self.from_client = _FromClient(self)
@@ -48,7 +57,9 @@ class ViewerHandshake:
         return self._driver.missing_bytes(Peer.SERVER)
 
     def _perform(self, steps: Sequence[Write | StartTls]) -> None:
-        """Send each message in a frame of its own."""
+        """Send each message in a frame of its own, unless the session must end."""
+        if not self._may_relay():
+            return
         for step in steps:
             if isinstance(step, Write):
                 pipe = self._to_server if step.peer is Peer.SERVER else self._to_client

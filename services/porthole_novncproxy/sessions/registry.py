@@ -7,6 +7,7 @@ RPC threads, and :meth:`SessionRegistry.stop` in the main thread. :mod:`~porthol
 the loop's thread.
 """
 
+import math
 import queue
 import socket
 import threading
@@ -22,7 +23,7 @@ from porthole_common.rfb.viewer_handshake import offer_security
 from porthole_novncproxy.admission.gate import Admission
 from porthole_relay.codec import Codec
 from porthole_relay.frames import CloseCode
-from porthole_relay.liveness import Liveness, LivenessPolicy
+from porthole_relay.liveness import EndSession, Liveness, LivenessPolicy
 from porthole_relay.loop import Loop
 from porthole_relay.pipe import Watermarks
 from porthole_relay.session import CLOSE_TIMEOUT_S, SERVER_ENDED, Session
@@ -40,6 +41,10 @@ REVOKED_WORDS = {
     RevocationReason.MOVED: "The instance has moved to another host",
     RevocationReason.OWNER_CHANGED: "The instance has another owner",
 }
+
+_STOPPING = EndSession(CloseCode.GOING_AWAY, "The console proxy is stopping")
+# What is remembered of an instance that was not revoked.
+_NEVER = (-math.inf, RevocationReason.ENDED)
 
 
 class SessionRegistry:
@@ -68,8 +73,10 @@ class SessionRegistry:
         # One for all sessions: a session holds no buffer between two turns of the loop.
         self._buffer = memoryview(bytearray(max(_BUFFER_BYTES, watermarks.high_bytes)))
         self._sessions: dict[Session, Admission] = {}
-        # By instance, and host or None for all of them.
-        self._revoked_at: dict[tuple[str, str | None], float] = {}
+        # By instance, and host or None for all of them. Written by the thread that receives a revocation, at once: the
+        # loop looks here before a client's bytes go on, and its call to close the sessions may come later.
+        self._revoked: dict[tuple[str, str | None], tuple[float, RevocationReason]] = {}
+        self._lock = threading.Lock()
         self._all_ended = threading.Event()
         self._draining = self._stopping = False
 
@@ -91,6 +98,10 @@ class SessionRegistry:
         With ``compute_host`` only those to that host: an instance that has moved may have new consoles elsewhere.
         """
         context = get_current()
+        now = time.monotonic()
+        with self._lock:
+            kept = {place: end for place, end in self._revoked.items() if now - end[0] < _REVOCATION_MEMORY_S}
+            self._revoked = {**kept, (instance_uuid, compute_host): (now, reason)}
         self._loop.call_soon(lambda: self._close_instance(instance_uuid, compute_host, reason, context))
 
     def list_open(self, timeout_s: float) -> list[tuple[Session, Admission]]:
@@ -121,6 +132,7 @@ class SessionRegistry:
         if drain_timeout_s and not self._all_ended.wait(0):
             LOG.info("Drain started", sessions=len(self._sessions), seconds=drain_timeout_s)
             self._all_ended.wait(drain_timeout_s)
+        self._stopping = True
         self._loop.call_soon(self._stop)
         self._all_ended.wait(CLOSE_TIMEOUT_S + 1)
 
@@ -137,6 +149,7 @@ class SessionRegistry:
             liveness=self._start_clock(codec, info),
             subject=_build_subject(admission),
             on_end=self._on_end,
+            find_end=self._find_end,
             close_grace_s=self._close_grace_s,
         )
         self._sessions[session] = admission
@@ -153,10 +166,6 @@ class SessionRegistry:
         else:
             handshake = offer_security(admission.offer)
             session.start_with_handshake(handshake, self._security_timeout_s, admission.first_bytes, from_client)
-        if self._stopping:
-            session.close(CloseCode.GOING_AWAY, "The console proxy is stopping")
-        elif self._last_revoked_at(info) >= admission.admitted_at:
-            session.close(CloseCode.REVOKED, REVOKED_WORDS[RevocationReason.ENDED])
 
     def _on_end(self, session: Session) -> None:
         self._sessions.pop(session).release()
@@ -171,15 +180,23 @@ class SessionRegistry:
         policy = self._liveness if codec.build_ping() else replace(self._liveness, ping_interval_s=0.0)
         return Liveness(policy, now, expires_at)
 
-    def _last_revoked_at(self, info: ConnectInfo) -> float:
-        return max(self._revoked_at.get((info.instance_uuid, host), 0.0) for host in (info.compute_host, None))
+    def _find_end(self, session: Session) -> EndSession | None:
+        """Return why the session must end, or None. Before each read of a client goes on, in the loop's thread."""
+        if self._stopping:
+            return _STOPPING
+        if not self._revoked:
+            return None
+        admission = self._sessions[session]
+        info, revoked = admission.connect_info, self._revoked
+        for host in (info.compute_host, None):
+            at, reason = revoked.get((info.instance_uuid, host), _NEVER)
+            if at >= admission.admitted_at:
+                return _describe_end(session, reason)
+        return None
 
     def _close_instance(
         self, instance_uuid: str, compute_host: str | None, reason: RevocationReason, context: RequestContext
     ) -> None:
-        now = time.monotonic()
-        self._revoked_at = {place: at for place, at in self._revoked_at.items() if now - at < _REVOCATION_MEMORY_S}
-        self._revoked_at[instance_uuid, compute_host] = now
         sessions = [
             session
             for session, admission in self._sessions.items()
@@ -203,18 +220,22 @@ class SessionRegistry:
             self._all_ended.set()
 
     def _stop(self) -> None:
-        self._stopping = True
         LOG.info("Drain ended", sessions=len(self._sessions))
         for session in list(self._sessions):
-            session.close(CloseCode.GOING_AWAY, "The console proxy is stopping")
+            session.close(_STOPPING.code, _STOPPING.reason)
+
+
+def _describe_end(session: Session, reason: RevocationReason) -> EndSession:
+    """Return what the client of a revoked session is told."""
+    if session.server_has_ended and reason is RevocationReason.ENDED:
+        # That the VNC server ended says more than that the console was revoked.
+        return EndSession(CloseCode.NORMAL, SERVER_ENDED)
+    return EndSession(CloseCode.REVOKED, REVOKED_WORDS[reason])
 
 
 def _revoke(session: Session, reason: RevocationReason) -> None:
-    if session.server_has_ended and reason is RevocationReason.ENDED:
-        # The client learns that the VNC server ended, which says more than that its console was revoked.
-        session.close(CloseCode.NORMAL, SERVER_ENDED)
-    else:
-        session.close(CloseCode.REVOKED, REVOKED_WORDS[reason])
+    end = _describe_end(session, reason)
+    session.close(end.code, end.reason)
 
 
 def _build_subject(admission: Admission) -> Subject:

@@ -17,10 +17,12 @@ class Stage:
     def __init__(self, challenge=None, room=None):
         self.client, self.server = FakeStream(10), FakeStream(11, room_bytes=room)
         self.over = []
+        self.may_relay = True
         self.stage = ViewerHandshake(
             offer_security(Offer(Version.V3_8, challenge)),
             Pipe(self.client, WebSocketCodec(), 1024, 256),
             Pipe(self.server, RawCodec(), 1024, 0),
+            lambda: self.may_relay,
             lambda *rest: self.over.append(rest),
         )
         self.stage.start()
@@ -73,3 +75,12 @@ def test_a_vnc_server_that_does_not_take_the_password_holds_the_client_up():
     stage.client_says(GREETING, b"\2", RESPONSE)
     assert stage.server.written == RESPONSE[:5]
     assert stage.reads == (True, False)
+
+
+def test_a_handshake_whose_session_must_end_says_and_passes_nothing_more():
+    stage = Stage(CHALLENGE)
+    stage.client_says(GREETING, b"\2")
+    said = bytes(stage.client.written)
+    stage.may_relay = False
+    stage.client_says(RESPONSE)
+    assert (stage.client.written, stage.server.written, stage.over) == (said, b"", [])

@@ -15,6 +15,7 @@ from porthole_novncproxy.admission.gate import Admission
 from porthole_novncproxy.sessions import registry
 from porthole_novncproxy.sessions.registry import SessionRegistry
 from porthole_relay.codec import RawCodec, WebSocketCodec
+from porthole_relay.frames import Opcode
 from porthole_relay.liveness import LivenessPolicy
 from porthole_relay.loop import READ
 from porthole_relay.pipe import Watermarks
@@ -22,9 +23,14 @@ from porthole_relay.session import CLOSE_TIMEOUT_S
 from support import far_end
 from support.cases import naming
 from support.fake_loop import FakeLoop
+from support.sessions import masked
 
 USER = ("rita", "red")
 REQUEST_ID = "req-00000000-0000-4000-8000-000000000001"
+
+# KeyEvent (RFC 6143 section 7.5.4) in a frame, as a browser sends it; ProtocolVersion and the type None before it.
+KEY = masked(Opcode.BINARY, b"\4\1\0\0\0\0\0\x61")
+HANDSHAKE = masked(Opcode.BINARY, b"RFB 003.008\n") + masked(Opcode.BINARY, b"\1")
 
 
 class House:
@@ -37,6 +43,7 @@ class House:
         )
         self.released = []
         self.sockets = []
+        self.client_fds = []
         self.server_fds = []
 
     def open(
@@ -49,6 +56,7 @@ class House:
         run=True,
         host="h",
         offer=None,
+        from_client=b"",
     ):
         client, far_client = socket.socketpair()
         server, far_server = socket.socketpair()
@@ -76,8 +84,9 @@ class House:
             release=lambda: self.released.append(instance),
             offer=offer,
         )
+        self.client_fds.append(client.fileno())
         self.server_fds.append(server.fileno())
-        self.sessions.open(client, b"", admission, codec or WebSocketCodec())
+        self.sessions.open(client, from_client, admission, codec or WebSocketCodec())
         if run:
             self.loop.run_soon()
         return far_client, far_server
@@ -165,6 +174,36 @@ def test_a_revocation_reaches_a_console_that_was_admitted_before_it_and_is_opene
     assert heard(late_server)[1]
 
 
+def test_what_a_client_sent_ahead_does_not_reach_a_guest_that_was_revoked(house):
+    """Before the console waited for the loop, while it waited, and with the handshake of the viewer before it."""
+    for offer, ahead in ((None, KEY), (Offer(Version.V3_8), HANDSHAKE + KEY)):
+        for revoked_first in (True, False):
+            with naming(offer, revoked_first):
+                if revoked_first:
+                    house.sessions.close_instance("i-1")
+                client, server = house.open(run=False, offer=offer, from_client=ahead)
+                if not revoked_first:
+                    house.sessions.close_instance("i-1")
+                house.loop.run_soon()
+                assert heard(server) == (b"", True)
+                assert close_code(client) == 4401
+                house.sessions._revoked.clear()
+
+
+def test_a_key_after_a_revocation_waits_for_no_turn_of_the_loop(house):
+    """The thread that receives the revocation has come before the loop's call to close."""
+    for offer, ahead in ((None, b""), (Offer(Version.V3_8), HANDSHAKE)):
+        with naming(offer):
+            client, server = house.open(offer=offer, from_client=ahead)
+            house.sessions.close_instance("i-1", "h", RevocationReason.MOVED)
+            client.sendall(KEY)
+            house.loop.callbacks[house.client_fds[-1]](READ)
+            assert heard(server) == (b"", True)
+            assert close_reason(client) == "The instance has moved to another host"
+            house.loop.run_soon()
+            house.sessions._revoked.clear()
+
+
 def test_a_console_that_was_admitted_after_the_revocation_stays_open(house):
     house.sessions.close_instance("i-1")
     house.loop.run_soon()
@@ -215,11 +254,11 @@ def test_revocations_are_not_remembered_for_ever(house):
     for number in range(1000):
         house.sessions.close_instance(f"i-{number}")
     house.loop.run_soon()
-    aged = {place: at - 1000 for place, at in house.sessions._revoked_at.items()}
-    house.sessions._revoked_at = aged
+    aged = {place: (at - 1000, reason) for place, (at, reason) in house.sessions._revoked.items()}
+    house.sessions._revoked = aged
     house.sessions.close_instance("i-last")
     house.loop.run_soon()
-    assert set(house.sessions._revoked_at) == {("i-last", None)}
+    assert set(house.sessions._revoked) == {("i-last", None)}
 
 
 def stop_in_a_thread(house, drain_timeout_s=0.0):
@@ -254,17 +293,17 @@ def test_stopping_tells_every_client_and_waits_until_they_have_gone(house):
 
 
 def test_a_console_that_is_opened_while_the_proxy_stops_is_ended_at_once(house):
-    house.sessions._stop()
-    client, server = house.open()
+    run_until_stopped(house, stop_in_a_thread(house))
+    client, server = house.open(from_client=KEY)
     assert close_code(client) == 1001
-    assert heard(server)[1]
+    assert heard(server) == (b"", True)
 
 
 def test_a_console_may_end_with_its_token(strict_house):
     gone = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=1)
-    client, _server = strict_house.open(expires_at=gone)
-    strict_house.loop.advance(0)
+    client, server = strict_house.open(expires_at=gone, from_client=KEY)
     assert close_code(client) == 4408
+    assert heard(server) == (b"", True)
 
 
 def test_a_console_does_not_end_with_its_token_unless_it_is_asked_for(house):
