@@ -95,23 +95,28 @@ class ComputeEndpoint:
         return target.to_primitive()
 
     @expected_exceptions(errors.PortholeError)
-    def validate_consoles(self, context: RequestContext, consoles: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def validate_consoles(
+        self, context: RequestContext, consoles: Sequence[dict[str, Any]], timeout_s: float | None = None
+    ) -> list[dict[str, Any]]:
         """Return one answer for each of ``consoles``, in the same order: the same as :meth:`validate_console`'s.
 
         A console is what ``Claim.to_primitive`` writes. An answer is ``{host, port}``, or the error that
         validate_console would raise, as ``PortholeError.to_primitive`` writes it; but an instance that is not ready has
-        InstanceNotReady, since that is no reason to end an open console.
+        InstanceNotReady, since that is no reason to end an open console. ``timeout_s``: how long the other answers may
+        wait for one guest; never longer than :data:`.validation.BATCH_TIMEOUT_S`.
 
-        :raises RequestInvalid: when there are more than :data:`porthole_compute.rpcapi.MAX_CONSOLES`, or one is not
-            such a dictionary.
+        :raises RequestInvalid: when there are more than :data:`porthole_compute.rpcapi.MAX_CONSOLES`, one is not such a
+            dictionary, or ``timeout_s`` is no number.
         """
         if len(consoles) > MAX_CONSOLES:
             raise errors.RequestInvalid(f"{len(consoles)} consoles are more than {MAX_CONSOLES}")
+        if not (timeout_s is None or isinstance(timeout_s, int | float)):
+            raise errors.RequestInvalid("timeout_s is not a number of seconds")
         try:
             issued = [IssuedConsole.from_primitive(value) for value in consoles]
         except (KeyError, TypeError) as exc:
             raise errors.RequestInvalid("a console is not {instance_uuid, host, port, console_type}") from exc
-        answers = [answer.to_primitive() for answer in self._validator.validate_all(issued)]
+        answers = [answer.to_primitive() for answer in self._validator.validate_all(issued, timeout_s)]
         LOG.debug("Consoles validated", consoles=len(answers), invalid=sum("error" in answer for answer in answers))
         return answers
 

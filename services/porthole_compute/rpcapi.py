@@ -92,13 +92,15 @@ class ComputeAPI:
         compute_host: str,
         consoles: Sequence[ConnectInfo],
         deadline: Deadline | None = None,
+        timeout_s: float | None = None,
         log_failures: bool = True,
     ) -> list[Target | errors.PortholeError]:
         """Return for each console what :meth:`validate_console` returns or raises, in the same order.
 
         An instance that is not ready has InstanceNotReady: an open console of it may go on, and none may begin.
         Each call has up to :data:`MAX_CONSOLES`, so more consoles are several calls, one after the other. A guest that
-        the hypervisor does not answer about has HypervisorUnavailable, and the others have their answers.
+        the hypervisor does not answer about, for ``timeout_s`` at most, has HypervisorUnavailable, and the others have
+        their answers. None stands for the compute's own patience, which is as long as a call allows.
         Without ``log_failures`` the caller logs a call that fails.
 
         :raises RpcUnavailable: when a call has no answer within its deadline.
@@ -114,6 +116,7 @@ class ComputeAPI:
                 deadline=deadline,
                 log_failures=log_failures,
                 consoles=[info.claim.to_primitive() for info in asked],
+                timeout_s=timeout_s,
             )
             if len(values) != len(asked):
                 raise errors.RemoteFailure(TOPIC, "validate_consoles")

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether consoles that were issued are still valid: one before it is dialled, or many at once.
 
-Why: a proxy that has missed a revocation asks again about all its sessions at this host, in one call. A guest about
-which libvirt does not answer must hold up neither the other answers nor the users' questions. So several guests are
-asked about side by side, in fewer threads than the driver has questions, and a batch has a deadline.
+Why: a proxy asks in one call about consoles that are opened at the same time, and about all its sessions at this host
+after it may have missed a revocation. A guest about which libvirt does not answer must hold up neither the other
+answers nor the users' questions. So several guests are asked about side by side, in fewer threads than the driver has
+questions, and a batch has a deadline.
 Called by :mod:`porthole_compute.endpoint`.
 """
 
@@ -137,13 +138,17 @@ class ConsoleValidator:
             raise errors.TokenInvalid(str(token_reason))
         return server.target
 
-    def validate_all(self, consoles: Sequence[IssuedConsole]) -> list[Target | errors.PortholeError]:
+    def validate_all(
+        self, consoles: Sequence[IssuedConsole], timeout_s: float | None = None
+    ) -> list[Target | errors.PortholeError]:
         """Return for each console what :meth:`validate` returns or raises, in the same order; in bounded time.
 
         There are two differences. An instance that is not ready has InstanceNotReady: a guest that migrates shows its
-        screen here until the end. A console without an answer at the deadline of the batch has HypervisorUnavailable.
+        screen here until the end. A console without an answer at the deadline of the batch has HypervisorUnavailable;
+        the deadline comes after ``timeout_s``, if that is shorter than the validator's own.
         """
-        due_at = time.monotonic() + self._batch_timeout_s
+        own_s = self._batch_timeout_s
+        due_at = time.monotonic() + (own_s if timeout_s is None else min(timeout_s, own_s))
         # The consoles of one instance, one after the other: about an instance one question is asked at a time.
         numbers: dict[str, list[int]] = {}
         for number, issued in enumerate(consoles):

@@ -28,6 +28,7 @@ from porthole_novncproxy.admission.access import OriginPolicy
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
 from porthole_novncproxy.admission.dialler import Dialler
 from porthole_novncproxy.admission.gate import Gate
+from porthole_novncproxy.admission.host_questions import HostQuestions
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
 from porthole_novncproxy.admission.token_failures import TokenFailures
 from porthole_novncproxy.admission.vencrypt import build_security
@@ -53,7 +54,7 @@ _SILENCE_PAUSE_S = 2.0
 # How long a session whose VNC server has ended waits for the reason: a revocation's way from libvirt, on a busy site.
 _CLOSE_GRACE_S = 5.0
 # How long the end of requests in flight, sessions and the RPC may take beyond the drain.
-END_S = 30.0
+END_S = 41.0
 
 
 class NovncProxyService:
@@ -98,7 +99,7 @@ class NovncProxyService:
         compute = ComputeAPI(rpc)
         self._gate = Gate(
             consoleauth=ConsoleAuthAPI(rpc),
-            compute=compute,
+            questions=HostQuestions(compute, conf.rpc.call_timeout),
             counter=SessionCounter(build_limits(conf)),
             circuit_breaker=HostCircuitBreaker(time.monotonic, _SILENCE_PAUSE_S),
             origins=_origins(conf),

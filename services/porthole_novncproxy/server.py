@@ -49,8 +49,8 @@ _PAGE_THREADS = 4
 _CLOSE_TIMEOUT_S = 10.0
 # After this time the proxy stops waiting for slow clients.
 _ANSWERS_END_S = 2.0
-# Longer than the two calls and the dial of a console take with the options' defaults.
-_CONSOLES_END_S = 27.0
+# Longer than the three calls and the dial of a console take with the options' defaults.
+_CONSOLES_END_S = 38.0
 _RETRY_AFTER = ("Retry-After", "1")
 
 Result = TypeVar("Result")

@@ -113,3 +113,50 @@ def test_what_was_sent_ahead_reaches_a_guest_that_is_still_there(porthole: Porth
         late.may_greet.set()
         assert read_reply(client).status == 101
         wait_until(lambda: late.heard.endswith(b"\x61"), LONG_S, "the key to arrive", porthole.novncproxy.log)
+
+
+class Successor(VncServer):
+    """The guest that has the port from now on: compute knows it when somebody connects, and not before."""
+
+    def __init__(self) -> None:
+        self.take_over: Callable[[], None] = lambda: None
+        self.heard = b""
+        super().__init__()
+
+    def serve(self, sock: socket.socket) -> None:
+        """Take the port over, then greet and show something."""
+        self.take_over()
+        sock.sendall(GREETING + b"the screen of somebody else")
+        while data := sock.recv(65536):
+            self.heard += data
+
+
+def test_a_guest_that_takes_the_port_before_the_dial_is_not_shown(
+    make_porthole: Callable[..., Porthole], path: Path
+) -> None:
+    """S1: compute said yes, and when the connection stands the port is another guest's. Compute revokes nothing."""
+    with Successor() as server:
+        write(path, (FIRST, server.port))
+        porthole = make_porthole(instances_file=path, options={"novncproxy": {"dial_timeout": LONG_S}})
+        wait_for_instances(porthole, FIRST)
+        token = token_of(get_console(porthole, FIRST))
+
+        def take_over() -> None:
+            porthole.compute.kill()
+            write(path, (SECOND, server.port))
+            porthole.start_daemon("compute")
+
+        server.take_over = take_over
+        with connect(porthole.novnc_port, timeout_s=2 * LONG_S) as client:
+            client.sendall(build_upgrade(f"/?token={token}") + AHEAD)
+            heard = read_all(client)
+        assert heard.startswith(b"HTTP/1.1 401 ")
+        assert b"somebody else" not in heard
+        assert server.accepted == 1
+        wait_until(lambda: server.open_connections == 0, LONG_S, "the proxy to hang up", porthole.novncproxy.log)
+        assert server.heard == b""
+        server.take_over = lambda: None
+        wait_for_instances(porthole, SECOND)
+        with connect(porthole.novnc_port) as client:
+            client.sendall(build_upgrade(f"/?token={token_of(get_console(porthole, SECOND))}"))
+            assert read_reply(client).status == 101

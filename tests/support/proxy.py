@@ -11,7 +11,7 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from porthole_novncproxy.admission.access import OriginPolicy
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
 from porthole_novncproxy.admission.dialler import Dialler
 from porthole_novncproxy.admission.gate import Gate
+from porthole_novncproxy.admission.host_questions import HostQuestions
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
 from porthole_novncproxy.admission.token_failures import TokenFailures
 from porthole_novncproxy.admission.vencrypt import Security
@@ -92,6 +93,23 @@ class FakeCompute:
             raise self.error
         return self.moved_to or claim.target
 
+    def validate_consoles(
+        self,
+        context: RequestContext,
+        compute_host: str,
+        consoles: Sequence[ConnectInfo],
+        deadline: Deadline,
+        timeout_s: float,
+    ) -> list[Target | errors.PortholeError]:
+        """Answer as compute does."""
+        answers: list[Target | errors.PortholeError] = []
+        for info in consoles:
+            try:
+                answers.append(self.validate_console(context, compute_host, info.claim, deadline))
+            except errors.PortholeError as exc:
+                answers.append(exc)
+        return answers
+
 
 class InProcessProxy:
     """A running :class:`ProxyServer` on free ports of loopback."""
@@ -122,7 +140,7 @@ class InProcessProxy:
         self.counter = SessionCounter(limits or Limits(2000, 2000, 2000, 2000))
         self.gate = Gate(
             consoleauth=self.consoleauth,
-            compute=self.compute,
+            questions=HostQuestions(self.compute, 10.0),
             counter=self.counter,
             circuit_breaker=HostCircuitBreaker(time.monotonic, pause_s),
             origins=OriginPolicy(allowed_origins, trusted_proxies),

@@ -8,6 +8,7 @@ The path of a decision through its parts:
 - ``token_failures`` refuses clients whose tokens were not valid too often.
 - ``circuit_breaker`` remembers compute hosts and VNC servers that are silent; ``limits`` counts open consoles.
 - ``descriptors`` says when they run out.
+- ``host_questions`` asks compute hosts where a VNC server listens, in few calls.
 - ``dialler`` shares the threads out among the dials; ``dial`` reaches the VNC server; ``vencrypt`` secures the
   connection.
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Letting a client in: the rules of :mod:`~porthole_novncproxy.admission.access`, two RPC calls, limits, the dial.
+"""Letting a client in: the rules of :mod:`~porthole_novncproxy.admission.access`, three RPC calls, limits, the dial.
 
 Why in one place: a browser and a native viewer get the same checks in the same order, and nothing is dialled before the
-last check has passed (S1, S4). All of it happens before the client is answered 101 or 200.
+last check has passed (S1, S4). Once the connection stands, the compute is asked again: between its answer and the dial
+the guest may have gone, and another one taken the port. All of it happens before the client is answered 101 or 200.
 Called by :mod:`porthole_novncproxy.front.handler` and :mod:`porthole_novncproxy.front.connect`.
 """
 
@@ -19,12 +20,13 @@ from porthole_common import errors
 from porthole_common.context import RequestContext, get_current
 from porthole_common.deadline import Deadline
 from porthole_common.log import get_logger
-from porthole_common.model import Claim, ConnectInfo, Target, TokenReason
+from porthole_common.model import ConnectInfo, Target, TokenReason
 from porthole_common.rfb.negotiation import Offer
 from porthole_novncproxy.admission import access
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
 from porthole_novncproxy.admission.descriptors import check_left
 from porthole_novncproxy.admission.dialler import Dialler
+from porthole_novncproxy.admission.host_questions import HostQuestions
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
 from porthole_novncproxy.admission.token_failures import TokenFailures
 from porthole_novncproxy.admission.vencrypt import Security
@@ -39,14 +41,6 @@ class TokenChecker(Protocol):
     """The part of :class:`porthole_consoleauth.rpcapi.ConsoleAuthAPI` that is used here."""
 
     def check_token(self, context: RequestContext, token: str, *, deadline: Deadline) -> ConnectInfo: ...  # noqa: D102
-
-
-class ConsoleValidator(Protocol):
-    """The part of :class:`porthole_compute.rpcapi.ComputeAPI` that is used here."""
-
-    def validate_console(  # noqa: D102
-        self, context: RequestContext, compute_host: str, claim: Claim, deadline: Deadline
-    ) -> Target: ...
 
 
 @dataclass
@@ -80,7 +74,7 @@ class Gate:
         self,
         *,
         consoleauth: TokenChecker,
-        compute: ConsoleValidator,
+        questions: HostQuestions,
         counter: SessionCounter,
         circuit_breaker: HostCircuitBreaker,
         origins: access.OriginPolicy,
@@ -89,7 +83,7 @@ class Gate:
         security: Security | None = None,
     ) -> None:
         self._consoleauth = consoleauth
-        self._compute = compute
+        self._questions = questions
         self._counter = counter
         self._circuit_breaker = circuit_breaker
         self._origins = origins
@@ -147,6 +141,7 @@ class Gate:
             with contextlib.ExitStack() as dialled:
                 dialled.callback(server.sock.close)
                 check_left(server.sock.fileno())
+                self._confirm(context, info, target, deadline)
                 dialled.pop_all()
         except BaseException:
             release()
@@ -187,11 +182,19 @@ class Gate:
         self._token_failures.note_valid(token)
         return token, info
 
+    def _confirm(self, context: RequestContext, info: ConnectInfo, target: Target, deadline: Deadline) -> None:
+        """Ask once more, now that the connection stands: between the first question and the dial, guests may change.
+
+        :raises TokenInvalid: when the connection may lead to another guest.
+        """
+        if self._validate(context, info, deadline) != target:
+            raise errors.TokenInvalid(TokenReason.INSTANCE_GONE)
+
     def _validate(self, context: RequestContext, info: ConnectInfo, deadline: Deadline) -> Target:
         """Ask the hypervisor's host again, at the moment of use, where the VNC server is (S1, S2)."""
         try:
             with self._circuit_breaker.asking(info.compute_host):
-                return self._compute.validate_console(context, info.compute_host, info.claim, deadline)
+                return self._questions.ask(context, info, deadline)
         except (errors.NotFound, errors.Conflict) as exc:
             raise errors.TokenInvalid(TokenReason.INSTANCE_GONE) from exc
 

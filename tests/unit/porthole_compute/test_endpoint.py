@@ -430,6 +430,9 @@ def test_a_batch_of_another_shape_is_refused(endpoint: ComputeEndpoint) -> None:
         with naming(bad):
             error = refusal(endpoint.validate_consoles, [good, bad])
             assert isinstance(error, errors.RequestInvalid)
+    error = refusal(lambda context, consoles: endpoint.validate_consoles(context, consoles, "long"), [good])
+    assert isinstance(error, errors.RequestInvalid)
+    assert len(endpoint.validate_consoles(CONTEXT, [good], 0.5)) == 1
     # Of a newer proxy.
     assert endpoint.validate_consoles(CONTEXT, [{**good, "added": 1}]) == [{"host": "192.0.2.1", "port": 5900}]
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import functools
 import logging
 import threading
 import time
@@ -88,6 +89,16 @@ def test_more_held_guests_than_threads_take_a_batchs_time_and_begin_nothing_late
     assert validator.validate_all(make_issued(20)) == [TARGET]
     # Of the first batch, only the questions that had begun were asked.
     assert {uuid for uuid, _ in driver.asked} == {*driver.held, build_uuid(20)}
+
+
+def test_a_caller_may_have_less_patience_than_a_batch_and_not_more(driver: HoldingDriver) -> None:
+    driver.held = {build_uuid(0)}
+    for own_s, asked_s in ((PATIENCE_S, 0.1), (0.1, PATIENCE_S), (0.1, -1.0)):
+        with naming(own_s, asked_s):
+            validator = ConsoleValidator(driver, "node1", THREADS, batch_timeout_s=own_s)
+            ask = functools.partial(validator.validate_all, make_issued(0), asked_s)
+            answers = call_within(PATIENCE_S / 2, ask, "the batch")
+            assert isinstance(answers[0], errors.HypervisorUnavailable)
 
 
 def test_guests_are_asked_about_side_by_side_within_a_bound(driver: HoldingDriver) -> None:

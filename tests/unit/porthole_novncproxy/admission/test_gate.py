@@ -23,6 +23,7 @@ from porthole_novncproxy.admission.access import ConsoleRequest, OriginPolicy
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
 from porthole_novncproxy.admission.dialler import Dialler
 from porthole_novncproxy.admission.gate import Gate, log_refusal
+from porthole_novncproxy.admission.host_questions import HostQuestions
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
 from porthole_novncproxy.admission.token_failures import BURST, TokenFailures
 from porthole_novncproxy.admission.vencrypt import Security
@@ -79,7 +80,7 @@ class House:
         self.counter = SessionCounter(limits or Limits(9, 9, 9, 9))
         self.gate = Gate(
             consoleauth=self.consoleauth,
-            compute=self.compute,
+            questions=HostQuestions(self.compute, 10.0),
             counter=self.counter,
             circuit_breaker=HostCircuitBreaker(time.monotonic, 0.0),
             origins=origins or OriginPolicy(),
