@@ -126,23 +126,45 @@ class HostDescription:
 
 
 @dataclass(frozen=True)
+class StoreRoom:
+    """The memory of one memcached, and its ``evictions`` and ``refusals`` for want of room since it started.
+
+    ``evicts``: without room, it deletes items that are in use, instead of refusing new ones (memcached's ``-M``).
+    """
+
+    used_bytes: int
+    limit_bytes: int
+    evictions: int
+    refusals: int
+    evicts: bool
+
+    @classmethod
+    def from_primitive(cls, value: dict[str, Any]) -> Self:
+        """Build from ``asdict``'s dictionary."""
+        return cls(**_known(cls, value))
+
+
+@dataclass(frozen=True)
 class StoreDescription:
     """A consoleauth: ``servers`` maps each server of its store to the reason why it does not answer, or "".
 
+    ``rooms`` maps the servers that answer to their memory; a consoleauth of an older release does not say.
     ``token_ttl_s`` is for doctors of older releases, which need the key.
     """
 
     vitals: Vitals
     servers: dict[str, str]
     token_ttl_s: int
+    rooms: dict[str, StoreRoom] = field(default_factory=dict)
 
     @classmethod
     def from_primitive(cls, value: dict[str, Any]) -> Self:
         """Build from ``to_primitive``'s dictionary."""
-        return cls(**{**_known(cls, value), "vitals": Vitals.from_primitive(value["vitals"])})
+        rooms = {name: StoreRoom.from_primitive(room) for name, room in value.get("rooms", {}).items()}
+        return cls(**{**_known(cls, value), "vitals": Vitals.from_primitive(value["vitals"]), "rooms": rooms})
 
     def to_primitive(self) -> dict[str, Any]:
-        """Return the fields."""
+        """Return the fields, each value as its own ``to_primitive`` writes it."""
         return {**asdict(self), "vitals": self.vitals.to_primitive()}
 
 

@@ -8,7 +8,7 @@ integers, C11), and a value becomes a dictionary. No I/O; called by every servic
 import hashlib
 import re
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -231,8 +231,8 @@ class Instance:
         return value
 
 
-# Only consoleauth's answers have the first two keys, and an older daemon does not expect the others.
-_LEFT_OUT = frozenset({"user_id", "project_id", "run", "owner"})
+# Only consoleauth's answers have the first three keys, and an older daemon does not expect the others.
+_LEFT_OUT = frozenset({"user_id", "project_id", "remaining_s", "run", "owner"})
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,9 @@ class ConnectInfo:
 
     ``token`` is a UUID in clear and stays out of every log and store; it is left out of ``repr``.
     ``run`` and ``owner`` are those of :class:`Claim`, as compute found them.
-    consoleauth alone sets ``expires_at``, ``user_id`` and ``project_id``: the token was issued to that user.
+    consoleauth alone sets ``expires_at``, ``user_id`` and ``project_id``: the token was issued to that user. Its
+    answer to ``check_token`` also has ``remaining_s``, the seconds that the token has left: ``expires_at`` is a time by
+    another host's clock, which may be wrong. None from an older consoleauth.
     """
 
     instance_uuid: str
@@ -257,6 +259,8 @@ class ConnectInfo:
     project_id: str | None = None
     run: str | None = None
     owner: Owner | None = None
+    # It is another number at each look at the same console.
+    remaining_s: float | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         return f"ConnectInfo({self.console_type} of {self.instance_uuid} at {Target(self.host, self.port)})"
@@ -276,10 +280,10 @@ class ConnectInfo:
         """Build from ``to_primitive``'s dictionary.
 
         :raises KeyError: when a required key is missing.
-        :raises ValueError: when console_type, port, expires_at, run or owner do not parse.
+        :raises ValueError: when console_type, port, expires_at, remaining_s, run or owner do not parse.
         """
         claim = Claim.from_primitive(value)
-        expires_at = value.get("expires_at")
+        expires_at, remaining_s = value.get("expires_at"), value.get("remaining_s")
         return cls(
             instance_uuid=claim.instance_uuid,
             console_type=claim.console_type,
@@ -294,12 +298,13 @@ class ConnectInfo:
             project_id=value.get("project_id"),
             run=claim.run,
             owner=claim.owner,
+            remaining_s=None if remaining_s is None else float(remaining_s),
         )
 
     def to_primitive(self) -> dict[str, Any]:
         """Return the fields as a dictionary of primitives; ``expires_at`` is ISO 8601 with offset, or None.
 
-        ``user_id``, ``project_id``, ``run`` and ``owner`` are left out while they are None.
+        ``user_id``, ``project_id``, ``remaining_s``, ``run`` and ``owner`` are left out while they are None.
         """
         value = {name: item for name, item in vars(self).items() if item is not None or name not in _LEFT_OUT}
         value["console_type"] = str(self.console_type)

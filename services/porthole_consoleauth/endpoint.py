@@ -110,6 +110,9 @@ class ConsoleAuthEndpoint:
     def check_token(self, context: RequestContext, token: str) -> dict[str, Any]:
         """Return connect_info without the token, with ``expires_at``, and with the user and project of the token.
 
+        ``remaining_s``: how many seconds the token has left. The store's clock counts them, since another consoleauth's
+        clock may have written ``expires_at``.
+
         :raises TokenInvalid: when it is malformed, unknown, expired or revoked.
         :raises TokenStoreUnavailable: when the store does not answer.
         """
@@ -127,7 +130,10 @@ class ConsoleAuthEndpoint:
             issued_to_user=console.user_id,
             issued_to_project=console.project_id,
         )
-        return replace(info, user_id=console.user_id, project_id=console.project_id).to_primitive()
+        answer = replace(
+            info, user_id=console.user_id, project_id=console.project_id, remaining_s=self._find_remaining_s(console)
+        )
+        return answer.to_primitive()
 
     @expected_exceptions(errors.PortholeError)
     def delete_tokens_for_instance(
@@ -169,7 +175,17 @@ class ConsoleAuthEndpoint:
     @expected_exceptions(errors.PortholeError)
     def describe_store(self, context: RequestContext) -> dict[str, Any]:
         """Return what ``StoreDescription.to_primitive`` writes: this process, and which servers of its store answer."""
-        return StoreDescription(self._vitals(), self._store.probe(), self._ttl_s).to_primitive()
+        servers = self._store.probe()
+        rooms = self._store.measure([name for name, refusal in servers.items() if not refusal])
+        return StoreDescription(self._vitals(), servers, self._ttl_s, rooms).to_primitive()
+
+    def _find_remaining_s(self, console: StoredConsole) -> float | None:
+        """Return the store's word, or what this host's clock says; no token lives longer than a new one."""
+        if console.remaining_s is not None:
+            return console.remaining_s
+        if console.connect_info.expires_at is None:
+            return None
+        return min(max(0.0, (console.connect_info.expires_at - self._clock()).total_seconds()), self._ttl_s)
 
     def _publish(self, context: RequestContext, revocation: Revocation) -> None:
         try:

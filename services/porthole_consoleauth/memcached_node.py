@@ -14,21 +14,24 @@ import select
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 from oslo_config import cfg
 from oslo_utils import netutils
 from pymemcache.client.base import Client
 from pymemcache.client.rendezvous import RendezvousHash
-from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
+from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError, MemcacheUnknownCommandError
 
 from porthole_common import errors
+from porthole_common.diagnosis import StoreRoom
 from porthole_common.log import get_logger
 from porthole_common.private_parts import report_missing
 
 LOG = get_logger(__name__)
+Answer = TypeVar("Answer")
 # The characters of user and password: no blank, which separates the two in memcached's login, and no end of line.
 _WORD = re.compile(r"[!-~]+", re.ASCII)
+_TTL = re.compile(rb"HD t([0-9]{1,9})")
 
 
 def build_tls_context(conf: cfg.ConfigOpts) -> ssl.SSLContext | None:
@@ -94,6 +97,7 @@ class MemcachedNode:
         self._timeout_s: float = conf.timeout
         self._tls = tls
         self._login = build_login(conf)
+        self._tells_ttl = True
         self._free: queue.LifoQueue[Client] = queue.LifoQueue()
         for _ in range(conf.pool_size):
             self._free.put(self._build_client())
@@ -116,51 +120,75 @@ class MemcachedNode:
 
     def get(self, key: str) -> bytes | None:
         """Return the value; None when there is none."""
-        value: bytes | None = self._run("get", key)
+        value: bytes | None = self._run(lambda client: client.get(key))
         return value
+
+    def get_ttl(self, key: str) -> int | None:
+        """Return the seconds that the item has left by the server's clock, 0 without an item.
+
+        None when the server cannot say: memcached can since 1.6 (protocol.txt, "Meta Get").
+        """
+        if not self._tells_ttl:
+            return None
+        ttl_s = self._run(lambda client: _read_ttl(client, key))
+        # Asked once: the answer to an unknown command costs the connection.
+        self._tells_ttl = ttl_s is not None
+        return ttl_s
 
     def gets(self, key: str) -> tuple[bytes | None, bytes | None]:
         """Return the value and its compare-and-set id."""
-        pair: tuple[bytes | None, bytes | None] = self._run("gets", key)
+        pair: tuple[bytes | None, bytes | None] = self._run(lambda client: client.gets(key))
         return pair
 
     def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         """Return the existing values by key."""
-        values: dict[str, bytes] = self._run("get_many", keys)
+        values: dict[str, bytes] = self._run(lambda client: client.get_many(keys))
         return values
 
     def set(self, key: str, value: bytes, expire_s: int) -> bool:
         """Write; say whether it was stored."""
-        return self._run("set", key, value, expire_s) is True
+        return self._run(lambda client: client.set(key, value, expire_s)) is True
 
     def add(self, key: str, value: bytes, expire_s: int) -> bool:
         """Write unless there is a value; say whether it was stored."""
-        return self._run("add", key, value, expire_s) is True
+        return self._run(lambda client: client.add(key, value, expire_s)) is True
 
     def cas(self, key: str, value: bytes, cas_id: bytes, expire_s: int) -> bool:
         """Write if unchanged; say whether it was stored."""
-        return self._run("cas", key, value, cas_id, expire_s) is True
+        return self._run(lambda client: client.cas(key, value, cas_id, expire_s)) is True
 
     def delete(self, key: str) -> bool:
         """Delete; say whether there was a value."""
-        return self._run("delete", key) is True
+        return self._run(lambda client: client.delete(key)) is True
 
     def probe(self) -> None:
         """Ask for the version."""
-        self._run("version")
+        self._run(lambda client: client.version())
+
+    def read_room(self) -> StoreRoom:
+        """Return the server's memory, and what it does without any left (protocol.txt, "General-purpose statistics")."""
+        statistics = self._run(lambda client: client.stats())
+        settings = self._run(lambda client: client.stats("settings"))
+        return StoreRoom(
+            used_bytes=int(statistics.get(b"bytes", 0)),
+            limit_bytes=int(statistics.get(b"limit_maxbytes", 0)),
+            evictions=int(statistics.get(b"evictions", 0)),
+            refusals=int(statistics.get(b"store_no_memory", 0)),
+            evicts=settings.get(b"evictions") != b"off",
+        )
 
     def close(self) -> None:
         """Close the connections that no thread uses."""
         while not self._free.empty():
             self._free.get_nowait().close()
 
-    def _run(self, command: str, *arguments: Any) -> Any:
+    def _run(self, command: Callable[[Client], Answer]) -> Answer:
         try:
             client = self._free.get(timeout=self._timeout_s)
         except queue.Empty:
             raise self._unavailable("all connections are in use") from None
         try:
-            return self._attempt(client, command, arguments)
+            return self._attempt(client, command)
         except TimeoutError as exc:
             raise self._unavailable("no answer in time") from exc
         except MemcacheError as exc:
@@ -170,30 +198,30 @@ class MemcachedNode:
         finally:
             self._free.put(client)
 
-    def _attempt(self, client: Client, command: str, arguments: Sequence[Any]) -> Any:
+    def _attempt(self, client: Client, command: Callable[[Client], Answer]) -> Answer:
         """Run the command, and again on a new connection when an idle connection broke before the answer.
 
         The server may have executed the first command. That is harmless for each of Porthole's commands: a read or a
         set is repeated, a delete finds nothing, and an add or cas that was lost shows at the next read of the index.
         """
         if not self._can_set_socket:
-            return self._attempt_as_pymemcache(client, command, arguments)
+            return self._attempt_as_pymemcache(client, command)
         if client.sock is not None and _is_stale(client.sock):
             client.close()
         if client.sock is not None:
             try:
-                return getattr(client, command)(*arguments)
+                return command(client)
             except (ConnectionError, ssl.SSLError, MemcacheUnexpectedCloseError):
                 client.close()
         self._connect(client)
-        return getattr(client, command)(*arguments)
+        return command(client)
 
-    def _attempt_as_pymemcache(self, client: Client, command: str, arguments: Sequence[Any]) -> Any:
+    def _attempt_as_pymemcache(self, client: Client, command: Callable[[Client], Answer]) -> Answer:
         """Run the command on a connection that pymemcache makes by itself; a new one each time where a login is due."""
         if self._login is not None:
             client.close()
             client.set("login", self._login)
-        return getattr(client, command)(*arguments)
+        return command(client)
 
     def _connect(self, client: Client) -> None:
         """Give ``client`` a new connection, over TLS and logged in where that is configured.
@@ -218,6 +246,19 @@ class MemcachedNode:
         address = f"{netutils.escape_ipv6(self._address[0])}:{self._address[1]}"
         LOG.warning("memcached not answering", address=address, reason=reason)
         return errors.TokenStoreUnavailable(reason)
+
+
+def _read_ttl(client: Client, key: str) -> int | None:
+    """Return what :meth:`MemcachedNode.get_ttl` does."""
+    try:
+        # "HD t599", or "EN" without an item.
+        answer: bytes = client.raw_command(f"mg {key} t")
+    except MemcacheUnknownCommandError:
+        return None
+    if answer == b"EN":
+        return 0
+    found = _TTL.fullmatch(answer)
+    return int(found[1]) if found else None
 
 
 def _is_stale(sock: socket.socket) -> bool:

@@ -13,17 +13,24 @@ in them tokens that were revoked meanwhile. So an unreachable server means Token
 After a write that broke or timed out, its effect is not known; a frozen server may even execute it later. The order of
 writes makes that harmless. The item is written first, and opens nothing without the index. The index is written then,
 and changes only by compare-and-set. A token that becomes valid so late was given to no user.
+
+memcached should run with ``-M``, so that a full server refuses new tokens and deletes none that is in use. An item
+that opens nothing any more is therefore deleted, and does not keep its room until it expires. A full server has no room
+for a shorter index either: then a revocation deletes the items, without which the index opens nothing.
 """
 
+import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from oslo_config import cfg, types
 from oslo_utils import netutils
 
 from porthole_common import errors
+from porthole_common.diagnosis import StoreRoom
 from porthole_common.log import get_logger
 from porthole_common.model import TokenReason
 from porthole_consoleauth import token_store
@@ -57,6 +64,9 @@ class Node(Protocol):
     def get(self, key: str) -> bytes | None:
         """Return the value; None when there is none."""
 
+    def get_ttl(self, key: str) -> int | None:
+        """Return the seconds that the item has left, 0 without an item; None when the server cannot say."""
+
     def gets(self, key: str) -> tuple[bytes | None, bytes | None]:
         """Return the value and its compare-and-set id; two None when there is none."""
 
@@ -77,6 +87,9 @@ class Node(Protocol):
 
     def probe(self) -> None:
         """Ask the server for its version."""
+
+    def read_room(self) -> StoreRoom:
+        """Return the server's memory."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -109,8 +122,16 @@ class MemcachedStore:
                 refusals[name] = exc.reason
         return refusals
 
+    def measure(self, names: Iterable[str]) -> dict[str, StoreRoom]:
+        """Ask those servers for their statistics (see :meth:`TokenStore.measure`)."""
+        rooms = {}
+        for name in names:
+            with contextlib.suppress(errors.TokenStoreUnavailable):
+                rooms[name] = self._nodes[name].read_room()
+        return rooms
+
     def authorize(self, token: str, console: StoredConsole, ttl_s: int) -> None:
-        """Write the item, then the index; see the port."""
+        """Write the item, then the index, and delete the items that the index has no room for; see the port."""
         token_hash = token_store.hash_token(token)
         instance_uuid = console.connect_info.instance_uuid
         index = instance_key(instance_uuid)
@@ -118,34 +139,46 @@ class MemcachedStore:
         if not self._node(get_hash_slot(token_hash)).set(token_key(token_hash), item, ttl_s):
             raise errors.TokenStoreUnavailable("it did not take the token")
 
+        dropped: list[str] = []
+
         def add(hashes: list[str]) -> list[str]:
+            dropped.clear()
             if token_hash in hashes:
                 return hashes
             # An index that was deleted since the last try was revoked: the new one starts empty.
             kept = self._living(hashes) if len(hashes) % PRUNE_EVERY == PRUNE_EVERY - 1 else hashes
-            return [*kept, token_hash]
+            new, dropped[:] = token_store.bound_index([*kept, token_hash])
+            return new
 
-        self._change_index(self._node(get_instance_slot(instance_uuid)), index, add, ttl_s + INDEX_MARGIN_S)
+        try:
+            self._change_index(self._node(get_instance_slot(instance_uuid)), index, add, ttl_s + INDEX_MARGIN_S)
+        except errors.TokenStoreUnavailable:
+            # No user gets this token, so its item would only take room.
+            self._delete_items([token_hash])
+            raise
+        self._delete_items(dropped)
 
     def check(self, token: str) -> StoredConsole:
-        """Read the item, then its index; see the port."""
+        """Read the item, then its index, then how long the item lives; see the port."""
         token_hash = token_store.hash_token(token)
-        item = self._node(get_hash_slot(token_hash)).get(token_key(token_hash))
+        node, key = self._node(get_hash_slot(token_hash)), token_key(token_hash)
+        item = node.get(key)
         if item is None:
             raise errors.TokenInvalid(TokenReason.UNKNOWN)
         console = token_store.parse_item(item)
         instance_uuid = console.connect_info.instance_uuid
         index = self._node(get_instance_slot(instance_uuid)).get(instance_key(instance_uuid))
-        if token_hash not in parse_index(index):
+        remaining_s = node.get_ttl(key)
+        if token_hash not in parse_index(index) or remaining_s == 0:
             raise errors.TokenInvalid(TokenReason.UNKNOWN)
-        return console
+        return replace(console, remaining_s=remaining_s)
 
     def revoke_instance(self, instance_uuid: str, compute_host: str | None = None) -> int:
         """Take tokens out of the index, and delete their items where the server answers; see the port."""
         index = instance_key(instance_uuid)
         node = self._node(get_instance_slot(instance_uuid))
         if compute_host is not None:
-            return self._delete_items(self._revoke_at(node, index, compute_host))
+            return self._revoke_at(node, index, compute_host)
         hashes = parse_index(node.get(index))
         # This step revokes: without the index, no item opens anything.
         if not node.delete(index):
@@ -157,16 +190,22 @@ class MemcachedStore:
         for node in self._nodes.values():
             node.close()
 
-    def _revoke_at(self, node: Node, index: str, compute_host: str) -> list[str]:
-        """Take the tokens for ``compute_host`` out of the index in one step, and return their hashes."""
+    def _revoke_at(self, node: Node, index: str, compute_host: str) -> int:
+        """Take the tokens for ``compute_host`` out of the index in one step; return how many existed."""
         dead: list[str] = []
 
         def remove(hashes: list[str]) -> list[str]:
             dead[:] = self._list_of(hashes, compute_host)
             return [token_hash for token_hash in hashes if token_hash not in dead]
 
-        self._change_index(node, index, remove, LONGEST_INDEX_S)
-        return dead
+        try:
+            self._change_index(node, index, remove, LONGEST_INDEX_S)
+        except errors.TokenStoreUnavailable:
+            if not dead:
+                raise
+            # Where memcached is full, only a deletion needs no room. Whoever adds a token now is later than this call.
+            return self._delete_items(dead, must_answer=True)
+        return self._delete_items(dead)
 
     def _change_index(self, node: Node, index: str, change: Callable[[list[str]], list[str]], expire_s: int) -> None:
         """Replace the index by the result of ``change``, which is called again when another writer was quicker.
@@ -209,13 +248,18 @@ class MemcachedStore:
             others |= {_hash_of(key) for key, item in items.items() if _is_elsewhere(item, compute_host)}
         return [token_hash for token_hash in hashes if token_hash not in others]
 
-    def _delete_items(self, hashes: Sequence[str]) -> int:
-        """Delete the items; return how many existed, and count all those of a server that does not answer."""
+    def _delete_items(self, hashes: Sequence[str], must_answer: bool = False) -> int:
+        """Delete the items; return how many existed, and count all those of a server that does not answer.
+
+        :raises TokenStoreUnavailable: with ``must_answer``, when a server does not answer.
+        """
         count = 0
         for node, group in self._by_node(hashes):
             try:
                 count += sum(node.delete(token_key(token_hash)) for token_hash in group)
             except errors.TokenStoreUnavailable:
+                if must_answer:
+                    raise
                 count += len(group)
         return count
 

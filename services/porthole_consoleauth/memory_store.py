@@ -7,9 +7,11 @@ It has the same items and indexes as the store in memcached, by the same rules.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from porthole_common import errors
+from porthole_common.diagnosis import StoreRoom
 from porthole_common.model import TokenReason
 from porthole_consoleauth import token_store
 from porthole_consoleauth.token_store import StoredConsole
@@ -32,6 +34,10 @@ class MemoryStore:
         """Return nothing: memory has no server."""
         return {}
 
+    def measure(self, names: Iterable[str]) -> dict[str, StoreRoom]:
+        """Return nothing either."""
+        return {}
+
     def authorize(self, token: str, console: StoredConsole, ttl_s: int) -> None:
         """Keep ``console`` under ``token``; see the port."""
         token_hash = token_store.hash_token(token)
@@ -43,20 +49,24 @@ class MemoryStore:
                 raise errors.TokenStoreUnavailable("it is full")
             self._items[token_hash] = (self._clock() + ttl_s, item)
             living = [other for other in self._read_index(index) if other in self._items and other != token_hash]
-            self._indexes[index] = token_store.build_index(living, token_hash)
+            kept, dropped = token_store.bound_index([*living, token_hash])
+            self._indexes[index] = token_store.build_index(kept)
+            for other in dropped:
+                self._items.pop(other, None)
 
     def check(self, token: str) -> StoredConsole:
         """Return the console that ``token`` opens; see the port."""
         token_hash = token_store.hash_token(token)
         with self._lock:
             expires, item = self._items.get(token_hash, (0.0, None))
-            if item is None or expires <= self._clock():
+            remaining_s = expires - self._clock()
+            if item is None or remaining_s <= 0:
                 raise errors.TokenInvalid(TokenReason.UNKNOWN)
             console = token_store.parse_item(item)
             index = token_store.instance_key(console.connect_info.instance_uuid)
             if token_hash not in self._read_index(index):
                 raise errors.TokenInvalid(TokenReason.UNKNOWN)
-        return console
+        return replace(console, remaining_s=remaining_s)
 
     def revoke_instance(self, instance_uuid: str, compute_host: str | None = None) -> int:
         """Revoke the instance's tokens; see the port."""

@@ -52,7 +52,7 @@ class ConsoleAuthAPI:
         """
         arguments = connect_info.to_primitive()
         # consoleauth sets these itself; the user and the project are those of the context.
-        for name in ("expires_at", "user_id", "project_id"):
+        for name in ("expires_at", "user_id", "project_id", "remaining_s"):
             arguments.pop(name, None)
         if not self._may_send_run:
             arguments = {name: item for name, item in arguments.items() if name not in _BINDING}
@@ -63,9 +63,9 @@ class ConsoleAuthAPI:
     def check_token(
         self, context: RequestContext, token: str, server: str | None = None, deadline: Deadline | None = None
     ) -> ConnectInfo:
-        """Return the console of ``token``, without ``token``, with ``expires_at``, ``user_id`` and ``project_id``.
+        """Return the console of ``token``: without ``token``, and with the four fields that consoleauth sets.
 
-        The answer of an older consoleauth has neither user nor project.
+        The answer of an older consoleauth has neither user nor project, and no ``remaining_s``.
 
         :raises TokenInvalid: when it is malformed, unknown, expired or revoked.
         :raises TokenStoreUnavailable: when the store does not answer.

@@ -9,12 +9,13 @@ index, all tokens of the instance are invalid. Called by the stores and the endp
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from porthole_common import errors
+from porthole_common.diagnosis import StoreRoom
 from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, TokenReason, get_slot, get_token_slot, is_uuid
 
@@ -25,6 +26,8 @@ MAX_TOKENS_PER_INSTANCE = 200
 # The index is written after the item, and must not expire before it.
 INDEX_MARGIN_S = 60
 _SHA256_DIGITS = 64
+# What no item holds, or holds beside connect_info.
+_NOT_STORED = dict.fromkeys(("token", "user_id", "project_id", "remaining_s"))
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,13 @@ class StoredConsole:
     """The console that a token opens, and the user and project of the token.
 
     ``connect_info`` has no token, has ``expires_at``, and has only ``scheme://host[:port]`` of its access URL.
+    ``remaining_s``: how many seconds the token has left by the store's own clock, None when the store cannot say.
     """
 
     connect_info: ConnectInfo
     user_id: str | None = None
     project_id: str | None = None
+    remaining_s: float | None = field(default=None, compare=False)
 
 
 class TokenStore(Protocol):
@@ -45,15 +50,20 @@ class TokenStore(Protocol):
     def probe(self) -> dict[str, str]:
         """Ask every server of the store; return ``{name: why it is not usable, or ""}``. Never raises."""
 
+    def measure(self, names: Iterable[str]) -> dict[str, StoreRoom]:
+        """Return the memory of those servers, without the ones that do not answer. Never raises."""
+
     def authorize(self, token: str, console: StoredConsole, ttl_s: int) -> None:
         """Make ``token`` open ``console`` for ``ttl_s`` seconds.
+
+        The oldest tokens of an instance that has more than MAX_TOKENS_PER_INSTANCE are deleted.
 
         :raises TokenInvalid: when the token is not a canonical UUID.
         :raises TokenStoreUnavailable: when it is not certain that the store has the token.
         """
 
     def check(self, token: str) -> StoredConsole:
-        """Return the console that ``token`` opens.
+        """Return the console that ``token`` opens, with ``remaining_s``.
 
         :raises TokenInvalid: when it is malformed (the store is not asked), unknown, expired or revoked.
         :raises TokenStoreUnavailable: when the store did not answer.
@@ -145,7 +155,7 @@ def parse_item(item: bytes) -> StoredConsole:
     """
     try:
         value = json.loads(item)
-        connect_info = ConnectInfo.from_primitive({**value, "token": None, "user_id": None, "project_id": None})
+        connect_info = ConnectInfo.from_primitive({**value, **_NOT_STORED})
         instance_key(connect_info.instance_uuid)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, errors.RequestInvalid) as exc:
         LOG.error("Foreign token item found in the store", error=type(exc).__name__)
@@ -153,9 +163,18 @@ def parse_item(item: bytes) -> StoredConsole:
     return StoredConsole(connect_info, value.get("user_id"), value.get("project_id"))
 
 
+def bound_index(hashes: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the hashes that an index keeps, and the oldest ones, for which it has no room.
+
+    The items of the latter open nothing any more. Whoever writes the index deletes them: otherwise one instance could
+    fill the store with them.
+    """
+    return list(hashes[-MAX_TOKENS_PER_INSTANCE:]), list(hashes[:-MAX_TOKENS_PER_INSTANCE])
+
+
 def build_index(hashes: Sequence[str], *newer: str) -> bytes:
     """Return an index of ``hashes``, oldest first, and the ``newer`` ones, as a JSON list of bounded length."""
-    return _dump([*hashes, *newer][-MAX_TOKENS_PER_INSTANCE:])
+    return _dump(bound_index([*hashes, *newer])[0])
 
 
 def parse_index(index: bytes | None) -> list[str]:

@@ -6,18 +6,22 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from porthole_common import errors
+from porthole_common.diagnosis import StoreRoom
 
 
 class FakeNode:
     """A :class:`porthole_consoleauth.memcached_store.Node`.
 
     ``now`` is its clock, moved by hand. ``before[command]`` is called ahead of each such command: that is where a
-    test lets somebody else be quicker. With ``down`` every command fails. ``commands`` lists (command, key).
+    test lets somebody else be quicker. With ``down`` every command fails; without ``tells_ttl`` it is a memcached of before 1.6.
+    ``commands`` lists (command, key).
     """
 
     def __init__(self) -> None:
         self.now = 0.0
         self.down = False
+        self.tells_ttl = True
+        self.room = StoreRoom(used_bytes=0, limit_bytes=1, evictions=0, refusals=0, evicts=False)
         self.before: dict[str, Callable[[], None]] = {}
         self.commands: list[tuple[str, str]] = []
         self._items: dict[str, tuple[bytes, int, float]] = {}
@@ -26,6 +30,12 @@ class FakeNode:
 
     def get(self, key: str) -> bytes | None:
         return self._value("get", key)[0]
+
+    def get_ttl(self, key: str) -> int | None:
+        with self._command("mg", key):
+            if not self.tells_ttl:
+                return None
+            return 0 if self._read(key)[0] is None else int(self._items[key][2] - self.now)
 
     def gets(self, key: str) -> tuple[bytes | None, bytes | None]:
         return self._value("gets", key)
@@ -55,6 +65,10 @@ class FakeNode:
     def probe(self) -> None:
         with self._command("version", ""):
             return
+
+    def read_room(self) -> StoreRoom:
+        with self._command("stats", ""):
+            return self.room
 
     def close(self) -> None:
         self._items.clear()

@@ -184,6 +184,15 @@ class TokenStoreContract:
             store.authorize(token, build_console(instance_uuid), TTL_S)
         assert [is_valid(store, token) for token in tokens] == [False] * 2 + [True] * MAX_TOKENS_PER_INSTANCE
 
+    def test_a_token_says_how_long_it_lives(self, store: TokenStore) -> None:
+        """By the store's own clock, whatever ``expires_at`` says."""
+        token = new_uuid()
+        store.authorize(token, build_console(new_uuid(), expires_at=datetime(2000, 1, 1, tzinfo=UTC)), TTL_S)
+        remaining_s = store.check(token).remaining_s
+        assert remaining_s is not None
+        # Fifty threads on two cores, and a clock of whole seconds.
+        assert TTL_S - 30 < remaining_s <= TTL_S
+
     def test_an_access_url_that_is_none(self, store: TokenStore) -> None:
         for url in ["", "no url", "//host/x", "http:///x", "http://host:port/", "http://[::1/"]:
             with naming(url), pytest.raises(errors.RequestInvalid):

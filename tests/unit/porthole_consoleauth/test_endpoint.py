@@ -17,6 +17,7 @@ from porthole_consoleauth import rpcapi
 from porthole_consoleauth.endpoint import ConsoleAuthEndpoint
 from porthole_consoleauth.memory_store import MemoryStore
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
+from porthole_consoleauth.token_store import StoredConsole
 from support.bus import expected_error, fake_bus
 from support.cases import naming
 from support.descriptions import make_store, make_vitals
@@ -96,6 +97,30 @@ def test_the_store_ends_a_token_when_its_user_was_told(publisher: Publisher) -> 
     assert endpoint.check_token(context(), token=TOKEN)["expires_at"] == answer["expires_at"]
     now_s[0] = 42.1
     assert isinstance(refused(endpoint.check_token, token=TOKEN), errors.TokenInvalid)
+
+
+class SilentAboutTime(MemoryStore):
+    """A store that does not say how long a token lives."""
+
+    def check(self, token: str) -> StoredConsole:
+        return replace(super().check(token), remaining_s=None)
+
+
+def test_check_says_how_many_seconds_are_left(publisher: Publisher) -> None:
+    """By the store's clock: two consoleauths may have clocks that differ."""
+    now_s, now = [0.0], [NOW]
+    for store, expected in (
+        (MemoryStore(clock=lambda: now_s[0]), 570.0),
+        # Then by this consoleauth's clock, which may have been set, and so never more than a new token has.
+        (SilentAboutTime(clock=lambda: now_s[0]), 0.0),
+    ):
+        now_s[0], now[0] = 0.0, NOW
+        endpoint = ConsoleAuthEndpoint(store, publisher, TTL_S, lambda: make_vitals("host1"), clock=lambda: now[0])
+        endpoint.authorize_console(context(), **arguments())
+        now_s[0], now[0] = 30.0, NOW + timedelta(seconds=700)
+        assert endpoint.check_token(context(), token=TOKEN)["remaining_s"] == expected
+    now[0] = NOW - timedelta(hours=1)
+    assert endpoint.check_token(context(), token=TOKEN)["remaining_s"] == TTL_S
 
 
 def test_check_returns_connect_info_without_the_token(endpoint: ConsoleAuthEndpoint) -> None:

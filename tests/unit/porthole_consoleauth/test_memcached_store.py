@@ -220,6 +220,91 @@ def test_expired_tokens_leave_the_index_as_it_grows(store: MemcachedStore, node:
     assert is_valid(store, living)
 
 
+def items_of(node: FakeNode) -> list[str]:
+    return [key for key in node.living() if key.startswith("porthole:token:")]
+
+
+def test_what_falls_out_of_an_index_is_deleted(store: MemcachedStore, node: FakeNode) -> None:
+    """One instance has so many items at most, whatever its tenant asks for; and one deletion is enough for each call."""
+    instance_uuid, other = new_uuid(), new_uuid()
+    store.authorize(other, build_console(new_uuid()), TTL_S)
+    tokens = [build_token(instance_uuid) for _ in range(3 * token_store.MAX_TOKENS_PER_INSTANCE)]
+    for token in tokens:
+        node.commands.clear()
+        store.authorize(token, build_console(instance_uuid), TTL_S)
+        assert sum(command == "delete" for command, _ in node.commands) <= 1
+    kept = tokens[-token_store.MAX_TOKENS_PER_INSTANCE :]
+    assert set(items_of(node)) == {item_key(token) for token in [*kept, other]}
+    assert all(is_valid(store, token) for token in [*kept, other])
+
+
+def test_a_lost_race_for_a_full_index_deletes_no_valid_token(store: MemcachedStore, node: FakeNode) -> None:
+    instance_uuid, mine, other = new_uuid(), new_uuid(), new_uuid()
+    tokens = [build_token(instance_uuid) for _ in range(token_store.MAX_TOKENS_PER_INSTANCE)]
+    for token in tokens:
+        store.authorize(token, build_console(instance_uuid), TTL_S)
+    once(node, "cas", lambda: store.revoke_instance(instance_uuid))
+    store.authorize(mine, build_console(instance_uuid), TTL_S)
+    store.authorize(other, build_console(instance_uuid), TTL_S)
+    assert is_valid(store, mine)
+    assert is_valid(store, other)
+    assert len(items_of(node)) == 2
+
+
+def test_a_token_without_an_index_leaves_no_item() -> None:
+    """A full memcached may have room for items and none for indexes: refused users must not fill it."""
+
+    class FullForIndexes(FakeNode):
+        def add(self, key: str, value: bytes, expire_s: int) -> bool:
+            raise errors.TokenStoreUnavailable("out of memory")
+
+    node = FullForIndexes()
+    store = MemcachedStore({"only:1": node}, pause=no_pause)
+    for _ in range(5):
+        with pytest.raises(errors.TokenStoreUnavailable):
+            store.authorize(new_uuid(), build_console(new_uuid()), TTL_S)
+    assert node.living() == []
+
+
+def test_a_full_store_takes_a_revocation_for_one_host(store: MemcachedStore, node: FakeNode) -> None:
+    """memcached -M refuses the shorter index too, since it stores it before it drops the longer one."""
+    instance_uuid = new_uuid()
+    old, new = build_token(instance_uuid), build_token(instance_uuid)
+    store.authorize(old, build_console(instance_uuid), TTL_S)
+    store.authorize(new, build_console(instance_uuid, compute_host="host2"), TTL_S)
+
+    def refuse() -> None:
+        raise errors.TokenStoreUnavailable("out of memory")
+
+    node.before["cas"] = refuse
+    assert store.revoke_instance(instance_uuid, "host1") == 1
+    assert [is_valid(store, token) for token in (old, new)] == [False, True]
+    node.before["delete"] = refuse
+    with pytest.raises(errors.TokenStoreUnavailable):
+        store.revoke_instance(instance_uuid, "host2")
+    assert is_valid(store, new)
+
+
+def test_a_memcached_that_cannot_say_how_long_an_item_lives(store: MemcachedStore, node: FakeNode) -> None:
+    node.tells_ttl = False
+    token = new_uuid()
+    store.authorize(token, build_console(new_uuid()), TTL_S)
+    assert store.check(token).remaining_s is None
+
+
+def test_a_token_that_expires_while_it_is_checked(store: MemcachedStore, node: FakeNode) -> None:
+    token = new_uuid()
+    store.authorize(token, build_console(new_uuid()), TTL_S)
+    once(node, "mg", lambda: setattr(node, "now", node.now + TTL_S))
+    assert not is_valid(store, token)
+
+
+def test_the_memory_of_the_servers_that_answer(three: dict[str, FakeNode]) -> None:
+    three["host1:1"].down = True
+    store = MemcachedStore(three)
+    assert store.measure(["host0:1", "host1:1"]) == {"host0:1": three["host0:1"].room}
+
+
 def test_garbage_instead_of_an_index_is_replaced(store: MemcachedStore, node: FakeNode) -> None:
     instance_uuid, token = new_uuid(), new_uuid()
     node.set(token_store.instance_key(instance_uuid), b"garbage", TTL_S)

@@ -3,6 +3,7 @@ import pytest
 
 from porthole_common import errors
 from porthole_consoleauth.memory_store import MemoryStore
+from porthole_consoleauth.token_store import MAX_TOKENS_PER_INSTANCE
 from support.token_store_contract import TTL_S, TokenStoreContract, build_console, is_valid, new_uuid
 
 
@@ -52,6 +53,16 @@ def test_a_full_store_says_so_and_takes_tokens_again_when_some_have_expired(cloc
         store.authorize(new_uuid(), build_console(new_uuid()), TTL_S)
     clock.now += TTL_S
     store.authorize(new_uuid(), build_console(new_uuid()), TTL_S)
+
+
+def test_one_instance_does_not_fill_the_store(clock: Clock) -> None:
+    """What falls out of its index is deleted."""
+    store, other, instance_uuid = MemoryStore(clock, MAX_TOKENS_PER_INSTANCE + 2), new_uuid(), new_uuid()
+    store.authorize(other, build_console(new_uuid()), TTL_S)
+    for _ in range(2 * MAX_TOKENS_PER_INSTANCE):
+        store.authorize(new_uuid(), build_console(instance_uuid), TTL_S)
+    assert is_valid(store, other)
+    assert store.revoke_instance(instance_uuid) == MAX_TOKENS_PER_INSTANCE
 
 
 def test_closing_forgets(store: MemoryStore) -> None:
