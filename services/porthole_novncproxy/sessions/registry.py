@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 from porthole_common.context import RequestContext, get_current
 from porthole_common.log import get_logger
-from porthole_common.model import ConnectInfo, RevocationReason
+from porthole_common.model import RevocationReason
 from porthole_common.rfb.viewer_handshake import offer_security
 from porthole_novncproxy.admission.gate import Admission
 from porthole_relay.codec import Codec
@@ -146,7 +146,7 @@ class SessionRegistry:
             server=Stream(admission.sock),
             codec=codec,
             watermarks=self._watermarks,
-            liveness=self._start_clock(codec, info),
+            liveness=self._start_clock(codec, admission),
             subject=_build_subject(admission),
             on_end=self._on_end,
             find_end=self._find_end,
@@ -172,11 +172,9 @@ class SessionRegistry:
         if self._draining and not self._sessions:
             self._all_ended.set()
 
-    def _start_clock(self, codec: Codec, info: ConnectInfo) -> Liveness:
+    def _start_clock(self, codec: Codec, admission: Admission) -> Liveness:
         now = time.monotonic()
-        expires_at = None
-        if self._enforce_session_timeout and info.expires_at is not None:
-            expires_at = now + (info.expires_at - datetime.now(UTC)).total_seconds()
+        expires_at = _find_expiry(admission, now) if self._enforce_session_timeout else None
         policy = self._liveness if codec.build_ping() else replace(self._liveness, ping_interval_s=0.0)
         return Liveness(policy, now, expires_at)
 
@@ -236,6 +234,19 @@ def _describe_end(session: Session, reason: RevocationReason) -> EndSession:
 def _revoke(session: Session, reason: RevocationReason) -> None:
     end = _describe_end(session, reason)
     session.close(end.code, end.reason)
+
+
+def _find_expiry(admission: Admission, now: float) -> float | None:
+    """Return when the token expires, by this host's monotonic clock; None for never.
+
+    consoleauth says how many seconds are left, counted from a moment after ``admitted_at``. So it does not matter what
+    the hosts' clocks show, or whether a clock is set while the console is open.
+    """
+    info = admission.connect_info
+    if info.remaining_s is not None:
+        return admission.admitted_at + info.remaining_s
+    # An older consoleauth tells only the time, by its own clock.
+    return None if info.expires_at is None else now + (info.expires_at - datetime.now(UTC)).total_seconds()
 
 
 def _build_subject(admission: Admission) -> Subject:

@@ -4,6 +4,7 @@ import functools
 import logging
 import socket
 import threading
+import time
 
 import pytest
 
@@ -57,6 +58,7 @@ class House:
         host="h",
         offer=None,
         from_client=b"",
+        remaining_s=None,
     ):
         client, far_client = socket.socketpair()
         server, far_server = socket.socketpair()
@@ -73,6 +75,7 @@ class House:
             expires_at=expires_at,
             user_id=USER[0],
             project_id=USER[1],
+            remaining_s=remaining_s,
         )
         admission = Admission(
             connect_info=info,
@@ -304,6 +307,37 @@ def test_a_console_may_end_with_its_token(strict_house):
     client, server = strict_house.open(expires_at=gone, from_client=KEY)
     assert close_code(client) == 4408
     assert heard(server) == (b"", True)
+
+
+def time_left(house, admitted_s_ago=0.0, **fields):
+    """Return in how many seconds the session that is opened now ends by itself; None for never."""
+    house.loop.timers.clear()
+    house.open(admitted_at=time.monotonic() - admitted_s_ago, **fields)
+    return min((at_s - house.loop.now for at_s, _ in house.loop.timers), default=None)
+
+
+def test_the_clocks_of_two_hosts_do_not_matter(strict_house):
+    """expires_at is a time by consoleauth's clock, which is 700 s slow, or an hour fast."""
+    for skew_s in (-700, 3600):
+        with naming(skew_s):
+            said = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=100 + skew_s)
+            left_s = time_left(strict_house, expires_at=said, remaining_s=100.0)
+            assert left_s == pytest.approx(100, abs=5)
+
+
+def test_what_opening_took_is_no_gift(strict_house):
+    """The seconds are counted from the question, and not from the opening."""
+    left_s = time_left(strict_house, admitted_s_ago=30.0, remaining_s=100.0)
+    assert left_s == pytest.approx(70, abs=5)
+
+
+def test_an_older_consoleauth_tells_only_the_time(strict_house):
+    said = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=100)
+    assert time_left(strict_house, expires_at=said) == pytest.approx(100, abs=5)
+
+
+def test_a_token_that_never_expires(strict_house):
+    assert time_left(strict_house) is None
 
 
 def test_a_console_does_not_end_with_its_token_unless_it_is_asked_for(house):
