@@ -333,6 +333,17 @@ class TokensRefused(Refused):
 
 
 @dataclass(eq=False)
+class RateReached(Refused):
+    """The user has asked too often in a short time. ``limit`` is the option; the next try may succeed in ``wait_s``."""
+
+    limit: str
+    wait_s: int
+
+    def __str__(self) -> str:
+        return f"There were too many requests in a short time ({self.limit}). Try again in {self.wait_s} s."
+
+
+@dataclass(eq=False)
 class FrameInvalid(ProtocolError):
     """A WebSocket peer broke RFC 6455; ``code`` is the close code for it (1002 or 1009)."""
 

@@ -5,9 +5,11 @@ Why: every route that opens a console ends here, and the policy is checked here.
 token is answered here too. Called by :mod:`porthole_api.handlers.consoles`.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from porthole_api.console_limit import ConsoleLimit
 from porthole_api.directory import Directory, Located
 from porthole_api.policies import console_auth_tokens, remote_consoles
 from porthole_api.policy import Policy
@@ -23,6 +25,7 @@ from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 LOG = get_logger(__name__)
 # The calls that open a console: get_vnc_console on its host, and authorize_console.
 CALLS_PER_REQUEST = 2
+NO_LIMIT = ConsoleLimit(time.monotonic, 0)
 
 Runner = Callable[[RequestContext, Callable[[Deadline], ConnectInfo], int], ConnectInfo]
 
@@ -36,7 +39,8 @@ def run_here(_context: RequestContext, work: Callable[[Deadline], ConnectInfo], 
 class ConsoleOpener:
     """Opens consoles, with the directory, the two services and the policy.
 
-    ``run`` keeps the deadline of a request: see :meth:`porthole_common.rpc.Rpc.run`.
+    ``run`` keeps the deadline of a request: see :meth:`porthole_common.rpc.Rpc.run`. ``limit`` bounds how often a user
+    may open one; by default it does not.
     """
 
     directory: Directory
@@ -44,6 +48,7 @@ class ConsoleOpener:
     consoleauth: ConsoleAuthAPI
     policy: Policy
     run: Runner = run_here
+    limit: ConsoleLimit = NO_LIMIT
 
     def open_console(self, context: RequestContext, server_id: str, console_type: str) -> ConnectInfo:
         """Return a new console of the server: its URL, and when the URL expires. The token is stored.
@@ -51,6 +56,7 @@ class ConsoleOpener:
         :raises InstanceNotFound: when no such instance exists, or another project owns it.
         :raises PolicyForbidden: when the user may see the instance, but may not open its console.
         :raises ConsoleTypeUnavailable: when Porthole, or the instance, has no console of that type.
+        :raises RateReached: when the user has asked for too many consoles in a short time.
         :raises Conflict: when the state of the instance allows no console.
         :raises Unavailable: when its host, its hypervisor, the token store or the bus does not answer.
         """
@@ -60,6 +66,7 @@ class ConsoleOpener:
             raise errors.ConsoleTypeUnavailable(console_type)
         if located.unavailable:
             raise located.unavailable
+        self.limit.take(context)
         # The log lines are consoleauth's "Console token authorized" and "Request answered".
         return self.run(
             context, lambda deadline: self._issue(context, located, console_type, deadline), CALLS_PER_REQUEST

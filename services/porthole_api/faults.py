@@ -21,6 +21,7 @@ _STATUSES: tuple[tuple[type[errors.PortholeError], int], ...] = (
     (errors.Conflict, 409),
     (errors.Unavailable, 503),
     (errors.PolicyForbidden, 403),
+    (errors.RateReached, 429),
     (errors.Refused, 400),
 )
 # Nova's names (compute API guide, "Faults"); any other status is a computeFault.
@@ -59,7 +60,10 @@ def map_error(error: Exception) -> webob.Response:
     if isinstance(error, errors.PortholeError):
         for kind, status in _STATUSES:
             if isinstance(error, kind):
-                return build_fault(status, str(error))
+                response = build_fault(status, str(error))
+                if isinstance(error, errors.RateReached):
+                    response.headers["Retry-After"] = str(error.wait_s)
+                return response
     if isinstance(error, http.HTTPException):
         response = build_fault(error.status_int, error.detail or error.explanation)
         for header in _CARRIED_HEADERS:

@@ -17,6 +17,7 @@ from oslo_config import cfg
 
 from porthole_api.app import build_app
 from porthole_api.auth import WsgiApplication
+from porthole_api.console_limit import ConsoleLimit
 from porthole_api.consoles import CALLS_PER_REQUEST, ConsoleOpener
 from porthole_api.directory import Directory
 from porthole_api.endpoint import ApiEndpoint
@@ -125,7 +126,9 @@ def _build(conf: cfg.ConfigOpts, rpc: Rpc, name: str, policy: Policy) -> tuple[S
     compute = ComputeAPI(rpc)
     examined = [ApiEndpoint(conf, directory), DiscoveryEndpoint(rpc, "api", conf.host, name)]
     subscription = Subscription(rpc, compute, directory, name, examined)
-    return subscription, build_app(conf, ConsoleOpener(directory, compute, ConsoleAuthAPI(rpc), policy, rpc.run))
+    limit = ConsoleLimit(time.monotonic, conf.api.max_consoles_per_minute)
+    opener = ConsoleOpener(directory, compute, ConsoleAuthAPI(rpc), policy, rpc.run, limit)
+    return subscription, build_app(conf, opener)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

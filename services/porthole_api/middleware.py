@@ -73,7 +73,7 @@ def _log(request: Request, status: int, error: Exception | None, seconds: float)
     """Write the log line of the request.
 
     It has the route and not the path, since a path may hold a token, and the instance only when it is known to exist.
-    The text of a Conflict or Unavailable is Porthole's own and is logged as reason. The text of other errors may quote
+    The text of a Conflict, Unavailable or RateReached is Porthole's own and is logged as reason. The text of other errors may quote
     the client, so only the name of the error is logged.
     """
     route = request.environ.get(request_keys.ROUTE)
@@ -86,5 +86,5 @@ def _log(request: Request, status: int, error: Exception | None, seconds: float)
         status=status,
         seconds=seconds,
         error=type(error).__name__ if error else None,
-        reason=error if isinstance(error, errors.Conflict | errors.Unavailable) else None,
+        reason=error if isinstance(error, errors.Conflict | errors.Unavailable | errors.RateReached) else None,
     )

@@ -3,10 +3,12 @@
 
 import contextlib
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from porthole_api.console_limit import ConsoleLimit
 from porthole_api.consoles import ConsoleOpener
 from porthole_api.directory import Directory
 from porthole_api.policy import Policy
@@ -21,6 +23,7 @@ from support.api import (
     EXPIRES_AT,
     HOST,
     TOKEN,
+    FakeClock,
     FakeCompute,
     FakeConsoleAuth,
     build_conf,
@@ -187,6 +190,20 @@ def test_a_host_that_does_not_answer_is_not_asked() -> None:
     with pytest.raises(errors.HypervisorUnavailable):
         build(compute, FakeConsoleAuth(), hypervisor_up=False).open_console(MEMBER, OWN.uuid, "novnc")
     assert compute.calls == []
+
+
+def test_the_limit_of_a_user_is_looked_at_before_anybody_is_asked() -> None:
+    """What nobody could open does not count."""
+    compute = FakeCompute()
+    opener = replace(build(compute, FakeConsoleAuth()), limit=ConsoleLimit(FakeClock(), 2))
+    for uuid, console_type in ((OTHERS.uuid, "novnc"), (OWN.uuid, "spice-html5")):
+        with pytest.raises((errors.InstanceNotFound, errors.ConsoleTypeUnavailable)):
+            opener.open_console(MEMBER, uuid, console_type)
+    for _ in range(2):
+        opener.open_console(MEMBER, OWN.uuid, "novnc")
+    with pytest.raises(errors.RateReached):
+        opener.open_console(MEMBER, OWN.uuid, "novnc")
+    assert len(compute.calls) == 2
 
 
 def test_a_reader_sees_the_instance_and_opens_nothing() -> None:

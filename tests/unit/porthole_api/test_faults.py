@@ -46,6 +46,13 @@ def test_every_unavailable_says_when_to_try_again() -> None:
         assert (response.status_int, int(response.headers["Retry-After"]) > 0) == (503, True)
 
 
+def test_a_rate_is_429_and_says_when_to_try_again() -> None:
+    error = errors.RateReached("[api] x", 7)
+    response = map_error(error)
+    assert (response.status_int, response.headers["Retry-After"]) == (429, "7")
+    assert response.json == {"overLimit": {"code": 429, "message": str(error)}}
+
+
 def test_weobs_errors_take_novas_shape() -> None:
     cases = [
         (exc.HTTPNotFound(), "itemNotFound"),
