@@ -28,6 +28,8 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/files.sh"
 # shellcheck source=deploy/broker.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/broker.sh"
+# shellcheck source=deploy/memcached.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/memcached.sh"
 
 VENV=/opt/porthole
 ETC=/etc/porthole
@@ -187,6 +189,7 @@ install_controller() {
     [ "$role" = controller ] || profiles+=(compute)
     install_role_packages "${profiles[@]}"
     check_memcached
+    keep_tokens
     install_user_and_units
     if [ "$role" = all ]; then install_project "[compute]"; else install_project ""; fi
     make_certificates "$address"
@@ -251,19 +254,6 @@ install_role_packages() {
     before=$(sha256sum </var/lib/dpkg/status)
     install_packages "$VENV" "$@" || exit 1
     [ "$before" = "$(sha256sum </var/lib/dpkg/status)" ] || changed "packages of the profiles $*"
-}
-
-check_memcached() {
-    # A client that reaches memcached can read and write tokens: memcached has no login.
-    local listens
-    listens=$(sed -n 's/^ *-l *//p' /etc/memcached.conf | tr ',\n' '  ')
-    [ -n "${listens// /}" ] || fail "memcached would listen on every address: give /etc/memcached.conf its -l 127.0.0.1"
-    for listens in $listens; do
-        case $listens in
-            127.* | ::1 | localhost) ;;
-            *) say "memcached listens on $listens: see that only the controllers reach it" ;;
-        esac
-    done
 }
 
 uninstall() {

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often a client may fail: some times at once, and one more time every few seconds; and who counts as one client.
+"""How often a client may fail, or ask: some times at once, and one more time every few seconds; and who is one client.
 
-Why here: the api bounds wrong passwords, and the noVNC proxy bounds tokens that are not valid, by one rule. Pure, and
-not thread-safe: called by :mod:`porthole_api.login_limits` and :mod:`porthole_novncproxy.admission.token_failures`
-under their locks. :func:`find_network` is also for the proxy's connections that are not admitted.
+Why here: the api bounds wrong passwords and new consoles, and the noVNC proxy bounds tokens that are not valid, by one
+rule. Pure, and not thread-safe: called by :mod:`porthole_api.login_limits`, :mod:`porthole_api.console_limit` and
+:mod:`porthole_novncproxy.admission.token_failures` under their locks. :func:`find_network` is also for the proxy's connections that are not admitted.
 """
 
 import ipaddress

@@ -21,6 +21,8 @@ from porthole_common.log import get_logger
 
 LOG = get_logger(__name__)
 _VERSIONED = "/v2.1"
+# The errors whose text quotes no client.
+_WORDS_OF_OUR_OWN = errors.Conflict | errors.Unavailable | errors.RateReached
 # The methods that may be logged; a client can send any text as a method.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -73,8 +75,8 @@ def _log(request: Request, status: int, error: Exception | None, seconds: float)
     """Write the log line of the request.
 
     It has the route and not the path, since a path may hold a token, and the instance only when it is known to exist.
-    The text of a Conflict, Unavailable or RateReached is Porthole's own and is logged as reason. The text of other errors may quote
-    the client, so only the name of the error is logged.
+    The text of a Conflict, Unavailable or RateReached is Porthole's own and is logged as reason. The text of another
+    error may quote the client, so only the name of the error is logged.
     """
     route = request.environ.get(request_keys.ROUTE)
     LOG.info(
@@ -86,5 +88,5 @@ def _log(request: Request, status: int, error: Exception | None, seconds: float)
         status=status,
         seconds=seconds,
         error=type(error).__name__ if error else None,
-        reason=error if isinstance(error, errors.Conflict | errors.Unavailable | errors.RateReached) else None,
+        reason=error if isinstance(error, _WORDS_OF_OUR_OWN) else None,
     )

@@ -166,7 +166,7 @@ class MemcachedNode:
         self._run(lambda client: client.version())
 
     def read_room(self) -> StoreRoom:
-        """Return the server's memory, and what it does without any left (protocol.txt, "General-purpose statistics")."""
+        """Return the server's memory, and what it does when it is full (protocol.txt, "General-purpose statistics")."""
         statistics = self._run(lambda client: client.stats())
         settings = self._run(lambda client: client.stats("settings"))
         return StoreRoom(

@@ -167,7 +167,7 @@ def bound_index(hashes: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the hashes that an index keeps, and the oldest ones, for which it has no room.
 
     The items of the latter open nothing any more. Whoever writes the index deletes them: otherwise one instance could
-    fill the store with them.
+    fill the store with them (O37).
     """
     return list(hashes[-MAX_TOKENS_PER_INSTANCE:]), list(hashes[:-MAX_TOKENS_PER_INSTANCE])
 

@@ -112,7 +112,7 @@ def test_memcached_absent_at_the_start(
 
 def test_memcached_that_is_full(make_porthole: Callable[..., Porthole], caller: Caller) -> None:
     """With -M memcached refuses to store rather than forget: no URL for the new token, and the old one lives (O4)."""
-    with Memcached(["-m", "2", "-M"]) as store:
+    with Memcached(["-m", "2"]) as store:
         start(make_porthole, memcached=store)
         token = caller.authorize()
         store.fill()
@@ -124,11 +124,13 @@ def test_memcached_that_is_full(make_porthole: Callable[..., Porthole], caller: 
 
 def test_memcached_that_forgets(make_porthole: Callable[..., Porthole], caller: Caller) -> None:
     """A token that was evicted is unknown, and a new one works at once (O4)."""
-    with Memcached(["-m", "2"]) as store:
-        start(make_porthole, memcached=store)
+    with Memcached(["-m", "2"], evicts=True) as store:
+        porthole = start(make_porthole, memcached=store)
         token = caller.authorize()
         store.fill()
         assert store.stats()["evictions"] > 0
+        room = caller.api.describe_store(context(), porthole.host).rooms[store.address]
+        assert (room.evicts, room.evictions > 0) == (True, True)
         assert not caller.is_valid(token)
         assert caller.works()
 

@@ -3,6 +3,7 @@
 
 import grp
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from support.processes import Process, wait_until
 DEPLOY = Path(__file__).parents[2] / "deploy"
 GROUP = grp.getgrgid(os.getgid()).gr_name
 TIMEOUT_S = 30
-SOURCE = f"set -euo pipefail; for f in packages files broker; do . {DEPLOY}/$f.sh; done; make_scratch;"
+SOURCE = f"set -euo pipefail; for f in packages files broker memcached; do . {DEPLOY}/$f.sh; done; make_scratch;"
 
 
 class Shell:
@@ -104,6 +105,47 @@ def test_a_change_is_noted_before_it_is_made_and_until_its_restarts_are_done(she
     # "join" writes files that no daemon reads.
     assert shell.run(f"put {shell.directory}/etc/other 0600 {GROUP} <<<new") == 0
     assert not pending.exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("-m 64\n# Return error\n# -M\n-l 127.0.0.1\n", "-m 64\n# Return error\n-M\n-l 127.0.0.1\n"),
+        ("-m 64\n", "-m 64\n-M\n"),
+        ("-m 64\n -M \n# -M\n", None),
+        ("--disable-evictions\n", None),
+    ],
+    ids=["commented", "missing", "there", "long"],
+)
+def test_memcached_is_told_to_delete_no_token(shell: Shell, before: str, after: str | None) -> None:
+    """All other lines, and the mode of the file, stay; a second run changes nothing."""
+    conf = shell.directory / "memcached.conf"
+    conf.write_text(before, encoding="ascii")
+    conf.chmod(0o640)
+    shell.stub("systemctl", "echo 0")
+
+    for _ in range(2):
+        assert shell.run(f"MEMCACHED_CONF={conf}; keep_tokens; echo $changes changes") == 0
+        assert conf.read_text(encoding="ascii") == (after or before)
+        assert conf.stat().st_mode & 0o777 == 0o640
+
+    said = (shell.directory / "out").read_text(encoding="utf-8").splitlines()
+    assert [line for line in said if line.endswith(" changes")] == [f"{0 if after is None else 1} changes", "0 changes"]
+
+
+@pytest.mark.parametrize(("option", "restarts"), [("-v", 1), ("-M", 0), ("--disable-evictions", 0)])
+def test_a_memcached_that_runs_without_it_is_restarted(shell: Shell, option: str, restarts: int) -> None:
+    """Also when an earlier run was interrupted between the change of the file and the restart."""
+    conf = shell.directory / "memcached.conf"
+    conf.write_text("-M\n", encoding="ascii")
+    running = Process([sys.executable, "-c", "import time; time.sleep(60)", option], shell.directory / "running")
+    running.start()
+    try:
+        shell.stub("systemctl", f'[ "$1" = restart ] || echo {running.pid}')
+        assert shell.run(f"MEMCACHED_CONF={conf}; keep_tokens") == 0
+    finally:
+        running.stop()
+    assert shell.calls().count("systemctl restart memcached\n") == restarts
 
 
 @pytest.mark.parametrize("mode", ["644", "640", "604", "660"])

@@ -13,8 +13,8 @@ class FakeNode:
     """A :class:`porthole_consoleauth.memcached_store.Node`.
 
     ``now`` is its clock, moved by hand. ``before[command]`` is called ahead of each such command: that is where a
-    test lets somebody else be quicker. With ``down`` every command fails; without ``tells_ttl`` it is a memcached of before 1.6.
-    ``commands`` lists (command, key).
+    test lets somebody else be quicker. With ``down`` every command fails. Without ``tells_ttl`` it is a memcached of
+    before 1.6. ``commands`` lists (command, key).
     """
 
     def __init__(self) -> None:

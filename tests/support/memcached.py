@@ -19,13 +19,19 @@ from support.processes import Process
 class Memcached:
     """Start, stop, pause and ask one memcached; a restart keeps the port and forgets the items.
 
-    ``arguments`` are further ones of memcached(1), such as ``["-m", "1"]``; ``host`` is the address to listen on.
+    ``arguments`` are further ones of memcached(1), such as ``["-m", "1"]``; ``host`` is the address to listen on. As
+    ``deploy/install.sh`` has it, it refuses items when it is full (``-M``), unless it ``evicts``.
     ``port`` is one that is free there, unset: any that is free here.
     ``speaks_text`` is False for one that wants TLS or a login: then :meth:`command` and what uses it are of no use.
     """
 
     def __init__(
-        self, arguments: Sequence[str] = (), host: str = "127.0.0.1", speaks_text: bool = True, port: int | None = None
+        self,
+        arguments: Sequence[str] = (),
+        host: str = "127.0.0.1",
+        speaks_text: bool = True,
+        port: int | None = None,
+        evicts: bool = False,
     ) -> None:
         executable = shutil.which("memcached")
         assert executable, "memcached is not installed (see bindep.txt)"
@@ -36,7 +42,8 @@ class Memcached:
         self._directory = Path(tempfile.mkdtemp(prefix="porthole-memcached-"))
         # memcached refuses to run as root without being told whom to become.
         identity = ["-u", "nobody"] if os.geteuid() == 0 else []
-        argv = [executable, "-l", host, "-p", str(self.port), "-U", "0", "-t", "2", *identity, *arguments]
+        full = [] if evicts else ["-M"]
+        argv = [executable, "-l", host, "-p", str(self.port), "-U", "0", "-t", "2", *full, *identity, *arguments]
         self.process = Process(argv, self._directory / "memcached.log")
 
     def start(self) -> None:

@@ -16,9 +16,9 @@ OPTS: list[cfg.Opt] = [
         min=0,
         max=1000000,
         help="New console URLs that one user may ask for in one project, at once and then in each minute, before the "
-        "answer is 429; 0: any number. Each URL takes about 1 KiB of the token store until it expires: with the default, "
-        "one user takes at most a tenth of memcached's usual 64 MiB. Administrators are not counted. Each api process "
-        "counts for itself.",
+        "answer is 429; 0: any number. Each URL takes about 1 KiB of the token store until it expires: with the "
+        "default, one user takes at most a tenth of memcached's usual 64 MiB. Administrators are not counted. Each api "
+        "process counts for itself.",
     ),
     cfg.URIOpt(
         "public_endpoint",

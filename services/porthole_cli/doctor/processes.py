@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clocks and descriptors: what every process has, whatever it does.
 
-Why clocks: one daemon's clock writes ``expires_at`` and another's shows or enforces it, every clock judges
-certificates, and logs of several hosts are read together. Pure.
+Why clocks: one host's clock writes the time at which a URL expires, and another's user reads it; every clock judges
+certificates, and logs of several hosts are read together. What tokens and sessions do follows from no two clocks. Pure.
 """
 
 from collections.abc import Iterable
@@ -86,7 +86,7 @@ def _build_skew(host: str, skew_s: float) -> Finding:
     direction = "ahead of" if skew_s > 0 else "behind"
     problem = (
         f"The clock of {where} is {abs(skew_s):.0f} s {direction} "
-        "most others: tokens and certificates expire there at another time."
+        "most others: certificates expire there at another time, and URLs seem to."
     )
     mend = f"On {where}: timedatectl, and systemctl restart systemd-timesyncd or chronyd."
     severity = Severity.ERROR if abs(skew_s) >= SKEW_ERROR_S else Severity.WARNING

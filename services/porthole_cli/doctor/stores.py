@@ -9,7 +9,12 @@ every host: a token that one consoleauth authorized must be known to all. Pure.
 from porthole_cli.doctor import finding
 from porthole_cli.doctor.facts import Daemons, TokenCheck
 from porthole_cli.doctor.finding import Finding, FindingId
+from porthole_common.diagnosis import StoreRoom
 
+# memcached rounds each item up, so that it is full before all of its bytes are used.
+NEARLY_FULL = 0.75
+_MIB = 1 << 20
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _SAME = (
     "Give every consoleauth the same [memcache] servers, in addresses that mean the same "
     "everywhere (not 127.0.0.1 with consoleauths on several hosts), and restart them."
@@ -24,6 +29,7 @@ def judge_memcached(daemons: Daemons, token_check: TokenCheck) -> list[Finding]:
         findings += [
             judge_server(server, refusal, host) for server, refusal in store.description.servers.items() if refusal
         ]
+    findings += _judge_rooms(daemons)
     findings += _judge_lists(daemons)
     findings += _judge_sharing(token_check)
     if findings or not daemons.stores:
@@ -74,6 +80,54 @@ def _judge_held_guest(uuid: str, hypervisor: str, host: str) -> Finding:
         "meanwhile. Let a stopped QEMU go on (kill -CONT PID), or end it (kill -KILL PID)."
     )
     return finding.error(FindingId.LIBVIRT_GUEST_HELD, host, problem, mend)
+
+
+def _judge_rooms(daemons: Daemons) -> list[Finding]:
+    """Return what is wrong with the memory of each memcached, once for all consoleauths that share it."""
+    findings: dict[tuple[str, str], Finding] = {}
+    for store in daemons.stores:
+        for server, room in store.description.rooms.items():
+            address = server.rpartition(":")[0].strip("[]")
+            where = store.presence.host if address in _LOOPBACK else address
+            for found in (_judge_eviction(server, room, where), _judge_filling(server, room, where)):
+                if found is not None:
+                    findings.setdefault((found.id, f"{where} {server}"), found)
+    return list(findings.values())
+
+
+def _judge_eviction(server: str, room: StoreRoom, where: str) -> Finding | None:
+    mend = (
+        "On its host: write -M into /etc/memcached.conf, and a larger -m if it was full, and restart memcached when "
+        "few users wait for a console: the URLs that are not opened yet become void."
+    )
+    if room.evictions:
+        problem = (
+            f"memcached at {server} was full and has deleted {room.evictions} items that were in use: unused URLs of "
+            "users became void."
+        )
+        return finding.error(FindingId.MEMCACHED_EVICTED, where, problem, mend)
+    if room.evicts:
+        problem = (
+            f"memcached at {server} runs without -M: when it is full, it deletes tokens that are in use, and one user "
+            "who asks for many URLs makes those of others void."
+        )
+        return finding.warning(FindingId.MEMCACHED_EVICTS, where, problem, mend)
+    return None
+
+
+def _judge_filling(server: str, room: StoreRoom, where: str) -> Finding | None:
+    if not room.refusals and room.used_bytes < NEARLY_FULL * room.limit_bytes:
+        return None
+    used, limit = room.used_bytes / _MIB, room.limit_bytes / _MIB
+    problem = f"memcached at {server} uses {used:.1f} of {limit:.1f} MiB"
+    if room.refusals:
+        problem += f", and has refused {room.refusals} items for want of room since it started"
+    problem += ". While it is full, users get 503 for a new console."
+    mend = (
+        "On its host: raise -m in /etc/memcached.conf, and restart memcached. The log of porthole-api says who asks "
+        "for consoles; [api] max_consoles_per_minute bounds each user."
+    )
+    return finding.warning(FindingId.MEMCACHED_FULL, where, problem, mend)
 
 
 def _judge_lists(daemons: Daemons) -> list[Finding]:

@@ -240,7 +240,7 @@ def _find_expiry(admission: Admission, now: float) -> float | None:
     """Return when the token expires, by this host's monotonic clock; None for never.
 
     consoleauth says how many seconds are left, counted from a moment after ``admitted_at``. So it does not matter what
-    the hosts' clocks show, or whether a clock is set while the console is open.
+    the hosts' clocks show, or whether a clock is set while the console is open (O38).
     """
     info = admission.connect_info
     if info.remaining_s is not None:

@@ -225,7 +225,7 @@ def items_of(node: FakeNode) -> list[str]:
 
 
 def test_what_falls_out_of_an_index_is_deleted(store: MemcachedStore, node: FakeNode) -> None:
-    """One instance has so many items at most, whatever its tenant asks for; and one deletion is enough for each call."""
+    """One instance has so many items at most, whatever its tenant asks for; each call deletes one at most."""
     instance_uuid, other = new_uuid(), new_uuid()
     store.authorize(other, build_console(new_uuid()), TTL_S)
     tokens = [build_token(instance_uuid) for _ in range(3 * token_store.MAX_TOKENS_PER_INSTANCE)]

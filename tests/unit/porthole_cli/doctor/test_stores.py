@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+from typing import Any
+
 from porthole_cli.doctor.facts import TokenCheck
+from porthole_cli.doctor.finding import Finding
 from porthole_cli.doctor.stores import judge_hypervisors, judge_memcached
+from porthole_common.diagnosis import StoreRoom
 from support.clouds import ids, make_daemons
 from support.descriptions import INSTANCE, make_host, make_store
 
@@ -27,6 +31,45 @@ def test_a_memcached_that_does_not_answer() -> None:
     findings = judge_memcached(found, KNOWN)
     assert ids(findings) == ["memcached.unreachable"]
     assert "192.0.2.2:1 does not answer controller: Connection refused" in findings[0].problem
+
+
+def make_room(**changes: Any) -> StoreRoom:
+    values: dict[str, Any] = {"used_bytes": 1 << 20, "limit_bytes": 64 << 20, "evictions": 0, "refusals": 0}
+    return StoreRoom(**{**values, "evicts": False, **changes})
+
+
+def judge_room(**changes: Any) -> list[Finding]:
+    return judge_memcached(make_daemons(stores=[make_store(rooms={"192.0.2.10:11211": make_room(**changes)})]), KNOWN)
+
+
+def test_a_memcached_with_room_that_deletes_nothing() -> None:
+    assert ids(judge_room()) == ["memcached.ok"]
+
+
+def test_a_memcached_that_would_delete_tokens_or_has_done_so() -> None:
+    (would,) = judge_room(evicts=True)
+    (has,) = judge_room(evicts=True, evictions=17)
+    assert (would.id, would.severity) == ("memcached.evicts", "warning")
+    assert (has.id, has.severity, has.host) == ("memcached.evicted", "error", "192.0.2.10")
+    assert "has deleted 17 items that were in use" in has.problem
+    assert "-M" in has.mend
+
+
+def test_a_memcached_that_is_nearly_full_or_was_full() -> None:
+    assert ids(judge_room(used_bytes=47 << 20)) == ["memcached.ok"]
+    (nearly,) = judge_room(used_bytes=50 << 20)
+    (was,) = judge_room(refusals=3)
+    assert {nearly.id, was.id} == {"memcached.full"}
+    assert "uses 50.0 of 64.0 MiB. While" in nearly.problem
+    assert "has refused 3 items" in was.problem
+
+
+def test_one_memcached_of_two_consoleauths_is_named_once() -> None:
+    for server, hosts in (("192.0.2.10:11211", ["192.0.2.10"]), ("[::1]:11211", ["a", "b"])):
+        rooms = {server: make_room(evicts=True)}
+        found = make_daemons(stores=[make_store("a", rooms=rooms), make_store("b", rooms=rooms)])
+        findings = judge_memcached(found, TokenCheck(before={"a": True, "b": True}))
+        assert [(each.id, each.host) for each in findings] == [("memcached.evicts", host) for host in hosts]
 
 
 def test_lists_that_differ() -> None:
