@@ -2,6 +2,7 @@
 import itertools
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,25 @@ def test_a_server_that_does_not_answer(listener: socket.socket) -> None:
     with pytest.raises(errors.TokenStoreUnavailable, match="no answer in time"):
         node.get("key")
     assert time.monotonic() - began < 5
+    node.close()
+
+
+def test_a_server_that_does_not_know_how_long_items_live_is_asked_once(listener: socket.socket) -> None:
+    """memcached before 1.6 does not know the command."""
+    heard: list[bytes] = []
+
+    def answer() -> None:
+        sock, _ = listener.accept()
+        with sock:
+            heard.append(sock.recv(100))
+            sock.sendall(b"ERROR\r\n")
+
+    server = threading.Thread(target=answer)
+    server.start()
+    node = MemcachedNode("127.0.0.1", listener.getsockname()[1], build_conf(timeout=10))
+    assert [node.get_ttl("key"), node.get_ttl("key")] == [None, None]
+    server.join(10)
+    assert heard == [b"mg key t\r\n"]
     node.close()
 
 
