@@ -3,7 +3,8 @@
 
 Why here: the api bounds wrong passwords and new consoles, and the noVNC proxy bounds tokens that are not valid, by one
 rule. Pure, and not thread-safe: called by :mod:`porthole_api.login_limits`, :mod:`porthole_api.console_limit` and
-:mod:`porthole_novncproxy.admission.token_failures` under their locks. :func:`find_network` is also for the proxy's connections that are not admitted.
+:mod:`porthole_novncproxy.admission.token_failures` under their locks. :func:`find_network` is also for the proxy's
+connections that are not admitted.
 """
 
 import ipaddress

@@ -29,7 +29,7 @@ class ConsoleLimit:
 
     def __init__(self, clock: Callable[[], float], per_minute: int) -> None:
         self._lock = threading.Lock()
-        self._allowance = Allowance(clock, per_minute, 60 / per_minute) if per_minute else None
+        self._allowance: Allowance[bytes] | None = Allowance(clock, per_minute, 60 / per_minute) if per_minute else None
 
     def take(self, context: RequestContext) -> None:
         """Count one new console of the user.
