@@ -4,7 +4,7 @@
 Why: a few things that operators need have no public way. Each such use stands in one module per library, tests whether
 the part is there, and does without it where it is not: the library may change with any release, and a daemon must
 start all the same. Called by those modules: ``oslo_messaging_patches``, ``context`` (oslo.context), ``broker``
-(py-amqp), ``memcached_node`` (pymemcache) and ``http_server`` (cheroot).
+(py-amqp), ``memcached_node`` (pymemcache) and ``http_server`` (waitress).
 """
 
 import threading

@@ -3,7 +3,10 @@
 
 The path of a request, from the outside in:
 
-* :mod:`http_server` (cheroot) reads the request within its deadline. Under uwsgi or gunicorn, :mod:`wsgi` stands here.
+* :mod:`http_server` (waitress) has one loop, which reads each request whole before a thread gets it.
+  :mod:`http_channel` is one connection with its deadlines, :mod:`http_parser` one request as it arrives.
+  :mod:`http_crowd` decides which connection makes room for a new one, :mod:`http_refusals` builds the answers of the
+  loop itself. Under uwsgi or gunicorn, :mod:`wsgi` stands here.
 * :mod:`app` has the URL table and puts the parts together. :mod:`proxy_headers` finds the client, and the
   URL that the client uses. :mod:`middleware` picks the microversion (:mod:`microversions`), turns an error into an
   answer, and logs each request. :mod:`routes` finds the handler.

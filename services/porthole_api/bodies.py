@@ -17,6 +17,9 @@ from porthole_common import errors
 
 # The longest well-formed body has 100 bytes. A longer body than this limit is refused unread; it guards the memory.
 MAX_BODY_BYTES = 64 * 1024
+TOO_LONG = f"The request body is too long: the limit is {MAX_BODY_BYTES} bytes."
+# The limit needs a length that is known at the start.
+NO_CHUNKS = "A chunked body is not accepted: send a Content-Length."
 # A message quotes the body; this length is enough to recognise it.
 _MAX_MESSAGE_CHARS = 300
 
@@ -64,14 +67,13 @@ def validate(value: Any, validator: jsonschema.protocols.Validator, root: str = 
 def _read(request: webob.Request) -> bytes:
     """Return the bytes that Content-Length announces."""
     if "HTTP_TRANSFER_ENCODING" in request.environ:
-        # The limit needs a length that is known at the start.
-        raise errors.RequestInvalid("A chunked body is not accepted: send a Content-Length.")
+        raise errors.RequestInvalid(NO_CHUNKS)
     text = request.environ.get("CONTENT_LENGTH") or "0"
     if not (text.isascii() and text.isdigit()):
         raise errors.RequestInvalid("The Content-Length is not a number.")
     # A length with too many digits is refused before int() parses it.
     if len(text.lstrip("0")) > len(str(MAX_BODY_BYTES)) or int(text) > MAX_BODY_BYTES:
-        raise errors.RequestInvalid(f"The request body is too long: the limit is {MAX_BODY_BYTES} bytes.")
+        raise errors.RequestInvalid(TOO_LONG)
     length = int(text)
     try:
         body: bytes = request.environ["wsgi.input"].read(length)

@@ -1,24 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP server of the daemon: cheroot, with deadlines and limits. The only module that imports cheroot.
+"""The HTTP server of the daemon: waitress, whose one loop reads each request whole before a thread gets it (C38).
 
-Why not cheroot as it is: a silent connection holds a thread, a client that sends one byte at a time holds a thread for
-ever, and an unread body is taken into memory whole. Called by :mod:`porthole_api.main`; uwsgi or gunicorn do the same
-work in its place.
+Why not waitress as it is: its limits are for all connections together and in requests, not in time
+(:mod:`porthole_api.http_channel`); at its limit it takes nobody; and a health check waits behind slow requests. This
+module, ``http_channel`` and ``http_parser`` import waitress. The classes that they extend are not in its documentation,
+which is why setup.cfg has an upper bound. Called by :mod:`porthole_api.main`; uwsgi or gunicorn do the same work in its
+place.
 """
 
 import errno
-import io
-import logging
+import resource
 import socket
 import threading
 import time
 from typing import Any
 
-from cheroot import server as cheroot_server
-from cheroot import wsgi as cheroot_wsgi
-from cheroot.makefile import StreamReader
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.server import TcpWSGIServer
+from waitress.task import ThreadedTaskDispatcher
 
+from porthole_api.app import HEALTHCHECK
 from porthole_api.auth import WsgiApplication
+from porthole_api.http_channel import Channel, Reports
+from porthole_api.http_crowd import find_leaving, find_limit, find_room, find_source
+from porthole_api.http_parser import BODY_LIMIT_BYTES, MAX_HEADER_BYTES
+from porthole_api.http_refusals import CROWDED, CROWDED_SOURCE, STOPPING
 from porthole_common.listening import map_bind_error
 from porthole_common.log import get_logger
 from porthole_common.model import Target
@@ -26,21 +35,27 @@ from porthole_common.private_parts import report_missing
 
 LOG = get_logger(__name__)
 
-# From the first byte of a request to the last of its body: a slow client holds a thread at most so long.
-REQUEST_DEADLINE_S = 5.0
-# The wait for the first or the next request, and for a client to read the answer.
-IDLE_TIMEOUT_S = 15
-# Request line and headers; old Keystone tokens have 8 KiB.
-MAX_HEADER_BYTES = 32 * 1024
-# How many connections wait for a request, and how many for a thread; more get 503. It guards the file descriptors.
-MAX_WAITING = 500
-# So much of a body that was refused unread is discarded: a client that writes all of it before it reads gets the
-# answer, while a close at once would be a reset.
-MAX_DISCARD_BYTES = 4 * 1024 * 1024
-DISCARD_TIMEOUT_S = 2.0
-STOP_TIMEOUT_S = 5
-_BACKLOG = 128
-_BLOCK_BYTES = 64 * 1024
+STOP_TIMEOUT_S = 5.0
+# Answers that nobody has read yet, of all connections together. It guards the memory.
+MAX_UNREAD_BYTES = 64 * 1024 * 1024
+_BACKLOG = 1024
+_ACCEPTS_PER_TURN = 32
+# How often deadlines are looked at while there are connections.
+_TICK_S = 0.25
+_IDLE_TICK_S = 5.0
+# After a failed accept: how long the queue waits, instead of a loop that spins.
+_ACCEPT_PAUSE_S = 0.5
+# More than any answer: no thread waits for a client to read, and no answer goes into a temporary file.
+_NO_LIMIT = 1 << 40
+# What is replaced in waitress, and what is lost in a release that does not ask for it any more.
+_HOOKS = (
+    (TcpWSGIServer, "channel_class", "Slow clients have no deadline."),
+    (TcpWSGIServer, "handle_accept", "A source may have any number of connections."),
+    (TcpWSGIServer, "add_task", "Health checks wait for a thread."),
+    (HTTPChannel, "parser_class", "Malformed requests are taken."),
+    (HTTPChannel, "check_client_disconnected", "Slow clients have no deadline."),
+    (HTTPRequestParser, "parse_header", "Malformed requests are taken."),
+)
 
 
 class HttpServer:
@@ -48,15 +63,16 @@ class HttpServer:
 
     def __init__(self, application: WsgiApplication, host: str, port: int, threads: int) -> None:
         """Prepare; ``threads`` is how many requests are answered at the same time."""
-        self._server = _Server((host, port), application, threads)
-        self._thread = threading.Thread(target=self._server.serve, name="http", daemon=True)
-        self._probe = _Probe()
+        self._application = application
+        self._host, self._port, self._threads = host, port, threads
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+        self._seen_turns = -1
 
     @property
     def port(self) -> int:
         """The TCP port, also when it was given as 0; known once started."""
-        port: int = self._server.bind_addr[1]
-        return port
+        return self._port
 
     def start(self) -> None:
         """Listen; returns once connections are accepted.
@@ -64,264 +80,227 @@ class HttpServer:
         :raises ConfigInvalid: when this process may never listen there.
         :raises AddressUnavailable: when the port is in use, or the address is not this machine's yet.
         """
-        host, port = self._server.bind_addr
+        _report_missing_hooks()
         try:
-            self._server.prepare()
+            sock = _bind(self._host, self._port)
         except OSError as error:
-            cause = self._server.bind_error or error
-            option = "[api] bind_port" if cause.errno in (errno.EADDRINUSE, errno.EACCES) else "[api] bind_host"
-            raise map_bind_error(option, f"cannot listen on {host} port {port}", cause) from error
+            option = "[api] bind_port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "[api] bind_host"
+            raise map_bind_error(option, f"cannot listen on {self._host} port {self._port}", error) from error
+        self._port = sock.getsockname()[1]
+        self._server = _Server(self._application, sock, self._host, self._threads)
+        self._thread = threading.Thread(target=self._server.run, name="http", daemon=True)
         self._thread.start()
-        LOG.info("Listening", address=str(Target(host, self.port)))
+        LOG.info("Listening", address=str(Target(self._host, self._port)))
 
     def is_alive(self) -> bool:
-        """Whether the thread that accepts connections has answered since the last call; asks it again."""
-        answered = self._probe.answered
+        """Whether the loop has turned since the last call; has it turn again."""
+        if self._server is None:
+            return False
+        answered = self._server.turns != self._seen_turns
         if answered:
-            self._probe.answered = False
-            self._server.put_conn(self._probe)
+            self._seen_turns = self._server.turns
+            self._server.pull_trigger()
         return answered
 
     def stop(self) -> None:
         """Accept no more requests; running ones have ``STOP_TIMEOUT_S`` to end. Harmless when not started."""
-        if self._thread.is_alive():
+        if self._server is not None and self._thread is not None and self._thread.is_alive():
             self._server.stop()
-            self._thread.join(STOP_TIMEOUT_S)
-        self._probe.socket.close()
+            self._thread.join(2 * STOP_TIMEOUT_S)
 
 
-class _Probe:
-    """A health check of cheroot's own thread: to cheroot it looks like a connection that has a request."""
+class _Threads(ThreadedTaskDispatcher):  # type: ignore[misc]
+    """waitress's threads, which have a name, and whose end can be waited for."""
 
-    def __init__(self) -> None:
-        self.socket, other = socket.socketpair()
-        # Because the other end is closed, this one is always readable.
-        other.close()
-        self.rfile = self
-        self.last_used: float | None = None
-        self.answered = True
+    logger = Reports()
 
-    def has_data(self) -> bool:
-        """Return False, nothing is buffered, so that the thread polls the socket."""
-        return False
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__()
+        self._name = name
+        self._started: list[threading.Thread] = []
+        # waitress logs a line for each request that waits for a thread.
+        self.queue_logger = _Silence()
+        self.set_thread_count(count)
 
-    def close(self) -> None:
-        """Do nothing: cheroot closes a connection that waits too long, and the remaining ones when it ends."""
+    def start_new_thread(self, target: Any, thread_no: int) -> None:
+        """Start one."""
+        thread = threading.Thread(target=target, name=f"{self._name}-{thread_no}", args=(thread_no,), daemon=True)
+        self._started.append(thread)
+        thread.start()
+
+    def end(self, until_s: float) -> None:
+        """Let the threads end until the monotonic time ``until_s``; a blocked one ends with the process."""
+        self.shutdown(timeout=max(0.0, until_s - time.monotonic()))
+        for thread in self._started:
+            thread.join(max(0.1, until_s - time.monotonic()) if thread.is_alive() else None)
 
 
-class _Server(cheroot_wsgi.Server):
-    """cheroot's server, in which a request takes a thread, and a connection without a request does not."""
+class _Silence:
+    def warning(self, *_: object) -> None:
+        """Log nothing."""
 
-    max_request_header_size = MAX_HEADER_BYTES
-    keep_alive_conn_limit = MAX_WAITING
 
-    def __init__(self, address: tuple[str, int], application: WsgiApplication, threads: int) -> None:
+class _Server(TcpWSGIServer):  # type: ignore[misc]
+    """waitress's server: the loop, in which every connection has its turn and its deadlines."""
+
+    channel_class = Channel
+    logger = Reports()
+
+    def __init__(self, application: WsgiApplication, sock: socket.socket, host: str, threads: int) -> None:
+        adj = Adjustments(
+            sockets=[sock],
+            # The Host of a request that names none.
+            server_name=host,
+            ident="",
+            backlog=_BACKLOG,
+            max_request_header_size=MAX_HEADER_BYTES,
+            max_request_body_size=BODY_LIMIT_BYTES,
+            inbuf_overflow=_NO_LIMIT,
+            outbuf_overflow=_NO_LIMIT,
+            outbuf_high_watermark=_NO_LIMIT,
+            log_socket_errors=False,
+            # porthole_api.proxy_headers reads them, and noauth refuses them.
+            clear_untrusted_proxy_headers=False,
+        )
+        self.turns = 0
+        self._limit = find_limit(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self._accepts_from_s = 0.0
+        self._stops_at_s: float | None = None
+        # Beside the others, so that a health check is answered when all of them are busy.
+        self._health_threads = _Threads("http-health", 1)
+        info = (sock.family, sock.type, sock.proto, sock.getsockname())
         super().__init__(
-            address,
             application,
-            numthreads=threads,
-            # Also SERVER_NAME, which stands for the Host of a request without one.
-            server_name=address[0],
-            request_queue_size=_BACKLOG,
-            timeout=IDLE_TIMEOUT_S,
-            shutdown_timeout=STOP_TIMEOUT_S,
-            accepted_queue_size=MAX_WAITING,
-            # No wait for a full queue: it would block the thread that accepts.
-            accepted_queue_timeout=0,
+            map={},
+            _sock=sock,
+            dispatcher=_Threads("http-request", threads),
+            adj=adj,
+            sockinfo=info,
+            bind_socket=False,
         )
-        self.ConnectionClass = _Connection
-        self.bind_error: OSError | None = None
 
-    def bind(self, family: int, type: int, proto: int = 0) -> socket.socket:  # noqa: A002 - cheroot's name
-        """Bind one socket; after a failure, cheroot's own method leaves it open and keeps only the error's text."""
-        sock: socket.socket = self.prepare_socket(
-            self.bind_addr, family, type, proto, self.nodelay, self.ssl_adapter, reuse_port=False
-        )
+    def run(self) -> None:
+        """Serve until :meth:`stop`."""
+        next_tick_s = 0.0
+        while not self._is_drained():
+            self.turns += 1
+            timeout_s = _TICK_S if self.active_channels or self._stops_at_s else _IDLE_TICK_S
+            wasyncore.loop(timeout=timeout_s, use_poll=True, map=self._map, count=1)
+            now_s = time.monotonic()
+            if now_s >= next_tick_s or self._stops_at_s:
+                next_tick_s = now_s + _TICK_S
+                self._tick(now_s)
+        self._close_all()
+
+    def stop(self) -> None:
+        """Have the loop end; called by another thread."""
+        self._stops_at_s = time.monotonic() + STOP_TIMEOUT_S
+        self.pull_trigger()
+
+    def add_task(self, task: Channel) -> None:
+        """Give a connection with a whole request to a thread."""
+        is_health = task.requests[0].path == HEALTHCHECK
+        (self._health_threads if is_health else self.task_dispatcher).add_task(task)
+
+    def readable(self) -> bool:
+        """Whether the loop is to accept connections."""
+        return bool(self.accepting) and time.monotonic() >= self._accepts_from_s
+
+    def handle_accept(self) -> None:
+        """Accept some connections."""
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                accepted = self.accept()
+            except OSError as error:
+                self._pause(error)
+                return
+            if accepted is None:
+                return
+            self._admit(*accepted)
+
+    def _admit(self, sock: socket.socket, address: Any) -> None:
         try:
-            self.bind_socket(sock, self.bind_addr)  # type: ignore[no-untyped-call]
+            self.set_socket_options(sock)
+        except OSError:
+            # The client is gone already.
+            sock.close()
+            return
+        room = find_room(self.active_channels.values(), find_source(str(address[0])), self._limit)
+        refusal = CROWDED_SOURCE if room.of_source else CROWDED
+        if room.leaves is not None:
+            room.leaves.leave(refusal)
+        channel = self.channel_class(self, sock, address, self.adj, map=self._map)
+        if room.is_full:
+            # It can leave for the next one at once, so there is one such at a time.
+            channel.refuse(refusal)
+
+    def _pause(self, error: OSError) -> None:
+        """Accept nothing for a moment, and make room: most likely the descriptors are used up."""
+        LOG.error("Connection not accepted", reason=error)
+        self._accepts_from_s = time.monotonic() + _ACCEPT_PAUSE_S
+        leaves = find_leaving(self.active_channels.values())
+        if leaves is not None:
+            leaves.leave(CROWDED)
+
+    def _tick(self, now_s: float) -> None:
+        for channel in list(self.active_channels.values()):
+            channel.check_deadlines(now_s)
+        unread = sorted(
+            (one for one in self.active_channels.values() if one.total_outbufs_len), key=lambda one: one.moved_at_s
+        )
+        unread_bytes = sum(one.total_outbufs_len for one in unread)
+        for channel in unread:
+            if unread_bytes <= MAX_UNREAD_BYTES:
+                return
+            unread_bytes -= channel.total_outbufs_len
+            channel.handle_close()
+
+    def _is_drained(self) -> bool:
+        """Whether the loop ends: it is to stop, and no request is under way, or their time is over."""
+        if self._stops_at_s is None:
+            return False
+        if self.accepting:
+            # The queue's connections are reset, so that their clients try elsewhere.
+            wasyncore.dispatcher.close(self)
+        for channel in list(self.active_channels.values()):
+            if channel.waits and (channel.is_at_rest or channel.request is not None):
+                channel.leave(STOPPING)
+        return not self.active_channels or time.monotonic() >= self._stops_at_s
+
+    def _close_all(self) -> None:
+        until_s = self._stops_at_s or time.monotonic()
+        self._health_threads.end(until_s)
+        self.task_dispatcher.end(until_s)
+        for channel in list(self.active_channels.values()):
+            channel.handle_close()
+        self.trigger.close()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to the first address of ``host`` that can be had.
+
+    :raises OSError: when none can.
+    """
+    failure: OSError = OSError(errno.EADDRNOTAVAIL, "no address")
+    for family, kind, proto, _, address in socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    ):
+        sock = socket.socket(family, kind, proto)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                # [::] takes IPv4 as well, where the system has both.
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address[0] != "::"))
+            sock.bind(address)
         except OSError as error:
             sock.close()
-            self.bind_error = error
-            raise
-        self.socket = sock
-        self.bind_addr = self.resolve_real_bind_addr(sock)  # type: ignore[no-untyped-call]
-        return sock
-
-    def process_conn(self, conn: "_Connection | _Probe") -> None:
-        """Let a new connection wait for a request, and give a connection with a request to the threads."""
-        if isinstance(conn, _Probe):
-            conn.answered = True
-        elif conn.last_used is not None:
-            super().process_conn(conn)
-        elif self.can_add_keepalive_connection:
-            self.put_conn(conn)
-        elif hasattr(self, "_unservicable_conns"):
-            self._unservicable_conns.put(conn)
+            failure = error
         else:
-            report_missing("cheroot", "HTTPServer._unservicable_conns", "A client beyond the limit waits, without 503.")
-            super().process_conn(conn)
-
-    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
-        """Log through the process's logging, which redacts tokens, and not on stderr."""
-        LOG.log(level, "HTTP server reported", message=msg, exc_info=traceback)
+            return sock
+    raise failure
 
 
-class _HeaderReader(cheroot_server.HeaderReader):
-    """cheroot's reader, which refuses folded lines (RFC 9112 section 5.2).
-
-    cheroot itself adds a folded line to the header before it, and answers 500 if it is the first line.
-    """
-
-    def __call__(self, rfile: Any, hdict: Any = None) -> Any:
-        """Read the headers.
-
-        :raises ValueError: when they are not valid HTTP.
-        """
-        headers = {} if hdict is None else hdict
-        headers.update(super().__call__(_UnfoldedLines(rfile), _Headers()))
-        return headers
-
-
-class _Headers(dict[bytes, bytes]):
-    """The headers of a request, without those whose name has an underscore, and with lists of several lines.
-
-    In WSGI ``X_Forwarded_Host`` has the name of ``X-Forwarded-Host``, which a proxy in front removes or overwrites. Of
-    several lines of a proxy's header cheroot itself keeps the last.
-    """
-
-    def __setitem__(self, name: bytes, value: bytes) -> None:
-        if b"_" in name:
-            return
-        if name in self and (name.startswith(b"X-Forwarded-") or name == b"Forwarded"):
-            value = self[name] + b", " + value
-        super().__setitem__(name, value)
-
-
-class _UnfoldedLines:
-    """The lines of a request's head."""
-
-    def __init__(self, rfile: Any) -> None:
-        self._rfile = rfile
-
-    def readline(self) -> bytes:
-        """Return the next line.
-
-        :raises ValueError: when it is folded.
-        """
-        line: bytes = self._rfile.readline()
-        if line[:1] in {b" ", b"\t"}:
-            raise ValueError("Folded header lines are not accepted.")
-        return line
-
-
-class _Request(cheroot_server.HTTPRequest):
-    """cheroot's request, which never waits for the rest of a refused body."""
-
-    header_reader = _HeaderReader()
-
-    def send_headers(self) -> None:
-        """Send the head of the answer, and close the connection if a part of the body has not arrived yet."""
-        if self._has_unread_body():
-            self.close_connection = True
-            self.conn.discards = True
-        super().send_headers()
-
-    def simple_response(self, status: str | int, msg: str = "") -> None:
-        """Answer a request that is not HTTP, or is too long to be read."""
-        # A client that was too slow once gets no more time.
-        self.conn.discards = not str(status).startswith("408")
-        super().simple_response(status, msg)
-
-    def _has_unread_body(self) -> bool:
-        if self.chunked_read:
-            return not self.rfile.closed
-        remaining: int = getattr(self.rfile, "remaining", 0)
-        return remaining != 0 and not self._take_from_buffer(remaining)
-
-    def _take_from_buffer(self, length: int) -> bool:
-        """Read the rest of the body and return True, if all of it has arrived: then the connection can stay open."""
-        if 0 < length <= self.conn.rfile.buffered_bytes:
-            self.rfile.read(length)
-            return True
-        return False
-
-
-class _Connection(cheroot_server.HTTPConnection):
-    """cheroot's connection with a deadline for each request, and a close that does not reset the connection."""
-
-    RequestHandlerClass = _Request
-    deadline_s = float("inf")
-    discards = False
-
-    def __init__(self, server: _Server, sock: socket.socket, makefile: Any) -> None:
-        def make_file(sock: socket.socket, mode: str, size_bytes: int) -> Any:
-            return _DeadlineReader(self, sock) if "r" in mode else makefile(sock, mode, size_bytes)
-
-        super().__init__(server, sock, make_file)
-
-    def communicate(self) -> bool:
-        """Answer one request; return True if the connection stays open."""
-        self.deadline_s = time.monotonic() + REQUEST_DEADLINE_S
-        return bool(super().communicate())  # type: ignore[no-untyped-call]
-
-    def close(self) -> None:
-        """Close; first read what the client still writes, or a reset would destroy the answer."""
-        if self.discards:
-            try:
-                self._discard()
-            except OSError as error:
-                LOG.debug("Client disconnected", error=type(error).__name__, reason=error)
-        super().close()
-
-    def _discard(self) -> None:
-        self.socket.shutdown(socket.SHUT_WR)
-        give_up_at_s = time.monotonic() + DISCARD_TIMEOUT_S
-        taken_bytes = 0
-        while taken_bytes < MAX_DISCARD_BYTES:
-            self.socket.settimeout(max(give_up_at_s - time.monotonic(), 0.001))
-            block = self.socket.recv(_BLOCK_BYTES)
-            if not block:
-                return
-            taken_bytes += len(block)
-
-
-class _DeadlineReader(StreamReader):
-    """The buffered reader of a connection, on :class:`_DeadlineIO`."""
-
-    def __init__(self, connection: _Connection, sock: socket.socket) -> None:
-        # StreamReader's own __init__ is skipped: it would make a raw reader without a deadline.
-        super(StreamReader, self).__init__(_DeadlineIO(connection, sock), io.DEFAULT_BUFFER_SIZE)
-        self.bytes_read = 0
-
-    @property
-    def buffered_bytes(self) -> int:
-        """How many bytes can be read without the network."""
-        if not (hasattr(self, "_read_buf") and hasattr(self, "_read_pos")):
-            # Those of Python's _pyio.BufferedReader, of which cheroot's reader is one.
-            report_missing("cheroot", "StreamReader._read_buf", "A refused request with a body ends its connection.")
-            return 0
-        return int(len(self._read_buf) - self._read_pos)
-
-
-class _DeadlineIO(socket.SocketIO):
-    """Reads until the deadline of the connection, which a late byte does not extend."""
-
-    def __init__(self, connection: _Connection, sock: socket.socket) -> None:
-        super().__init__(sock, "rb")
-        self._connection = connection
-        self._socket = sock
-
-    def readinto(self, buffer: Any) -> int | None:
-        """Read some bytes.
-
-        :raises TimeoutError: when the deadline of the request has passed.
-        """
-        remaining_s = self._connection.deadline_s - time.monotonic()
-        if remaining_s <= 0:
-            # cheroot recognises a timeout by this text.
-            raise TimeoutError("timed out")
-        self._socket.settimeout(remaining_s)
-        try:
-            return super().readinto(buffer)
-        finally:
-            self._socket.settimeout(IDLE_TIMEOUT_S)
+def _report_missing_hooks() -> None:
+    for kind, name, effect in _HOOKS:
+        if not hasattr(kind, name):
+            report_missing("waitress", f"{kind.__name__}.{name}", effect)

@@ -7,6 +7,7 @@ The application is the real one, on fakes of compute and consoleauth; no broker 
 import contextlib
 import http.client
 import json
+import re
 import socket
 import threading
 from base64 import b64encode
@@ -18,7 +19,9 @@ from typing import Any
 import bcrypt
 import pytest
 
-from porthole_api.http_server import DISCARD_TIMEOUT_S, MAX_HEADER_BYTES, REQUEST_DEADLINE_S, HttpServer
+from porthole_api.http_channel import DISCARD_TIMEOUT_S, REQUEST_DEADLINE_S
+from porthole_api.http_parser import MAX_HEADER_BYTES
+from porthole_api.http_server import HttpServer
 from porthole_api.login_limits import SOURCE_BURST
 from porthole_common import errors
 from support.api import Api, build_conf, build_instance, build_uuid
@@ -174,13 +177,16 @@ def test_chunks_are_refused_and_are_no_request(server: HttpServer, rest: bytes) 
     ("path", "status"), [("/v2.1/nothing", 404), ("/v2.1/servers", 405), (PATH, 400)], ids=["404", "405", "400"]
 )
 def test_an_unread_body_is_no_request(server: HttpServer, path: str, status: int) -> None:
-    """With its length, or one that is longer than the body: what follows is body, and never answered."""
+    """With its length, or one that is longer than the body: what follows is body, and never answered.
+
+    Nobody looks at a request before all of it is there.
+    """
     with Client(server) as client:
         client.send(build_post(GET, path, Content_Type="text/plain"))
         assert client.read_answer()[0] == status
     with Client(server) as client:
         client.send(build_post(b"", path, length=10 * len(GET), Content_Type="text/plain") + GET)
-        assert client.read_answer()[0] == status
+        assert client.read_answer()[0] == 408
         assert client.is_at_end()
 
 
@@ -214,7 +220,7 @@ def test_broken_http_gets_an_answer(server: HttpServer, request_: bytes, status:
 @pytest.mark.parametrize("fold", [" ", "\t"])
 @pytest.mark.parametrize("head", ["", "Host: a\r\nContent-Length: 0\r\n"], ids=["first", "behind another"])
 def test_folded_header_lines_are_refused(server: HttpServer, head: str, fold: str) -> None:
-    """RFC 9112 section 5.2; cheroot would fail at the one, and take the other for the length of the body."""
+    """RFC 9112 section 5.2; waitress would refuse the one, and take the other for the length of the body."""
     with Client(server) as client:
         client.send(f"GET /v2.1/servers HTTP/1.1\r\n{head}{fold}30\r\n\r\n".encode() + GET)
         assert client.read_answer()[0] == 400
@@ -269,6 +275,102 @@ def test_a_client_that_goes_away_in_the_middle_harms_nobody(server: HttpServer) 
     with Client(server) as client:
         client.send(GET)
         assert client.read_answer()[0] == 200
+
+
+class Busy:
+    """An application whose requests are held, but for health checks, until ``go_on``."""
+
+    def __init__(self, api: Api) -> None:
+        self.go_on, self.begun = threading.Event(), threading.Semaphore(0)
+        self._application = api.application
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        if environ["PATH_INFO"] != "/healthcheck":
+            self.begun.release()
+            assert self.go_on.wait(30)
+        return self._application(environ, start_response)
+
+
+@pytest.fixture
+def busy(api: Api) -> Iterator[tuple[Busy, HttpServer]]:
+    """A server all of whose threads are busy, and one more request waits for a thread."""
+    application = Busy(api)
+    server = HttpServer(application, "127.0.0.1", 0, THREADS)
+    server.start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.stop)
+        stack.callback(application.go_on.set)
+        for _ in range(THREADS + 1):
+            stack.enter_context(Client(server)).send(GET)
+        for _ in range(THREADS):
+            assert application.begun.acquire(timeout=30)
+        yield application, server
+
+
+def test_a_health_check_is_answered_while_all_threads_are_busy(busy: tuple[Busy, HttpServer]) -> None:
+    _, server = busy
+    for method in ("GET", "HEAD"):
+        with Client(server) as client:
+            client.send(f"{method} /healthcheck HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
+            assert read_all(client).startswith(b"HTTP/1.1 200 " if method == "GET" else b"HTTP/1.1 204 ")
+    assert not busy[0].go_on.is_set()
+
+
+def test_one_more_than_all_connections_is_told_so_while_all_are_busy(
+    busy: tuple[Busy, HttpServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application, server = busy
+    monkeypatch.setattr(server._server, "_limit", THREADS + 1)
+    # Its own source has more than its share; another one finds no room.
+    for source, status in {"127.0.0.1": 429, "127.0.0.2": 503}.items():
+        answer = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30, source_address=(source, 0))
+        with contextlib.closing(answer):
+            answer.request("GET", "/v2.1")
+            response = answer.getresponse()
+            assert (response.status, response.getheader("Connection")) == (status, "close")
+            assert response.getheader("Retry-After")
+    application.go_on.set()
+    with Client(server) as client:
+        client.send(GET)
+        assert client.read_answer()[0] == 200
+
+
+def test_a_body_that_waits_to_be_asked_for(server: HttpServer) -> None:
+    head = build_post(b"", length=len(BODY), Expect="100-continue")
+    with Client(server) as client:
+        for _ in range(2):
+            client.send(head)
+            assert client.sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.send(BODY)
+            assert client.read_answer()[0] == 200
+        # Sent without waiting; and below, not to be sent at all.
+        client.send(head + BODY)
+        assert b" 200 " in client.sock.recv(1 << 16).replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+    with Client(server) as client:
+        client.send(build_post(b"", length=1 << 20, Expect="100-continue"))
+        assert client.read_answer()[0] == 400
+    with Client(server) as client:
+        client.send(GET.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+        assert client.read_answer()[0] == 200
+
+
+def test_requests_that_are_sent_ahead_are_answered_in_their_order(server: HttpServer) -> None:
+    paths = ["/v2.1", "/v2.1/nothing", "/healthcheck", "/v2.1/servers"] * 5
+    requests = [f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for path in paths]
+    with Client(server) as client:
+        client.send(b"\r\n".join([*requests, build_post(BODY), b"nonsense\r\n\r\n", GET]))
+        data = read_all(client)
+    found = [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", data)]
+    assert found == [200, 404, 200, 200] * 5 + [200, 400]
+
+
+def test_a_client_that_ends_its_side_is_answered(server: HttpServer) -> None:
+    for data, status in ((GET, 200), (GET[:10], 400), (build_post(b"", length=5), 400)):
+        with Client(server) as client:
+            client.send(data)
+            client.sock.shutdown(socket.SHUT_WR)
+            assert client.read_answer()[0] == status
+            assert client.is_at_end()
 
 
 def test_it_listens_on_ipv6(api: Api) -> None:
@@ -347,6 +449,13 @@ def test_guesses_of_one_source_do_not_hold_up_a_good_user(tmp_path: Path) -> Non
     assert answers[401] < 3 * SOURCE_BURST
 
 
+def read_all(client: Client) -> bytes:
+    data = b""
+    while block := client.sock.recv(1 << 16):
+        data += block
+    return data
+
+
 def encode_login(user: str, password: str) -> str:
     return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
 
@@ -365,32 +474,18 @@ def test_the_discard_has_an_end(server: HttpServer) -> None:
 
 def test_it_is_alive_while_the_thread_that_takes_connections_turns(server: HttpServer) -> None:
     held, let_go = threading.Event(), threading.Event()
-    near, far = socket.socketpair()
 
-    class Holding:
-        """A connection with a request, which holds up whoever looks at it."""
-
-        socket = near
-        rfile = type("Nothing", (), {"has_data": lambda _: False})()
-
-        def __setattr__(self, name: str, value: Any) -> None:
-            """Take no last_used."""
-
-        @property
-        def last_used(self) -> float:
-            held.set()
-            assert let_go.wait(30)
-            raise OSError
+    def hold() -> None:
+        held.set()
+        assert let_go.wait(30)
 
     for _ in range(3):
         wait_until(server.is_alive, 30, "a sign of life")
-    with far:
-        server._server.put_conn(Holding())  # type: ignore[arg-type]
-        far.close()
-        assert held.wait(30)
-        server.is_alive()
-        assert not server.is_alive()
-        assert not server.is_alive()
-        let_go.set()
-        wait_until(server.is_alive, 30, "another sign of life")
-    near.close()
+    assert server._server is not None
+    server._server.trigger.pull_trigger(hold)
+    assert held.wait(30)
+    server.is_alive()
+    assert not server.is_alive()
+    assert not server.is_alive()
+    let_go.set()
+    wait_until(server.is_alive, 30, "another sign of life")

@@ -72,7 +72,7 @@ class TestImports:
             "libvirt",
             "lxml",
             "jsonschema",
-            "cheroot",
+            "waitress",
             "websockify",
             "pymemcache",
             "kombu",
