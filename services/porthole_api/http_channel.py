@@ -172,6 +172,15 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if self.connected:
             self._shut_down()
 
+    def has_moved(self) -> bool:
+        """Read once more before the connection has to leave; return whether it does not wait any more.
+
+        In a burst of connections, those that were accepted may have sent their request before the loop looks at them.
+        """
+        if self.readable():
+            self.handle_read()
+        return not (self.connected and self.waits)
+
     def leave(self, refusal: Refusal) -> None:
         """Close at once for another connection; a client with a part of a request is told ``refusal``."""
         if self.request is not None and not self.total_outbufs_len and self._lingers_until_s is None:

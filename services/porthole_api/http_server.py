@@ -225,7 +225,10 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]
             # The client is gone already.
             sock.close()
             return
-        room = find_room(self.active_channels.values(), find_source(str(address[0])), self._limit)
+        source = find_source(str(address[0]))
+        room = find_room(self.active_channels.values(), source, self._limit)
+        while room.leaves is not None and room.leaves.has_moved():
+            room = find_room(self.active_channels.values(), source, self._limit)
         refusal = CROWDED_SOURCE if room.of_source else CROWDED
         if room.leaves is not None:
             room.leaves.leave(refusal)
