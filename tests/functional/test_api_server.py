@@ -304,6 +304,9 @@ def busy(api: Api) -> Iterator[tuple[Busy, HttpServer]]:
             stack.enter_context(Client(server)).send(GET)
         for _ in range(THREADS):
             assert application.begun.acquire(timeout=30)
+        assert server._server is not None
+        channels = server._server.active_channels
+        wait_until(lambda: sum(not one.waits for one in list(channels.values())) == THREADS + 1, 30, "the last request")
         yield application, server
 
 
