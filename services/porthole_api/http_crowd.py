@@ -7,14 +7,10 @@ many that of another: the source with the most. A connection whose request is be
 :mod:`porthole_api.http_server`.
 """
 
-import ipaddress
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Generic, Protocol, TypeVar
-
-from porthole_common.forwarded import normalize_address
 
 # How many connections there are in all. It guards the descriptors and the time of the loop.
 MAX_CONNECTIONS = 500
@@ -25,10 +21,6 @@ MAX_WAITING_PER_SOURCE = 100
 # Descriptors for the broker, Keystone, files and libraries.
 KEPT_BACK = 128
 _LEAST = 16
-# Whose an address is takes longer to find than to remember.
-_SOURCES = 1024
-# A host has at least this many bits of IPv6 for itself (RFC 6177).
-_IPV6_PREFIX = 64
 
 
 class Connection(Protocol):
@@ -81,16 +73,6 @@ def find_leaving(connections: Collection[C]) -> C | None:
 def find_limit(descriptors: int) -> int:
     """Return how many connections a process with so many descriptors may have."""
     return max(_LEAST, min(MAX_CONNECTIONS, descriptors - KEPT_BACK))
-
-
-@lru_cache(maxsize=_SOURCES)
-def find_source(address: str) -> str:
-    """Return whose an address is: itself, or its network of IPv6."""
-    try:
-        ip = ipaddress.ip_address(normalize_address(address))
-    except ValueError:
-        return address
-    return str(ip) if ip.version == 4 else str(ipaddress.ip_network((ip, _IPV6_PREFIX), strict=False))
 
 
 def _find_oldest(waiting: Sequence[C]) -> C | None:

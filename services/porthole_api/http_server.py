@@ -25,9 +25,10 @@ from waitress.task import ThreadedTaskDispatcher
 from porthole_api.app import HEALTHCHECK
 from porthole_api.auth import WsgiApplication
 from porthole_api.http_channel import Channel, Reports
-from porthole_api.http_crowd import find_leaving, find_limit, find_room, find_source
+from porthole_api.http_crowd import find_leaving, find_limit, find_room
 from porthole_api.http_parser import BODY_LIMIT_BYTES, MAX_HEADER_BYTES
 from porthole_api.http_refusals import CROWDED, CROWDED_SOURCE, STOPPING
+from porthole_common.allowance import find_network
 from porthole_common.listening import map_bind_error
 from porthole_common.log import get_logger
 from porthole_common.model import Target
@@ -225,7 +226,7 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]
             # The client is gone already.
             sock.close()
             return
-        source = find_source(str(address[0]))
+        source = find_network(str(address[0]))
         room = find_room(self.active_channels.values(), source, self._limit)
         while room.leaves is not None and room.leaves.has_moved():
             room = find_room(self.active_channels.values(), source, self._limit)

@@ -15,7 +15,6 @@ from porthole_api.http_crowd import (
     find_leaving,
     find_limit,
     find_room,
-    find_source,
 )
 
 
@@ -83,16 +82,3 @@ def test_a_small_limit_counts_too() -> None:
     busy = build({"a": 12}, waits=False)
     assert find_room(busy, "a", 16) == Room(is_full=True, of_source=True)
     assert find_room(busy + build({"b": 4}), "c", 16).leaves == Connection("b", 1.0)
-
-
-@pytest.mark.parametrize(
-    ("address", "source"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("", ""),
-    ],
-)
-def test_a_source_is_an_address_or_a_network_of_ipv6(address: str, source: str) -> None:
-    assert find_source(address) == source
