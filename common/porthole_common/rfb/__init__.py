@@ -11,6 +11,9 @@ VNC server. The bytes behind the handshake are opaque.
 * :mod:`viewer_handshake` is the handshake with the viewer, which gets that offer.
 * :mod:`handshake` has the steps of a handshake and runs either: bytes in, bytes out, cut anywhere.
 
+* :mod:`stream_filter` changes one direction of a stream whose bytes are looked at, and :mod:`opening` follows a
+  client's handshake in it.
+
 A handshake is a generator: it yields the step that it wants done, and is sent the bytes that it asked for. Called by
 :mod:`porthole_novncproxy.admission.vencrypt` (a socket and a deadline) and :mod:`porthole_relay.viewer_handshake` (the
 event loop).

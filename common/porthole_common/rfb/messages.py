@@ -59,21 +59,31 @@ def build_failure(reason: bytes) -> bytes:
     return struct.pack(">II", 1, len(shown)) + shown
 
 
-def read_version(peer: Peer, name: str) -> Handshake[Version]:
-    """Read ProtocolVersion; return the highest version that both sides know.
+def parse_version(data: bytes) -> Version | None:
+    """Return the highest version that both this package and the sender of a ProtocolVersion know.
 
-    A version above 3.8 counts as 3.8, and every other one but 3.7 as 3.3 (RFC 6143 section 7.1.1 and appendix A).
+    A version above 3.8 counts as 3.8, and every other one but 3.7 as 3.3 (RFC 6143 section 7.1.1 and appendix A). None
+    for bytes that are no ProtocolVersion, and for a version that is older than 3.3.
+    """
+    found = _VERSION.fullmatch(data)
+    version = (int(found.group(1)), int(found.group(2))) if found else (0, 0)
+    if version < (3, 3):
+        return None
+    return Version.V3_8 if version >= (3, 8) else Version.V3_7 if version == (3, 7) else Version.V3_3
+
+
+def read_version(peer: Peer, name: str) -> Handshake[Version]:
+    """Read ProtocolVersion; return what :func:`parse_version` says.
 
     :raises RfbInvalid: when the bytes are no ProtocolVersion, or the version is older than 3.3.
     """
     data = yield Read(peer, VERSION_BYTES)
-    found = _VERSION.fullmatch(data)
-    if found is None:
+    version = parse_version(data)
+    if version is not None:
+        return version
+    if not _VERSION.fullmatch(data):
         raise RfbInvalid(name, "it does not begin with an RFB version")
-    version = int(found.group(1)), int(found.group(2))
-    if version < (3, 3):
-        raise RfbInvalid(name, f"it speaks RFB {version[0]}.{version[1]}, which is older than 3.3")
-    return Version.V3_8 if version >= (3, 8) else Version.V3_7 if version == (3, 7) else Version.V3_3
+    raise RfbInvalid(name, f"it speaks RFB {int(data[4:7])}.{int(data[8:11])}, which is older than 3.3")
 
 
 def read_reason(peer: Peer, name: str) -> Handshake[bytes]:

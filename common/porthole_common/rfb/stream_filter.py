@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A filter of one direction of an RFB stream: some bytes go on, some are dropped, some are replaced. No I/O.
+
+Why a generator and a filter beside it: the generator reads the messages from top to bottom like the RFC, and decides.
+The filter knows where the bytes are cut, and moves the body of a long message without collecting it. Its memory is
+bounded by :data:`MAX_READ_BYTES`, whatever a client sends.
+Called by :mod:`porthole_novncproxy.sessions.view_only`.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+# The longest head of a message that is looked at before it goes on.
+MAX_READ_BYTES = 64
+
+
+@dataclass(frozen=True)
+class Take:
+    """Wants exactly ``size`` bytes, from 1 to :data:`MAX_READ_BYTES`. They do not go on by themselves."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Emit:
+    """Sends ``data`` on."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Sends the next ``size`` bytes on as they are; None for all that follow, for ever."""
+
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Drops the next ``size`` bytes."""
+
+    size: int
+
+
+# It is sent the bytes of a Take, and b"" for the other steps. It ends with a Pass of all, or with an error.
+Script = Generator[Take | Emit | Pass | Drop, bytes, None]
+
+
+class StreamFilter:
+    """Runs one script over a stream that is cut anywhere: a :class:`porthole_relay.pipe.Interceptor`."""
+
+    __slots__ = ("_held", "_script", "_step")
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        # The bytes of a Take that has begun.
+        self._held = bytearray()
+        self._step: Take | Pass | Drop
+        first = next(script)
+        if isinstance(first, Emit):
+            raise ValueError("a script begins with bytes of the stream: before them there is nothing to send on")
+        self._step = first
+
+    def feed(self, data: memoryview) -> bytes | memoryview:
+        """Return the bytes that go on in place of ``data``.
+
+        :raises RfbInvalid: what the script raises; nothing may be fed afterwards.
+        """
+        if self._step == Pass():
+            return data
+        kept: list[bytes | memoryview] = []
+        while data:
+            size, answer = len(data), b""
+            match self._step:
+                case Take(wanted):
+                    size = wanted - len(self._held)
+                    self._held += data[:size]
+                    if len(self._held) < wanted:
+                        break
+                    answer = bytes(self._held)
+                    self._held.clear()
+                case Drop(left) if left > size:
+                    self._step = Drop(left - size)
+                    break
+                case Drop(left):
+                    size = left
+                case Pass(None):
+                    kept.append(data)
+                    break
+                case Pass(left) if left is not None and left > size:
+                    kept.append(data)
+                    self._step = Pass(left - size)
+                    break
+                case Pass(left) if left is not None:
+                    size = left
+                    kept.append(data[:size])
+            data = data[size:]
+            self._go_on(answer, kept)
+        return b"".join(kept)
+
+    def _go_on(self, answer: bytes, kept: list[bytes | memoryview]) -> None:
+        """Run the script up to the next step that wants bytes; a step of no bytes is done at once."""
+        step = self._script.send(answer)
+        while isinstance(step, Emit) or step in (Pass(0), Drop(0)):
+            if isinstance(step, Emit):
+                kept.append(step.data)
+            step = self._script.send(b"")
+        self._step = step
