@@ -40,7 +40,7 @@ class Sink(Protocol):
 
 
 class Interceptor(Protocol):
-    """Sees the RFB bytes of one direction, and may change them. It does no I/O. The proxy has none yet.
+    """Sees the RFB bytes of one direction, and may change them. It does no I/O.
 
     Where ``[vnc] auth_schemes`` is not set, the first bytes are the RFB handshake between viewer and VNC server
     (RFC 6143 section 7.1), and an interceptor must let it pass. Otherwise the proxy has finished the handshake before.
@@ -54,6 +54,10 @@ class Interceptor(Protocol):
 
         :raises RfbInvalid: to end the session; ``peer`` says by whose fault.
         """
+
+    @property
+    def is_done(self) -> bool:
+        """True once further bytes go on as they are: the interceptor is then taken out of the stream."""
 
 
 class Intake(Protocol):
@@ -141,6 +145,8 @@ class Pipe:
             self.relayed_bytes += self.write(parts)
         elif not self._is_cut:
             self.relayed_bytes += self.write([kept for part in parts if (kept := self._interceptor.feed(part))])
+            if self._interceptor.is_done:
+                self._interceptor = None
 
     def write(self, parts: Sequence[bytes | memoryview]) -> int:
         """Write RFB bytes in one frame, behind what is held; hold what the sink does not take. Return their number.

@@ -15,6 +15,9 @@ from porthole_common.rfb.messages import SecurityType, Version
 from porthole_common.rfb.stream_filter import Drop, Emit, Pass, Take
 
 _U32_BYTES = 4
+# RFC 6143 section 7.1.1.
+_VERSION_FORM = b"RFB 000.000\n"
+_DIGIT = ord("0")
 
 Opening = Generator[Take | Emit | Pass | Drop, bytes, bytes]
 
@@ -29,10 +32,13 @@ class ServerGreeting:
 
     def feed(self, data: memoryview) -> memoryview:
         """Return ``data``."""
-        missing = messages.VERSION_BYTES + _U32_BYTES - len(self._seen)
-        if missing > 0:
-            self._seen += data[:missing]
+        self._seen += data[: messages.VERSION_BYTES + _U32_BYTES - len(self._seen)]
         return data
+
+    @property
+    def is_done(self) -> bool:
+        """True once no further byte is looked at."""
+        return len(self._seen) == messages.VERSION_BYTES + _U32_BYTES
 
     @property
     def version(self) -> Version | None:
@@ -61,9 +67,7 @@ def follow_opening(greeting: ServerGreeting) -> Opening:
     :raises OpeningNotFollowed: when the client does not wait for the VNC server, or when it chooses a security type
         whose bytes have no known length, such as TLS within RFB.
     """
-    answer = yield Take(messages.VERSION_BYTES)
-    version = _agree(answer, greeting.version)
-    yield Emit(answer)
+    version = _agree((yield from _read_version()), greeting.version)
     byte = yield Take(1)
     if version is Version.V3_3:
         # The server has decided, and the client's next byte is the first one behind the decision (appendix A).
@@ -85,13 +89,25 @@ def follow_opening(greeting: ServerGreeting) -> Opening:
     return byte
 
 
+def _read_version() -> Generator[Take | Emit | Pass | Drop, bytes, bytes]:
+    """Return ProtocolVersion. Each byte goes on at once, so that other first bytes are not held."""
+    version = b""
+    for expected in _VERSION_FORM:
+        byte = yield Take(1)
+        if not (byte.isdigit() if expected == _DIGIT else byte[0] == expected):
+            raise OpeningNotFollowed("it does not begin with an RFB version", byte)
+        yield Emit(byte)
+        version += byte
+    return version
+
+
 def _agree(answer: bytes, offered: Version | None) -> Version:
     """Return the version that counts from here on."""
     said = messages.parse_version(answer)
     if said is None:
-        raise OpeningNotFollowed("it does not begin with an RFB version", answer)
+        raise OpeningNotFollowed("its RFB version is older than 3.3")
     if offered is None:
-        raise OpeningNotFollowed("it does not wait for the version of the VNC server", answer)
+        raise OpeningNotFollowed("it does not wait for the version of the VNC server")
     if said > offered:
-        raise OpeningNotFollowed(f"it answers RFB 3.{int(offered)} with 3.{int(said)}", answer)
+        raise OpeningNotFollowed(f"it answers RFB 3.{int(offered)} with 3.{int(said)}")
     return said

@@ -61,13 +61,16 @@ class StreamFilter:
             raise ValueError("a script begins with bytes of the stream: before them there is nothing to send on")
         self._step = first
 
+    @property
+    def is_done(self) -> bool:
+        """True once all further bytes go on as they are."""
+        return self._step == Pass()
+
     def feed(self, data: memoryview) -> bytes | memoryview:
         """Return the bytes that go on in place of ``data``.
 
         :raises RfbInvalid: what the script raises; nothing may be fed afterwards.
         """
-        if self._step == Pass():
-            return data
         kept: list[bytes | memoryview] = []
         while data:
             size, answer = len(data), b""

@@ -39,12 +39,13 @@ def test_what_is_emitted_does_not_wait_for_more_bytes() -> None:
     assert feed(steps(), b"abcdefghijkl") == b"ABCdefg<>"
 
 
-def test_the_rest_is_passed_without_a_copy() -> None:
-    def pass_all() -> Script:
-        yield Pass()
-
-    data = memoryview(b"x" * 100)
-    assert StreamFilter(pass_all()).feed(data) is data
+def test_it_is_done_once_all_further_bytes_pass() -> None:
+    under_test = StreamFilter(steps())
+    assert bytes(under_test.feed(memoryview(b"abcdefghijkl"))) == b"ABCdefg<>"
+    assert not under_test.is_done
+    assert bytes(under_test.feed(memoryview(b"mn"))) == b"n"
+    assert under_test.is_done
+    assert bytes(under_test.feed(memoryview(b"opq"))) == b"opq"
 
 
 def test_the_error_of_a_script_is_raised() -> None:

@@ -16,6 +16,8 @@ def make(sink=None, codec=None, **options):
 class Upper:
     """An interceptor that changes letters and drops digits, and ends the session at a bang."""
 
+    is_done = False
+
     def feed(self, data):
         if b"!" in bytes(data):
             raise RfbInvalid("The viewer", "it shouts")
@@ -24,6 +26,8 @@ class Upper:
 
 class Words:
     """An interceptor that keeps a word until its end has come."""
+
+    is_done = False
 
     def __init__(self):
         self.begun = b""
@@ -121,6 +125,16 @@ def test_an_interceptor_may_keep_bytes_back():
             pipe, sink = make(interceptor=Words())
             pipe.relay((memoryview(text[:cut]), memoryview(text[cut:])))
             assert sink.written == text
+
+
+def test_an_interceptor_that_is_done_is_taken_out():
+    interceptor = Upper()
+    pipe, sink = make(interceptor=interceptor)
+    pipe.relay([memoryview(b"abc")])
+    interceptor.is_done = True
+    pipe.relay([memoryview(b"def")])
+    pipe.relay([memoryview(b"ghi!")])
+    assert sink.written == b"ABCDEFghi!"
 
 
 def test_the_proxys_own_messages_pass_no_interceptor():

@@ -128,6 +128,8 @@ def test_a_session_that_cannot_go_on_closes_another_vnc_server():
 class Filter:
     """Drops a letter, and ends the session at another."""
 
+    is_done = False
+
     def __init__(self, peer, dropped, fatal):
         self.peer, self.dropped, self.fatal = peer, dropped, fatal
 

@@ -214,7 +214,27 @@ def test_nothing_stands_in_a_stream_that_is_not_changed() -> None:
 
 def test_behind_client_init_a_control_session_is_not_looked_at() -> None:
     viewer = Viewer(is_view_only=False)
-    viewer.send(V3_8 + bytes([NONE]) + EXCLUSIVE)
     assert viewer.to_server is not None
-    data = memoryview(b"\x7f" * 1000)
-    assert viewer.to_server.feed(data) is data
+    viewer.send(V3_8 + bytes([NONE]))
+    assert not viewer.to_server.is_done
+    viewer.send(EXCLUSIVE)
+    assert viewer.to_server.is_done
+    assert viewer.send(b"\x7f" * 1000) == b"\x7f" * 1000
+
+
+def test_a_client_that_speaks_no_rfb_is_not_held_up() -> None:
+    """Of a client whose VNC server is something else, each byte goes on at once."""
+    viewer = Viewer(is_view_only=False)
+    assert viewer.send(b"R") == b"R"
+    assert viewer.send(b"?") == b"?"
+    assert viewer.to_server is not None
+    assert viewer.to_server.is_done
+
+
+def test_the_servers_greeting_is_looked_at_and_no_more() -> None:
+    viewer = Viewer(V3_3)
+    assert viewer.to_client is not None
+    assert not viewer.to_client.is_done
+    viewer.hear(bytes([0, 0, 0, NONE]) + b"more")
+    assert viewer.to_client.is_done
+    viewer.hear(b"and more")
