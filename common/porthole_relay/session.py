@@ -77,7 +77,7 @@ class Session:
 
         ``close_grace_s``: how long the state GRACE lasts; 0 for never. ``on_end`` is called once, when both descriptors
         are closed. ``find_end`` says why the session must end, or None; before the client's bytes go on, it is asked.
-        The interceptors are for a view-only mode and for recording; the registry passes none yet.
+        The interceptors stand behind the proxy's own security handshake.
         """
         self.subject = subject
         self.state = State.OPEN

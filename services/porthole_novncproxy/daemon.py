@@ -95,6 +95,7 @@ class NovncProxyService:
             enforce_session_timeout=conf.consoleauth.enforce_session_timeout,
             security_timeout_s=options.security_timeout,
             close_grace_s=_CLOSE_GRACE_S,
+            force_shared=conf.console.force_shared,
         )
         compute = ComputeAPI(rpc)
         self._gate = Gate(

@@ -134,6 +134,7 @@ class InProcessProxy:
         security: Security | None = None,
         security_timeout_s: float = 10.0,
         waiting_limits: WaitingLimits | None = None,
+        force_shared: bool = True,
     ) -> None:
         self.consoleauth = FakeConsoleauth()
         self.compute = FakeCompute()
@@ -155,6 +156,7 @@ class InProcessProxy:
             liveness or LivenessPolicy(),
             enforce_session_timeout,
             security_timeout_s,
+            force_shared=force_shared,
         )
         self.server = ProxyServer(
             loop=self.loop,

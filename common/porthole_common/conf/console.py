@@ -26,6 +26,12 @@ OPTS: list[cfg.Opt] = [
         default=["'self'"],
         help="CSP frame-ancestors of the console pages: which sites may embed them.",
     ),
+    cfg.BoolOpt(
+        "force_shared",
+        default=True,
+        help="Whether the proxy sets the shared flag of each viewer (RFC 6143, section 7.3.1). Without it, a viewer "
+        "that asks for the screen alone has the VNC server throw out all others, who do not learn why.",
+    ),
     cfg.StrOpt("ssl_ciphers", help="OpenSSL cipher list of the proxy for TLS 1.2. Unset: Python's default."),
     cfg.StrOpt(
         "ssl_minimum_version",

@@ -21,6 +21,7 @@ from porthole_common.log import get_logger
 from porthole_common.model import RevocationReason
 from porthole_common.rfb.viewer_handshake import offer_security
 from porthole_novncproxy.admission.gate import Admission
+from porthole_novncproxy.sessions.view_only import build_filters
 from porthole_relay.codec import Codec
 from porthole_relay.frames import CloseCode
 from porthole_relay.liveness import EndSession, Liveness, LivenessPolicy
@@ -58,11 +59,13 @@ class SessionRegistry:
         enforce_session_timeout: bool,
         security_timeout_s: float,
         close_grace_s: float = 0.0,
+        force_shared: bool = False,
     ) -> None:
         """``enforce_session_timeout``: end a console when its token expires.
 
         ``security_timeout_s`` bounds the security handshake with a viewer. ``close_grace_s``: how long after a VNC
-        server's end a revocation may still tell the reason.
+        server's end a revocation may still tell the reason. ``force_shared``: no viewer has the VNC server throw out
+        the others.
         """
         self._loop = loop
         self._watermarks = watermarks
@@ -70,6 +73,7 @@ class SessionRegistry:
         self._enforce_session_timeout = enforce_session_timeout
         self._security_timeout_s = security_timeout_s
         self._close_grace_s = close_grace_s
+        self._force_shared = force_shared
         # One for all sessions: a session holds no buffer between two turns of the loop.
         self._buffer = memoryview(bytearray(max(_BUFFER_BYTES, watermarks.high_bytes)))
         self._sessions: dict[Session, Admission] = {}
@@ -138,7 +142,9 @@ class SessionRegistry:
 
     def _open(self, client: socket.socket, from_client: bytes, admission: Admission, codec: Codec) -> None:
         info = admission.connect_info
-
+        to_server_filter, server_greeting = build_filters(
+            is_view_only=False, force_shared=self._force_shared, is_negotiated=admission.offer is not None
+        )
         session = Session(
             loop=self._loop,
             buffer=self._buffer,
@@ -151,6 +157,8 @@ class SessionRegistry:
             on_end=self._on_end,
             find_end=self._find_end,
             close_grace_s=self._close_grace_s,
+            to_client_interceptor=server_greeting,
+            to_server_interceptor=to_server_filter,
         )
         self._sessions[session] = admission
         LOG.info(
