@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The open consoles of one process: ``registry`` opens their sessions, and ends them for a cause from outside.
 
-``recheck`` asks the compute hosts whether the consoles are still valid; ``schedule`` says when.
+``view_only`` says what of a client's RFB stream reaches the VNC server. ``recheck`` asks the compute hosts whether the
+consoles are still valid; ``schedule`` says when.
 """

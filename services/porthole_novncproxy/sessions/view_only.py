@@ -99,7 +99,7 @@ def _read_client_init(greeting: ServerGreeting | None) -> Opening:
 
 
 def _set_encodings() -> Script:
-    """``U8 type, U8 padding, U16 count, count * S32 encoding`` (RFC 6143 section 7.5.2)."""
+    """``U8 type, U8 padding, U16 count, count * 4 bytes of an encoding`` (RFC 6143 section 7.5.2)."""
     head = yield Take(3)
     yield Emit(bytes([SET_ENCODINGS]) + head)
     yield Pass(4 * int.from_bytes(head[1:], "big"))
@@ -115,7 +115,7 @@ def _fence() -> Script:
 
 
 def _cut_text() -> Script:
-    """``U8 type, 3 * padding, S32 length, |length| * U8``; negative in the extended clipboard of rfbproto."""
+    """``U8 type, 3 * padding, 4 bytes of a signed length, |length| * U8``; negative in the extended clipboard of rfbproto."""
     head = yield Take(7)
     size = abs(int.from_bytes(head[3:], "big", signed=True))
     if size > MAX_CUT_TEXT_BYTES:
