@@ -115,7 +115,10 @@ def _fence() -> Script:
 
 
 def _cut_text() -> Script:
-    """``U8 type, 3 * padding, 4 bytes of a signed length, |length| * U8``; negative in the extended clipboard of rfbproto."""
+    """``U8 type, 3 * padding, 4 bytes of a signed length, |length| * U8`` (RFC 6143 section 7.5.6).
+
+    The length is negative in rfbproto's extended clipboard.
+    """
     head = yield Take(7)
     size = abs(int.from_bytes(head[3:], "big", signed=True))
     if size > MAX_CUT_TEXT_BYTES:
