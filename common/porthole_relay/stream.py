@@ -15,6 +15,9 @@ from collections.abc import Sequence
 # The size of a TLS record (RFC 8446 section 5.1), and a size that is not worth a record of its own.
 _RECORD_BYTES = 16384
 _SHORT_BYTES = 1024
+# A record costs the same however small it is, and a peer may send tens of thousands of one byte. After so many, about a
+# millisecond of work, the other sessions have their turn. So many full ones are 1 MiB.
+_RECORDS_PER_READ = 64
 # ioctl writes its answer here. One is enough, since one thread asks.
 _UNSENT = array.array("i", [0])
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -53,7 +56,9 @@ class Stream:
 
     def _read_records(self, buffer: memoryview, size: int) -> int:
         """Read on behind ``size`` bytes, record by record: each alone would make a write and a frame of its own."""
-        while size < len(buffer):
+        for _ in range(_RECORDS_PER_READ - 1):
+            if size >= len(buffer):
+                break
             try:
                 read = self.sock.recv_into(buffer[size:])
             except _NOT_NOW:

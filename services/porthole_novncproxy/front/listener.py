@@ -38,6 +38,8 @@ LOG = get_logger(__name__)
 # Few, so that a flood of connections leaves the loop to open consoles after each of its turns.
 _ACCEPTS_PER_TURN = 8
 _CLIENTS_PER_TURN = 8
+# A read of TLS returns one record, and a record may have one byte: a head could take ten thousand reads.
+_READS_PER_TURN = 16
 _ACCEPT_PAUSE_S = 0.5
 # TLS records begin with their content type, handshake (RFC 8446 section 5.1).
 _TLS_HANDSHAKE = 0x16
@@ -237,18 +239,20 @@ class Listener:
             raise
 
     def _read(self, receiving: Receiving) -> None:
-        """Read until the request is whole, or nothing more is there (BlockingIOError or its kin of TLS)."""
+        """Read until the request is whole, the turn is over, or nothing is there (BlockingIOError or kin of TLS)."""
         sock, parser = receiving.connection.sock, receiving.parser
         if isinstance(sock, ssl.SSLSocket) and not receiving.is_secured:
             self._start_step(receiving, sock)
             return
-        while True:
+        for _ in range(_READS_PER_TURN):
             data = sock.recv(parser.wanted_bytes)
             if not data:
                 self._drop(receiving)
                 return
             if self._feed(receiving, data):
                 return
+        # epoll does not tell of bytes that are within TLS already.
+        self._queue(receiving)
 
     def _start_step(self, receiving: Receiving, sock: ssl.SSLSocket) -> None:
         """Give the socket to the handshake thread for one step; the loop does not look at it meanwhile."""

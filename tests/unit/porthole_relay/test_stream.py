@@ -173,6 +173,19 @@ def test_tls_reads_all_the_records_that_are_there(tls_pair):
     assert read(stream) is None
 
 
+def test_a_flood_of_records_of_one_byte_is_read_in_turns(tls_pair):
+    """Each costs as much as a full one: all of them at once would hold up the other sessions."""
+    stream, peer = tls_pair
+    for _ in range(200):
+        peer.send(b"x")
+    buffer = memoryview(bytearray(4096))
+    sizes = []
+    while (size := stream.read_into(buffer)) is not None:
+        sizes.append(size)
+    assert sum(sizes) == 200
+    assert max(sizes) <= 64
+
+
 def test_the_end_behind_the_last_record_is_told_after_it(tls_pair):
     stream, peer = tls_pair
     peer.send(b"last")

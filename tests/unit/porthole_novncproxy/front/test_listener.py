@@ -418,6 +418,21 @@ def test_tls_is_told_from_plain_by_its_first_byte(certificate):
     house.close()
 
 
+def test_a_head_in_tls_records_of_one_byte_takes_many_turns(certificate):
+    """And a client behind it does not wait for all of them."""
+    house = tls_house(certificate)
+    slow, sock = house.connect()
+    client = shake_hands(house, certificate, sock)
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 100 + b"\r\n\r\n"
+    for byte in head:
+        client.send(bytes([byte]))
+    beside, plain = house.connect()
+    plain.send(HEAD)
+    house.turn()
+    assert [pending.connection for pending in house.pending] == [beside, slow]
+    house.close()
+
+
 def test_ssl_only_refuses_plain_and_lets_silence_wait(certificate):
     house = tls_house(certificate, ssl_only=True)
     _connection, client = house.connect()
