@@ -53,6 +53,14 @@ def test_the_token_of_a_request():
             assert access.parse_token(path, cookies) == token
 
 
+def test_of_a_long_query_the_last_fields_are_looked_at():
+    """The event loop looks for the token, and a header has room for thousands of fields."""
+    for before, after, token in ((5000, 0, TOKEN), (0, 63, TOKEN), (0, 64, None), (5000, 5000, None)):
+        with naming(before, after):
+            path = "/?" + "a&" * before + f"token={TOKEN}" + "&a" * after
+            assert access.parse_token(path, ()) == token
+
+
 harmless = st.text(st.characters(codec="latin-1", exclude_characters=";"), max_size=20).filter(
     lambda part: part.strip().partition("=")[0] != "token"
 )
