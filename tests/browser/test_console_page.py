@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from porthole_common import errors
 from porthole_common.model import RevocationReason
+from porthole_novncproxy.admission import access
 from porthole_novncproxy.front.pages import PACKAGE_WEB
 from porthole_novncproxy.sessions.registry import REVOKED_WORDS
 from support.browser import Browser, Tab
@@ -141,6 +143,17 @@ def test_a_refusal_is_told_in_words(
     assert tab.page.locator("#panel-action").is_visible() == can_retry
     assert active_id(tab) == ("panel-action" if can_retry else "panel-title")
     assert (tab.violations, tab.errors) == ([], [])
+
+
+def test_old_links_are_told_apart_from_open_consoles(browser: Browser, console_server: ConsoleServer) -> None:
+    """Both are 429, and a user who has no console open can close none."""
+    status, reason = access.refusal_for(errors.TokensRefused(1.0))
+    console_server.refuse_upgrade, console_server.probe = status, (status, reason)
+    tab = browser.open(console_server.url + CONSOLE)
+    tab.wait_for_text("#state", "Not connected")
+    assert tab.text("#panel-title") == "Too many old links came from your address"
+    assert reason in tab.text("#panel-detail")
+    assert tab.page.locator("#panel-action").is_visible()
 
 
 def test_try_again_after_a_refusal(browser: Browser, console_server: ConsoleServer) -> None:

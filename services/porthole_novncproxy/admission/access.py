@@ -58,7 +58,7 @@ REFUSALS: tuple[tuple[type[errors.PortholeError], HTTPStatus, str], ...] = (
     (
         errors.TokensRefused,
         HTTPStatus.TOO_MANY_REQUESTS,
-        "Too many links from your address were not valid. Try again later.",
+        "Too many links from your address were not valid. Try again in some seconds.",
     ),
     (errors.VncServerTimeout, HTTPStatus.GATEWAY_TIMEOUT, "The screen of the machine did not answer in time."),
     (

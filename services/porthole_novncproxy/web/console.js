@@ -202,7 +202,7 @@ function explain(wasOpen, {code, reason}) {
     } else if (wasOpen && code === 200) {
         showEnd(state, wordsFor('lost'));
     } else {
-        showEnd(state, wordsForRefusal(code), detail);
+        showEnd(state, wordsForRefusal(code, reason), detail);
     }
 }
 

@@ -42,9 +42,8 @@ const REFUSALS = {
     },
     429: {
         title: 'Too many consoles are open',
-        reason: 'The console proxy limits how many consoles a link, a guest and an address may have open at once. For a ' +
-            'short time it also refuses an address from which many links came that are not valid any more.',
-        next: 'Close other windows with this console or with old links, then try again.',
+        reason: 'The console proxy limits how many consoles a link, a guest and an address may have open at once.',
+        next: 'Close other windows with this console, then try again.',
         retry: true,
     },
     502: {
@@ -127,6 +126,15 @@ const MOVED = {
     retry: false,
 };
 
+// The same: no console needs to be open here.
+const OLD_LINKS = {
+    title: 'Too many old links came from your address',
+    reason: 'Many links from your address were not valid, so the console proxy checks only one new link of that address ' +
+        'in a second. They may come from other people who share the address with you. This link may well be valid.',
+    next: 'Close windows with old links, wait some seconds, then try again.',
+    retry: true,
+};
+
 const OTHERS = {
     noToken: {
         title: 'This address has no console in it',
@@ -192,7 +200,8 @@ const UNKNOWN = {
     retry: true,
 };
 
-export const wordsForRefusal = (code) => REFUSALS[code] ?? UNKNOWN;
+export const wordsForRefusal = (code, reason = '') =>
+    (code === 429 && reason.includes('not valid') ? OLD_LINKS : REFUSALS[code] ?? UNKNOWN);
 export const wordsForClose = (code, reason = '') =>
     (code === 4401 && reason.includes('moved') ? MOVED : CLOSES[code] ?? OTHERS.lost);
 export const wordsFor = (name) => OTHERS[name];
