@@ -24,6 +24,8 @@ BURST = 60
 REFILL_S = 1.0
 # A page that reconnects has the token that has just opened its console. It guards the memory: the first entry goes.
 KNOWN_S = 600.0
+# A source that goes on has one question a second, so that it is refused anew each second: it must not fill the log.
+LOG_PAUSE_S = 60.0
 MAX_KNOWN = 10_000
 
 
@@ -34,6 +36,7 @@ class TokenFailures:
         self._clock = clock
         self._lock = threading.Lock()
         self._sources: Allowance[str] = Allowance(clock, BURST, REFILL_S)
+        self._log_lines: Allowance[str] = Allowance(clock, 1, LOG_PAUSE_S)
         # By hash, when a token that was valid is forgotten.
         self._known: OrderedDict[bytes, float] = OrderedDict()
 
@@ -52,10 +55,11 @@ class TokenFailures:
         network = find_network(source)
         with self._lock:
             self._known.pop(_hash(token), None)
-            was_free = self._sources.wait_s(network) == 0
             self._sources.add(network, 1)
-            is_refused = was_free and self._sources.wait_s(network) > 0
-        if is_refused:
+            is_news = self._sources.wait_s(network) > 0 and self._log_lines.wait_s(network) == 0
+            if is_news:
+                self._log_lines.add(network, 1)
+        if is_news:
             LOG.warning("Tokens refused", client=source, count=BURST)
 
     def note_valid(self, token: str) -> None:

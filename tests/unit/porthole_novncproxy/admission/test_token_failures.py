@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from porthole_common import errors
-from porthole_novncproxy.admission.token_failures import BURST, KNOWN_S, MAX_KNOWN, REFILL_S, TokenFailures
+from porthole_novncproxy.admission.token_failures import BURST, KNOWN_S, LOG_PAUSE_S, MAX_KNOWN, REFILL_S, TokenFailures
 from support.api import FakeClock
 
 SOURCE, OTHER = "192.0.2.1", "192.0.2.2"
@@ -89,9 +89,14 @@ def test_the_memory_is_bounded_and_holds_no_token(failures):
     assert "token 1" not in repr(vars(failures))
 
 
-def test_the_log_has_one_line_when_a_source_is_refused(failures, caplog):
+def test_the_log_has_one_line_a_minute_while_a_source_is_refused(failures, clock, caplog):
     caplog.set_level(logging.INFO)
-    fail(failures, 3 * BURST)
+    end_s = clock.now_s + LOG_PAUSE_S
+    while clock.now_s < end_s:
+        fail(failures, BURST)
+        clock.now_s += REFILL_S
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert f"Tokens refused client={SOURCE}" in caplog.text
     assert BAD not in caplog.text
+    fail(failures, 1)
+    assert len(caplog.records) == 2
