@@ -111,7 +111,7 @@ class Session:
 
     @property
     def server_has_ended(self) -> bool:
-        """Whether the VNC server has ended the session of its own accord."""
+        """Whether the VNC server has ended the session, or the connection to it is broken."""
         return self._streams.to_client.at_end
 
     def start(self, from_server: bytes, from_client: bytes) -> None:
@@ -199,15 +199,17 @@ class Session:
             self.close(CloseCode.INTERNAL_ERROR, "The VNC server ended the security handshake")
         elif self._codec.half_close:
             self._streams.flush_client()
-        elif self._close_grace_s:
-            # The VNC server of a guest that has moved ends before its host has reported the move.
-            self._enter(State.GRACE, self._close_grace_s, self._close_normally)
         else:
-            self._close_normally()
+            # The VNC server of a guest that has moved ends before its host has reported the move.
+            self._await_reason(self._close_normally)
 
     def on_server_lost(self) -> None:
-        """Close: the connection to the VNC server is broken."""
-        self.close(CloseCode.INTERNAL_ERROR, "The connection to the VNC server was lost")
+        """Close, at once or when the reason has had time to come: the connection to the VNC server is broken."""
+        if self.state is State.HANDSHAKE or self._codec.half_close:
+            self._close_lost()
+        else:
+            # A QEMU that ends with bytes of the viewer unread resets the connection: its guest may just have stopped.
+            self._await_reason(self._close_lost)
 
     def on_server_flushed(self) -> None:
         """Tell the VNC server of the end of a native viewer's stream, behind all that the viewer said."""
@@ -288,8 +290,18 @@ class Session:
     def _give_up_handshake(self) -> None:
         self.close(CloseCode.IDLE, "The security handshake was not finished in time")
 
+    def _await_reason(self, close: Callable[[], None]) -> None:
+        """Give a revocation its time to say why the VNC server is gone; ``close()`` when none comes."""
+        if self._close_grace_s:
+            self._enter(State.GRACE, self._close_grace_s, close)
+        else:
+            close()
+
     def _close_normally(self) -> None:
         self.close(CloseCode.NORMAL, SERVER_ENDED)
+
+    def _close_lost(self) -> None:
+        self.close(CloseCode.INTERNAL_ERROR, "The connection to the VNC server was lost")
 
     def _hang_up(self, state: State, code: int, reason: str) -> None:
         self._begin_close(state, code, reason, self._codec.build_close(code, reason))

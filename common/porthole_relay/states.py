@@ -12,8 +12,8 @@ OPEN        while the client takes  while the VNC server      each side's bytes 
                                                                                           close frame: ANSWERING; with
                                                                                           both streams of a native
                                                                                           viewer: ENDED
-GRACE       no: its stream has      as OPEN                   as OPEN                     by a revocation or a deadline:
-            ended, and the reason                                                         CLOSING; with another VNC
+GRACE       no: its stream is over  as OPEN                   as OPEN                     by a revocation or a deadline:
+            or broken; the reason                                                         CLOSING; with another VNC
             may still come                                                                server: OPEN
 CLOSING     no: it is closed        for its close frame only  the bytes held for the      with the client's close frame,
                                                               client, then a close frame  its end, or at a deadline

@@ -231,6 +231,7 @@ class StreamPair:
             try:
                 size = self.server.read_into(self._buffer[:room])
             except OSError:
+                self.to_client.at_end = True
                 self._events.on_server_lost()
                 return
             if size is None:

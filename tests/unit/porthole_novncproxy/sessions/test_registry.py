@@ -253,6 +253,27 @@ def test_the_end_of_a_vnc_server_waits_for_its_reason():
             house.close()
 
 
+def test_a_broken_connection_waits_for_its_reason():
+    """QEMU of a guest that stops resets the connection when bytes of the viewer are unread."""
+    for reason, code in ((RevocationReason.MOVED, 4401), (RevocationReason.ENDED, 1000), (None, 1011)):
+        with naming(reason, code):
+            house = House(close_grace_s=2.0)
+            client, server = house.open(from_client=HANDSHAKE + KEY)
+            heard(client)
+            server.close()
+            house.loop.callbacks[house.server_fds[-1]](READ)
+            assert heard(client) == (b"", False)
+            if reason:
+                house.sessions.close_instance("i-1", "h", reason)
+                house.loop.run_soon()
+            else:
+                house.loop.advance(2.0)
+            assert close_code(client) == code
+            house.loop.advance(CLOSE_TIMEOUT_S)
+            assert not house.loop.pending_timers
+            house.close()
+
+
 def test_revocations_are_not_remembered_for_ever(house):
     for number in range(1000):
         house.sessions.close_instance(f"i-{number}")
