@@ -124,8 +124,9 @@ def _judge_filling(server: str, room: StoreRoom, where: str) -> Finding | None:
         problem += f", and has refused {room.refusals} items for want of room since it started"
     problem += ". While it is full, users get 503 for a new console."
     mend = (
-        "On its host: raise -m in /etc/memcached.conf, and restart memcached. The log of porthole-api says who asks "
-        "for consoles; [api] max_consoles_per_minute bounds each user."
+        "On its host: raise -m in /etc/memcached.conf, and restart memcached when few users wait for a console: the "
+        "URLs that are not opened yet become void. The log of porthole-api says who asks for consoles; [api] "
+        "max_consoles_per_minute bounds each user."
     )
     return finding.warning(FindingId.MEMCACHED_FULL, where, problem, mend)
 

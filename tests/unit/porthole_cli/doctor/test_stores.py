@@ -53,6 +53,7 @@ def test_a_memcached_that_would_delete_tokens_or_has_done_so() -> None:
     assert (has.id, has.severity, has.host) == ("memcached.evicted", "error", "192.0.2.10")
     assert "has deleted 17 items that were in use" in has.problem
     assert "-M" in has.mend
+    assert "become void" in has.mend
 
 
 def test_a_memcached_that_is_nearly_full_or_was_full() -> None:
@@ -62,6 +63,7 @@ def test_a_memcached_that_is_nearly_full_or_was_full() -> None:
     assert {nearly.id, was.id} == {"memcached.full"}
     assert "uses 50.0 of 64.0 MiB. While" in nearly.problem
     assert "has refused 3 items" in was.problem
+    assert "become void" in was.mend
 
 
 def test_one_memcached_of_two_consoleauths_is_named_once() -> None:
