@@ -35,6 +35,7 @@ _DEFAULT_COST = 5
 # Different passwords seldom wait for each other.
 _TURNS = 64
 _TOO_MANY = "Too many wrong passwords. Try again later."
+_BUSY = "Too many passwords are being checked. Try again."
 
 
 class HttpBasic:
@@ -47,7 +48,8 @@ class HttpBasic:
         """
         path = conf.api.http_basic_auth_user_file
         self._file = UserFile(path)
-        self._limits = LoginLimits(clock)
+        # The other half of the threads answers users whose password is known.
+        self._limits = LoginLimits(clock, max(1, conf.api.workers // 2))
         self._turns = [threading.Lock() for _ in range(_TURNS)]
         self._admin_users = frozenset(conf.api.admin_users)
         try:
@@ -61,7 +63,8 @@ class HttpBasic:
         """Return the user whose name and password the request carries.
 
         :raises HTTPUnauthorized: when it carries no credentials, or wrong ones.
-        :raises HTTPTooManyRequests: when its source, or its user, had too many wrong passwords checked.
+        :raises HTTPTooManyRequests: when its source, or its user, had too many wrong passwords checked, or many
+            passwords are being checked.
         :raises IdentityUnavailable: when the file cannot be read any more.
         """
         user, password = _parse_credentials(environ)
@@ -73,7 +76,8 @@ class HttpBasic:
     def _is_password(self, address: str, user: str, password: bytes) -> bool:
         """Return whether the password is the user's.
 
-        :raises HTTPTooManyRequests: when the source, or the user, had too many wrong passwords checked.
+        :raises HTTPTooManyRequests: when the source, or the user, had too many wrong passwords checked, or many
+            passwords are being checked.
         :raises IdentityUnavailable: when the file cannot be read.
         """
         if not user or len(password) > _MAX_PASSWORD_BYTES or b"\0" in password:
@@ -91,12 +95,18 @@ class HttpBasic:
             return self._limits.is_known(attempt) or self._check(attempt, digest, password)
 
     def _check(self, attempt: Attempt, digest: str | None, password: bytes) -> bool:
-        wait_s = self._limits.begin(attempt)
-        if wait_s > 0:
-            raise exc.HTTPTooManyRequests(_TOO_MANY, headers=[("Retry-After", str(math.ceil(wait_s)))])
-        is_right = bcrypt.checkpw(password, digest.encode() if digest else self._nobodys)
-        if not is_right or digest is None:
-            return False
+        with self._limits.checking(attempt) as may_check:
+            if not may_check:
+                raise exc.HTTPTooManyRequests(_BUSY, headers=[("Retry-After", "1")])
+            wait_s = self._limits.begin(attempt)
+            if wait_s > 0:
+                raise exc.HTTPTooManyRequests(_TOO_MANY, headers=[("Retry-After", str(math.ceil(wait_s)))])
+            if self._limits.is_wrong(attempt):
+                return False
+            is_right = bcrypt.checkpw(password, digest.encode() if digest else self._nobodys)
+            if not is_right or digest is None:
+                self._limits.note_wrong(attempt)
+                return False
         self._limits.note_right(attempt)
         return True
 

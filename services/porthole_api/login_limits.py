@@ -4,16 +4,18 @@
 Why: bcrypt is slow by design and runs in the threads that answer all requests. A client that guesses would keep them
 busy, and every other user would wait. So a check is paid for in advance and paid back when the password was right: a
 source, or a user, with several wrong passwords in a short time is refused without a check. A password that was right
-a moment ago is not checked again, so its user feels nothing of it. Pure but for its lock; called by
-:mod:`porthole_api.http_basic`.
+a moment ago is not checked again, so its user feels nothing of it. Nor is one that was wrong a moment ago, though it is
+paid for: of many requests with one password the first is checked, and the others have its answer. Pure but for its
+lock; called by :mod:`porthole_api.http_basic`.
 """
 
 import hashlib
 import hmac
 import os
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from porthole_common.allowance import Allowance, find_network
@@ -26,6 +28,8 @@ USER_BURST = 20
 USER_REFILL_S = 3.0
 # The longest time for which a password is known to have been right. A change of the file counts at once.
 KNOWN_S = 300.0
+# How long a wrong password needs no check: as long as requests with it may have waited for the first one's check.
+WRONG_S = 5.0
 # It guards the memory; the entry that was not used for the longest time goes.
 MAX_KNOWN = 1_000
 
@@ -42,13 +46,19 @@ class Attempt:
 class LoginLimits:
     """The limits of one process. Thread-safe; ``clock`` returns monotonic seconds."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], at_once: int) -> None:
+        """``at_once``: how many passwords are checked at the same time; of one source half as many."""
         self._clock = clock
+        self._at_once = at_once
+        # By source.
+        self._checking: Counter[bytes] = Counter()
         self._key = os.urandom(32)
         self._lock = threading.Lock()
         self._sources: Allowance[bytes] = Allowance(clock, SOURCE_BURST, SOURCE_REFILL_S)
         self._users: Allowance[bytes] = Allowance(clock, USER_BURST, USER_REFILL_S)
         self._known: OrderedDict[bytes, float] = OrderedDict()
+        # Apart, so that guesses push no right password out.
+        self._wrong: OrderedDict[bytes, float] = OrderedDict()
 
     def build_attempt(self, address: str, user: str, digest: str, password: bytes) -> Attempt:
         """Return the attempt of a client at ``address``; ``digest`` is the user's line in the file, or empty."""
@@ -65,6 +75,22 @@ class LoginLimits:
                 return False
             self._known.move_to_end(attempt.credentials)
             return True
+
+    @contextmanager
+    def checking(self, attempt: Attempt) -> Iterator[bool]:
+        """Check inside, if the value is true: otherwise as many checks as may be are under way."""
+        with self._lock:
+            may_check = self._checking.total() < self._at_once and self._checking[attempt.source] < max(
+                1, self._at_once // 2
+            )
+            if may_check:
+                self._checking[attempt.source] += 1
+        try:
+            yield may_check
+        finally:
+            with self._lock:
+                self._checking[attempt.source] -= may_check
+                self._checking += Counter()
 
     def begin(self, attempt: Attempt) -> float:
         """Return 0 and note a check, or return in how many seconds the source and the user may have another."""
@@ -83,6 +109,18 @@ class LoginLimits:
             self._known[attempt.credentials] = self._clock() + KNOWN_S
             if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
+
+    def is_wrong(self, attempt: Attempt) -> bool:
+        """Return whether this very password of this user was wrong less than ``WRONG_S`` ago."""
+        with self._lock:
+            return self._wrong.get(attempt.credentials, 0.0) > self._clock()
+
+    def note_wrong(self, attempt: Attempt) -> None:
+        """Remember for ``WRONG_S`` that the password was wrong; the check stays paid."""
+        with self._lock:
+            self._wrong[attempt.credentials] = self._clock() + WRONG_S
+            if len(self._wrong) > MAX_KNOWN:
+                self._wrong.popitem(last=False)
 
     def _hash(self, *parts: bytes) -> bytes:
         """Return a keyed hash of ``parts``; their lengths count too, so that no two lists of parts are alike."""

@@ -2,6 +2,8 @@
 """Users and passwords of a file: who is let in, as whom, and which files do."""
 
 import base64
+import contextlib
+import functools
 import itertools
 import logging
 import threading
@@ -17,7 +19,7 @@ from oslo_context import context as oslo_context
 from webob import exc
 
 from porthole_api.http_basic import OPTION, HttpBasic
-from porthole_api.login_limits import KNOWN_S, SOURCE_BURST, SOURCE_REFILL_S, USER_BURST
+from porthole_api.login_limits import KNOWN_S, SOURCE_BURST, SOURCE_REFILL_S, USER_BURST, WRONG_S
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from support.api import Api, FakeClock, build_conf, build_instance, build_uuid
@@ -245,7 +247,7 @@ class TestGuesses:
     def test_guesses_for_one_user_from_everywhere_are_bounded(self, guarded: HttpBasic, checks: list[bytes]) -> None:
         for number in range(100):
             self.guess(guarded, number, "rita", f"192.0.2.{number}")
-        assert len(checks) == USER_BURST
+        assert len(checks) == USER_BURST, WRONG_S
         assert ask(guarded, encode("bert", "b"), REMOTE_ADDR="192.0.2.200").user_id == "bert"
 
     def test_what_was_right_is_forgotten_with_its_time_or_its_line(
@@ -273,6 +275,45 @@ class TestGuesses:
         for thread in threads:
             thread.join(60)
         assert (seen, len(checks)) == (["bert"] * 20, 1)
+
+    def test_many_requests_with_one_wrong_password_are_one_check(
+        self, guarded: HttpBasic, clock: FakeClock, checks: list[bytes]
+    ) -> None:
+        """They wait for it in the threads that answer everybody: one after the other would be 250 ms for each."""
+        seen: list[type] = []
+        threads = [
+            threading.Thread(target=lambda n=n: seen.append(self.guess(guarded, 1, address=f"192.0.2.{n}")))
+            for n in range(20)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert (seen, len(checks)) == ([exc.HTTPUnauthorized] * 20, 1)
+        clock.now_s += WRONG_S
+        assert self.guess(guarded, 1) is exc.HTTPUnauthorized
+        assert len(checks) == 2
+
+    def test_guesses_leave_threads_for_others(self, guarded: HttpBasic) -> None:
+        """Of one source, for users of other sources; of several, for users whose password is known."""
+        good = functools.partial(ask, guarded, encode("rita", "páss:word"), REMOTE_ADDR="192.0.2.200")
+        ask(guarded, encode("bert", "b"))
+        with contextlib.ExitStack() as stack:
+            for number in range(build_conf().api.workers // 2):
+                address = f"192.0.2.{number // 2}"
+                if number == 2:
+                    assert self.guess(guarded, 1, "x", "192.0.2.0") is exc.HTTPTooManyRequests
+                    assert self.guess(guarded, 1, "x", "192.0.2.100") is exc.HTTPUnauthorized
+                under_way = guarded._limits.build_attempt(address, "x", "", b"")
+                assert stack.enter_context(guarded._limits.checking(under_way))
+            for _ in range(2 * SOURCE_BURST):
+                with pytest.raises(exc.HTTPTooManyRequests) as caught:
+                    good()
+                assert caught.value.headers["Retry-After"] == "1"
+                assert ask(guarded, encode("bert", "b"), REMOTE_ADDR="192.0.2.0").user_id == "bert"
+        # Such a refusal costs no allowance.
+        assert [good().user_id for _ in range(2)] == ["rita"] * 2
+        assert not guarded._limits._checking
 
     def test_what_costs_no_check_costs_no_allowance(self, guarded: HttpBasic) -> None:
         for header in [None, "Basic !", encode("rita", "x" * 73), encode("", "x")] * SOURCE_BURST:

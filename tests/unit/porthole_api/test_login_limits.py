@@ -27,13 +27,13 @@ def test_one_source_is_an_ipv4_address_or_a_network_of_ipv6() -> None:
     for pairs, is_same in ((same, True), (others, False)):
         for one, other in pairs:
             with naming(one, other):
-                limits = LoginLimits(FakeClock())
+                limits = LoginLimits(FakeClock(), 5)
                 use_up(limits, one)
                 assert (limits.begin(limits.build_attempt(other, "bert", "", b"")) > 0) is is_same
 
 
 def test_a_right_password_is_paid_back() -> None:
-    limits = LoginLimits(FakeClock())
+    limits = LoginLimits(FakeClock(), 5)
     for number in range(10 * SOURCE_BURST):
         this = attempt(limits, password=str(number).encode())
         assert limits.begin(this) == 0
@@ -43,7 +43,7 @@ def test_a_right_password_is_paid_back() -> None:
 
 def test_what_is_known_is_one_password_of_one_user_for_a_time() -> None:
     clock = FakeClock()
-    limits = LoginLimits(clock)
+    limits = LoginLimits(clock, 5)
     limits.note_right(attempt(limits))
     assert limits.is_known(attempt(limits, address="192.0.2.9"))
     for other in (attempt(limits, user="rit", password=b"ap"), attempt(limits, password=b"q")):
@@ -54,7 +54,7 @@ def test_what_is_known_is_one_password_of_one_user_for_a_time() -> None:
 
 
 def test_the_memory_is_bounded_and_the_last_used_stay() -> None:
-    limits = LoginLimits(FakeClock())
+    limits = LoginLimits(FakeClock(), 5)
     limits.note_right(attempt(limits))
     for number in range(MAX_KNOWN):
         assert limits.is_known(attempt(limits))
@@ -62,8 +62,17 @@ def test_the_memory_is_bounded_and_the_last_used_stay() -> None:
     assert len(limits._known) == MAX_KNOWN
 
 
+def test_guesses_push_no_right_password_out_and_fill_no_memory() -> None:
+    limits = LoginLimits(FakeClock(), 5)
+    limits.note_right(attempt(limits))
+    for number in range(2 * MAX_KNOWN):
+        limits.note_wrong(attempt(limits, password=str(number).encode()))
+    assert len(limits._wrong) == MAX_KNOWN
+    assert limits.is_known(attempt(limits))
+
+
 def test_no_password_is_in_the_memory() -> None:
-    limits, others = LoginLimits(FakeClock()), LoginLimits(FakeClock())
+    limits, others = LoginLimits(FakeClock(), 5), LoginLimits(FakeClock(), 5)
     this = attempt(limits, password=b"s3cret-password")
     limits.begin(this)
     limits.note_right(this)
