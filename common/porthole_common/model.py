@@ -27,6 +27,13 @@ class ConsoleType(StrEnum):
     XVPVNC = "xvpvnc"
 
 
+class ConsoleMode(StrEnum):
+    """What a token lets its user do with the screen."""
+
+    CONTROL = "control"
+    VIEW = "view"
+
+
 class InstanceState(StrEnum):
     """The state of an instance; the api maps it to Nova's server status."""
 
@@ -47,6 +54,7 @@ class TokenReason(StrEnum):
     MISSING = "missing"
     MALFORMED = "malformed"
     UNKNOWN = "unknown, expired or revoked"
+    SPENT = "used as often as it may be"
     CONSOLE_TYPE = "for another console type"
     INSTANCE_GONE = "its instance has moved or stopped"
     OWNER_CHANGED = "its instance has another owner"
@@ -232,7 +240,7 @@ class Instance:
 
 
 # Only consoleauth's answers have the first three keys, and an older daemon does not expect the others.
-_LEFT_OUT = frozenset({"user_id", "project_id", "remaining_s", "run", "owner"})
+_LEFT_OUT = frozenset({"user_id", "project_id", "remaining_s", "run", "owner", "uses"})
 
 
 @dataclass(frozen=True)
@@ -240,7 +248,8 @@ class ConnectInfo:
     """The answer of compute to ``get_vnc_console``, with which the proxy opens the console.
 
     ``token`` is a UUID in clear and stays out of every log and store; it is left out of ``repr``.
-    ``run`` and ``owner`` are those of :class:`Claim`, as compute found them.
+    ``run`` and ``owner`` are those of :class:`Claim`, as compute found them. ``mode`` is the user's wish, and so is
+    ``uses``: how many sessions the token may open from now on, None for any number.
     consoleauth alone sets ``expires_at``, ``user_id`` and ``project_id``: the token was issued to that user. Its
     answer to ``check_token`` also has ``remaining_s``, the seconds that the token has left: ``expires_at`` is a time by
     another host's clock, which may be wrong. None from an older consoleauth.
@@ -259,6 +268,8 @@ class ConnectInfo:
     project_id: str | None = None
     run: str | None = None
     owner: Owner | None = None
+    mode: ConsoleMode = ConsoleMode.CONTROL
+    uses: int | None = None
     # It is another number at each look at the same console.
     remaining_s: float | None = field(default=None, compare=False)
 
@@ -280,10 +291,10 @@ class ConnectInfo:
         """Build from ``to_primitive``'s dictionary.
 
         :raises KeyError: when a required key is missing.
-        :raises ValueError: when console_type, port, expires_at, remaining_s, run or owner do not parse.
+        :raises ValueError: when console_type, port, expires_at, remaining_s, run, owner, mode or uses do not parse.
         """
         claim = Claim.from_primitive(value)
-        expires_at, remaining_s = value.get("expires_at"), value.get("remaining_s")
+        expires_at, remaining_s, uses = (value.get(key) for key in ("expires_at", "remaining_s", "uses"))
         return cls(
             instance_uuid=claim.instance_uuid,
             console_type=claim.console_type,
@@ -298,15 +309,21 @@ class ConnectInfo:
             project_id=value.get("project_id"),
             run=claim.run,
             owner=claim.owner,
+            mode=ConsoleMode(value.get("mode", ConsoleMode.CONTROL)),
+            uses=None if uses is None else int(uses),
             remaining_s=None if remaining_s is None else float(remaining_s),
         )
 
     def to_primitive(self) -> dict[str, Any]:
         """Return the fields as a dictionary of primitives; ``expires_at`` is ISO 8601 with offset, or None.
 
-        ``user_id``, ``project_id``, ``remaining_s``, ``run`` and ``owner`` are left out while they are None.
+        ``user_id``, ``project_id``, ``remaining_s``, ``run``, ``owner`` and ``uses`` are left out while they are None,
+        and ``mode`` while it is control.
         """
         value = {name: item for name, item in vars(self).items() if item is not None or name not in _LEFT_OUT}
         value["console_type"] = str(self.console_type)
         value["expires_at"] = self.expires_at.isoformat() if self.expires_at else None
+        value["mode"] = str(self.mode)
+        if self.mode is ConsoleMode.CONTROL:
+            del value["mode"]
         return value | _build_binding(self.run, self.owner)

@@ -48,6 +48,7 @@ def build_routes(opener: ConsoleOpener, auth_strategy: str) -> list[Route]:
     ]
     document = versions.DocumentHandler(routes, auth_strategy)
     routes.append(Route("GET", openapi.PATH, document.handle_show_document, public=True))
+    routes.append(Route("POST", "/porthole/v1/servers/{id}/consoles", consoles.handle_create))
     for base in ("/v2.1", "/v2.1/{project_id}"):
         routes += [
             Route("GET", f"{base}/servers", servers.handle_list),

@@ -50,6 +50,7 @@ class _Operation:
     query: tuple[Schema, ...] = ()
     links: bool = False
     gives_console: bool = False
+    status: int = 200
 
 
 def _load_schema(name: str) -> Schema:
@@ -154,6 +155,16 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         body=_build_remote_console_body,
         gives_console=True,
     ),
+    ("POST", "/porthole/v1/servers/{id}/consoles"): _Operation(
+        "createConsole",
+        "The URL of a console, which may be for watching only, and for a number of sessions; null is any number. "
+        "Without uses and expires_in, the options of the service apply.",
+        lambda _: answers.build_created_console(_CONSOLE_TYPES),
+        (400, 403, 404, 408, 409, 429, 503),
+        body=lambda _: _load_schema("create_console"),
+        gives_console=True,
+        status=201,
+    ),
     ("GET", "/v2.1/os-console-auth-tokens/{token}"): _Operation(
         "showConsoleAuthToken",
         "Where the console of a token is; for administrators.",
@@ -227,7 +238,7 @@ def _build_responses(route: Route, said: _Operation, version: Version, auth_stra
         faults |= {429} if auth_strategy == "http_basic" else set()
     if "{project_id}" in route.path:
         faults.add(400)
-    return {"200": answer} | {str(status): _build_fault(status, headers) for status in sorted(faults)}
+    return {str(said.status): answer} | {str(status): _build_fault(status, headers) for status in sorted(faults)}
 
 
 def _build_fault(status: int, headers: Schema) -> Schema:

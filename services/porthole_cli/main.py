@@ -18,7 +18,7 @@ from cliff.command import Command
 from cliff.commandmanager import CommandManager
 
 from porthole_cli import cloud
-from porthole_cli.consoles import GetVncConsole
+from porthole_cli.consoles import CreateConsole, GetVncConsole
 from porthole_cli.doctor.command import Doctor
 from porthole_cli.errors import CloudInvalid, OutputFailed
 from porthole_cli.output import STATUS_OUTPUT_LOST, finish_stdout, prepare_streams
@@ -33,6 +33,7 @@ DESCRIPTION = (
     f"it is the Porthole on this machine, {cloud.DEFAULT_ENDPOINT}, without authentication."
 )
 COMMANDS: dict[str, type[Command]] = {
+    "console create": CreateConsole,
     "doctor": Doctor,
     "get-vnc-console": GetVncConsole,
     "list": ListServers,

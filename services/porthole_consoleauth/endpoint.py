@@ -14,13 +14,15 @@ from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.diagnosis import StoreDescription, Vitals
 from porthole_common.log import get_logger
-from porthole_common.model import ConnectInfo, RevocationReason
+from porthole_common.model import ConnectInfo, ConsoleMode, RevocationReason
 from porthole_common.notifications import Revocation
 from porthole_common.rpc import RpcTarget, expected_exceptions
 from porthole_consoleauth.rpcapi import VERSION
 from porthole_consoleauth.token_store import StoredConsole, TokenStore, strip_secrets
 
 LOG = get_logger(__name__)
+# More than anybody shares an address with; a token without a limit has no number.
+MAX_USES = 1000
 
 
 class Publisher(Protocol):
@@ -49,10 +51,13 @@ class ConsoleAuthEndpoint:
         ttl_s: int,
         vitals: Callable[[], Vitals],
         clock: Callable[[], datetime] = _now,
+        uses: int = 0,
     ) -> None:
+        """Prepare; ``uses``: how many sessions a token may open unless its user says so, 0 for any number."""
         self._store = store
         self._publisher = publisher
         self._ttl_s = ttl_s
+        self._uses = uses
         self._vitals = vitals
         self._clock = clock
 
@@ -70,16 +75,23 @@ class ConsoleAuthEndpoint:
         compute_host: str,
         run: str | None = None,
         owner: dict[str, Any] | None = None,
+        mode: str = ConsoleMode.CONTROL,
+        uses: int | None = None,
+        ttl_s: int | None = None,
     ) -> dict[str, Any]:
-        """Store the console under its token; return ``{expires_at: ISO 8601 with offset}``.
+        """Store the console under its token; return ``{expires_at: ISO 8601 with offset, uses: int or None}``.
 
-        The token may expire up to a second before ``expires_at``, since memcached counts whole seconds.
+        The token may expire up to a second before ``expires_at``, since memcached counts whole seconds. ``uses``: how
+        many sessions it may open, 0 for any number, None for ``[consoleauth] token_uses``. ``ttl_s``: its life, which
+        may not be longer than ``[consoleauth] token_ttl``, the default.
 
         :raises TokenInvalid: when the token is not a canonical UUID.
         :raises RequestInvalid: when another argument does not parse.
         :raises TokenStoreUnavailable: when it is not certain that the store has the token.
         """
-        expires_at = self._clock() + timedelta(seconds=self._ttl_s)
+        life_s = self._ttl_s if ttl_s is None else _check_count("the life of a URL in seconds", ttl_s, 1, self._ttl_s)
+        uses_left = (self._uses if uses is None else _check_count("uses", uses, 0, MAX_USES)) or None
+        expires_at = self._clock() + timedelta(seconds=life_s)
         connect_info = _parse(
             {
                 "console_type": console_type,
@@ -91,20 +103,37 @@ class ConsoleAuthEndpoint:
                 "compute_host": compute_host,
                 "run": run,
                 "owner": owner,
+                "mode": mode,
+                "uses": uses_left,
             }
         )
         console = StoredConsole(
             strip_secrets(replace(connect_info, expires_at=expires_at)), context.user_id, context.project_id
         )
-        self._store.authorize(token, console, self._ttl_s)
+        self._store.authorize(token, console, life_s)
         LOG.info(
             "Console token authorized",
             instance=instance_uuid,
             console_type=console_type,
             compute=compute_host,
             expires_at=expires_at,
+            mode=connect_info.mode,
+            uses=uses_left,
         )
-        return {"expires_at": expires_at.isoformat()}
+        return {"expires_at": expires_at.isoformat(), "uses": uses_left}
+
+    @expected_exceptions(errors.PortholeError)
+    def spend_token(self, context: RequestContext, token: str) -> None:
+        """Take one of the token's uses, if they are limited.
+
+        :raises TokenInvalid: when it is malformed, unknown, expired, revoked, or has no use left.
+        :raises TokenStoreUnavailable: when it is not certain that the use was taken.
+        """
+        try:
+            self._store.spend(token)
+        except errors.TokenInvalid as exc:
+            LOG.info("Console token refused", reason=exc.reason)
+            raise
 
     @expected_exceptions(errors.PortholeError)
     def check_token(self, context: RequestContext, token: str) -> dict[str, Any]:
@@ -193,6 +222,16 @@ class ConsoleAuthEndpoint:
         except errors.RpcUnavailable:
             LOG.error("Revocation not published; its open consoles stay open", instance=revocation.instance_uuid)
             raise
+
+
+def _check_count(name: str, value: object, least: int, most: int) -> int:
+    """Return ``value`` if it is a number within the bounds.
+
+    :raises RequestInvalid: when it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise errors.RequestInvalid(f"{name} is not a number from {least} to {most}")
+    return value
 
 
 def _parse(value: dict[str, Any]) -> ConnectInfo:

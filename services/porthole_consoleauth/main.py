@@ -46,7 +46,9 @@ class ConsoleAuthService(service.Service):
         self._owns_rpc = owns_rpc
         self._store = store
         vitals = functools.partial(read_vitals, conf.host, _count_descriptors(conf))
-        endpoint = ConsoleAuthEndpoint(store, RevocationPublisher(rpc), conf.consoleauth.token_ttl, vitals)
+        endpoint = ConsoleAuthEndpoint(
+            store, RevocationPublisher(rpc), conf.consoleauth.token_ttl, vitals, uses=conf.consoleauth.token_uses
+        )
         discovery = DiscoveryEndpoint(rpc, "consoleauth", conf.host, conf.host)
         self._server = rpc.get_server(TOPIC, conf.host, [endpoint, discovery])
 

@@ -24,6 +24,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Protocol
 
 from oslo_config import cfg, types
@@ -162,16 +163,31 @@ class MemcachedStore:
         """Read the item, then its index, then how long the item lives; see the port."""
         token_hash = token_store.hash_token(token)
         node, key = self._node(get_hash_slot(token_hash)), token_key(token_hash)
-        item = node.get(key)
-        if item is None:
-            raise errors.TokenInvalid(TokenReason.UNKNOWN)
-        console = token_store.parse_item(item)
-        instance_uuid = console.connect_info.instance_uuid
-        index = self._node(get_instance_slot(instance_uuid)).get(instance_key(instance_uuid))
+        console = self._read(token_hash, node.get(key))
         remaining_s = node.get_ttl(key)
-        if token_hash not in parse_index(index) or remaining_s == 0:
+        if remaining_s == 0:
             raise errors.TokenInvalid(TokenReason.UNKNOWN)
+        token_store.check_uses(console)
         return replace(console, remaining_s=remaining_s)
+
+    def spend(self, token: str) -> None:
+        """Count the use in the item by compare-and-set; see the port."""
+        token_hash = token_store.hash_token(token)
+        node, key = self._node(get_hash_slot(token_hash)), token_key(token_hash)
+        deadline = self._clock() + INDEX_DEADLINE_S
+        for attempt in range(INDEX_ATTEMPTS):
+            item, cas_id = node.gets(key)
+            console = self._read(token_hash, item)
+            spent = token_store.take_use(console)
+            if spent is None or cas_id is None:
+                return
+            expire_s = self._find_ttl(node, key, console)
+            if node.cas(key, token_store.build_item(spent), cas_id, expire_s):
+                return
+            if self._clock() > deadline:
+                break
+            self._wait(attempt)
+        raise errors.TokenStoreUnavailable("too many uses of one token at once")
 
     def revoke_instance(self, instance_uuid: str, compute_host: str | None = None) -> int:
         """Take tokens out of the index, and delete their items where the server answers; see the port."""
@@ -224,8 +240,40 @@ class MemcachedStore:
                 return
             if self._clock() > deadline:
                 break
-            self._pause(random.uniform(0, min(INDEX_PAUSE_S, 0.001 * 2**attempt)))  # noqa: S311 (not a secret)
+            self._wait(attempt)
         raise errors.TokenStoreUnavailable("too many changes to one instance's tokens at once")
+
+    def _wait(self, attempt: int) -> None:
+        """Let the writer that was quicker go on; for longer after each attempt."""
+        self._pause(random.uniform(0, min(INDEX_PAUSE_S, 0.001 * 2**attempt)))  # noqa: S311 (not a secret)
+
+    def _read(self, token_hash: str, item: bytes | None) -> StoredConsole:
+        """Return the console of an item, if the index of its instance has the token.
+
+        :raises TokenInvalid: when there is no item, or the token is not in the index.
+        """
+        if item is None:
+            raise errors.TokenInvalid(TokenReason.UNKNOWN)
+        console = token_store.parse_item(item)
+        instance_uuid = console.connect_info.instance_uuid
+        index = self._node(get_instance_slot(instance_uuid)).get(instance_key(instance_uuid))
+        if token_hash not in parse_index(index):
+            raise errors.TokenInvalid(TokenReason.UNKNOWN)
+        return console
+
+    def _find_ttl(self, node: Node, key: str, console: StoredConsole) -> int:
+        """Return the seconds that the item has left, at least 1; by this host's clock where the server cannot say.
+
+        :raises TokenInvalid: when it has none.
+        """
+        remaining_s = node.get_ttl(key)
+        if remaining_s == 0:
+            raise errors.TokenInvalid(TokenReason.UNKNOWN)
+        if remaining_s is not None:
+            return remaining_s
+        expires_at = console.connect_info.expires_at
+        left_s = (expires_at - datetime.now(UTC)).total_seconds() if expires_at else 0.0
+        return min(max(1, int(left_s)), LONGEST_INDEX_S)
 
     def _living(self, hashes: Sequence[str]) -> list[str]:
         """Return the hashes whose item exists, and those whose server does not answer."""

@@ -58,15 +58,17 @@ class MemoryStore:
         """Return the console that ``token`` opens; see the port."""
         token_hash = token_store.hash_token(token)
         with self._lock:
-            expires, item = self._items.get(token_hash, (0.0, None))
-            remaining_s = expires - self._clock()
-            if item is None or remaining_s <= 0:
-                raise errors.TokenInvalid(TokenReason.UNKNOWN)
-            console = token_store.parse_item(item)
-            index = token_store.instance_key(console.connect_info.instance_uuid)
-            if token_hash not in self._read_index(index):
-                raise errors.TokenInvalid(TokenReason.UNKNOWN)
-        return replace(console, remaining_s=remaining_s)
+            console = self._read(token_hash)
+        token_store.check_uses(console)
+        return console
+
+    def spend(self, token: str) -> None:
+        """Count the use; see the port."""
+        token_hash = token_store.hash_token(token)
+        with self._lock:
+            spent = token_store.take_use(self._read(token_hash))
+            if spent is not None:
+                self._items[token_hash] = (self._items[token_hash][0], token_store.build_item(spent))
 
     def revoke_instance(self, instance_uuid: str, compute_host: str | None = None) -> int:
         """Revoke the instance's tokens; see the port."""
@@ -83,6 +85,20 @@ class MemoryStore:
         with self._lock:
             self._items.clear()
             self._indexes.clear()
+
+    def _read(self, token_hash: str) -> StoredConsole:
+        """Return the console of a token that is in the index of its instance.
+
+        :raises TokenInvalid: when it is unknown, expired or revoked.
+        """
+        expires, item = self._items.get(token_hash, (0.0, None))
+        remaining_s = expires - self._clock()
+        if item is None or remaining_s <= 0:
+            raise errors.TokenInvalid(TokenReason.UNKNOWN)
+        console = token_store.parse_item(item)
+        if token_hash not in self._read_index(token_store.instance_key(console.connect_info.instance_uuid)):
+            raise errors.TokenInvalid(TokenReason.UNKNOWN)
+        return replace(console, remaining_s=remaining_s)
 
     def _is_of(self, token_hash: str, compute_host: str | None) -> bool:
         if compute_host is None or token_hash not in self._items:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The RPC client of consoleauth: one method for each method of :mod:`porthole_consoleauth.endpoint`."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from porthole_common.context import RequestContext
 from porthole_common.deadline import Deadline
 from porthole_common.diagnosis import StoreDescription
-from porthole_common.model import ConnectInfo, RevocationReason
+from porthole_common.model import ConnectInfo, ConsoleMode, RevocationReason
 from porthole_common.rpc import Rpc
 
 TOPIC = "consoleauth"
@@ -15,14 +16,40 @@ TOPIC = "consoleauth"
 # 1.1: describe_store.
 # 1.2: compute_host and reason of delete_tokens_for_instance.
 # 1.3: run and owner of authorize_console.
-VERSION = "1.3"
+# 1.4: mode, uses and ttl_s of authorize_console; spend_token.
+VERSION = "1.4"
 # Each call asks for the first version that has its method, so that the consoleauths may be older.
 _TOKENS = "1.0"
 _DESCRIPTIONS = "1.1"
 _REVOCATIONS = "1.2"
 _RUNS = "1.3"
+_USES = "1.4"
 # The arguments that the version of _RUNS added.
 _BINDING = frozenset({"run", "owner"})
+
+
+# TokenWish.uses of a token that opens any number of sessions.
+ANY_NUMBER = 0
+
+
+@dataclass(frozen=True)
+class TokenWish:
+    """What a user asks of a token: its ``mode``; its ``uses``, or :data:`ANY_NUMBER`; its life, ``ttl_s`` in seconds.
+
+    None means what consoleauth's options say.
+    """
+
+    mode: ConsoleMode = ConsoleMode.CONTROL
+    uses: int | None = None
+    ttl_s: int | None = None
+
+
+@dataclass(frozen=True)
+class Authorized:
+    """A token that is stored: when it expires (aware, UTC), and how many sessions it may open, None for any number."""
+
+    expires_at: datetime
+    uses: int | None = None
 
 
 class ConsoleAuthAPI:
@@ -37,13 +64,18 @@ class ConsoleAuthAPI:
         self._describing = rpc.get_client(TOPIC, _DESCRIPTIONS)
         self._revoking = rpc.get_client(TOPIC, _REVOCATIONS)
         self._authorizing = rpc.get_client(TOPIC, _RUNS)
+        self._spending = rpc.get_client(TOPIC, _USES)
         self._is_pinned = not rpc.may_send(TOPIC, _REVOCATIONS)
         self._may_send_run = rpc.may_send(TOPIC, _RUNS)
 
     def authorize_console(
-        self, context: RequestContext, connect_info: ConnectInfo, deadline: Deadline | None = None
-    ) -> datetime:
-        """Store ``connect_info`` under its token and its instance; return when the token expires (aware, UTC).
+        self,
+        context: RequestContext,
+        connect_info: ConnectInfo,
+        deadline: Deadline | None = None,
+        wish: TokenWish = TokenWish(),
+    ) -> Authorized:
+        """Store ``connect_info`` under its token and its instance, as ``wish`` asks; return what the token is then.
 
         The console of an older compute has neither run nor owner, and is sent in the way of older versions. So is every
         console where ``[upgrade_levels]`` says that consoleauth may be older; that token is not bound to a run.
@@ -52,13 +84,25 @@ class ConsoleAuthAPI:
         """
         arguments = connect_info.to_primitive()
         # consoleauth sets these itself; the user and the project are those of the context.
-        for name in ("expires_at", "user_id", "project_id", "remaining_s"):
+        for name in ("expires_at", "user_id", "project_id", "remaining_s", "mode", "uses"):
             arguments.pop(name, None)
         if not self._may_send_run:
             arguments = {name: item for name, item in arguments.items() if name not in _BINDING}
         client = self._client if _BINDING.isdisjoint(arguments) else self._authorizing
+        if wish != TokenWish():
+            # Never without them: a token for a viewer must not control the screen.
+            arguments |= {"mode": str(wish.mode), "uses": wish.uses, "ttl_s": wish.ttl_s}
+            client = self._spending
         value: dict[str, Any] = client.call(context, "authorize_console", deadline=deadline, **arguments)
-        return datetime.fromisoformat(value["expires_at"])
+        return Authorized(datetime.fromisoformat(value["expires_at"]), value.get("uses"))
+
+    def spend_token(self, context: RequestContext, token: str, deadline: Deadline | None = None) -> None:
+        """Take one of the token's uses; only for a token whose uses are limited, which no older consoleauth has.
+
+        :raises TokenInvalid: when it is unknown, expired or revoked meanwhile, or has no use left.
+        :raises TokenStoreUnavailable: when it is not certain that the use was taken.
+        """
+        self._spending.call(context, "spend_token", deadline=deadline, token=token)
 
     def check_token(
         self, context: RequestContext, token: str, server: str | None = None, deadline: Deadline | None = None

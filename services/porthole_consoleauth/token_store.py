@@ -63,10 +63,17 @@ class TokenStore(Protocol):
         """
 
     def check(self, token: str) -> StoredConsole:
-        """Return the console that ``token`` opens, with ``remaining_s``.
+        """Return the console that ``token`` opens, with ``remaining_s``. Looking a token up takes none of its uses.
 
-        :raises TokenInvalid: when it is malformed (the store is not asked), unknown, expired or revoked.
+        :raises TokenInvalid: when it is malformed (the store is not asked), unknown, expired, revoked, or spent.
         :raises TokenStoreUnavailable: when the store did not answer.
+        """
+
+    def spend(self, token: str) -> None:
+        """Take one of the token's uses, if they are limited: of many callers at once, as many succeed as there are.
+
+        :raises TokenInvalid: as :meth:`check`.
+        :raises TokenStoreUnavailable: when it is not certain that the use was taken.
         """
 
     def revoke_instance(self, instance_uuid: str, compute_host: str | None = None) -> int:
@@ -161,6 +168,27 @@ def parse_item(item: bytes) -> StoredConsole:
         LOG.error("Foreign token item found in the store", error=type(exc).__name__)
         raise errors.TokenInvalid(TokenReason.UNKNOWN) from None
     return StoredConsole(connect_info, value.get("user_id"), value.get("project_id"))
+
+
+def take_use(console: StoredConsole) -> StoredConsole | None:
+    """Return ``console`` with one use less; None when it has any number of uses.
+
+    :raises TokenInvalid: when no use is left.
+    """
+    uses = console.connect_info.uses
+    if uses is None:
+        return None
+    check_uses(console)
+    return replace(console, connect_info=replace(console.connect_info, uses=uses - 1))
+
+
+def check_uses(console: StoredConsole) -> None:
+    """Check that a use is left.
+
+    :raises TokenInvalid: when none is.
+    """
+    if console.connect_info.uses is not None and console.connect_info.uses <= 0:
+        raise errors.TokenInvalid(TokenReason.SPENT)
 
 
 def bound_index(hashes: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -14,7 +14,7 @@ import webob
 from oslo_config import cfg
 
 from porthole_api.app import build_app
-from porthole_api.consoles import ConsoleOpener
+from porthole_api.consoles import NO_WISH, ConsoleOpener
 from porthole_api.directory import Directory
 from porthole_api.policy import Policy
 from porthole_common import conf as porthole_conf
@@ -23,6 +23,7 @@ from porthole_common.context import RequestContext
 from porthole_common.deadline import Deadline
 from porthole_common.model import ConnectInfo, ConsoleType, Instance, InstanceState
 from porthole_common.notifications import Inventory
+from porthole_consoleauth.rpcapi import Authorized, TokenWish
 
 HOST = "host-a"
 TOKEN = "0d9f1c2e-7a50-4c1e-9b43-5a1f5ac0ffee"
@@ -89,14 +90,20 @@ class FakeConsoleAuth:
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
         self.calls: list[tuple[RequestContext, ConnectInfo]] = []
+        self.wishes: list[TokenWish] = []
 
     def authorize_console(
-        self, context: RequestContext, connect_info: ConnectInfo, deadline: Deadline | None = None
-    ) -> datetime:
+        self,
+        context: RequestContext,
+        connect_info: ConnectInfo,
+        deadline: Deadline | None = None,
+        wish: TokenWish = NO_WISH,
+    ) -> Authorized:
         self.calls.append((context, connect_info))
+        self.wishes.append(wish)
         if self.error:
             raise self.error
-        return EXPIRES_AT
+        return Authorized(EXPIRES_AT, wish.uses or None)
 
     def check_token(
         self, context: RequestContext, token: str, server: str | None = None, deadline: Deadline | None = None

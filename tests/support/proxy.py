@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -63,7 +64,16 @@ class FakeConsoleauth:
             raise self.error
         if token not in self.tokens:
             raise errors.TokenInvalid(TokenReason.UNKNOWN)
+        if self.tokens[token].uses == 0:
+            raise errors.TokenInvalid(TokenReason.SPENT)
         return self.tokens[token]
+
+    def spend_token(self, context: RequestContext, token: str, *, deadline: Deadline) -> None:
+        """Take one use, as consoleauth does."""
+        info = self.tokens[token]
+        if not info.uses:
+            raise errors.TokenInvalid(TokenReason.SPENT)
+        self.tokens[token] = replace(info, uses=info.uses - 1)
 
 
 class FakeCompute:

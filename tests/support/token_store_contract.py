@@ -92,6 +92,51 @@ class TokenStoreContract:
         store.authorize(token, build_console(new_uuid()), TTL_S)
         assert store.check(token) == store.check(token)
 
+    def test_a_token_opens_as_often_as_it_may(self, store: TokenStore) -> None:
+        instance_uuid = new_uuid()
+        token = build_token(instance_uuid)
+        store.authorize(token, build_console(instance_uuid, uses=2), TTL_S)
+        for left in (2, 1):
+            assert store.check(token).connect_info.uses == left
+            store.spend(token)
+        for call in (store.check, store.spend):
+            with pytest.raises(errors.TokenInvalid) as caught:
+                call(token)
+            assert caught.value.reason == TokenReason.SPENT
+        assert store.revoke_instance(instance_uuid) == 1
+        assert not is_valid(store, token)
+
+    def test_any_number_of_uses(self, store: TokenStore) -> None:
+        instance_uuid = new_uuid()
+        token = build_token(instance_uuid)
+        store.authorize(token, build_console(instance_uuid), TTL_S)
+        for _ in range(5):
+            store.spend(token)
+        assert is_valid(store, token)
+
+    def test_spending_what_is_not_there(self, store: TokenStore) -> None:
+        for token in (new_uuid(), "junk"):
+            with pytest.raises(errors.TokenInvalid) as caught:
+                store.spend(token)
+            assert caught.value.reason != TokenReason.SPENT
+
+    def test_of_many_at_once_as_many_get_in_as_may(self, store: TokenStore) -> None:
+        instance_uuid = new_uuid()
+        token = build_token(instance_uuid)
+        store.authorize(token, build_console(instance_uuid, uses=3), TTL_S)
+
+        def spend(_number: int) -> str:
+            try:
+                store.spend(token)
+            except errors.TokenInvalid as exc:
+                return exc.reason
+            return ""
+
+        with ThreadPoolExecutor(16) as pool:
+            reasons = list(pool.map(spend, range(200)))
+        assert sorted(set(reasons)) == ["", TokenReason.SPENT]
+        assert reasons.count("") == 3
+
     def test_an_unknown_token(self, store: TokenStore) -> None:
         assert not is_valid(store, new_uuid())
 

@@ -13,6 +13,14 @@ OPTS: list[cfg.Opt] = [
         deprecated_opts=[cfg.DeprecatedOpt("console_token_ttl", group="DEFAULT")],
         help="Seconds for which a new token can open a console. memcached would take more than 30 days for a date.",
     ),
+    cfg.IntOpt(
+        "token_uses",
+        default=0,
+        min=0,
+        max=1000,
+        help="How many sessions a token may open unless its user says so; 0: any number, as in Nova. With 1, a URL "
+        "that somebody copied opens nothing more, and a reload of the page needs a new URL too.",
+    ),
     cfg.BoolOpt(
         "enforce_session_timeout",
         default=False,

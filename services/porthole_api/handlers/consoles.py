@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""POST of a console request, on Nova's two routes: the action, and remote-consoles since 2.6; GET of a token.
+"""POST of a console request, on Nova's two routes and on Porthole's own; GET of a token.
 
-Why two routes: old and new clients each know one of them; both end in :class:`porthole_api.consoles.ConsoleOpener`.
-Called through the URL table.
+Why Nova's two, the action, and remote-consoles since 2.6: old and new clients each know one of them. Porthole's own
+route has what Nova has no words for. All end in :class:`porthole_api.consoles.ConsoleOpener`. Called through the URL
+table.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 
 import webob
@@ -18,8 +20,11 @@ from porthole_api.request import Request, build_json
 from porthole_api.schemas import TYPES_OF_PROTOCOL, load_validator
 from porthole_api.schemas.answers import EXPIRES_AT
 from porthole_common import errors
+from porthole_common.model import ConsoleMode, ConsoleType
+from porthole_consoleauth.rpcapi import ANY_NUMBER, TokenWish
 
 _GET_VNC_CONSOLE = load_validator("get_vnc_console")
+_CREATE_CONSOLE = load_validator("create_console")
 _REMOTE_CONSOLE = load_validator("remote_console_2_6")
 _REMOTE_CONSOLE_MKS = load_validator("remote_console_2_8")
 
@@ -55,6 +60,28 @@ class ConsolesHandler:
         info = self.opener.open_console(request.context, request.url_arguments["id"], console_type)
         console = {"protocol": protocol, "type": console_type, "url": info.access_url}
         return _build_answer({"remote_console": console}, info.expires_at)
+
+    def handle_create(self, request: Request) -> webob.Response:
+        """POST /porthole/v1/servers/{id}/consoles: 201, ``{"console": {type, mode, url, uses, expires_at}}``."""
+        body = read_json(request)
+        validate(body, _CREATE_CONSOLE)
+        wanted = body["console"]
+        console_type = wanted.get("type", ConsoleType.NOVNC)
+        uses = wanted.get("uses")
+        if "uses" in wanted and uses is None:
+            uses = ANY_NUMBER
+        wish = TokenWish(ConsoleMode(wanted.get("mode", ConsoleMode.CONTROL)), uses, wanted.get("expires_in"))
+        info = self.opener.create_console(request.context, request.url_arguments["id"], console_type, wish)
+        console = {
+            "type": console_type,
+            "mode": info.mode,
+            "url": info.access_url,
+            "uses": info.uses,
+            "expires_at": info.expires_at.isoformat(timespec="seconds") if info.expires_at else None,
+        }
+        answer = _build_answer({"console": console}, info.expires_at)
+        answer.status = HTTPStatus.CREATED
+        return answer
 
     def handle_show_token(self, request: Request) -> webob.Response:
         """GET /os-console-auth-tokens/{token}: ``{"console": {instance_uuid, host, port, internal_access_path}}``."""

@@ -116,6 +116,18 @@ def build_remote_console(types: list[str]) -> Schema:
     return build_object({"remote_console": console})
 
 
+def build_created_console(types: list[str]) -> Schema:
+    """Return the schema of the answer of Porthole's own consoles route."""
+    console = {
+        "type": {"enum": types},
+        "mode": {"enum": ["control", "view"]},
+        "url": _URL,
+        "uses": {"type": ["integer", "null"], "minimum": 1},
+        "expires_at": _TEXT,
+    }
+    return build_object({"console": build_object(console)})
+
+
 def build_connection() -> Schema:
     """Return the schema of the answer of os-console-auth-tokens."""
     connection = {

@@ -89,6 +89,8 @@ def refusal_for(error: errors.PortholeError) -> tuple[HTTPStatus, str]:
 
     503 for an error that the table does not name: no other request of the client would fare better.
     """
+    if isinstance(error, errors.TokenInvalid) and error.reason == TokenReason.SPENT:
+        return HTTPStatus.UNAUTHORIZED, "This address has been used."
     for kind, status, reason in REFUSALS:
         if isinstance(error, kind):
             return status, reason

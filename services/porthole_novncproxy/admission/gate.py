@@ -42,6 +42,8 @@ class TokenChecker(Protocol):
 
     def check_token(self, context: RequestContext, token: str, *, deadline: Deadline) -> ConnectInfo: ...  # noqa: D102
 
+    def spend_token(self, context: RequestContext, token: str, *, deadline: Deadline) -> None: ...  # noqa: D102
+
 
 @dataclass
 class Admission:
@@ -105,10 +107,13 @@ class Gate:
         """Whether many clients come from ``address``, a peer's: it is one of ``[console] trusted_proxies``."""
         return address in self._origins.trusted_proxies
 
-    def admit(self, request: access.ConsoleRequest, deadline: Deadline) -> Admission:
+    def admit(self, request: access.ConsoleRequest, deadline: Deadline, is_trial: bool = False) -> Admission:
         """Return the open VNC server for ``request``. Each step that may block sets its own limit in ``deadline``.
 
-        :raises TokenInvalid: when the token is missing, unknown or for another door, or when its instance has moved.
+        ``is_trial``: no console is opened with it, so that it takes none of the token's uses.
+
+        :raises TokenInvalid: when the token is missing, unknown, spent or for another door, or when its instance has
+            moved.
         :raises TokensRefused: when too many tokens of the source were not valid.
         :raises OriginRefused: when the page belongs to another site.
         :raises RequestInvalid: when the Host is missing or malformed.
@@ -142,6 +147,9 @@ class Gate:
                 dialled.callback(server.sock.close)
                 check_left(server.sock.fileno())
                 self._confirm(context, info, target, deadline)
+                if info.uses is not None and not is_trial:
+                    # Last, so that a VNC server that does not answer costs no use.
+                    self._consoleauth.spend_token(context, token, deadline=deadline)
                 dialled.pop_all()
         except BaseException:
             release()

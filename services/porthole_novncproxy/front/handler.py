@@ -131,7 +131,7 @@ def _answer_upgrade(request: Request, door: Door, source: str, gate: Gate, deadl
 def _answer_reason(request: Request, door: Door, source: str, gate: Gate, deadline: Deadline) -> Response:
     """Return how an upgrade would be answered, in words. Nothing stays open, and the token is not used up."""
     try:
-        gate.admit(_build_console_request(request, door, source), deadline).close()
+        gate.admit(_build_console_request(request, door, source), deadline, is_trial=True).close()
     except errors.PortholeError as exc:
         status, reason = access.refusal_for(exc)
     else:

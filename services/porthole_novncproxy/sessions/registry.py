@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 from porthole_common.context import RequestContext, get_current
 from porthole_common.log import get_logger
-from porthole_common.model import RevocationReason
+from porthole_common.model import ConsoleMode, RevocationReason
 from porthole_common.rfb.viewer_handshake import offer_security
 from porthole_novncproxy.admission.gate import Admission
 from porthole_novncproxy.sessions.view_only import build_filters
@@ -143,7 +143,9 @@ class SessionRegistry:
     def _open(self, client: socket.socket, from_client: bytes, admission: Admission, codec: Codec) -> None:
         info = admission.connect_info
         to_server_filter, server_greeting = build_filters(
-            is_view_only=False, force_shared=self._force_shared, is_negotiated=admission.offer is not None
+            is_view_only=info.mode is ConsoleMode.VIEW,
+            force_shared=self._force_shared,
+            is_negotiated=admission.offer is not None,
         )
         session = Session(
             loop=self._loop,
@@ -168,6 +170,7 @@ class SessionRegistry:
             console_type=info.console_type,
             client=admission.source,
             compute=info.compute_host,
+            mode=info.mode,
         )
         if admission.offer is None:
             session.start(admission.first_bytes, from_client)

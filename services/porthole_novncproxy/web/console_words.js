@@ -200,8 +200,19 @@ const UNKNOWN = {
     retry: true,
 };
 
-export const wordsForRefusal = (code, reason = '') =>
-    (code === 429 && reason.includes('not valid') ? OLD_LINKS : REFUSALS[code] ?? UNKNOWN);
+const SPENT = {
+    title: 'This link has been used',
+    reason: 'It opens a console once, or a few times, and has done so: in this browser, or in another one.',
+    next: NEW_LINK,
+    retry: false,
+};
+
+export const wordsForRefusal = (code, reason = '') => {
+    if (code === 429 && reason.includes('not valid')) {
+        return OLD_LINKS;
+    }
+    return code === 401 && reason.includes('has been used') ? SPENT : REFUSALS[code] ?? UNKNOWN;
+};
 export const wordsForClose = (code, reason = '') =>
     (code === 4401 && reason.includes('moved') ? MOVED : CLOSES[code] ?? OTHERS.lost);
 export const wordsFor = (name) => OTHERS[name];

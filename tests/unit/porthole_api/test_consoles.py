@@ -15,10 +15,10 @@ from porthole_api.policy import Policy
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.deadline import Deadline
-from porthole_common.model import ConnectInfo
+from porthole_common.model import ConnectInfo, ConsoleMode
 from porthole_common.notifications import Inventory
 from porthole_compute.rpcapi import ComputeAPI
-from porthole_consoleauth.rpcapi import ConsoleAuthAPI
+from porthole_consoleauth.rpcapi import ConsoleAuthAPI, TokenWish
 from support.api import (
     EXPIRES_AT,
     HOST,
@@ -60,6 +60,25 @@ def test_the_hosts_console_is_stored_before_its_url_is_given() -> None:
     assert TOKEN in opened.access_url
     # When it expires is consoleauth's to say (O13).
     assert (connect_info.expires_at, opened.expires_at) == (None, EXPIRES_AT)
+
+
+def test_what_the_user_asks_of_a_token_goes_to_consoleauth_and_what_it_became_comes_back() -> None:
+    consoleauth = FakeConsoleAuth()
+    wish = TokenWish(ConsoleMode.VIEW, 1, 60)
+    opened = build(FakeCompute(), consoleauth).create_console(MEMBER, OWN.uuid, "novnc", wish)
+    assert consoleauth.wishes == [wish]
+    assert (opened.mode, opened.uses, opened.expires_at) == (ConsoleMode.VIEW, 1, EXPIRES_AT)
+
+
+def test_a_reader_may_watch_and_not_control() -> None:
+    reader = RequestContext(project_id="red", user_id="rea", roles=["reader"], is_admin=False, overwrite=False)
+    opener = build(FakeCompute(), FakeConsoleAuth())
+    opener.create_console(reader, OWN.uuid, "novnc", TokenWish(ConsoleMode.VIEW))
+    with pytest.raises(errors.PolicyForbidden):
+        opener.create_console(reader, OWN.uuid, "novnc", TokenWish(ConsoleMode.CONTROL))
+    for mode in ConsoleMode:
+        with naming(mode), pytest.raises(errors.InstanceNotFound):
+            opener.create_console(reader, OTHERS.uuid, "novnc", TokenWish(mode))
 
 
 def test_without_a_stored_token_there_is_no_url() -> None:

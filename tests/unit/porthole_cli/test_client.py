@@ -6,7 +6,7 @@ import pytest
 from keystoneauth1 import adapter, noauth, session
 
 from porthole_cli.client import ComputeClient
-from porthole_cli.errors import AnswerInvalid, ApiRefused, ServerAmbiguous, ServerNotFound
+from porthole_cli.errors import AnswerInvalid, ApiRefused, CloudInvalid, ServerAmbiguous, ServerNotFound
 from support.nova_api import CONSOLE_URL, TOKEN, NovaApi
 
 UUID = "2a5a0a3e-7c5f-4c8e-9d0a-0c1d2e3f4a5b"
@@ -170,6 +170,37 @@ class TestCreateConsole:
 
     def test_the_token_is_not_in_the_repr(self, api: NovaApi) -> None:
         assert TOKEN not in repr(make_client(api.url).create_console(UUID, "novnc"))
+
+
+class TestCreateConsoleAsWished:
+    PATH = f"/porthole/v1/servers/{UUID}/consoles"
+
+    def test_portholes_route_is_beside_the_versioned_api(self, api: NovaApi) -> None:
+        made = {
+            "type": "novnc",
+            "mode": "view",
+            "url": CONSOLE_URL,
+            "uses": 1,
+            "expires_at": "2026-01-02T03:04:05+00:00",
+        }
+        api.answers[f"POST {self.PATH}"] = (201, {"console": made})
+
+        console = make_client(api.url).create_console_as_wished(UUID, {"mode": "view", "uses": 1})
+
+        assert (console.type, console.mode, console.uses, console.url) == ("novnc", "view", 1, CONSOLE_URL)
+        assert console.expires_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        [request] = api.sent("POST")
+        assert (request.path, request.body) == (self.PATH, {"console": {"mode": "view", "uses": 1}})
+
+    def test_an_api_without_the_route_is_named(self, api: NovaApi) -> None:
+        fault = (404, {"itemNotFound": {"code": 404, "message": "The resource could not be found."}})
+        api.answers[f"POST {self.PATH}"] = fault
+
+        with pytest.raises(CloudInvalid, match=f"^The API at {api.root} cannot make such a URL: it is Nova's"):
+            make_client(api.url).create_console_as_wished(UUID, {})
+        api.answers[f"GET /v2.1/servers/{UUID}"] = fault
+        with pytest.raises(ApiRefused, match="could not be found"):
+            make_client(api.url).create_console_as_wished(UUID, {})
 
 
 class TestErrors:

@@ -10,13 +10,13 @@ import pytest
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
-from porthole_common.model import ConnectInfo, ConsoleType, Owner, RevocationReason, TokenReason
+from porthole_common.model import ConnectInfo, ConsoleMode, ConsoleType, Owner, RevocationReason, TokenReason
 from porthole_common.notifications import Revocation
 from porthole_consoleauth import endpoint as endpoint_module
 from porthole_consoleauth import rpcapi
 from porthole_consoleauth.endpoint import ConsoleAuthEndpoint
 from porthole_consoleauth.memory_store import MemoryStore
-from porthole_consoleauth.rpcapi import ConsoleAuthAPI
+from porthole_consoleauth.rpcapi import ConsoleAuthAPI, TokenWish
 from porthole_consoleauth.token_store import StoredConsole
 from support.bus import expected_error, fake_bus
 from support.cases import naming
@@ -290,14 +290,16 @@ class RecordingClient:
 def test_what_the_client_sends_is_what_the_endpoint_takes() -> None:
     rpc = RecordingRpc()
     client = ConsoleAuthAPI(rpc)  # type: ignore[arg-type]
-    client.authorize_console(context(), INFO)
+    client.authorize_console(context(), INFO, wish=TokenWish(ConsoleMode.VIEW, 1, 60))
     client.check_token(context(), TOKEN)
     client.delete_tokens_for_instance(context(), INSTANCE)
     client.describe_store(context(), "host1")
+    client.spend_token(context(), TOKEN)
     assert [method for method, _ in rpc.calls] == CLIENT_METHODS
     assert rpc.versions.pop("describe_store") == "1.1"
     assert rpc.versions.pop("delete_tokens_for_instance") == "1.2"
     assert rpc.versions.pop("authorize_console") == rpcapi.VERSION
+    assert rpc.versions.pop("spend_token") == rpcapi.VERSION
     # A proxy that is newer than its consoleauths must go on opening consoles.
     assert set(rpc.versions.values()) == {"1.0"}
     for method, values in rpc.calls:
@@ -324,6 +326,40 @@ def test_a_console_that_an_older_endpoint_can_store() -> None:
             assert {"run", "owner"}.isdisjoint(rpc.calls[0][1])
 
 
+def test_a_token_without_a_wish_is_sent_as_before() -> None:
+    rpc = RecordingRpc()
+    ConsoleAuthAPI(rpc).authorize_console(context(), INFO)  # type: ignore[arg-type]
+    assert rpc.versions == {"authorize_console": "1.3"}
+    assert {"mode", "uses", "ttl_s"}.isdisjoint(rpc.calls[0][1])
+
+
+def test_what_a_user_asks_of_a_token(endpoint: ConsoleAuthEndpoint) -> None:
+    said = endpoint.authorize_console(context(), **arguments(mode="view", uses=2, ttl_s=60))
+    assert said == {"expires_at": (NOW + timedelta(seconds=60)).isoformat(), "uses": 2}
+    found = ConnectInfo.from_primitive(endpoint.check_token(context(), token=TOKEN))
+    assert (found.mode, found.uses) == (ConsoleMode.VIEW, 2)
+    endpoint.spend_token(context(), token=TOKEN)
+    endpoint.spend_token(context(), token=TOKEN)
+    for call in (endpoint.spend_token, endpoint.check_token):
+        error = refused(call, token=TOKEN)
+        assert isinstance(error, errors.TokenInvalid)
+        assert error.reason == TokenReason.SPENT
+
+
+def test_the_option_decides_where_the_user_does_not(publisher: Publisher) -> None:
+    for option, asked, uses in ((0, None, None), (1, None, 1), (1, 0, None), (3, 2, 2)):
+        with naming(option, asked):
+            endpoint = ConsoleAuthEndpoint(MemoryStore(), publisher, TTL_S, lambda: make_vitals("host1"), uses=option)
+            assert endpoint.authorize_console(context(), **arguments(uses=asked))["uses"] == uses
+
+
+def test_a_wish_that_cannot_be_is_refused(endpoint: ConsoleAuthEndpoint) -> None:
+    for wish in ({"uses": -1}, {"uses": 1001}, {"uses": True}, {"uses": "1"}, {"ttl_s": 0}, {"ttl_s": TTL_S + 1}):
+        with naming(wish):
+            assert isinstance(refused(endpoint.authorize_console, **arguments(**wish)), errors.RequestInvalid)
+    assert isinstance(refused(endpoint.authorize_console, **arguments(mode="admin")), errors.RequestInvalid)
+
+
 def test_a_token_of_an_older_version_is_bound_to_no_run(endpoint: ConsoleAuthEndpoint) -> None:
     older = arguments()
     del older["run"], older["owner"]
@@ -337,7 +373,7 @@ def test_client_and_endpoint_over_the_bus(endpoint: ConsoleAuthEndpoint) -> None
         server = bus.get_server(rpcapi.TOPIC, "host1", [endpoint])
         server.start()
         client = ConsoleAuthAPI(bus)
-        expires_at = client.authorize_console(context(), INFO)
+        expires_at = client.authorize_console(context(), INFO).expires_at
         assert expires_at == NOW + timedelta(seconds=TTL_S)
         found = client.check_token(context(), TOKEN)
         assert (found.expires_at, found.claim) == (expires_at, INFO.claim)

@@ -37,10 +37,12 @@ class Gate:
         self.error = error
         self.requests = []
         self.deadlines = []
+        self.trials = []
         self.released = 0
 
-    def admit(self, request, deadline):
+    def admit(self, request, deadline, is_trial=False):
         self.requests.append(request)
+        self.trials.append(is_trial)
         self.deadlines.append(deadline)
         if self.error:
             raise self.error
