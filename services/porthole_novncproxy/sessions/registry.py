@@ -36,6 +36,9 @@ LOG = get_logger(__name__)
 _BUFFER_BYTES = 4 * 1024 * 1024
 # How long a revocation is remembered, for consoles that are being opened when it comes: longer than opening takes.
 _REVOCATION_MEMORY_S = 1000.0
+# Old revocations are forgotten when there are twice as many as after the last time, and at least this many: when a host
+# with thousands of guests ends, each revocation must not look at all others.
+_MIN_SWEPT = 256
 # The reason in the close frame; the console page has a longer text for each.
 REVOKED_WORDS = {
     RevocationReason.ENDED: "The console was revoked",
@@ -80,6 +83,7 @@ class SessionRegistry:
         # By instance, and host or None for all of them. Written by the thread that receives a revocation, at once: the
         # loop looks here before a client's bytes go on, and its call to close the sessions may come later.
         self._revoked: dict[tuple[str, str | None], tuple[float, RevocationReason]] = {}
+        self._sweep_at = _MIN_SWEPT
         self._lock = threading.Lock()
         self._all_ended = threading.Event()
         self._draining = self._stopping = False
@@ -104,9 +108,15 @@ class SessionRegistry:
         context = get_current()
         now = time.monotonic()
         with self._lock:
-            kept = {place: end for place, end in self._revoked.items() if now - end[0] < _REVOCATION_MEMORY_S}
-            self._revoked = {**kept, (instance_uuid, compute_host): (now, reason)}
+            if len(self._revoked) >= self._sweep_at:
+                self._sweep_revoked(now)
+            self._revoked[instance_uuid, compute_host] = now, reason
         self._loop.call_soon(lambda: self._close_instance(instance_uuid, compute_host, reason, context))
+
+    def _sweep_revoked(self, now: float) -> None:
+        """Forget old revocations; under the lock. The loop looks without it, hence a copy."""
+        self._revoked = {place: end for place, end in self._revoked.items() if now - end[0] < _REVOCATION_MEMORY_S}
+        self._sweep_at = max(2 * len(self._revoked), _MIN_SWEPT)
 
     def list_open(self, timeout_s: float) -> list[tuple[Session, Admission]]:
         """Return the open consoles, as the loop lists them in its next turn.

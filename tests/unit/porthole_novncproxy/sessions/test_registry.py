@@ -275,14 +275,26 @@ def test_a_broken_connection_waits_for_its_reason():
 
 
 def test_revocations_are_not_remembered_for_ever(house):
-    for number in range(1000):
+    for number in range(registry._MIN_SWEPT):
         house.sessions.close_instance(f"i-{number}")
-    house.loop.run_soon()
+    # A thousand seconds later.
     aged = {place: (at - 1000, reason) for place, (at, reason) in house.sessions._revoked.items()}
     house.sessions._revoked = aged
     house.sessions.close_instance("i-last")
     house.loop.run_soon()
     assert set(house.sessions._revoked) == {("i-last", None)}
+
+
+def test_a_revocation_costs_the_same_however_many_came_before(house):
+    """When a host with thousands of guests ends, each revocation must not look at all others."""
+    copies, last = 0, house.sessions._revoked
+    for number in range(5000):
+        house.sessions.close_instance(f"i-{number}")
+        house.loop.soon.clear()
+        copies += house.sessions._revoked is not last
+        last = house.sessions._revoked
+    assert len(last) == 5000
+    assert copies < 10
 
 
 def stop_in_a_thread(house, drain_timeout_s=0.0):
