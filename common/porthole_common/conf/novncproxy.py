@@ -75,7 +75,7 @@ OPTS: list[cfg.Opt] = [
         min=16,
         mutable=True,
         help="Connections in total that are not admitted: they wait for a request, shake hands, or take an answer. "
-        "With more, the connection ends that has waited for its client for longest. Each takes a descriptor.",
+        "With more, the oldest one of the address with the most ends. Each takes a descriptor.",
     ),
     cfg.IntOpt(
         "max_waiting_connections_per_source",
@@ -93,7 +93,7 @@ OPTS: list[cfg.Opt] = [
         max=4096,
         mutable=True,
         help="Descriptors that are kept back from connections that are not admitted, for dials, pages and the message "
-        "bus: at most a quarter of all. When so few are left, each new connection ends the oldest one that waits.",
+        "bus: at most a quarter of all. When so few are left, each new connection ends one that waits.",
     ),
     cfg.FloatOpt(
         "ping_interval",

@@ -5,6 +5,7 @@ Why: a client may take its answer slowly, or not at all. Here such a client cost
 Called by :mod:`porthole_novncproxy.front.listener` and :mod:`porthole_novncproxy.server`; runs in the loop's thread.
 """
 
+import collections
 import socket
 import ssl
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from porthole_common.allowance import find_network
 from porthole_common.log import get_logger
 from porthole_novncproxy.front.connection import Connection
 from porthole_novncproxy.front.responses import Response, build_head
@@ -72,13 +74,17 @@ def open_outgoing(response: Response, has_content: bool) -> Outgoing:
 
 @dataclass(eq=False, slots=True)
 class _Sending:
-    """A connection whose client is sent ``outgoing``. Then ``on_sent`` owns it; ``on_lost`` is told when it is lost."""
+    """A connection whose client is sent ``outgoing``. Then ``on_sent`` owns it; ``on_lost`` is told when it is lost.
+
+    ``source``: once the client has not taken all at once.
+    """
 
     connection: Connection
     outgoing: Outgoing
     on_sent: Callable[[Connection], None]
     on_lost: Callable[[], None]
     timer: Timer | None = None
+    source: str = ""
 
 
 @dataclass(eq=False, slots=True)
@@ -110,7 +116,8 @@ class Sender:
     ) -> None:
         """Send ``outgoing`` as fast as the client takes it, and then give the connection to ``on_sent``.
 
-        Of more than :data:`MAX_SENDING` clients that take their answers slowly the slowest is given up.
+        Of more than :data:`MAX_SENDING` clients that take their answers slowly one is given up: of the source with the
+        most of them the slowest.
         """
         connection.sock.setblocking(False)
         sending = _Sending(connection, outgoing, on_sent, on_lost)
@@ -119,11 +126,17 @@ class Sender:
         if not awaited:
             return
         if len(self._sending) >= MAX_SENDING:
-            self._give_up(next(iter(self._sending.values())))
+            self._give_up(self._find_slowest())
+        sending.source = find_network(connection.address)
         sending.timer = self._loop.call_later(_SEND_TIMEOUT_S, lambda: self._give_up(sending))
         self._sending[connection.fd] = sending
         self._waiting.set_idle(connection, lambda: self._give_up(sending))
         self._loop.register(connection.fd, awaited, lambda _events: self._on_ready(sending))
+
+    def _find_slowest(self) -> _Sending:
+        counts = collections.Counter(sending.source for sending in self._sending.values())
+        most = max(counts, key=counts.__getitem__)
+        return next(sending for sending in self._sending.values() if sending.source == most)
 
     def linger(self, connection: Connection) -> None:
         """End our stream and pass over what still comes, until the client ends its own (RFC 9112 section 9.6).

@@ -3,7 +3,8 @@
 
 Why: anybody may connect, and each connection costs a descriptor. A bound that refuses the newest connection would let
 an attacker with silent connections keep everybody out (S41). So the oldest connection ends that waits for its client:
-of the same source first, then of all. A client that says what it wants is never the oldest for long.
+of the same source first, and when all are too many, of the source with the most. The oldest of all would not do: an
+attacker who comes again and again is never the oldest, and a good client on a slow line is.
 
 A connection counts from its accept until it ends or is a console. A request whose answer is being found counts too,
 but nothing here ends it: :mod:`porthole_novncproxy.front.in_flight` bounds those. Pure; it is used in the loop's thread
@@ -58,8 +59,8 @@ class Waiting:
         self.limits = limits
         self._is_trusted_proxy = is_trusted_proxy
         self._clock = clock
-        # By descriptor: the source of each connection, None for a trusted proxy's.
-        self._sources: dict[int, str | None] = {}
+        # By descriptor: the source of each connection.
+        self._sources: dict[int, str] = {}
         self._counts: collections.Counter[str] = collections.Counter()
         # By descriptor, the one that has waited for longest first; the same by source.
         self._idle: dict[int, _Idle] = {}
@@ -74,10 +75,9 @@ class Waiting:
 
     def enter(self, connection: Connection) -> None:
         """Count a connection that was just accepted; end older ones when there are too many."""
-        source = None if self._is_trusted_proxy(connection.address) else find_network(connection.address)
-        self._sources[connection.fd] = source
-        if source is not None:
-            self._counts[source] += 1
+        source = self._sources[connection.fd] = find_network(connection.address)
+        self._counts[source] += 1
+        if not self._is_trusted_proxy(connection.address):
             while self._counts[source] > self.limits.per_source and source in self._idle_of:
                 self._end(next(iter(self._idle_of[source].values())), _PER_SOURCE)
         while len(self._sources) > self.limits.total and self.end_oldest(_TOTAL):
@@ -99,23 +99,23 @@ class Waiting:
         if connection.fd not in self._sources:
             return
         idle = self._idle[connection.fd] = _Idle(connection, end)
-        if (source := self._sources[connection.fd]) is not None:
-            self._idle_of.setdefault(source, {})[connection.fd] = idle
+        self._idle_of.setdefault(self._sources[connection.fd], {})[connection.fd] = idle
 
     def set_busy(self, connection: Connection) -> None:
         """Note that the connection does not wait for its client."""
         if self._idle.pop(connection.fd, None) is None:
             return
-        if (source := self._sources[connection.fd]) is not None:
-            del self._idle_of[source][connection.fd]
-            if not self._idle_of[source]:
-                del self._idle_of[source]
+        source = self._sources[connection.fd]
+        del self._idle_of[source][connection.fd]
+        if not self._idle_of[source]:
+            del self._idle_of[source]
 
     def end_oldest(self, limit: str = _DESCRIPTORS) -> bool:
-        """End the connection that has waited for longest; return False when none waits."""
-        if not self._idle:
+        """End the oldest connection of the source with the most that wait; return False when none waits."""
+        if not self._idle_of:
             return False
-        self._end(next(iter(self._idle.values())), limit)
+        most = max(self._idle_of.values(), key=len)
+        self._end(next(iter(most.values())), limit)
         return True
 
     def _end(self, idle: _Idle, limit: str) -> None:

@@ -34,11 +34,11 @@ class House:
         self.lost = []
         self.sockets = []
 
-    def connect(self):
+    def connect(self, address="192.0.2.7"):
         near, far = socket.socketpair()
         far.setblocking(False)
         self.sockets += [near, far]
-        connection = Connection(near, "192.0.2.7", NOVNC, near.fileno())
+        connection = Connection(near, address, NOVNC, near.fileno())
         self.waiting.enter(connection)
         return connection, far
 
@@ -73,9 +73,9 @@ def house():
 class Page:
     """An answer of 1 MiB that is sent on ``house``, of which the client has taken nothing yet."""
 
-    def __init__(self, house):
+    def __init__(self, house, address="192.0.2.7"):
         self.house = house
-        self.connection, self.client = house.connect()
+        self.connection, self.client = house.connect(address)
         self.file = io.BytesIO(CONTENT)
         house.send(self.connection, Outgoing(b"head", self.file, len(CONTENT)))
 
@@ -199,6 +199,14 @@ def test_of_too_many_slow_clients_the_slowest_is_given_up(house):
     assert [page.is_open for page in pages] == [False] + [True] * (MAX_SENDING - 1)
     assert pages[0].file.closed
     assert newest.is_open
+
+
+def test_a_source_that_comes_again_and_again_ends_its_own_answers(house):
+    """And not that of a client on a slow line."""
+    slow = Page(house, "192.0.2.8")
+    pages = [Page(house) for _ in range(2 * MAX_SENDING)]
+    assert slow.is_open
+    assert [page.is_open for page in pages] == [False] * (MAX_SENDING + 1) + [True] * (MAX_SENDING - 1)
 
 
 def test_clients_that_take_their_answers_at_once_are_never_too_many(house):

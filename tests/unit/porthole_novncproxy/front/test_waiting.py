@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which connection ends when there are too many: the oldest of its source that waits, then the oldest of all."""
+"""Which connection ends when there are too many: the oldest that waits, of its source or the source with the most."""
 
 import logging
 
@@ -57,6 +57,15 @@ def test_a_trusted_proxy_is_many_clients_and_has_the_total_limit_alone():
     assert crowd.ended == []
     crowd.come(OTHER)
     assert crowd.ended == connections[:1]
+
+
+def test_a_source_that_comes_again_and_again_ends_its_own_and_not_a_client_on_a_slow_line():
+    for crowd in (Crowd(total=5), Crowd(descriptor_mark=16)):
+        slow = crowd.come(OTHER)
+        for _ in range(50):
+            crowd.come()
+        assert slow not in crowd.ended
+        assert crowd.waiting.total == 5
 
 
 def test_a_request_that_is_being_answered_is_not_ended():
