@@ -96,7 +96,8 @@ def open_console(port: int, token: str, origin: str | None = None) -> Connection
         origin=None if origin is None else websockets.Origin(origin),
         proxy=None,
         max_size=None,
-        open_timeout=30,
+        # Longer than a broker takes to start on a busy machine, while a test holds the proxy.
+        open_timeout=60,
     )
 
 
