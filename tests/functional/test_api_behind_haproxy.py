@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The API behind the sample of haproxy: requests whose body does not come reach no api, and take none DOWN (C38)."""
+"""The API behind the sample of haproxy: requests whose body does not come reach no api, and take none DOWN (C38); one
+client does not take all of haproxy's connections.
+"""
 
 import contextlib
 import csv
@@ -20,6 +22,8 @@ from support.processes import wait_until
 from support.reverse_proxy import Haproxy
 
 ATTACKERS = 50
+# In place of the sample's 1200.
+CLIENT_CONNECTIONS = 60
 # In place of the sample's 10 s. A check takes a second, and two that fail take a server down.
 REQUEST_S = 4
 NO_BODY = b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n"
@@ -50,11 +54,20 @@ class Site:
         sock = socket.create_connection(("127.0.0.1", self.haproxy.port), timeout=60)
         return self.haproxy.tls.wrap_socket(sock, server_hostname="localhost")
 
-    def fetch(self) -> None:
-        port, tls = self.haproxy.port, self.haproxy.tls
-        with contextlib.closing(http.client.HTTPSConnection("localhost", port, context=tls, timeout=60)) as connection:
+    def fetch(self, source: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        connection = http.client.HTTPSConnection(
+            "localhost", self.haproxy.port, context=self.haproxy.tls, timeout=60, source_address=source
+        )
+        with contextlib.closing(connection):
             connection.request("GET", PATH)
             assert connection.getresponse().status == 200
+
+    def is_served(self, source: str) -> bool:
+        try:
+            self.fetch((source, 0))
+        except OSError:
+            return False
+        return True
 
 
 @pytest.fixture
@@ -66,7 +79,10 @@ def seen() -> list[str]:
 @pytest.fixture(params=["sample", "without-buffering"])
 def site(request: pytest.FixtureRequest, tmp_path: Path, seen: list[str]) -> Iterator[Site]:
     """The sample; and the sample without the option, since other proxies have none."""
-    replaced = {"timeout http-request 10s": f"timeout http-request {REQUEST_S}s"}
+    replaced = {
+        "timeout http-request 10s": f"timeout http-request {REQUEST_S}s",
+        "sc0_conn_cur gt 1200": f"sc0_conn_cur gt {CLIENT_CONNECTIONS}",
+    }
     if request.param == "without-buffering":
         replaced["    option http-buffer-request\n"] = ""
     api = Api([build_instance(1)])
@@ -102,3 +118,12 @@ def test_bodies_that_do_not_come_take_no_api_down(site: Site, seen: list[str]) -
         for attacker in attackers:
             assert attacker.recv(100).startswith(b"HTTP/1.1 408 ")
     assert "POST" not in seen
+
+
+def test_one_client_has_a_bound_and_another_one_does_not_notice(site: Site) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(CLIENT_CONNECTIONS):
+            stack.enter_context(socket.create_connection(("127.0.0.1", site.haproxy.port), timeout=60))
+        # haproxy may accept them in another order.
+        wait_until(lambda: not site.is_served("127.0.0.1"), 30, "the refusal", site.haproxy.logs)
+        assert site.is_served("127.0.0.2")
