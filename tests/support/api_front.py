@@ -25,6 +25,8 @@ THREADS = 4
 INSTANCES = 1000
 _START_S = 60
 _ASKED = 8
+# What the process says before its port; warnings of Python may come before it.
+_LISTENS = "the api listens at port "
 _TIMEOUT_S = 60
 # The address of whoever is no attacker.
 GOOD = "127.0.0.9"
@@ -96,8 +98,8 @@ class ApiFront:
 
     def __enter__(self) -> "ApiFront":
         self.process.start()
-        self.process.wait_for_line("port ", _START_S)
-        self.port = int(self.process.log_of_run().split("port ")[1].split()[0])
+        self.process.wait_for_line(_LISTENS, _START_S)
+        self.port = int(self.process.log_of_run().split(_LISTENS)[1].split()[0])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -111,7 +113,7 @@ def main() -> None:
     api = Api([build_instance(number) for number in range(INSTANCES)])
     server = HttpServer(api.application, "127.0.0.1", 0, THREADS)
     server.start()
-    sys.stdout.write(f"port {server.port} \n")
+    sys.stdout.write(f"{_LISTENS}{server.port} \n")
     sys.stdout.flush()
     while True:
         time.sleep(_TIMEOUT_S)
