@@ -13,6 +13,8 @@
   :mod:`diagnosis` has the descriptions that they send to ``porthole doctor``.
 * The broker: :mod:`broker_watch` notices that it cannot be used, :mod:`broker` examines it with a
   :mod:`broker_connection`, and :mod:`broker_trouble` names the cause; :mod:`transport_url` parses its URL.
+* The history: :mod:`history` is what the daemons report, and how it is delivered; :mod:`audit` sends it on as
+  notifications, in the terms of :mod:`cadf`.
 * :mod:`forwarded`: what reverse proxies say about a request, by one rule for the api and the proxy.
 * :mod:`allowance`: how often a source may fail, for passwords and for tokens.
 * Time and threads: :mod:`deadline`, :mod:`thread_pool`.

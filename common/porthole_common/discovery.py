@@ -4,7 +4,8 @@
 Why: a daemon is called by its topic, and by the name of its RPC server where one process is meant; but no part of
 Porthole keeps a list of these names. So a question goes to every process of a topic, and each one answers with its
 name, on a topic to which the asking process has subscribed before. Every daemon serves :class:`DiscoveryEndpoint`
-beside its own endpoint, on the same server; :mod:`porthole_cli.doctor` asks.
+beside its own endpoint, on the same server; :mod:`porthole_cli.doctor` and
+:mod:`porthole_consoleauth.history.presence` ask.
 
 A process that does not answer in time hangs, or its version has no discovery. The broker knows how many processes
 there should be: each one consumes from the queue that has the topic's name.
@@ -52,14 +53,20 @@ class DaemonProcess:
         return asdict(self)
 
 
+def build_process_id() -> str:
+    """Return a new id for a process: no other process has it, also not the same daemon after a restart."""
+    return uuid.uuid4().hex
+
+
 class DiscoveryEndpoint:
     """A daemon's side: answers each question to its topic."""
 
     target = RpcTarget(version=VERSION)
 
-    def __init__(self, rpc: Rpc, daemon: str, host: str, server: str) -> None:
+    def __init__(self, rpc: Rpc, daemon: str, host: str, server: str, process: str | None = None) -> None:
+        """``process`` is the id of this process, where it is known elsewhere too (:func:`build_process_id`)."""
         self._client = rpc.get_client(DISCOVERY_TOPIC, VERSION)
-        self._process = DaemonProcess(daemon, host, server, uuid.uuid4().hex)
+        self._process = DaemonProcess(daemon, host, server, process or build_process_id())
 
     def report_presence(self, context: RequestContext) -> None:
         """Send this process's name to all that ask."""

@@ -197,6 +197,16 @@ class TokenStoreUnavailable(Unavailable):
 
 
 @dataclass(eq=False)
+class HistoryUnavailable(Unavailable):
+    """The history of consoles cannot be read or written now; ``reason`` says why."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"The history of consoles is not available: {self.reason}."
+
+
+@dataclass(eq=False)
 class RpcUnavailable(Unavailable):
     """No answer to an RPC within its deadline, or no broker to carry it; ``topic`` is that of the call."""
 

@@ -25,7 +25,7 @@ from porthole_relay.pipe import Interceptor, Pipe, Watermarks
 from porthole_relay.states import State
 from porthole_relay.stream import Stream
 from porthole_relay.stream_pair import StreamPair
-from porthole_relay.subject import Subject
+from porthole_relay.subject import Outcome, Subject, log_end
 from porthole_relay.viewer_handshake import ViewerHandshake
 
 LOG = get_logger(__name__)
@@ -114,6 +114,13 @@ class Session:
         """Whether the VNC server has ended the session, or the connection to it is broken."""
         return self._streams.to_client.at_end
 
+    @property
+    def outcome(self) -> Outcome:
+        """How the session stands now; in ``on_end``, how it has ended."""
+        to_client, to_server = self._streams.to_client, self._streams.to_server
+        seconds = time.monotonic() - self._opened_at
+        return Outcome(self._close_code, self._outcome, to_client.relayed_bytes, to_server.relayed_bytes, seconds)
+
     def start(self, from_server: bytes, from_client: bytes) -> None:
         """Begin to relay, with bytes that were read from either side before; or close, when the session must end."""
         if not self.may_relay():
@@ -168,18 +175,7 @@ class Session:
         self._enter(State.ENDED)
         self._cancel_check()
         self._streams.close()
-        LOG.info(
-            "Console closed",
-            context=self.subject.context,
-            instance=self.subject.instance_uuid,
-            console_type=self.subject.console_type,
-            client=self.subject.client,
-            code=self._close_code,
-            reason=self._outcome,
-            bytes_to_client=self._streams.to_client.relayed_bytes,
-            bytes_from_client=self._streams.to_server.relayed_bytes,
-            seconds=time.monotonic() - self._opened_at,
-        )
+        log_end(self.subject, self.outcome)
         self._on_end(self)
 
     # What the stream pair asks and tells (porthole_relay.stream_pair.Events).
@@ -267,6 +263,7 @@ class Session:
             "Console ended by an internal error",
             exc_info=fault,
             context=subject.context,
+            session=subject.session_id,
             instance=subject.instance_uuid,
         )
         self._end_with("an internal error of the proxy")

@@ -7,5 +7,7 @@
 * The stores that follow these rules: :mod:`memcached_store`, with one :mod:`memcached_node` for each server, and
   :mod:`memory_store` for ``porthole standalone``.
 
+* :mod:`history` keeps who was at which console, in SQL. Nothing of it is needed to open a console.
+
 The path of a token to its answer: :mod:`endpoint`, a store, :mod:`memcached_node`. :mod:`main` builds the process.
 """

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.diagnosis import StoreDescription, Vitals
+from porthole_common.history.event import EventKind, HistoryEvent, build_event
 from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, ConsoleMode, RevocationReason
 from porthole_common.notifications import Revocation
@@ -36,6 +37,10 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+def forget(_event: HistoryEvent) -> None:
+    """In the place of a history that is switched off."""
+
+
 class ConsoleAuthEndpoint:
     """The methods of topic ``consoleauth``; ``ttl_s`` is the life of a token in seconds.
 
@@ -52,8 +57,13 @@ class ConsoleAuthEndpoint:
         vitals: Callable[[], Vitals],
         clock: Callable[[], datetime] = _now,
         uses: int = 0,
+        report: Callable[[HistoryEvent], None] = forget,
     ) -> None:
-        """Prepare; ``uses``: how many sessions a token may open unless its user says so, 0 for any number."""
+        """Prepare; ``uses``: how many sessions a token may open unless its user says so, 0 for any number.
+
+        ``report`` has an event stored in the history; it returns at once.
+        """
+        self._report = report
         self._store = store
         self._publisher = publisher
         self._ttl_s = ttl_s
@@ -119,6 +129,18 @@ class ConsoleAuthEndpoint:
             expires_at=expires_at,
             mode=connect_info.mode,
             uses=uses_left,
+        )
+        self._report(
+            build_event(
+                EventKind.TOKEN_CREATED,
+                instance_uuid=instance_uuid,
+                console_type=str(console_type),
+                compute_host=compute_host,
+                user_id=context.user_id,
+                project_id=context.project_id,
+                mode=str(connect_info.mode),
+                request_id=context.request_id,
+            )
         )
         return {"expires_at": expires_at.isoformat(), "uses": uses_left}
 

@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The RPC client of consoleauth: one method for each method of :mod:`porthole_consoleauth.endpoint`."""
+"""The RPC client of consoleauth: one method for each method of :mod:`porthole_consoleauth.endpoint`.
 
+The last two are those of :mod:`porthole_consoleauth.history.endpoint`.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.deadline import Deadline
 from porthole_common.diagnosis import StoreDescription
+from porthole_common.history.event import HistoryEvent
 from porthole_common.model import ConnectInfo, ConsoleMode, RevocationReason
 from porthole_common.rpc import Rpc
 
@@ -17,13 +23,17 @@ TOPIC = "consoleauth"
 # 1.2: compute_host and reason of delete_tokens_for_instance.
 # 1.3: run and owner of authorize_console.
 # 1.4: mode, uses and ttl_s of authorize_console; spend_token.
-VERSION = "1.4"
+# 1.5: record_events, list_events.
+VERSION = "1.5"
 # Each call asks for the first version that has its method, so that the consoleauths may be older.
 _TOKENS = "1.0"
 _DESCRIPTIONS = "1.1"
 _REVOCATIONS = "1.2"
 _RUNS = "1.3"
 _USES = "1.4"
+_HISTORY = "1.5"
+# The events of one call of record_events: 0.5 MiB.
+MAX_EVENTS = 500
 # The arguments that the version of _RUNS added.
 _BINDING = frozenset({"run", "owner"})
 
@@ -65,6 +75,8 @@ class ConsoleAuthAPI:
         self._revoking = rpc.get_client(TOPIC, _REVOCATIONS)
         self._authorizing = rpc.get_client(TOPIC, _RUNS)
         self._spending = rpc.get_client(TOPIC, _USES)
+        self._history = rpc.get_client(TOPIC, _HISTORY)
+        self._may_send_history = rpc.may_send(TOPIC, _HISTORY)
         self._is_pinned = not rpc.may_send(TOPIC, _REVOCATIONS)
         self._may_send_run = rpc.may_send(TOPIC, _RUNS)
 
@@ -153,3 +165,28 @@ class ConsoleAuthAPI:
         """
         value: dict[str, Any] = self._describing.call(context, "describe_store", server=server)
         return StoreDescription.from_primitive(value)
+
+    def record_events(self, context: RequestContext, events: Sequence[HistoryEvent]) -> int:
+        """Have the events stored, MAX_EVENTS at most; return how many were understood. The caller logs a failure.
+
+        :raises HistoryUnavailable: when they are not stored, also where ``[upgrade_levels]`` says that consoleauth may
+            be of a version that has no history.
+        """
+        if not self._may_send_history:
+            raise errors.HistoryUnavailable("[upgrade_levels] consoleauth does not allow it yet")
+        primitives = [event.to_primitive() for event in events]
+        count: int = self._history.call(context, "record_events", log_failures=False, events=primitives)
+        return count
+
+    def list_events(
+        self, context: RequestContext, filters: dict[str, str], limit: int, marker: str | None = None
+    ) -> tuple[list[HistoryEvent], bool]:
+        """Return a page of events, newest first, and whether there are more.
+
+        For the arguments see :meth:`porthole_consoleauth.history.endpoint.HistoryEndpoint.list_events`.
+
+        :raises RequestInvalid: when a filter, the limit or the marker is not valid.
+        :raises HistoryUnavailable: when the history cannot be read now.
+        """
+        value: dict[str, Any] = self._history.call(context, "list_events", filters=filters, limit=limit, marker=marker)
+        return [HistoryEvent.from_primitive(item) for item in value["events"]], bool(value["has_more"])

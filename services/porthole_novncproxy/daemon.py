@@ -16,7 +16,7 @@ from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
 from porthole_common import errors, notifications
-from porthole_common.discovery import DiscoveryEndpoint
+from porthole_common.discovery import DiscoveryEndpoint, build_process_id
 from porthole_common.forwarded import normalize_address
 from porthole_common.listening import map_bind_error
 from porthole_common.log import get_logger
@@ -37,6 +37,7 @@ from porthole_novncproxy.endpoint import ProxyEndpoint
 from porthole_novncproxy.front.pages import Pages
 from porthole_novncproxy.front.waiting import WaitingLimits
 from porthole_novncproxy.server import ProxyServer
+from porthole_novncproxy.sessions.history import SessionHistory, build_reporter
 from porthole_novncproxy.sessions.recheck import Recheck
 from porthole_novncproxy.sessions.registry import SessionRegistry
 from porthole_novncproxy.sessions.schedule import Schedule
@@ -84,6 +85,14 @@ class NovncProxyService:
         self.stop_timeout_s = conf.graceful_shutdown_timeout + END_S
         self._rpc, self._owns_rpc = rpc, owns_rpc
         loop = Loop("relay")
+        # Each process has its own name, the same at each start: the broker keeps a queue for every name.
+        server = f"{conf.host}-{conf.vnc.novncproxy_port}-{number}"
+        process = build_process_id()
+        consoleauth = ConsoleAuthAPI(rpc)
+        # Standalone keeps a history only where it is told to: its consoleauth does so too.
+        keeps_history = conf.history.enabled and (owns_rpc or bool(conf.database.connection))
+        self._reporter = build_reporter(conf, consoleauth) if keeps_history else None
+        history = SessionHistory(self._reporter.report, server, process) if self._reporter else None
         self._sessions = SessionRegistry(
             loop,
             Watermarks(high_bytes=options.relay_high_mark, low_bytes=options.relay_low_mark),
@@ -96,10 +105,11 @@ class NovncProxyService:
             security_timeout_s=options.security_timeout,
             close_grace_s=_CLOSE_GRACE_S,
             force_shared=conf.console.force_shared,
+            observer=history,
         )
         compute = ComputeAPI(rpc)
         self._gate = Gate(
-            consoleauth=ConsoleAuthAPI(rpc),
+            consoleauth=consoleauth,
             questions=HostQuestions(compute, conf.rpc.call_timeout),
             counter=SessionCounter(build_limits(conf)),
             circuit_breaker=HostCircuitBreaker(time.monotonic, _SILENCE_PAUSE_S),
@@ -107,6 +117,7 @@ class NovncProxyService:
             token_failures=TokenFailures(time.monotonic),
             dialler=Dialler(options.dial_timeout, options.handshake_threads, _SILENCE_PAUSE_S),
             security=build_security(conf),
+            on_refused=history.on_refused if history else None,
         )
         self._server = ProxyServer(
             loop=loop,
@@ -121,8 +132,6 @@ class NovncProxyService:
             max_header_bytes=options.max_header_bytes,
             waiting_limits=build_waiting_limits(conf),
         )
-        # Each process has its own name, the same at each start: the broker keeps a queue for every name.
-        server = f"{conf.host}-{conf.vnc.novncproxy_port}-{number}"
         self._subscription = rpc.get_server(
             notifications.REVOCATIONS_TOPIC,
             server,
@@ -130,7 +139,7 @@ class NovncProxyService:
                 notifications.RevocationEndpoint(self._on_revoked),
                 notifications.HostStartEndpoint(self._on_host_started),
                 ProxyEndpoint(conf),
-                DiscoveryEndpoint(rpc, "novncproxy", conf.host, server),
+                DiscoveryEndpoint(rpc, "novncproxy", conf.host, server, process),
             ],
         )
         self._recheck = Recheck(
@@ -147,6 +156,8 @@ class NovncProxyService:
         self._subscription.start()
         self._server.start(self._listeners)
         self._recheck.start()
+        if self._reporter:
+            self._reporter.start()
         for door, listener in self._listeners.items():
             LOG.info("Listening", door=door.name, address=str(Target(*listener.getsockname()[:2])))
 
@@ -183,6 +194,8 @@ class NovncProxyService:
         """Close the doors, give open consoles ``graceful_shutdown_timeout`` to end, then end them."""
         self._server.stop(self._conf.graceful_shutdown_timeout)
         self._recheck.stop()
+        if self._reporter:
+            self._reporter.stop()
         self._subscription.stop()
         for listener in self._listeners.values():
             listener.close()

@@ -27,7 +27,7 @@ from porthole_common.deadline import Deadline, DeadlinePassed
 from porthole_common.log import get_logger
 from porthole_common.rpc import log_unanswered
 from porthole_novncproxy.admission.descriptors import OUT_OF_DESCRIPTORS
-from porthole_novncproxy.admission.gate import Gate, log_refusal
+from porthole_novncproxy.admission.gate import Gate
 from porthole_novncproxy.doors import ClientProtocol, Door
 from porthole_novncproxy.front import connect, handler
 from porthole_novncproxy.front.connection import Connection, PendingRequest
@@ -265,7 +265,7 @@ class ProxyServer:
         with serving(late.context):
             if isinstance(error, errors.RpcUnavailable):
                 error = log_unanswered(late.context, error.topic, error.method, DeadlinePassed())
-            status = log_refusal(error, pending.connection.door, self._find_source(pending))
+            status = self._gate.log_refusal(error, pending.connection.door, self._find_source(pending))
         request_id = ("X-OpenStack-Request-ID", late.context.request_id)
         self._answer(pending, build_bare(status, _RETRY_AFTER, request_id))
 

@@ -87,6 +87,7 @@ class Porthole:
                 "debug": True,
                 "transport_url": rabbitmq.transport_url,
                 "host": self.host,
+                "state_path": self.directory / "state",
                 # A test does not wait for the consoles it left open.
                 "graceful_shutdown_timeout": 0,
             },

@@ -22,7 +22,9 @@ from porthole_common.conf import (
     compute,
     console,
     consoleauth,
+    database,
     default,
+    history,
     libvirt,
     memcache,
     novncproxy,
@@ -32,7 +34,22 @@ from porthole_common.conf import (
     vnc,
 )
 
-_GROUPS = (default, api, compute, console, consoleauth, libvirt, memcache, novncproxy, rpc, static, upgrade_levels, vnc)
+_GROUPS = (
+    default,
+    api,
+    compute,
+    console,
+    consoleauth,
+    database,
+    history,
+    libvirt,
+    memcache,
+    novncproxy,
+    rpc,
+    static,
+    upgrade_levels,
+    vnc,
+)
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:

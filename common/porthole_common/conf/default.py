@@ -17,6 +17,12 @@ OPTS: list[cfg.Opt] = [
         default="127.0.0.1",
         help="Address of this node, for other options to refer to as ``$my_ip``. Nothing else uses it.",
     ),
+    cfg.StrOpt(
+        "state_path",
+        default="/var/lib/porthole",
+        help="Folder for what consoleauth and the proxy keep over a restart: the history, and its events that are not "
+        "delivered yet. The units make it.",
+    ),
     cfg.BoolOpt("ssl_only", default=False, help="Refuse connections to the proxy that are not TLS."),
     cfg.StrOpt("cert", help="PEM file with the proxy's certificate and its chain. Unset: no TLS."),
     cfg.StrOpt("key", help="PEM file with the certificate's key. Unset: the key is in ``cert``."),

@@ -45,6 +45,10 @@ class TokenChecker(Protocol):
     def spend_token(self, context: RequestContext, token: str, *, deadline: Deadline) -> None: ...  # noqa: D102
 
 
+# Context, error, status, door, and the client's address.
+RefusalObserver = Callable[[RequestContext, errors.PortholeError, HTTPStatus, Door, str], None]
+
+
 @dataclass
 class Admission:
     """A client that may come in: the connection to its VNC server, and what to release when the console ends.
@@ -83,7 +87,10 @@ class Gate:
         token_failures: TokenFailures,
         dialler: Dialler,
         security: Security | None = None,
+        on_refused: RefusalObserver | None = None,
     ) -> None:
+        """``on_refused`` is told of each refusal that is logged; it returns at once."""
+        self._on_refused = on_refused
         self._consoleauth = consoleauth
         self._questions = questions
         self._counter = counter
@@ -106,6 +113,13 @@ class Gate:
     def is_trusted_proxy(self, address: str) -> bool:
         """Whether many clients come from ``address``, a peer's: it is one of ``[console] trusted_proxies``."""
         return address in self._origins.trusted_proxies
+
+    def log_refusal(self, exc: errors.PortholeError, door: Door, source: str) -> HTTPStatus:
+        """Log a refusal, tell the observer, and return its status; see :func:`log_refusal`."""
+        status = log_refusal(exc, door, source)
+        if self._on_refused is not None:
+            self._on_refused(get_current(), exc, status, door, source)
+        return status
 
     def admit(self, request: access.ConsoleRequest, deadline: Deadline, is_trial: bool = False) -> Admission:
         """Return the open VNC server for ``request``. Each step that may block sets its own limit in ``deadline``.

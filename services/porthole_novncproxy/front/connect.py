@@ -11,7 +11,7 @@ from http import HTTPStatus
 from porthole_common import errors
 from porthole_common.deadline import Deadline
 from porthole_novncproxy.admission import access
-from porthole_novncproxy.admission.gate import Gate, log_refusal
+from porthole_novncproxy.admission.gate import Gate
 from porthole_novncproxy.doors import Door
 from porthole_novncproxy.front.request import Request
 from porthole_novncproxy.front.responses import Answer, Response, Upgrade, build_bare
@@ -35,5 +35,5 @@ def answer_console(request: Request, door: Door, source: str, gate: Gate, deadli
     try:
         admission = gate.admit(parse_console_request(request, door, source), deadline)
     except errors.PortholeError as exc:
-        return build_bare(log_refusal(exc, door, source))
+        return build_bare(gate.log_refusal(exc, door, source))
     return Upgrade(Response(HTTPStatus.OK, is_bare=True), admission)

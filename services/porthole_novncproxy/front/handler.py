@@ -16,7 +16,7 @@ from porthole_common.context import get_current
 from porthole_common.deadline import Deadline
 from porthole_common.log import get_logger
 from porthole_novncproxy.admission import access
-from porthole_novncproxy.admission.gate import Gate, log_refusal
+from porthole_novncproxy.admission.gate import Gate
 from porthole_novncproxy.doors import Door
 from porthole_novncproxy.front.pages import HEALTHCHECK, Pages
 from porthole_novncproxy.front.request import Request
@@ -123,7 +123,7 @@ def _answer_upgrade(request: Request, door: Door, source: str, gate: Gate, deadl
         accepted = accept_handshake(request)
         admission = gate.admit(_build_console_request(request, door, source), deadline)
     except errors.PortholeError as exc:
-        status = log_refusal(exc, door, find_source(request, source, gate))
+        status = gate.log_refusal(exc, door, find_source(request, source, gate))
         return build_refusal(exc, status, get_current().request_id)
     return Upgrade(accepted, admission)
 

@@ -2,5 +2,6 @@
 """The open consoles of one process: ``registry`` opens their sessions, and ends them for a cause from outside.
 
 ``view_only`` says what of a client's RFB stream reaches the VNC server. ``recheck`` asks the compute hosts whether the
-consoles are still valid; ``schedule`` says when.
+consoles are still valid; ``schedule`` says when. ``history``
+reports each session to consoleauth.
 """

@@ -12,9 +12,11 @@ import queue
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 from porthole_common.context import RequestContext, get_current
 from porthole_common.log import get_logger
@@ -51,6 +53,13 @@ _STOPPING = EndSession(CloseCode.GOING_AWAY, "The console proxy is stopping")
 _NEVER = (-math.inf, RevocationReason.ENDED)
 
 
+class SessionObserver(Protocol):
+    """What is told of each session, in the loop's thread: both methods return at once, and raise nothing."""
+
+    def on_opened(self, session: Session, admission: Admission) -> None: ...  # noqa: D102
+    def on_closed(self, session: Session, admission: Admission) -> None: ...  # noqa: D102
+
+
 class SessionRegistry:
     """The open sessions of one loop."""
 
@@ -63,13 +72,15 @@ class SessionRegistry:
         security_timeout_s: float,
         close_grace_s: float = 0.0,
         force_shared: bool = False,
+        observer: SessionObserver | None = None,
     ) -> None:
         """``enforce_session_timeout``: end a console when its token expires.
 
         ``security_timeout_s`` bounds the security handshake with a viewer. ``close_grace_s``: how long after a VNC
         server's end a revocation may still tell the reason. ``force_shared``: no viewer has the VNC server throw out
-        the others.
+        the others. ``observer`` is told of each session.
         """
+        self._observer = observer
         self._loop = loop
         self._watermarks = watermarks
         self._liveness = liveness
@@ -173,9 +184,12 @@ class SessionRegistry:
             to_server_interceptor=to_server_filter,
         )
         self._sessions[session] = admission
+        if self._observer is not None:
+            self._observer.on_opened(session, admission)
         LOG.info(
             "Console opened",
             context=session.subject.context,
+            session=session.subject.session_id,
             instance=info.instance_uuid,
             console_type=info.console_type,
             client=admission.source,
@@ -189,7 +203,10 @@ class SessionRegistry:
             session.start_with_handshake(handshake, self._security_timeout_s, admission.first_bytes, from_client)
 
     def _on_end(self, session: Session) -> None:
-        self._sessions.pop(session).release()
+        admission = self._sessions.pop(session)
+        admission.release()
+        if self._observer is not None:
+            self._observer.on_closed(session, admission)
         if self._draining and not self._sessions:
             self._all_ended.set()
 
@@ -279,4 +296,5 @@ def _build_subject(admission: Admission) -> Subject:
         request_id=admission.request_id,
         user_id=info.user_id,
         project_id=info.project_id,
+        session_id=str(uuid.uuid4()),
     )

@@ -16,7 +16,7 @@ import pytest
 
 from porthole_common import errors
 from porthole_common.model import ConnectInfo, ConsoleType
-from porthole_novncproxy.admission.gate import Admission
+from porthole_novncproxy.admission.gate import Admission, log_refusal
 from porthole_novncproxy.doors import DOORS, NOVNC, XVPVNC
 from porthole_novncproxy.front.responses import Response
 from porthole_novncproxy.front.waiting import WaitingLimits
@@ -44,6 +44,8 @@ class Loop(FakeLoop):
 
 class Gate:
     """Admits, unless there is an ``error``, once it ``may_answer``; ``step`` is what it waits for until then."""
+
+    log_refusal = staticmethod(log_refusal)
 
     def __init__(self):
         self.error = self.step = None

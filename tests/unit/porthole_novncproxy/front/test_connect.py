@@ -6,7 +6,7 @@ import pytest
 from porthole_common import errors
 from porthole_common.deadline import Deadline
 from porthole_common.model import ConnectInfo, ConsoleType
-from porthole_novncproxy.admission.gate import Admission
+from porthole_novncproxy.admission.gate import Admission, log_refusal
 from porthole_novncproxy.doors import XVPVNC
 from porthole_novncproxy.front import connect
 from porthole_novncproxy.front.request import Request
@@ -43,6 +43,8 @@ def test_a_request_that_is_no_connect_with_a_token_is_refused():
 
 class Gate:
     """Admits, or raises ``error``."""
+
+    log_refusal = staticmethod(log_refusal)
 
     def __init__(self, error=None):
         self.error = error

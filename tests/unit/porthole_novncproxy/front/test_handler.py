@@ -12,7 +12,7 @@ from porthole_common import errors
 from porthole_common.context import RequestContext, serving
 from porthole_common.deadline import Deadline
 from porthole_common.model import ConnectInfo, ConsoleType
-from porthole_novncproxy.admission.gate import Admission
+from porthole_novncproxy.admission.gate import Admission, log_refusal
 from porthole_novncproxy.doors import NOVNC
 from porthole_novncproxy.front import handler
 from porthole_novncproxy.front.request import RequestMalformed, RequestParser
@@ -32,6 +32,8 @@ UPGRADE = (
 
 class Gate:
     """Notes what is asked; admits unless there is an ``error``."""
+
+    log_refusal = staticmethod(log_refusal)
 
     def __init__(self, error=None):
         self.error = error
