@@ -23,6 +23,8 @@ from porthole_api.auth import REQUEST_ID, WsgiApplication
 from porthole_api.auth_strategy import build_authenticator
 from porthole_api.consoles import ConsoleOpener
 from porthole_api.handlers import versions
+from porthole_api.handlers.audit import PATH as AUDIT
+from porthole_api.handlers.audit import AuditHandler
 from porthole_api.handlers.consoles import ConsolesHandler
 from porthole_api.handlers.servers import ServersHandler
 from porthole_api.microversions import CONSOLE_AUTH_TOKENS, REMOTE_CONSOLES
@@ -37,7 +39,7 @@ HEALTHCHECK = "/healthcheck"
 def build_routes(opener: ConsoleOpener, auth_strategy: str) -> list[Route]:
     """Return all routes of the API.
 
-    Each route but the version documents also exists below a project's id, as in old catalogs.
+    Each of Nova's routes but the version documents also exists below a project's id, as in old catalogs.
     """
     servers = ServersHandler(opener.directory, opener.policy)
     consoles = ConsolesHandler(opener)
@@ -68,6 +70,8 @@ def build_routes(opener: ConsoleOpener, auth_strategy: str) -> list[Route]:
                 since=CONSOLE_AUTH_TOKENS,
             ),
         ]
+    audit = AuditHandler(opener.consoleauth, opener.policy)
+    routes.append(Route("GET", AUDIT, audit.handle_list))
     return routes
 
 

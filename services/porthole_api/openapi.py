@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from porthole_api.faults import NAMES
+from porthole_api.handlers import audit
 from porthole_api.microversions import HEADER, LEGACY_HEADER, MIN_VERSION, REMOTE_CONSOLES_MKS, Version, format_version
 from porthole_api.routes import Route
 from porthole_api.schemas import TYPES_OF_PROTOCOL, answers, load_validator
 from porthole_api.schemas.answers import Schema
 from porthole_api.servers import MAX_LIMIT, MAX_NAME_LENGTH, SORT_KEYS
+from porthole_common.history.event import EventKind
 
 PATH = "/v2.1/openapi.json"
 _PROJECT = "/v2.1/{project_id}/"
@@ -106,6 +108,21 @@ _LIST_QUERY = (
         explode=True,
     ),
 )
+_SHORT_TEXT: Schema = {"type": "string", "maxLength": 255}
+_MOMENT: Schema = {"type": "string", "format": "date-time"}
+_AUDIT_QUERY = (
+    _build_parameter("server", _SHORT_TEXT, "The id of a server."),
+    _build_parameter("project_id", _SHORT_TEXT, "Another than the user's own is for administrators."),
+    _build_parameter("user_id", _SHORT_TEXT, "The user of the token."),
+    _build_parameter("host", _SHORT_TEXT, "The compute host; for administrators."),
+    _build_parameter("client", _SHORT_TEXT, "The address of the client."),
+    _build_parameter("kind", {"enum": sorted(map(str, EventKind))}, "What happened."),
+    _build_parameter("session", _SHORT_TEXT, "The id of a session."),
+    _build_parameter("since", _MOMENT, "With its offset; included."),
+    _build_parameter("until", _MOMENT, "With its offset; not included."),
+    _build_parameter("limit", {"type": "integer", "minimum": 0, "maximum": 10**9 - 1}, f"At most {audit.MAX_LIMIT}."),
+    _build_parameter("marker", _VARIABLES["id"], "The last event of the page before."),
+)
 # By method and path; the same applies below a project's id.
 _OPERATIONS: dict[tuple[str, str], _Operation] = {
     ("GET", "/"): _Operation(
@@ -171,6 +188,13 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         lambda _: answers.build_connection(),
         (403, 404, 503),
     ),
+    ("GET", audit.PATH): _Operation(
+        "listAudit",
+        "A page of what happened at the consoles, newest first.",
+        lambda _: answers.build_audit(sorted(map(str, EventKind))),
+        (400, 403, 503),
+        query=_AUDIT_QUERY,
+    ),
 }
 
 
@@ -226,12 +250,13 @@ def _build_variables(route: Route) -> list[Schema]:
 
 
 def _build_responses(route: Route, said: _Operation, version: Version, auth_strategy: str) -> Schema:
-    headers = {} if route.path == "/" else _build_headers(version)
+    is_versioned = route.path.startswith("/v2.1")
+    headers = _build_headers(version) if is_versioned else {}
     answer = {"description": said.summary, "headers": headers, "content": _build_content(said.answer(version))}
     if said.gives_console:
         answer["headers"] = headers | {answers.EXPIRES_AT: _EXPIRES_AT}
     faults = set(said.faults)
-    if route.path != "/":
+    if is_versioned:
         faults |= {400, 406}
     if not route.public:
         faults |= {401, 503} if auth_strategy != "noauth" else {403}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compute API over a keystoneauth adapter: servers and their consoles.
 
-Why: the commands need three requests of Nova's API; only this module knows their shapes. :mod:`porthole_cli.failures`
-turns a failure into one line for the user. Works against Porthole and against Nova. Called by
-:mod:`porthole_cli.servers` and :mod:`porthole_cli.consoles`.
+Why: the commands need three requests of Nova's API, and one of Porthole's own; only this module knows their shapes.
+:mod:`porthole_cli.failures` turns a failure into one line for the user. Works against Porthole, and the first three
+against Nova. Called by :mod:`porthole_cli.servers`, :mod:`porthole_cli.consoles` and :mod:`porthole_cli.audit`.
 """
 
 import re
@@ -120,6 +120,21 @@ class ComputeClient:
         except ApiRefused as exc:
             # The server may have been deleted a moment ago.
             raise exc.about(ids[0], name_or_id) from exc
+
+    def list_audit(self, filters: Mapping[str, str], limit: int) -> Iterator[dict[str, Any]]:
+        """Yield events of the history, newest first, page by page; ``limit`` is how many the caller wants at most.
+
+        The events are Porthole's alone; for their keys see :func:`porthole_api.handlers.audit.build_event`.
+        """
+        root = self._base.url.partition("/v2.1")[0]
+        query: dict[str, Any] = {**filters, "limit": min(limit, PAGE_SIZE)}
+        while True:
+            page = self._exchange("GET", "/porthole/v1/audit", base=root, params=query)[0]
+            events = self._pick(page, "audit", list)
+            yield from events
+            if not events or not any(link.get("rel") == "next" for link in page.get("audit_links", ())):
+                return
+            query["marker"] = events[-1]["id"]
 
     def create_console(self, server_id: str, console_type: str) -> Console:
         """Ask for a new console of the server: ``console_type`` is ``novnc`` or ``xvpvnc``."""

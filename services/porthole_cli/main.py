@@ -18,6 +18,7 @@ from cliff.command import Command
 from cliff.commandmanager import CommandManager
 
 from porthole_cli import cloud
+from porthole_cli.audit import ListAudit
 from porthole_cli.consoles import CreateConsole, GetVncConsole
 from porthole_cli.doctor.command import Doctor
 from porthole_cli.errors import CloudInvalid, OutputFailed
@@ -33,6 +34,7 @@ DESCRIPTION = (
     f"it is the Porthole on this machine, {cloud.DEFAULT_ENDPOINT}, without authentication."
 )
 COMMANDS: dict[str, type[Command]] = {
+    "audit list": ListAudit,
     "console create": CreateConsole,
     "doctor": Doctor,
     "get-vnc-console": GetVncConsole,

@@ -21,6 +21,7 @@ from porthole_common import conf as porthole_conf
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.deadline import Deadline
+from porthole_common.history.event import HistoryEvent
 from porthole_common.model import ConnectInfo, ConsoleType, Instance, InstanceState
 from porthole_common.notifications import Inventory
 from porthole_consoleauth.rpcapi import Authorized, TokenWish
@@ -91,6 +92,8 @@ class FakeConsoleAuth:
         self.error = error
         self.calls: list[tuple[RequestContext, ConnectInfo]] = []
         self.wishes: list[TokenWish] = []
+        self.events: list[HistoryEvent] = []
+        self.asked: list[tuple[dict[str, str], int, str | None]] = []
 
     def authorize_console(
         self,
@@ -113,6 +116,14 @@ class FakeConsoleAuth:
         if token != TOKEN:
             raise errors.TokenInvalid("unknown, expired or revoked")
         return ConnectInfo(build_uuid(1), ConsoleType.NOVNC, "127.0.0.1", 5900, "http:", HOST)
+
+    def list_events(
+        self, context: RequestContext, filters: dict[str, str], limit: int, marker: str | None = None
+    ) -> tuple[list[HistoryEvent], bool]:
+        if self.error:
+            raise self.error
+        self.asked.append((filters, limit, marker))
+        return self.events[:limit], len(self.events) > limit
 
 
 class FakeClock:

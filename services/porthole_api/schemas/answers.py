@@ -24,6 +24,7 @@ _URL: Schema = {"type": "string", "pattern": "^https?://"}
 _EMPTY_TEXT: Schema = {"const": ""}
 _EMPTY_OBJECT: Schema = {"type": "object", "maxProperties": 0}
 _SIZE: Schema = {"type": "integer", "minimum": 0}
+_SIZE_OR_NULL: Schema = {"type": ["integer", "null"], "minimum": 0}
 _STATUSES = ["ACTIVE", "BUILD", "ERROR", "MIGRATING", "PAUSED", "SHUTOFF", "SUSPENDED", "UNKNOWN"]
 # What each microversion added to a server.
 _SERVER_ADDED: tuple[tuple[Version, str, Schema], ...] = (
@@ -126,6 +127,27 @@ def build_created_console(types: list[str]) -> Schema:
         "expires_at": _TEXT,
     }
     return build_object({"console": build_object(console)})
+
+
+def build_audit(kinds: list[str]) -> Schema:
+    """Return the schema of a page of the history."""
+    event: dict[str, Schema] = {
+        "id": _UUID,
+        "at": _TEXT,
+        "kind": {"enum": kinds},
+        "server": {"oneOf": [_NULL, build_object({"id": _UUID})]},
+        "session": {"oneOf": [_NULL, build_object({"id": _UUID})]},
+        "client": {"oneOf": [_NULL, build_object({"address": _TEXT})]},
+    }
+    texts = ("type", "mode", "user_id", "project_id", "by", "reason", "opened_at", "request_id")
+    event |= {name: {"type": ["string", "null"]} for name in texts}
+    event |= dict.fromkeys(("code", "bytes_to_client", "bytes_from_client"), _SIZE_OR_NULL)
+    # Only administrators see proxies and hosts.
+    hosts: dict[str, Schema] = {name: {"type": ["string", "null"]} for name in ("proxy", "compute_host")}
+    return build_object(
+        {"audit": {"type": "array", "items": build_object(event, hosts)}},
+        optional={"audit_links": _build_links("next")},
+    )
 
 
 def build_connection() -> Schema:

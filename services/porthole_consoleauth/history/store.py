@@ -24,8 +24,8 @@ from porthole_consoleauth.history import reading, schema, writing
 from porthole_consoleauth.history.database import POOL_SIZE, Database
 
 LOG = get_logger(__name__)
-# Shorter than [rpc] call_timeout, so that the caller learns the reason.
-TIMEOUT_S = 6.0
+# Shorter than a call of the api, half of [rpc] call_timeout, so that the caller learns the reason.
+TIMEOUT_S = 4.0
 # Questions under way and waiting.
 _MAX_QUESTIONS = 2 * POOL_SIZE
 _SYNC_MEND = "run: porthole-manage db sync"
