@@ -13,6 +13,7 @@ import os
 import resource
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
@@ -144,18 +145,34 @@ class StoreRoom:
         return cls(**_known(cls, value))
 
 
+class HistoryState(StrEnum):
+    """What a consoleauth says of its history."""
+
+    OK = "ok"
+    OFF = "off"
+    # The tables have another version than this release needs.
+    SCHEMA = "schema"
+    # It is a file, and there is a consoleauth on another host.
+    NOT_SHARED = "not_shared"
+    AWAY = "away"
+
+
 @dataclass(frozen=True)
 class StoreDescription:
     """A consoleauth: ``servers`` maps each server of its store to the reason why it does not answer, or "".
 
     ``rooms`` maps the servers that answer to their memory; a consoleauth of an older release does not say.
-    ``token_ttl_s`` is for doctors of older releases, which need the key.
+    ``token_ttl_s`` is for doctors of older releases, which need the key. ``history`` is a :class:`HistoryState`, or ""
+    of an older release; ``history_reason`` says why it is not in order. ``spool_fill``: 0 to 1.
     """
 
     vitals: Vitals
     servers: dict[str, str]
     token_ttl_s: int
     rooms: dict[str, StoreRoom] = field(default_factory=dict)
+    history: str = ""
+    history_reason: str = ""
+    spool_fill: float = 0.0
 
     @classmethod
     def from_primitive(cls, value: dict[str, Any]) -> Self:
@@ -196,7 +213,8 @@ class ProxyDescription:
     """A novncproxy: its pages, its TLS, and the proxies whose X-Forwarded-Proto it trusts.
 
     ``web`` is the web root, or empty; ``novnc`` is True when a noVNC is there, and ``novnc_version`` None when it has
-    no version. ``certificate`` is that in the file now, None without one.
+    no version. ``certificate`` is that in the file now, None without one. ``spool_fill``: how full the process's spool
+    of events is, 0 to 1.
     """
 
     vitals: Vitals
@@ -206,6 +224,7 @@ class ProxyDescription:
     certificate: CertificateDates | None
     ssl_only: bool
     trusted_proxies: tuple[str, ...]
+    spool_fill: float = 0.0
 
     @classmethod
     def from_primitive(cls, value: dict[str, Any]) -> Self:

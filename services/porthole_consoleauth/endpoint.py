@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
-from porthole_common.diagnosis import StoreDescription, Vitals
+from porthole_common.diagnosis import HistoryState, StoreDescription, Vitals
 from porthole_common.history.event import EventKind, HistoryEvent, build_event
 from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, ConsoleMode, RevocationReason
@@ -41,6 +41,11 @@ def forget(_event: HistoryEvent) -> None:
     """In the place of a history that is switched off."""
 
 
+def describe_none() -> tuple[str, str, float]:
+    """Return what :meth:`porthole_consoleauth.history.service.HistoryService.describe` would: it is switched off."""
+    return HistoryState.OFF, "", 0.0
+
+
 class ConsoleAuthEndpoint:
     """The methods of topic ``consoleauth``; ``ttl_s`` is the life of a token in seconds.
 
@@ -58,11 +63,14 @@ class ConsoleAuthEndpoint:
         clock: Callable[[], datetime] = _now,
         uses: int = 0,
         report: Callable[[HistoryEvent], None] = forget,
+        describe_history: Callable[[], tuple[str, str, float]] = describe_none,
     ) -> None:
         """Prepare; ``uses``: how many sessions a token may open unless its user says so, 0 for any number.
 
-        ``report`` has an event stored in the history; it returns at once.
+        ``report`` has an event stored in the history; it returns at once. ``describe_history`` returns the last three
+        fields of ``StoreDescription``.
         """
+        self._describe_history = describe_history
         self._report = report
         self._store = store
         self._publisher = publisher
@@ -228,7 +236,7 @@ class ConsoleAuthEndpoint:
         """Return what ``StoreDescription.to_primitive`` writes: this process, and which servers of its store answer."""
         servers = self._store.probe()
         rooms = self._store.measure([name for name, refusal in servers.items() if not refusal])
-        return StoreDescription(self._vitals(), servers, self._ttl_s, rooms).to_primitive()
+        return StoreDescription(self._vitals(), servers, self._ttl_s, rooms, *self._describe_history()).to_primitive()
 
     def _find_remaining_s(self, console: StoredConsole) -> float | None:
         """Return the store's word, or what this host's clock says; no token lives longer than a new one."""

@@ -23,7 +23,7 @@ from porthole_common.log import get_logger
 from porthole_common.notifications import RevocationPublisher
 from porthole_common.rpc import Rpc
 from porthole_consoleauth import memcached_store
-from porthole_consoleauth.endpoint import ConsoleAuthEndpoint, forget
+from porthole_consoleauth.endpoint import ConsoleAuthEndpoint, describe_none, forget
 from porthole_consoleauth.history.endpoint import HistoryEndpoint, NoHistory
 from porthole_consoleauth.history.service import HistoryService
 from porthole_consoleauth.memory_store import MemoryStore
@@ -64,6 +64,7 @@ class ConsoleAuthService(service.Service):
             vitals,
             uses=conf.consoleauth.token_uses,
             report=self._history.report if self._history else forget,
+            describe_history=self._history.describe if self._history else describe_none,
         )
         no_history = NoHistory()
         history = self._history.endpoint if self._history else HistoryEndpoint(no_history, no_history.record)

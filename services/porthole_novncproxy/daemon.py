@@ -91,7 +91,8 @@ class NovncProxyService:
         consoleauth = ConsoleAuthAPI(rpc)
         # Standalone keeps a history only where it is told to: its consoleauth does so too.
         keeps_history = conf.history.enabled and (owns_rpc or bool(conf.database.connection))
-        self._reporter = build_reporter(conf, consoleauth) if keeps_history else None
+        reporter = build_reporter(conf, consoleauth) if keeps_history else None
+        self._reporter = reporter
         history = SessionHistory(self._reporter.report, server, process) if self._reporter else None
         self._sessions = SessionRegistry(
             loop,
@@ -138,7 +139,7 @@ class NovncProxyService:
             [
                 notifications.RevocationEndpoint(self._on_revoked),
                 notifications.HostStartEndpoint(self._on_host_started),
-                ProxyEndpoint(conf),
+                ProxyEndpoint(conf, find_spool_fill=lambda: reporter.fill if reporter else 0.0),
                 DiscoveryEndpoint(rpc, "novncproxy", conf.host, server, process),
             ],
         )

@@ -52,7 +52,15 @@ class ProxyEndpoint:
 
     target = RpcTarget(version=VERSION)
 
-    def __init__(self, conf: cfg.ConfigOpts, probe: Probe = read_security_types, secure: Secure = secure_once) -> None:
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        probe: Probe = read_security_types,
+        secure: Secure = secure_once,
+        find_spool_fill: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """``find_spool_fill`` returns how full the process's spool of events is, 0 to 1."""
+        self._find_spool_fill = find_spool_fill
         self._conf = conf
         self._probe = probe
         self._secure = secure
@@ -70,6 +78,7 @@ class ProxyEndpoint:
             certificate=read_certificate(conf.cert),
             ssl_only=conf.ssl_only,
             trusted_proxies=tuple(map(str, conf.console.trusted_proxies)),
+            spool_fill=self._find_spool_fill(),
         ).to_primitive()
 
     @expected_exceptions(errors.PortholeError)

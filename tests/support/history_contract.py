@@ -11,6 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from porthole_common import errors
+from porthole_common.diagnosis import HistoryState
 from porthole_common.history.event import EventKind, HistoryEvent, build_event, build_presumed_id
 from porthole_consoleauth.history import reading, schema
 from porthole_consoleauth.history.database import Database
@@ -174,6 +175,7 @@ class HistoryContract:
             connection.execute(sa.text("UPDATE alembic_version SET version_num = 'of-tomorrow'"))
         with pytest.raises(errors.HistoryUnavailable, match="newer release"):
             store.record([opened(new_id())])
+        assert store.describe()[0] == HistoryState.SCHEMA
         assert schema.sync(database) == ("of-tomorrow", "of-tomorrow")
 
     def test_values_fit_the_columns(self) -> None:

@@ -11,8 +11,8 @@ is broken, and says what to type. The path of an examination:
   token; :mod:`parallel` asks several questions at once.
 * The ports to the outside are :mod:`bus` (RPC), :mod:`broker` (AMQP), :mod:`url_check` (HTTP), :mod:`config` (files)
   and :mod:`standalone_port` (UNIX sockets). :mod:`facts` holds what they return.
-* The judges turn facts into findings (:mod:`finding`), without I/O: :mod:`daemons`, :mod:`stores`, :mod:`displays`,
-  :mod:`web`, :mod:`processes` and :mod:`tokens`.
+* The judges turn facts into findings (:mod:`finding`), without I/O: :mod:`daemons`, :mod:`stores`, :mod:`history`,
+  :mod:`displays`, :mod:`web`, :mod:`processes` and :mod:`tokens`.
 * :mod:`standalone` asks a ``porthole standalone`` for the report that it makes of itself, by the same examination;
   :mod:`standalone_advice` puts the advice in words for a host without units.
 * :mod:`report` formats the report.

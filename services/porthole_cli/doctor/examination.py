@@ -20,6 +20,7 @@ from porthole_cli.doctor import (
     daemons,
     displays,
     finding,
+    history,
     live_checks,
     processes,
     standalone_advice,
@@ -152,6 +153,7 @@ class Examination:
         judges: list[Callable[[], list[Finding]]] = [
             functools.partial(daemons.judge_daemons, found),
             functools.partial(stores.judge_hypervisors, found),
+            functools.partial(history.judge_history, found),
             functools.partial(displays.judge_displays, found, dialled),
             functools.partial(web.judge_web, found, url_checks, now),
             functools.partial(processes.judge_descriptors, found),

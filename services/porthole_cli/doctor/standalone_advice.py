@@ -25,7 +25,16 @@ _PROBLEMS = {
     FindingId.CONSOLEAUTH_NONE: _SILENT,
     FindingId.NOVNCPROXY_NONE: _SILENT,
 }
+_HISTORY = (
+    FindingId.HISTORY_SCHEMA,
+    FindingId.HISTORY_NOT_SHARED,
+    FindingId.HISTORY_UNREACHABLE,
+    FindingId.HISTORY_SPOOL_FILLS,
+)
 _MENDS = dict.fromkeys(_PROBLEMS, _PART) | {
+    **dict.fromkeys(
+        _HISTORY, f"Correct [database] connection in the file that porthole standalone was given. {_AGAIN}."
+    ),
     FindingId.LIBVIRT_UNREACHABLE: (
         "Start libvirt (systemctl start libvirtd), or become a member of the group libvirt: virsh -c URI list, as the "
         "same user, must answer. Another hypervisor: porthole standalone --libvirt-uri URI. The static driver needs "

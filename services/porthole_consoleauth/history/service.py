@@ -62,6 +62,10 @@ class HistoryService:
         """
         self._announce(self.store.record(events))
 
+    def describe(self) -> tuple[str, str, float]:
+        """Return the state of the history, why it is not in order, and how full the spool is."""
+        return *self.store.describe(), self._reporter.fill
+
     def start(self) -> None:
         """Begin; returns at once."""
         self._reporter.start()

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from porthole_common import errors
 from porthole_common.deadline import Deadline, DeadlinePassed
+from porthole_common.diagnosis import HistoryState
 from porthole_common.history.event import HistoryEvent
 from porthole_common.log import get_logger
 from porthole_common.thread_pool import ThreadPool
@@ -57,13 +58,15 @@ class HistoryStore:
             LOG.info("History accepted again", database=self._database.name)
         self._refusal = reason
 
-    def describe(self) -> str:
-        """Return why the history cannot be used now, or "". Never raises."""
+    def describe(self) -> tuple[HistoryState, str]:
+        """Return whether the history can be used now, and why not. Never raises."""
+        if self._refusal:
+            return HistoryState.NOT_SHARED, self._refusal
         try:
             self._ask(lambda _connection: None)
         except errors.HistoryUnavailable as exc:
-            return exc.reason
-        return ""
+            return HistoryState.SCHEMA if exc.reason == self._said else HistoryState.AWAY, exc.reason
+        return HistoryState.OK, ""
 
     def record(self, events: Sequence[HistoryEvent]) -> list[HistoryEvent]:
         """Store the events that are not stored yet; return these."""

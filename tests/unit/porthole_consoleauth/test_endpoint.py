@@ -385,5 +385,5 @@ def test_client_and_endpoint_over_the_bus(endpoint: ConsoleAuthEndpoint) -> None
         with pytest.raises(errors.TokenInvalid) as caught:
             client.check_token(context(), TOKEN, server="host1")
         assert caught.value.reason == TokenReason.UNKNOWN
-        assert client.describe_store(context(), "host1") == make_store("host1", servers={})
+        assert client.describe_store(context(), "host1") == make_store("host1", servers={}, history="off")
         server.stop()
