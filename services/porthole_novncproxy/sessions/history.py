@@ -34,7 +34,6 @@ _REFUSAL_PAUSE_S = 60.0
 # Refusals that are remembered: a guard for the memory.
 _MAX_REFUSALS = 1000
 _SPOOL_FOLDER = "spool"
-_MODE = "control"
 
 
 class SessionHistory:
@@ -112,7 +111,7 @@ class SessionHistory:
             "session_id": subject.session_id,
             "instance_uuid": subject.instance_uuid,
             "console_type": subject.console_type,
-            "mode": _MODE,
+            "mode": str(admission.connect_info.mode),
             "user_id": subject.user_id,
             "project_id": subject.project_id,
             "client": subject.client,
