@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The history on a real PostgreSQL and a real MariaDB: what SQLite does in the unit tests, and what servers may do."""
 
+import gc
 import secrets
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from support.mariadb import MariaDB
 from support.postgresql import PostgreSQL
 
 # PyMySQL leaves the socket of a connection that fails to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:.*unclosed <socket:pytest.PytestUnraisableExceptionWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 Server = PostgreSQL | MariaDB
 
 
@@ -39,9 +40,9 @@ def mariadb() -> Iterator[MariaDB]:
 
 
 @pytest.fixture(params=["postgresql", "mariadb"])
-def server(request: pytest.FixtureRequest) -> Server:
-    found: Server = request.getfixturevalue(request.param)
-    return found
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    yield request.getfixturevalue(request.param)
+    gc.collect()
 
 
 def make_database(server: Server) -> Database:
