@@ -44,6 +44,9 @@ def is_console_work(request: Request) -> bool:
 
 def find_quick_answer(request: Request, pages: Pages) -> Response | None:
     """Return the answer to a request that needs no thread; None for every other request."""
+    if request.method == "OPTIONS" and request.path == HEALTHCHECK and not request.has_body:
+        # haproxy asks so ("option httpchk /healthcheck"), and the api answers it too.
+        return pages.healthcheck
     if request.method not in _METHODS:
         return build_error(HTTPStatus.NOT_IMPLEMENTED, f"Of HTTP's methods this port has {' and '.join(_METHODS)}.")
     if request.is_upgrade:

@@ -180,7 +180,12 @@ def test_a_page_is_asked_for_as_it_was_sent():
 
 
 def test_a_healthcheck_needs_no_thread():
-    for asked in (request(path="/healthcheck"), request(path="/healthcheck?a=b", method="HEAD")):
+    checks = [
+        request(path="/healthcheck"),
+        request(path="/healthcheck?a=b", method="HEAD"),
+        request(path="/healthcheck", method="OPTIONS"),
+    ]
+    for asked in checks:
         with naming(asked):
             assert handler.find_quick_answer(asked, Pages()) is Pages.healthcheck
 
