@@ -14,7 +14,7 @@ from typing import Any
 
 from waitress.channel import ClientDisconnected, HTTPChannel
 
-from porthole_api.http_parser import RequestParser
+from porthole_api.http_parser import RequestParser, find_other_protocol
 from porthole_api.http_refusals import BODY_TOO_SLOW, ENDED_EARLY, NOT_HTTP, TOO_SLOW, Refusal, build_answer
 from porthole_common.allowance import find_network
 from porthole_common.context import RequestContext, serving
@@ -24,8 +24,11 @@ LOG = get_logger(__name__)
 
 # From the first byte of a request to the last of its body.
 REQUEST_DEADLINE_S = 5.0
-# The wait for the first or the next request, and for a client to read more of its answer.
+# The wait for the first request, and for a client to read more of its answer.
 IDLE_TIMEOUT_S = 15.0
+# The wait for the next request. Reverse proxies close earlier (Traefik after 90 s, nginx and AWS after 60 s): if the
+# server closed first, a POST might be on its way, and a proxy repeats no POST.
+NEXT_REQUEST_TIMEOUT_S = 100.0
 # For a client to read the whole answer.
 ANSWER_DEADLINE_S = 60.0
 # So much that follows a refused request is discarded: a client that writes all of its body before it reads gets the
@@ -70,6 +73,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def __init__(self, server: Any, sock: socket.socket, address: Any, adj: Any, map: Any = None) -> None:  # noqa: A002
         self.source = find_network(str(address[0]))
         self.moved_at_s = self.answered_at_s = time.monotonic()
+        self._has_answered = False
         # What has arrived behind the request that is being answered.
         self._rest = b""
         # The request that has arrived in part, and since when.
@@ -146,6 +150,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         """Answer the request, in a thread."""
         super().service()
         self.answered_at_s = self.moved_at_s = time.monotonic()
+        self._has_answered = True
 
     def check_deadlines(self, now_s: float) -> None:
         """Refuse a request that takes too long to arrive; close a connection that waits too long."""
@@ -159,7 +164,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             if now_s >= min(self.moved_at_s + IDLE_TIMEOUT_S, self.answered_at_s + ANSWER_DEADLINE_S):
                 self.handle_close()
         elif self.request is None:
-            if now_s >= self.moved_at_s + IDLE_TIMEOUT_S:
+            if now_s >= self.moved_at_s + (NEXT_REQUEST_TIMEOUT_S if self._has_answered else IDLE_TIMEOUT_S):
                 self.handle_close()
         elif self.request is not self._partial:
             self._partial, self._partial_since_s = self.request, now_s
@@ -173,13 +178,14 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self._shut_down()
 
     def has_moved(self) -> bool:
-        """Read once more before the connection has to leave; return whether it does not wait any more.
+        """Read once more before the connection has to leave; return whether another one may have to leave instead.
 
         In a burst of connections, those that were accepted may have sent their request before the loop looks at them.
         """
+        moved_at_s = self.moved_at_s
         if self.readable():
             self.handle_read()
-        return not (self.connected and self.waits)
+        return self.moved_at_s != moved_at_s or not (self.connected and self.waits)
 
     def leave(self, refusal: Refusal) -> None:
         """Close at once for another connection; a client with a part of a request is told ``refusal``."""
@@ -192,6 +198,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if self.request is None:
             # RFC 9112 section 2.2: empty lines before a request are ignored.
             self._rest = self._rest.lstrip(b"\r\n")
+            if (refusal := find_other_protocol(self._rest)) is not None:
+                self.refuse(refusal)
+                return
         with self.requests_lock:
             request = self._parse()
         if request is None:
@@ -209,6 +218,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         while self._rest:
             if self.request is None:
                 self.request = self.parser_class(self.adj)
+                # Of the connections that wait, those without a part of a request leave first.
+                self.moved_at_s = time.monotonic()
             request: RequestParser = self.request
             self._rest = self._rest[request.received(self._rest) :]
             if request.completed:

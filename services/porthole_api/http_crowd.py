@@ -27,7 +27,8 @@ class Connection(Protocol):
     """What is known of an open connection."""
 
     source: str
-    # Monotonic: when it was opened, when its last answer was ready, or when its client last read of it.
+    # Monotonic: when it was opened, when its request began, when its last answer was ready, or when its client last
+    # read of it.
     moved_at_s: float
 
     @property

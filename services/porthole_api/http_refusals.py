@@ -27,6 +27,8 @@ class Refusal:
 
 
 NOT_HTTP = Refusal(400, "The request is not valid HTTP/1.1.")
+TLS = Refusal(400, "The client speaks TLS, and this port speaks plain HTTP.")
+PROXY_PROTOCOL = Refusal(400, "This port does not speak the PROXY protocol.")
 ENDED_EARLY = Refusal(400, "The connection ended before the whole request arrived.")
 TOO_SLOW = Refusal(408, "The request did not arrive in time.")
 BODY_TOO_SLOW = Refusal(408, "The request body did not arrive in time.")

@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import json
 import re
+import select
 import socket
 import threading
 from base64 import b64encode
@@ -19,7 +20,9 @@ from typing import Any
 import bcrypt
 import pytest
 
+from porthole_api import http_channel
 from porthole_api.http_channel import DISCARD_TIMEOUT_S, REQUEST_DEADLINE_S
+from porthole_api.http_crowd import MAX_WAITING_PER_SOURCE
 from porthole_api.http_parser import MAX_HEADER_BYTES
 from porthole_api.http_server import HttpServer
 from porthole_api.login_limits import SOURCE_BURST
@@ -215,6 +218,63 @@ def test_broken_http_gets_an_answer(server: HttpServer, request_: bytes, status:
     with Client(server) as client:
         client.send(request_)
         assert client.read_answer()[0] == status
+
+
+@pytest.mark.parametrize(
+    ("start", "words"), [(b"\x16\x03\x01", b"TLS"), (b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0", b"PROXY")], ids=["tls", "proxy"]
+)
+def test_another_protocol_is_named_at_once(server: HttpServer, start: bytes, words: bytes) -> None:
+    """The client of a TLS port waits for an answer, and sends no line that would end a request."""
+    with Client(server) as client, kept_within(0, "the answer"):
+        client.send(start)
+        status, _, body = client.read_answer()
+        assert status == 400
+        assert words in body
+
+
+def count_waiting(server: HttpServer) -> int:
+    assert server._server is not None
+    return sum(channel.waits for channel in list(server._server.active_channels.values()))
+
+
+@pytest.mark.parametrize("has_begun", [True, False], ids=["in-time", "at-the-last-moment"])
+def test_a_request_that_has_begun_stays_before_connections_at_rest(server: HttpServer, has_begun: bool) -> None:
+    """A reverse proxy has more connections at rest than one source may have, and sends a body behind its head."""
+    with contextlib.ExitStack() as stack:
+        clients: list[Client] = []
+
+        def get(client: Client) -> None:
+            client.send(GET)
+            assert client.read_answer()[0] == 200
+            # Its thread may be at work for a moment more.
+            wait_until(lambda: count_waiting(server) >= len(clients), 30, "rest")
+
+        for _ in range(MAX_WAITING_PER_SOURCE):
+            clients.append(stack.enter_context(Client(server)))
+            get(clients[-1])
+        oldest, *others = clients
+        oldest.send(build_post(BODY)[: -len(BODY)])
+        if has_begun:
+            get(others[-1])
+        get(stack.enter_context(Client(server)))
+        oldest.send(BODY)
+        assert oldest.read_answer()[0] == 200
+        ended = select.select([client.sock for client in others], [], [], 30)[0]
+        assert [sock.recv(1) for sock in ended] == [b""]
+
+
+def test_a_connection_at_rest_outlasts_a_reverse_proxys_wait(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(server) as silent, Client(server) as client:
+        client.send(GET)
+        assert client.read_answer()[0] == 200
+        monkeypatch.setattr(http_channel, "IDLE_TIMEOUT_S", 0.0)
+        assert silent.is_at_end()
+        client.send(GET)
+        assert client.read_answer()[0] == 200
+        monkeypatch.setattr(http_channel, "NEXT_REQUEST_TIMEOUT_S", 0.0)
+        assert client.is_at_end()
 
 
 @pytest.mark.parametrize("fold", [" ", "\t"])

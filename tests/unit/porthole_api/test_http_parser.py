@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from waitress.adjustments import Adjustments
 
 from porthole_api.bodies import MAX_BODY_BYTES
-from porthole_api.http_parser import BODY_LIMIT_BYTES, MAX_HEADER_BYTES, MAX_HEADER_LINES, RequestParser
+from porthole_api.http_parser import (
+    BODY_LIMIT_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_HEADER_LINES,
+    RequestParser,
+    find_other_protocol,
+)
+from porthole_api.http_refusals import PROXY_PROTOCOL, TLS, Refusal
 
 ADJUSTMENTS = Adjustments(
     listen="127.0.0.1:0", max_request_header_size=MAX_HEADER_BYTES, max_request_body_size=BODY_LIMIT_BYTES
@@ -75,6 +82,8 @@ def test_a_request_byte_by_byte() -> None:
         (b"POST / HTTP/1.1\r\nContent-Length: " + str(MAX_BODY_BYTES + 1).encode() + b"\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding:\r\nContent-Length: 5\r\n\r\nhello", 400),
+        (b"POST / HTTP/1.1\r\ntransfer-encoding: ,\r\nContent-Length: 5\r\n\r\nhello", 400),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
         (b"GET /" + b"x" * MAX_HEADER_BYTES, 414),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEADER_BYTES, 413),
@@ -111,6 +120,42 @@ def test_a_header_with_an_underscore_does_not_pass_for_a_proxys() -> None:
 def test_several_lines_of_a_header_are_one_list() -> None:
     parser, _ = feed(b"GET / HTTP/1.1\r\nx-forwarded-for: a, b\r\nForwarded: for=a\r\nX-Forwarded-For: c\r\n\r\n")
     assert parser.headers == {"X_FORWARDED_FOR": "a, b, c", "FORWARDED": "for=a"}
+
+
+@pytest.mark.parametrize(
+    ("version", "field", "closes"),
+    [
+        ("1.1", "TE, close", True),
+        ("1.1", "Close", True),
+        ("1.1", "keep-alive\r\nConnection: close", True),
+        ("1.1", "TE", False),
+        ("1.1", "closed", False),
+        ("1.0", "Keep-Alive, TE", False),
+        ("1.0", "TE", True),
+        ("1.0", "keep-alive, close", True),
+    ],
+)
+def test_a_connection_ends_by_any_element_of_its_list(version: str, field: str, closes: bool) -> None:
+    parser, _ = feed(f"GET / HTTP/{version}\r\nTE: trailers\r\nConnection: {field}\r\n\r\n".encode())
+    assert parser.connection_close is closes
+
+
+@pytest.mark.parametrize(
+    ("start", "refusal"),
+    [
+        (b"\x16\x03\x01\x02", TLS),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", PROXY_PROTOCOL),
+        (b"PROXY UNKNOWN\r\n", PROXY_PROTOCOL),
+        # Version 2 without its empty lines; haproxy's health check, whose next byte is a blank, and a client's.
+        (b"\0\r\nQUIT\n\x20\0\0\0", PROXY_PROTOCOL),
+        (b"\0\r\nQUIT\n\x21\x11\0\x0c", PROXY_PROTOCOL),
+        (b"PROXY /v2.1 HTTP/1.1\r\n", None),
+        (POST, None),
+        (b"", None),
+    ],
+)
+def test_another_protocol(start: bytes, refusal: Refusal | None) -> None:
+    assert find_other_protocol(start) == refusal
 
 
 def test_no_refusal_quotes_the_client() -> None:
