@@ -18,6 +18,8 @@
 * :mod:`forwarded`: what reverse proxies say about a request, by one rule for the api and the proxy.
 * :mod:`allowance`: how often a source may fail, for passwords and for tokens.
 * Time and threads: :mod:`deadline`, :mod:`thread_pool`.
+* Metrics: :mod:`metrics` is the list, :mod:`metrics_server` serves it, :mod:`metrics_gathering` does so for several
+  processes; :mod:`pools` and :mod:`process_measures` have what each process measures.
 * :mod:`rfb`: RFB messages (RFC 6143), without I/O.
 
 The path of a call: a service's ``rpcapi`` module, :mod:`rpc_client`, the broker, :mod:`rpc_server`, the ``endpoint``

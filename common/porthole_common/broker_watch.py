@@ -97,6 +97,10 @@ class BrokerWatch:
         with self._changed:
             return self._recoveries
 
+    def count_unusable(self) -> int:
+        """Return how many brokers are known to be unusable."""
+        return sum(broker is not None for broker in list(self._said))
+
     def report(self, reason: object) -> None:
         """Report a failed connection, with ``reason`` in words; returns at once."""
         with self._changed:

@@ -30,6 +30,7 @@ class Vitals:
 
     ``descriptors_needed`` is how many it opens at its own limits. ``node``, ``boot_id`` and ``network``
     (network_namespaces(7)) identify its machine and its network; ``boot_id`` is None where /proc is hidden.
+    ``metrics_host`` is the address at which it serves its metrics, "" without metrics, or from an older daemon.
     """
 
     host: str
@@ -41,6 +42,7 @@ class Vitals:
     node: str
     boot_id: str | None
     network: str
+    metrics_host: str = ""
 
     @classmethod
     def from_primitive(cls, value: dict[str, Any]) -> Self:
@@ -291,8 +293,8 @@ class ApiDescription:
         return {**asdict(self), "vitals": self.vitals.to_primitive()}
 
 
-def read_vitals(host: str, descriptors_needed: int) -> Vitals:
-    """Return this process's vitals; ``host`` is its ``[DEFAULT] host``."""
+def read_vitals(host: str, descriptors_needed: int, metrics_host: str = "") -> Vitals:
+    """Return this process's vitals; ``host`` is its ``[DEFAULT] host``, ``metrics_host`` the field of that name."""
     try:
         boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
@@ -308,6 +310,7 @@ def read_vitals(host: str, descriptors_needed: int) -> Vitals:
         node=os.uname().nodename,
         boot_id=boot_id,
         network=str(_NETWORK.readlink()),
+        metrics_host=metrics_host,
     )
 
 

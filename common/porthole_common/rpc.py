@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from oslo_config import cfg
 
-from porthole_common import errors
+from porthole_common import errors, metrics
 from porthole_common.broker import Broker
 from porthole_common.broker_watch import BrokerWatch
 from porthole_common.conf import upgrade_levels
@@ -92,7 +92,11 @@ class Rpc:
         self._workers = ThreadPool("rpc", MAX_CALLS)
         self._sequences = ThreadPool("rpc-sequence", MAX_CALLS, EAGER)
         self._clients: dict[tuple[str, str], RpcClient] = {}
+        self._servers: list[RpcServer] = []
         self._lock = threading.Lock()
+        if watched:
+            metrics.BROKER_CONNECTED.add_source(self._read_connected)
+            metrics.BROKERS_UNUSABLE.add_source(self._read_unusable)
 
     def get_client(self, topic: str, version: str) -> RpcClient:
         """Return the process's client for ``topic`` at ``version`` ("major.minor" the endpoint must offer)."""
@@ -151,14 +155,25 @@ class Rpc:
             serializer=self._serializer,
             access_policy=DefaultRPCAccessPolicy,
         )
-        return RpcServer(make_server, self._workers, self._watch, threads)
+        server_of_topic = RpcServer(make_server, self._workers, self._watch, threads)
+        self._servers = [*(each for each in self._servers if not each.is_stopped), server_of_topic]
+        return server_of_topic
 
     def close(self) -> None:
         """Close the transport and its connections; a few seconds at most."""
+        metrics.BROKER_CONNECTED.remove_source(self._read_connected)
+        metrics.BROKERS_UNUSABLE.remove_source(self._read_unusable)
         self._watch.close()
         stop_in_time(self._workers, self._transport.cleanup, "transport", CLOSE_TIMEOUT_S)
         self._workers.close()
         self._sequences.close()
+
+    def _read_connected(self) -> metrics.Samples:
+        servers = [server for server in self._servers if not server.is_stopped]
+        return [((), all(server.get_subscription() is not None for server in servers))] if servers else []
+
+    def _read_unusable(self) -> metrics.Samples:
+        return [((), self._watch.count_unusable())]
 
     def _probe(self) -> None:
         """Send a message that no server consumes, over the connection that sends all messages."""

@@ -6,10 +6,11 @@ happens to a call between a service's ``rpcapi.py`` and oslo.messaging.
 """
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
-from porthole_common import errors
+from porthole_common import errors, metrics
 from porthole_common.broker_watch import BrokerWatch
 from porthole_common.context import RequestContext, serving
 from porthole_common.deadline import Deadline, DeadlinePassed
@@ -24,6 +25,7 @@ GRACE_S = 0.5
 
 def log_unanswered(context: RequestContext, topic: str, method: str, exc: Exception) -> errors.RpcUnavailable:
     """Log that nothing answered in time, by the line that operators look for, and return what to raise."""
+    _count_unanswered(topic, method, exc)
     LOG.warning(
         "RPC not answered",
         context=context,
@@ -33,6 +35,11 @@ def log_unanswered(context: RequestContext, topic: str, method: str, exc: Except
         error=type(exc).__name__,
     )
     return errors.RpcUnavailable(topic, method)
+
+
+def _count_unanswered(topic: str, method: str, exc: Exception) -> None:
+    cause = "timeout" if isinstance(exc, oslo_messaging.MessagingTimeout | DeadlinePassed) else "broker"
+    metrics.RPC_FAILURES.labels(topic, method, cause).inc()
 
 
 class RpcClient:
@@ -69,17 +76,24 @@ class RpcClient:
         :raises RemoteFailure: when the far side met an error outside Porthole's tree.
         """
         client = self._client.prepare(server=server) if server else self._client
+        seconds = metrics.RPC_CALL_SECONDS.labels(self._topic, method)
+        begun_at_s = time.monotonic()
         try:
-            return self._run(context, method, functools.partial(client.call, context, method, **arguments), deadline)
+            result = self._run(context, method, functools.partial(client.call, context, method, **arguments), deadline)
         except errors.PortholeError as exc:
+            if deadline is None or not deadline.given_up:
+                seconds.observe(time.monotonic() - begun_at_s)
             raise exc.local() from None
         except BROKER_ERRORS as exc:
             raise self._map(exc, context, method, log_failures) from exc
         except Exception as exc:
             # A ValueError of the far side is rebuilt as one here, and is no more the caller's than a RemoteError.
+            metrics.RPC_FAILURES.labels(self._topic, method, "remote").inc()
             if log_failures:
                 self._log_failure(type(exc).__name__, context, method)
             raise errors.RemoteFailure(self._topic, method) from exc
+        seconds.observe(time.monotonic() - begun_at_s)
+        return result
 
     def publish(self, context: RequestContext, method: str, **arguments: Any) -> None:
         """Send ``method`` to every server of the topic and wait for no answer.
@@ -117,12 +131,14 @@ class RpcClient:
         self, exc: Exception, context: RequestContext, method: str, log_failures: bool = True
     ) -> errors.PortholeError:
         if isinstance(exc, oslo_messaging.RemoteError | oslo_messaging.RPCDispatcherError):
+            metrics.RPC_FAILURES.labels(self._topic, method, "remote").inc()
             if log_failures:
                 self._log_failure(getattr(exc, "exc_type", type(exc).__name__), context, method)
             return errors.RemoteFailure(self._topic, method)
         if self._watch is not None and not isinstance(exc, oslo_messaging.MessagingTimeout | DeadlinePassed):
             self._watch.report(exc)
         if not log_failures:
+            _count_unanswered(self._topic, method, exc)
             return errors.RpcUnavailable(self._topic, method)
         return log_unanswered(context, self._topic, method, exc)
 

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
-from porthole_common import errors
+from porthole_common import errors, metrics, pools
 from porthole_common.broker_watch import BrokerWatch
 from porthole_common.deadline import Deadline
 from porthole_common.log import get_logger
@@ -22,6 +22,8 @@ Result = TypeVar("Result")
 # How long a server may take to finish its work. An idle consumer of oslo.messaging notices the order to stop only
 # after a few seconds.
 STOP_TIMEOUT_S = 5.0
+# The handlers that run, in oslo.messaging's threads.
+_HANDLERS = pools.Work("rpc-handler")
 # How long a server that could not join the bus waits before it tries again; less when a broker recovers sooner.
 RETRY_MIN_S = 3.0
 RETRY_MAX_S = 60.0
@@ -32,12 +34,20 @@ def expected_exceptions(
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
     """Mark the errors of an endpoint's method that are answers: they cross the wire and leave no trace in the log.
 
-    This is oslo.messaging's decorator of the same name, but it keeps the method's signature and docstring.
+    This is oslo.messaging's decorator of the same name, but it keeps the method's signature and docstring. It also
+    measures the method.
     """
 
     def decorate(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-        wrapped = oslo_messaging.expected_exceptions(*classes)(method)
-        return cast(Callable[Arguments, Result], functools.wraps(method)(wrapped))
+        answer = oslo_messaging.expected_exceptions(*classes)(method)
+        seconds = metrics.RPC_HANDLER_SECONDS.labels(method.__name__)
+
+        @functools.wraps(method)
+        def measured(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            with _HANDLERS.counted(), seconds.time():
+                return cast(Result, answer(*args, **kwargs))
+
+        return measured
 
     return decorate
 
@@ -56,6 +66,7 @@ class RpcServer:
         self._threads = threads
         # Known while the server is started.
         self._consumers: Consumers | None = None
+        self.is_stopped = False
 
     def start(self) -> None:
         """Consume messages. Returns when the queues are declared, so it waits for a broker that lets this process in.
@@ -86,6 +97,7 @@ class RpcServer:
 
     def stop(self) -> None:
         """Take no further message, and wait for those under way; a few seconds at most."""
+        self.is_stopped = True
         if self._consumers is None:
             return
         stop = functools.partial(self._stop, self._consumers)

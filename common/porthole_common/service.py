@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
-from porthole_common import config_faults, early_sighup, errors, log
+from porthole_common import config_faults, early_sighup, errors, log, metrics_server
 from porthole_common.log import get_logger
 from porthole_common.signals import Signals
 from porthole_common.systemd import SystemdNotifier
@@ -94,7 +94,14 @@ def main(
 
     For the other parameters and the exit status see :func:`launch`.
     """
-    return launch(program, lambda parsed: run(program, build(parsed)), argv, conf, **parse_overrides)
+
+    def serve(parsed: cfg.ConfigOpts) -> int:
+        services = build(parsed)
+        # Behind the build, since a standalone has options of its own.
+        daemon = program.removeprefix("porthole")[1:]
+        return run(program, [*metrics_server.build_servers(parsed, daemon), *services])
+
+    return launch(program, serve, argv, conf, **parse_overrides)
 
 
 def launch(

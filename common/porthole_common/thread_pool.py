@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from porthole_common import pools
 from porthole_common.deadline import Deadline, DeadlinePassed
 from porthole_common.log import get_logger
 
@@ -92,8 +93,8 @@ class ThreadPool:
         self, name: str, limit: int, eager: int | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """``name`` is the first part of the threads' names; ``clock`` says how long a job has run."""
-        self._name = name
-        self._limit = limit
+        self.name = name
+        self.limit = limit
         self._eager = limit if eager is None else min(eager, limit)
         self._clock = clock
         self._lock = threading.Lock()
@@ -103,6 +104,17 @@ class ThreadPool:
         self._idle: list[_PoolThread] = []
         self._count = 0
         self._closed = False
+        pools.watch(self)
+
+    @property
+    def busy(self) -> int:
+        """The number of jobs that run."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """The number of jobs that have not begun."""
+        return len(self._waiting)
 
     def run(self, work: Callable[[], Result], deadline: Deadline) -> Result:
         """Run ``work()``; return its result, or raise its error. The work may narrow ``deadline`` step by step.
@@ -179,14 +191,14 @@ class ThreadPool:
 
     def _add_thread(self) -> bool:
         """Start one more thread; return False when there are enough, or the system has none to give."""
-        if self._count >= self._limit:
+        if self._count >= self.limit:
             return False
         thread = _PoolThread(self)
         try:
-            threading.Thread(target=thread.serve, name=f"{self._name}-{self._count + 1}", daemon=True).start()
+            threading.Thread(target=thread.serve, name=f"{self.name}-{self._count + 1}", daemon=True).start()
         except RuntimeError as exc:
             # Jobs that wait go on when a thread is free, or are given up.
-            LOG.error("Thread not started", part=self._name, threads=self._count, reason=exc)
+            LOG.error("Thread not started", part=self.name, threads=self._count, reason=exc)
             return False
         self._count += 1
         self._idle.append(thread)

@@ -121,6 +121,16 @@ class Session:
         seconds = time.monotonic() - self._opened_at
         return Outcome(self._close_code, self._outcome, to_client.relayed_bytes, to_server.relayed_bytes, seconds)
 
+    @property
+    def relayed_bytes(self) -> tuple[int, int]:
+        """The bytes that were relayed to the client, and from it."""
+        return self._streams.to_client.relayed_bytes, self._streams.to_server.relayed_bytes
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of the close frame that was sent or received; None without one."""
+        return self._close_code
+
     def start(self, from_server: bytes, from_client: bytes) -> None:
         """Begin to relay, with bytes that were read from either side before; or close, when the session must end."""
         if not self.may_relay():

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from oslo_config import cfg
 
 from porthole_api.rpcapi import VERSION
+from porthole_common.conf.metrics import find_host
 from porthole_common.context import RequestContext
 from porthole_common.diagnosis import ApiDescription, read_vitals
 from porthole_common.rpc import RpcTarget
@@ -35,11 +36,12 @@ class ApiEndpoint:
 
     def __init__(self, conf: cfg.ConfigOpts, hosts: Hosts) -> None:
         self._host = conf.host
+        self._metrics_host = find_host(conf, "api")
         self._descriptors_needed = 2 * conf.api.workers + _DESCRIPTORS_BESIDE_REQUESTS
         self._hosts = hosts
 
     def describe_api(self, context: RequestContext) -> dict[str, Any]:
         """Return what ``ApiDescription.to_primitive`` writes."""
-        vitals = read_vitals(self._host, self._descriptors_needed)
+        vitals = read_vitals(self._host, self._descriptors_needed, self._metrics_host)
         duplicates = self._hosts.list_duplicates(_MAX_DUPLICATES)
         return ApiDescription(vitals, self._hosts.list_silences(), duplicates).to_primitive()

@@ -28,6 +28,7 @@ from porthole_api.http_channel import Channel, Reports
 from porthole_api.http_crowd import find_leaving, find_limit, find_room
 from porthole_api.http_parser import BODY_LIMIT_BYTES, MAX_HEADER_BYTES
 from porthole_api.http_refusals import CROWDED, CROWDED_SOURCE, STOPPING
+from porthole_common import pools
 from porthole_common.allowance import find_network
 from porthole_common.listening import map_bind_error
 from porthole_common.log import get_logger
@@ -62,13 +63,27 @@ _HOOKS = (
 class HttpServer:
     """Serves one WSGI application at one address, from its own threads."""
 
+    # For the metrics of the pool of threads.
+    name = "http"
+
     def __init__(self, application: WsgiApplication, host: str, port: int, threads: int) -> None:
         """Prepare; ``threads`` is how many requests are answered at the same time."""
         self._application = application
-        self._host, self._port, self._threads = host, port, threads
+        self._host, self._port, self.limit = host, port, threads
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self._seen_turns = -1
+        pools.watch(self)
+
+    @property
+    def busy(self) -> int:
+        """The number of threads that answer a request."""
+        return 0 if self._server is None else int(self._server.task_dispatcher.active_count)
+
+    @property
+    def waiting(self) -> int:
+        """The number of requests that wait for a thread."""
+        return 0 if self._server is None else len(self._server.task_dispatcher.queue)
 
     @property
     def port(self) -> int:
@@ -88,7 +103,7 @@ class HttpServer:
             option = "[api] bind_port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "[api] bind_host"
             raise map_bind_error(option, f"cannot listen on {self._host} port {self._port}", error) from error
         self._port = sock.getsockname()[1]
-        self._server = _Server(self._application, sock, self._host, self._threads)
+        self._server = _Server(self._application, sock, self._host, self.limit)
         self._thread = threading.Thread(target=self._server.run, name="http", daemon=True)
         self._thread.start()
         LOG.info("Listening", address=str(Target(self._host, self._port)))

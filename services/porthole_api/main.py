@@ -25,7 +25,7 @@ from porthole_api.http_server import HttpServer
 from porthole_api.policy import Policy
 from porthole_api.subscription import Subscription
 from porthole_common import conf as porthole_conf
-from porthole_common import log, service
+from porthole_common import log, metrics_gathering, service
 from porthole_common.discovery import DiscoveryEndpoint
 from porthole_common.rpc import Rpc
 from porthole_common.unknown_options import warn_of_unknown_options
@@ -113,6 +113,8 @@ def build_wsgi_application() -> WsgiApplication:
     # The workers of one host may share a name: each gets every message of the topic all the same.
     subscription, application = _build(cfg.CONF, _build_rpc(cfg.CONF), f"{cfg.CONF.host}-wsgi", Policy(cfg.CONF))
     subscription.start()
+    for server in metrics_gathering.build_peers(cfg.CONF, "api"):
+        server.start()
     return application
 
 

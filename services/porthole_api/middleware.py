@@ -15,7 +15,7 @@ from porthole_api.faults import map_error
 from porthole_api.microversions import MIN_VERSION, build_headers, parse_version
 from porthole_api.request import Request
 from porthole_api.routes import Handler, Route
-from porthole_common import errors
+from porthole_common import errors, metrics
 from porthole_common.context import get_current, serving
 from porthole_common.log import get_logger
 
@@ -28,7 +28,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class RequestLog:
-    """Logs one line for each request, and turns an error of ``application`` into an answer with all headers."""
+    """Logs and measures each request, and turns an error of ``application`` into an answer with all headers."""
 
     def __init__(self, application: Handler) -> None:
         self._application = application
@@ -38,7 +38,10 @@ class RequestLog:
         started_at_s = time.monotonic()
         with serving(build_context(request.environ)):
             response, error = self._answer(request)
-            _log(request, response.status_int, error, time.monotonic() - started_at_s)
+            seconds = time.monotonic() - started_at_s
+            _log(request, response.status_int, error, seconds)
+        method = request.method if request.method in _METHODS else "other"
+        metrics.HTTP_REQUEST_SECONDS.labels(method, str(response.status_int)).observe(seconds)
         return response
 
     def _answer(self, request: Request) -> tuple[webob.Response, Exception | None]:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 
 from porthole_api.directory import Directory
-from porthole_common import errors, notifications
+from porthole_common import errors, metrics, notifications
 from porthole_common.context import build_daemon_context
 from porthole_common.log import get_logger
 from porthole_common.rpc import Rpc, RpcServer
@@ -53,15 +53,20 @@ class Subscription:
 
     def start(self) -> None:
         """Start the thread; returns at once."""
+        metrics.INVENTORY_AGE.add_source(self._read_ages)
         self._thread.start()
 
     def stop(self) -> None:
         """Accept no more inventories. Harmless when not started, or while the first connection is still tried."""
+        metrics.INVENTORY_AGE.remove_source(self._read_ages)
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(STOP_TIMEOUT_S)
         if self._server:
             self._server.stop()
+
+    def _read_ages(self) -> metrics.Samples:
+        return [((host,), age_s) for host, age_s in self._directory.list_silences().items()]
 
     def _join(self) -> None:
         while not self._stopping.is_set():

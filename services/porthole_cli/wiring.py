@@ -31,7 +31,12 @@ PROGRAM = "porthole standalone"
 TRANSPORT_URL = "fake://"
 LOOPBACK = "127.0.0.1"
 # The options with the address of a listener.
-_ADDRESSES = (("api", "bind_host"), ("vnc", "novncproxy_host"), ("vnc", "xvpvncproxy_host"))
+_ADDRESSES = (
+    ("api", "bind_host"),
+    ("metrics", "bind_host"),
+    ("vnc", "novncproxy_host"),
+    ("vnc", "xvpvncproxy_host"),
+)
 # Flag of the command -> the option that it sets.
 _FLAGS = {
     "libvirt_uri": ("libvirt", "connection_uri"),

@@ -11,6 +11,7 @@ from typing import Any
 from oslo_config import cfg
 
 from porthole_common import errors
+from porthole_common.conf.metrics import find_host
 from porthole_common.context import RequestContext
 from porthole_common.diagnosis import HostDescription, read_vitals
 from porthole_common.log import get_logger
@@ -134,7 +135,7 @@ class ComputeEndpoint:
         conf = self._conf
         is_static = conf.compute.driver == "static"
         return HostDescription(
-            vitals=read_vitals(self._host, DESCRIPTORS_NEEDED),
+            vitals=read_vitals(self._host, DESCRIPTORS_NEEDED, find_host(conf, "compute")),
             driver=conf.compute.driver,
             hypervisor=conf.static.instances_file if is_static else conf.libvirt.connection_uri,
             refusal=refusal,

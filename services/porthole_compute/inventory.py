@@ -8,10 +8,11 @@ driver's events and the endpoint wake its thread.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from porthole_common import errors
+from porthole_common import errors, metrics
 from porthole_common.context import RequestContext, build_daemon_context
 from porthole_common.log import get_logger
 from porthole_common.model import Instance, InstanceState, Owner
@@ -96,12 +97,15 @@ class InventoryReporter:
         self._report_start = report_start
         self._is_start_reported = False
         self._published: tuple[int, bool] | None = None
+        self._published_at: float | None = None
         self._wanted = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="inventory", daemon=True)
 
     def start(self) -> None:
         """Start the thread, which publishes the first inventory at once."""
+        for metric, source in self._list_sources():
+            metric.add_source(source)
         self._thread.start()
 
     def is_alive(self) -> bool:
@@ -114,6 +118,8 @@ class InventoryReporter:
 
     def stop(self, timeout_s: float) -> None:
         """Publish no more; wait up to ``timeout_s`` for the publication under way."""
+        for metric, source in self._list_sources():
+            metric.remove_source(source)
         self._stopping.set()
         self._wanted.set()
         if self._thread.is_alive():
@@ -126,6 +132,7 @@ class InventoryReporter:
         try:
             inventory = self._read()
             self._publisher.publish(context, inventory)
+            self._published_at = time.time()
             self._log_published(context, inventory)
             if self._is_up and not self._is_start_reported:
                 # Of what ended before, no event tells, so the proxies ask about their open consoles.
@@ -141,6 +148,25 @@ class InventoryReporter:
             LOG.info("Inventory publication recovered", context=context)
         self._in_trouble = bool(trouble)
         return not trouble
+
+    def _list_sources(self) -> list[tuple[metrics.Computed, metrics.Source]]:
+        return [
+            (metrics.HYPERVISOR_UP, self._read_up),
+            (metrics.INSTANCES, self._read_states),
+            (metrics.INVENTORY_PUBLISHED, self._read_published),
+        ]
+
+    def _read_up(self) -> metrics.Samples:
+        return [((), self._is_up)]
+
+    def _read_states(self) -> metrics.Samples:
+        counts = dict.fromkeys(InstanceState, 0)
+        for instance in self._last_known:
+            counts[instance.state] += 1
+        return [((state.lower(),), count) for state, count in counts.items()]
+
+    def _read_published(self) -> metrics.Samples:
+        return [] if self._published_at is None else [((), self._published_at)]
 
     def _log_published(self, context: RequestContext, inventory: Inventory) -> None:
         """Log the publication: at level info when it brings news, else at level debug."""

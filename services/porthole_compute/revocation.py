@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Protocol
 
-from porthole_common import errors
+from porthole_common import errors, metrics
 from porthole_common.context import RequestContext, build_daemon_context
 from porthole_common.log import get_logger
 from porthole_common.model import RevocationReason
@@ -66,6 +66,7 @@ class Revoker:
 
     def start(self) -> None:
         """Begin to revoke."""
+        metrics.REVOCATIONS_PENDING.add_source(self._read_pending)
         self._thread.start()
 
     def is_alive(self) -> bool:
@@ -86,6 +87,7 @@ class Revoker:
 
     def stop(self, timeout_s: float) -> None:
         """Try the pending revocations once more, for up to ``timeout_s``, and end."""
+        metrics.REVOCATIONS_PENDING.remove_source(self._read_pending)
         self._stopping.set()
         self._wanted.set()
         if self._thread.is_alive():
@@ -109,6 +111,9 @@ class Revoker:
             if reason is not None and not self._revoke_one(instance_uuid, reason):
                 break
         return not self._failed
+
+    def _read_pending(self) -> metrics.Samples:
+        return [((), len(self._new) + len(self._failed))]
 
     def _revoke_one(self, instance_uuid: str, reason: RevocationReason) -> bool:
         context = build_daemon_context()

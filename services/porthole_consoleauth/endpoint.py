@@ -5,17 +5,18 @@ Why: they turn RPC arguments into typed values once, call the store, and log one
 open which console, and never the token. Called by oslo.messaging's threads.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from porthole_common import errors
+from porthole_common import errors, metrics
 from porthole_common.context import RequestContext
 from porthole_common.diagnosis import HistoryState, StoreDescription, Vitals
 from porthole_common.history.event import EventKind, HistoryEvent, build_event
 from porthole_common.log import get_logger
-from porthole_common.model import ConnectInfo, ConsoleMode, RevocationReason
+from porthole_common.model import ConnectInfo, ConsoleMode, ConsoleType, RevocationReason
 from porthole_common.notifications import Revocation
 from porthole_common.rpc import RpcTarget, expected_exceptions
 from porthole_consoleauth.rpcapi import VERSION
@@ -24,6 +25,15 @@ from porthole_consoleauth.token_store import StoredConsole, TokenStore, strip_se
 LOG = get_logger(__name__)
 # More than anybody shares an address with; a token without a limit has no number.
 MAX_USES = 1000
+# At 0 from the start, so that an alert sees the first one.
+for _type in ConsoleType:
+    metrics.TOKENS_AUTHORIZED.labels(_type)
+for _reason in RevocationReason:
+    metrics.TOKENS_REVOKED.labels(_reason)
+for _outcome in ("accepted", "refused"):
+    metrics.TOKEN_CHECKS.labels(_outcome)
+for _method in ("authorize_console", "check_token", "spend_token", "delete_tokens_for_instance"):
+    metrics.STORE_FAILURES.labels(_method)
 
 
 class Publisher(Protocol):
@@ -31,6 +41,15 @@ class Publisher(Protocol):
 
     def publish(self, context: RequestContext, revocation: Revocation) -> None:
         """Send it to every proxy; raise RpcUnavailable when there is no broker."""
+
+
+@contextlib.contextmanager
+def _counting_failures(method: str) -> Iterator[None]:
+    try:
+        yield
+    except errors.TokenStoreUnavailable:
+        metrics.STORE_FAILURES.labels(method).inc()
+        raise
 
 
 def _now() -> datetime:
@@ -128,7 +147,9 @@ class ConsoleAuthEndpoint:
         console = StoredConsole(
             strip_secrets(replace(connect_info, expires_at=expires_at)), context.user_id, context.project_id
         )
-        self._store.authorize(token, console, life_s)
+        with _counting_failures("authorize_console"):
+            self._store.authorize(token, console, life_s)
+        metrics.TOKENS_AUTHORIZED.labels(connect_info.console_type).inc()
         LOG.info(
             "Console token authorized",
             instance=instance_uuid,
@@ -160,7 +181,8 @@ class ConsoleAuthEndpoint:
         :raises TokenStoreUnavailable: when it is not certain that the use was taken.
         """
         try:
-            self._store.spend(token)
+            with _counting_failures("spend_token"):
+                self._store.spend(token)
         except errors.TokenInvalid as exc:
             LOG.info("Console token refused", reason=exc.reason)
             raise
@@ -176,10 +198,13 @@ class ConsoleAuthEndpoint:
         :raises TokenStoreUnavailable: when the store does not answer.
         """
         try:
-            console = self._store.check(token)
+            with _counting_failures("check_token"):
+                console = self._store.check(token)
         except errors.TokenInvalid as exc:
+            metrics.TOKEN_CHECKS.labels("refused").inc()
             LOG.info("Console token refused", reason=exc.reason)
             raise
+        metrics.TOKEN_CHECKS.labels("accepted").inc()
         info = console.connect_info
         LOG.info(
             "Console token accepted",
@@ -217,10 +242,12 @@ class ConsoleAuthEndpoint:
         """
         revocation = Revocation.from_primitive(instance_uuid, compute_host, reason)
         try:
-            count = self._store.revoke_instance(instance_uuid, compute_host)
+            with _counting_failures("delete_tokens_for_instance"):
+                count = self._store.revoke_instance(instance_uuid, compute_host)
         except errors.TokenStoreUnavailable:
             self._publish(context, revocation)
             raise
+        metrics.TOKENS_REVOKED.labels(revocation.reason).inc(count)
         LOG.info(
             "Console tokens revoked",
             instance=instance_uuid,

@@ -17,6 +17,7 @@ from oslo_config import cfg
 
 from porthole_common import service
 from porthole_common.audit import AuditNotifier, build_notifier
+from porthole_common.conf.metrics import find_host
 from porthole_common.diagnosis import read_vitals
 from porthole_common.discovery import DiscoveryEndpoint, build_process_id
 from porthole_common.log import get_logger
@@ -53,7 +54,8 @@ class ConsoleAuthService(service.Service):
         self._rpc = rpc
         self._owns_rpc = owns_rpc
         self._store = store
-        vitals = functools.partial(read_vitals, conf.host, _count_descriptors(conf))
+        metrics_host = find_host(conf, "consoleauth")
+        vitals = functools.partial(read_vitals, conf.host, _count_descriptors(conf), metrics_host)
         process = build_process_id()
         self._notifier = build_notifier(conf) if keeps_history else None
         self._history = _build_history(conf, rpc, process, self._notifier) if keeps_history else None

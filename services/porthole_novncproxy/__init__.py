@@ -14,5 +14,6 @@ The path through its parts:
 - :mod:`porthole_relay` moves their bytes. ``web`` has the files of the console page.
 
 Beside that path, ``endpoint`` answers ``porthole doctor``, which calls it through ``rpcapi``; ``novnc`` and
-``certificate`` say what web root and certificate the proxy has; ``tls_options`` builds the TLS context of the doors.
+``certificate`` say what web root and certificate the proxy has; ``tls_options`` builds the TLS context of the doors;
+``measures`` has the sources of the metrics.
 """

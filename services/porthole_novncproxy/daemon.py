@@ -36,6 +36,7 @@ from porthole_novncproxy.doors import DOORS, Door
 from porthole_novncproxy.endpoint import ProxyEndpoint
 from porthole_novncproxy.front.pages import Pages
 from porthole_novncproxy.front.waiting import WaitingLimits
+from porthole_novncproxy.measures import Measures
 from porthole_novncproxy.server import ProxyServer
 from porthole_novncproxy.sessions.history import SessionHistory, build_reporter
 from porthole_novncproxy.sessions.recheck import Recheck
@@ -146,6 +147,7 @@ class NovncProxyService:
         self._recheck = Recheck(
             self._sessions, compute, Schedule(options.recheck_interval), self._subscription.get_subscription
         )
+        self._measures = Measures(conf, loop, self._sessions.tally)
         self._listeners = dict(listeners or {})
 
     def start(self) -> None:
@@ -159,6 +161,7 @@ class NovncProxyService:
         self._recheck.start()
         if self._reporter:
             self._reporter.start()
+        self._measures.start()
         for door, listener in self._listeners.items():
             LOG.info("Listening", door=door.name, address=str(Target(*listener.getsockname()[:2])))
 
@@ -183,6 +186,7 @@ class NovncProxyService:
         self._server.set_tls_context(context)
         self._server.set_waiting_limits(build_waiting_limits(self._conf))
         self._gate.set_policy(build_limits(self._conf), _origins(self._conf), security)
+        self._measures.read_certificates()
         LOG.info("Configuration reread")
 
     def _on_revoked(self, revocation: notifications.Revocation) -> None:
@@ -197,6 +201,7 @@ class NovncProxyService:
         self._recheck.stop()
         if self._reporter:
             self._reporter.stop()
+        self._measures.stop()
         self._subscription.stop()
         for listener in self._listeners.values():
             listener.close()

@@ -80,3 +80,9 @@ XVPVNC = Door(
     server_speaks_rfb=True,
 )
 DOORS = (NOVNC, XVPVNC)
+_DOOR_OF_TYPE = {console_type: door.name for door in DOORS for console_type in door.console_types}
+
+
+def find_door(console_type: ConsoleType) -> str:
+    """Return the name of the door of a console that is open."""
+    return _DOOR_OF_TYPE[console_type]

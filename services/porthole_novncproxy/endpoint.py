@@ -13,6 +13,7 @@ from typing import Any
 from oslo_config import cfg
 
 from porthole_common import errors
+from porthole_common.conf.metrics import find_host
 from porthole_common.context import RequestContext
 from porthole_common.deadline import Deadline
 from porthole_common.diagnosis import ProxyDescription, Reach, read_vitals
@@ -71,7 +72,7 @@ class ProxyEndpoint:
         conf = self._conf
         needed = 2 * conf.novncproxy.max_sessions + _DESCRIPTORS_BESIDE_SESSIONS
         return ProxyDescription(
-            vitals=read_vitals(conf.host, needed),
+            vitals=read_vitals(conf.host, needed, find_host(conf, "novncproxy")),
             web=conf.web or "",
             novnc=is_there(conf.web),
             novnc_version=find_version(conf.web),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from oslo_config import cfg
 
-from porthole_common import service
+from porthole_common import metrics_server, service
 from porthole_common.rpc import Rpc
 from porthole_novncproxy.daemon import PROGRAM, NovncProxyService
 from porthole_novncproxy.process import supervisor
@@ -30,7 +30,8 @@ def serve(conf: cfg.ConfigOpts) -> int:
     """
     if conf.novncproxy.workers > 1:
         return supervisor.run(conf)
-    return service.run(PROGRAM, [NovncProxyService(conf, Rpc(conf, conf.rpc.call_timeout), owns_rpc=True)])
+    servers = metrics_server.build_servers(conf, "novncproxy")
+    return service.run(PROGRAM, [*servers, NovncProxyService(conf, Rpc(conf, conf.rpc.call_timeout), owns_rpc=True)])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

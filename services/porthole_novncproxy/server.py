@@ -21,13 +21,13 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import TypeVar
 
-from porthole_common import errors
+from porthole_common import errors, metrics, pools
 from porthole_common.context import RequestContext, build_request_context, serving
 from porthole_common.deadline import Deadline, DeadlinePassed
 from porthole_common.log import get_logger
 from porthole_common.rpc import log_unanswered
 from porthole_novncproxy.admission.descriptors import OUT_OF_DESCRIPTORS
-from porthole_novncproxy.admission.gate import Gate
+from porthole_novncproxy.admission.gate import Admission, Gate
 from porthole_novncproxy.doors import ClientProtocol, Door
 from porthole_novncproxy.front import connect, handler
 from porthole_novncproxy.front.connection import Connection, PendingRequest
@@ -99,6 +99,7 @@ class ProxyServer:
             loop, handshake_threads, handshake_backlog, request_timeout_s, self._answer, self._answer_late
         )
         self._page_threads = concurrent.futures.ThreadPoolExecutor(_PAGE_THREADS, thread_name_prefix="page")
+        self._page_work = pools.Work("page", _PAGE_THREADS)
         self._page_places = threading.Semaphore(_PAGE_THREADS + handshake_backlog)
         self._request_timeout_s = request_timeout_s
 
@@ -187,7 +188,8 @@ class ProxyServer:
                 # This client has left, and the clients behind it still wait.
                 self._loop.call_soon(lambda: self._turn_away(pending, "request_timeout"))
                 return
-            page = self._run(pending, context, lambda: self._open_page(pending.request))
+            with self._page_work.counted():
+                page = self._run(pending, context, lambda: self._open_page(pending.request))
             self._loop.call_soon(lambda: self._send(pending, *page) if page else self._answer(pending, None))
         finally:
             self._page_places.release()
@@ -249,12 +251,16 @@ class ProxyServer:
             pending.connection,
             open_outgoing(upgrade.response, has_content=True),
             open_session,
-            on_lost=admission.close,
+            on_lost=lambda: _lose(admission, pending.connection.door),
         )
 
     def _turn_away(self, pending: PendingRequest, limit: str) -> None:
         LOG.warning("Client turned away", client=self._find_source(pending), limit=f"[novncproxy] {limit}")
-        self._answer(pending, build_bare(HTTPStatus.SERVICE_UNAVAILABLE, _RETRY_AFTER))
+        door, status = pending.connection.door, HTTPStatus.SERVICE_UNAVAILABLE
+        metrics.REFUSALS.labels(door.name, limit, str(int(status))).inc()
+        if not door.is_for_browsers or handler.is_console_work(pending.request):
+            metrics.OPENINGS.labels(door.name, "refused").inc()
+        self._answer(pending, build_bare(status, _RETRY_AFTER))
 
     def _answer_late(self, late: RequestInFlight) -> None:
         """Tell a client that its console takes too long, in the loop's thread."""
@@ -277,6 +283,12 @@ class ProxyServer:
         """Return the address of the client itself. For a native viewer this is the address of the connection."""
         door, address = pending.connection.door, pending.connection.address
         return handler.find_source(pending.request, address, self._gate) if door.is_for_browsers else address
+
+
+def _lose(admission: Admission, door: Door) -> None:
+    """Close the console of a client that left before its answer."""
+    metrics.OPENINGS.labels(door.name, "lost").inc()
+    admission.close()
 
 
 def _finish(response: Response, request: Request) -> Response:

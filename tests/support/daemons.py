@@ -92,6 +92,8 @@ class Porthole:
                 "graceful_shutdown_timeout": 0,
             },
             "api": {"bind_port": self.api_port},
+            # Many daemons run side by side here; a test of metrics chooses ports.
+            "metrics": {"bind_port": 0},
             "compute": {"driver": "static" if instances_file else "libvirt"},
             "libvirt": {"connection_uri": libvirt_uri},
             "static": {"instances_file": instances_file, "runs_directory": self.directory},

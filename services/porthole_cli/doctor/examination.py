@@ -165,6 +165,7 @@ class Examination:
             judges[-2:-2] = [
                 functools.partial(self._judge_here, found),
                 functools.partial(processes.judge_clocks, found),
+                functools.partial(processes.judge_metrics, found),
             ]
         for judge in judges:
             self.findings += judge()

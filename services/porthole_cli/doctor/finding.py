@@ -97,6 +97,8 @@ class FindingId(StrEnum):
     CLOCK_SKEW = "clock.skew"
     DESCRIPTORS_OK = "descriptors.ok"
     DESCRIPTORS_LOW = "descriptors.low"
+    METRICS_OK = "metrics.ok"
+    METRICS_OFF_LOOPBACK = "metrics.off_loopback"
     TOKEN_OK = "token.ok"  # noqa: S105 (an id)
     TOKEN_FAILED = "token.failed"  # noqa: S105
     TOKEN_NOT_REVOKED = "token.not_revoked"  # noqa: S105

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clocks and descriptors: what every process has, whatever it does.
+"""Clocks, descriptors and metrics: what every process has, whatever it does.
 
 Why clocks: one host's clock writes the time at which a URL expires, and another's user reads it; every clock judges
 certificates, and logs of several hosts are read together. What tokens and sessions do follows from no two clocks. Pure.
 """
 
+import ipaddress
 from collections.abc import Iterable
 from datetime import datetime
 from statistics import median
@@ -79,6 +80,35 @@ def judge_descriptors(daemons: Daemons) -> list[Finding]:
     if findings or lowest is None:
         return _unique(findings)
     return [finding.ok(FindingId.DESCRIPTORS_OK, f"enough everywhere; the fewest are {lowest[0]} of {lowest[1]}")]
+
+
+def judge_metrics(daemons: Daemons) -> list[Finding]:
+    """Return the daemons whose metrics other machines may read; nothing when no daemon serves any."""
+    served = [(presence, vitals.metrics_host) for presence, vitals, *_ in daemons.list_described()]
+    findings = []
+    for presence, address in served:
+        if not address or _is_loopback(address):
+            continue
+        problem = (
+            f"porthole-{presence.daemon} serves its metrics at {address}: every machine that reaches that address can "
+            "read them, without a login. They name the compute hosts, and say how much the consoles are used."
+        )
+        mend = (
+            "Set [metrics] bind_host = 127.0.0.1 there, and let an agent or a reverse proxy with TLS and a login on "
+            "that host pass them on. If only the monitoring network reaches the address, a firewall must say so."
+        )
+        findings.append(finding.warning(FindingId.METRICS_OFF_LOOPBACK, presence.host, problem, mend))
+    if findings or not any(address for _, address in served):
+        return _unique(findings)
+    return [finding.ok(FindingId.METRICS_OK, "all daemons that serve metrics do so on loopback")]
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        # Any other name may be any address.
+        return address == "localhost"
 
 
 def _build_skew(host: str, skew_s: float) -> Finding:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from porthole_common import pools
 from porthole_common.log import get_logger
 from porthole_common.thread_pool import Job
 
@@ -49,8 +50,12 @@ class Questions:
     when a question becomes overdue, and when its answer comes after all; it returns at once.
     """
 
+    # For the metrics.
+    name = "questions"
+    waiting = 0
+
     def __init__(self, limit: int, timeout_s: float, on_change: Callable[[], None]) -> None:
-        self._limit = limit
+        self.limit = limit
         self._timeout_s = timeout_s
         self._on_change = on_change
         # By subject.
@@ -59,6 +64,12 @@ class Questions:
         self._given: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
         self._threads = 0
         self._is_closed = False
+        pools.watch(self)
+
+    @property
+    def busy(self) -> int:
+        """The number of questions that are open."""
+        return len(self._open)
 
     def ask(self, subject: str, work: Callable[[], Result]) -> Result:
         """Run ``work()`` in a thread of this object; return its result, or raise its error.
@@ -104,7 +115,7 @@ class Questions:
             raise NoAnswer(subject)
 
     def _is_free(self, subject: str) -> bool:
-        return self._is_closed or (subject not in self._open and len(self._open) < self._limit)
+        return self._is_closed or (subject not in self._open and len(self._open) < self.limit)
 
     def _is_hopeless(self, subject: str) -> bool:
         """Whether waiting is in vain: the question that is in the way is overdue, or all questions are."""

@@ -5,6 +5,7 @@ Why: these rules keep one tenant out of another's screen, so they stand in one p
 :mod:`porthole_novncproxy.admission.gate` asks the daemons and dials; this module only decides.
 """
 
+import re
 import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,6 +96,25 @@ def refusal_for(error: errors.PortholeError) -> tuple[HTTPStatus, str]:
         if isinstance(error, kind):
             return status, reason
     return HTTPStatus.SERVICE_UNAVAILABLE, "The console service met an error."
+
+
+def name_refusal(error: errors.PortholeError) -> str:
+    """Return the reason of a refusal as a metric's label: one of a few, whatever another daemon has sent.
+
+    It is the class of the error, with what tells its cases apart: the reason of a token, the option of a limit, the
+    topic of a daemon.
+    """
+    name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error.local()).__name__).lower()
+    match error:
+        case errors.TokenInvalid(reason=reason):
+            detail = TokenReason(reason).name.lower() if reason in set(TokenReason) else "other"
+        case errors.LimitReached(limit=limit):
+            detail = limit.rpartition(" ")[2]
+        case errors.RpcUnavailable(topic=topic) | errors.RemoteFailure(topic=topic):
+            detail = topic
+        case _:
+            return name
+    return f"{name}_{detail}"
 
 
 def parse_token(path: str, cookies: Sequence[str]) -> str | None:

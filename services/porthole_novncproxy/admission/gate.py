@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
 
-from porthole_common import errors
+from porthole_common import errors, metrics
 from porthole_common.context import RequestContext, get_current
 from porthole_common.deadline import Deadline
 from porthole_common.log import get_logger
@@ -35,6 +35,7 @@ from porthole_novncproxy.doors import Door
 LOG = get_logger(__name__)
 # The circuit breakers log a silence and its end: a line for each client in between would say nothing new.
 _TOLD_ONCE = (errors.HostUnavailable, errors.VncServerSilent)
+_CHECK, _VALIDATE, _DIAL = map(metrics.OPENING_STAGE_SECONDS.labels, ("check", "validate", "dial"))
 
 
 class TokenChecker(Protocol):
@@ -150,13 +151,14 @@ class Gate:
         release = self._counter.reserve(source, token, info.instance_uuid)
         try:
             target = self._validate(context, info, deadline)
-            server = self._dialler.dial(
-                info,
-                target,
-                self._security if request.door.server_speaks_rfb else None,
-                deadline,
-                server_speaks_first=request.door.server_speaks_first,
-            )
+            with _DIAL.time():
+                server = self._dialler.dial(
+                    info,
+                    target,
+                    self._security if request.door.server_speaks_rfb else None,
+                    deadline,
+                    server_speaks_first=request.door.server_speaks_first,
+                )
             with contextlib.ExitStack() as dialled:
                 dialled.callback(server.sock.close)
                 check_left(server.sock.fileno())
@@ -195,7 +197,8 @@ class Gate:
         try:
             token = access.check_token_syntax(request.token)
             LOG.info("Console requested", console_type=request.door.type_names, client=source)
-            info = self._consoleauth.check_token(context, token, deadline=deadline)
+            with _CHECK.time():
+                info = self._consoleauth.check_token(context, token, deadline=deadline)
         except errors.TokenInvalid:
             # A request without a token costs nothing, and a health check may look so.
             if request.token:
@@ -215,18 +218,21 @@ class Gate:
     def _validate(self, context: RequestContext, info: ConnectInfo, deadline: Deadline) -> Target:
         """Ask the hypervisor's host again, at the moment of use, where the VNC server is (S1, S2)."""
         try:
-            with self._circuit_breaker.asking(info.compute_host):
+            with _VALIDATE.time(), self._circuit_breaker.asking(info.compute_host):
                 return self._questions.ask(context, info, deadline)
         except (errors.NotFound, errors.Conflict) as exc:
             raise errors.TokenInvalid(TokenReason.INSTANCE_GONE) from exc
 
 
 def log_refusal(exc: errors.PortholeError, door: Door, source: str) -> HTTPStatus:
-    """Log a refusal and return its status. A refusal that an operator can prevent is a warning, unless it repeats one.
+    """Log and count a refusal, and return its status.
+
+    A refusal that an operator can prevent is a warning, unless it repeats one.
 
     The text of an error holds nothing that the client sent.
     """
     status, _reason = access.refusal_for(exc)
+    count_refusal(exc, status, door)
     is_ours = status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
     level = logging.DEBUG if isinstance(exc, _TOLD_ONCE) else logging.WARNING if is_ours else logging.INFO
     LOG.log(
@@ -240,3 +246,9 @@ def log_refusal(exc: errors.PortholeError, door: Door, source: str) -> HTTPStatu
         reason=exc,
     )
     return status
+
+
+def count_refusal(exc: errors.PortholeError, status: HTTPStatus, door: Door) -> None:
+    """Count a refusal that :func:`log_refusal` does not see."""
+    metrics.OPENINGS.labels(door.name, "refused").inc()
+    metrics.REFUSALS.labels(door.name, access.name_refusal(exc), str(int(status))).inc()

@@ -16,7 +16,7 @@ from porthole_common.context import get_current
 from porthole_common.deadline import Deadline
 from porthole_common.log import get_logger
 from porthole_novncproxy.admission import access
-from porthole_novncproxy.admission.gate import Gate
+from porthole_novncproxy.admission.gate import Gate, count_refusal
 from porthole_novncproxy.doors import Door
 from porthole_novncproxy.front.pages import HEALTHCHECK, Pages
 from porthole_novncproxy.front.request import Request
@@ -71,6 +71,7 @@ def refuse_source(request: Request, door: Door, source: str, gate: Gate, request
         retry_after = ("Retry-After", str(math.ceil(exc.wait_s)))
         if request.asks_for_reason:
             return build_reason(status, reason, request_id, retry_after)
+        count_refusal(exc, status, door)
         return build_bare(status, retry_after)
     return None
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from porthole_common import metrics
 from porthole_common.allowance import find_network
 from porthole_common.forwarded import normalize_address
 from porthole_common.log import get_logger
@@ -203,6 +204,7 @@ class Listener:
     def _fail(self, receiving: Receiving, error: OSError) -> None:
         connection = receiving.connection
         if isinstance(error, ssl.SSLError):
+            _count(connection, "tls_handshake")
             LOG.info("TLS handshake failed", client=connection.address, door=connection.door.name, reason=error.reason)
         self._drop(receiving)
 
@@ -224,6 +226,7 @@ class Listener:
             LOG.info("Plain HTTP on a TLS port", client=connection.address, door=connection.door.name)
         else:
             return True
+        _count(connection, "wrong_protocol", HTTPStatus.BAD_REQUEST)
         self._refuse(receiving, build_bare(HTTPStatus.BAD_REQUEST))
         return False
 
@@ -292,6 +295,7 @@ class Listener:
     def _refuse_malformed(self, receiving: Receiving, exc: RequestMalformed) -> None:
         connection = receiving.connection
         door = connection.door
+        _count(connection, "max_header_bytes" if isinstance(exc, HeadTooLarge) else "malformed", exc.status)
         if isinstance(exc, ProxyProtocolSpoken):
             _log_proxy_protocol(connection)
         elif isinstance(exc, HeadTooLarge):
@@ -305,10 +309,12 @@ class Listener:
         """408 for half a request; a connection that said nothing is just closed, as browsers expect of spare ones."""
         connection = receiving.connection
         if not receiving.parser.is_empty:
+            _count(connection, "request_timeout", HTTPStatus.REQUEST_TIMEOUT)
             _log_limit(connection, "request_timeout")
             self._refuse(receiving, build_bare(HTTPStatus.REQUEST_TIMEOUT))
             return
         if not receiving.is_secured:
+            _count(connection, "tls_handshake")
             _log_limit(connection, "request_timeout")
         else:
             LOG.debug("Silent connection closed", client=connection.address, door=connection.door.name)
@@ -331,6 +337,10 @@ class Listener:
             receiving.is_dropped = True
         else:
             receiving.connection.sock.close()
+
+
+def _count(connection: Connection, reason: str, status: HTTPStatus | None = None) -> None:
+    metrics.REFUSALS.labels(connection.door.name, reason, str(int(status)) if status else "none").inc()
 
 
 def _log_limit(connection: Connection, option: str) -> None:

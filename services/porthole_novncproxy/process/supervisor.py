@@ -19,6 +19,7 @@ from cotyledon.types import WorkerId
 from oslo_config import cfg
 
 from porthole_common.log import get_logger
+from porthole_common.metrics_gathering import WorkersMetrics
 from porthole_common.rpc import Rpc
 from porthole_common.systemd import SystemdNotifier
 from porthole_novncproxy.daemon import END_S, PROGRAM, NovncProxyService, open_listeners
@@ -36,9 +37,17 @@ class ProxyWorker(cotyledon.Service):
     name = PROGRAM
 
     def __init__(
-        self, worker_id: WorkerId, conf: cfg.ConfigOpts, listeners: Sequence[Listeners], heartbeat: Heartbeat
+        self,
+        worker_id: WorkerId,
+        conf: cfg.ConfigOpts,
+        listeners: Sequence[Listeners],
+        heartbeat: Heartbeat,
+        metrics: WorkersMetrics,
     ) -> None:
         super().__init__(worker_id)
+        self._metrics_servers = metrics.enter(worker_id)
+        for server in self._metrics_servers:
+            server.start()
         self._heartbeat = heartbeat
         heartbeat.enter(worker_id)
         for others in (*listeners[:worker_id], *listeners[worker_id + 1 :]):
@@ -60,6 +69,8 @@ class ProxyWorker(cotyledon.Service):
     def terminate(self) -> None:
         """Drain, and end."""
         self._service.stop()
+        for server in self._metrics_servers:
+            server.stop()
 
 
 def run(conf: cfg.ConfigOpts) -> int:
@@ -72,6 +83,7 @@ def run(conf: cfg.ConfigOpts) -> int:
     listeners = [open_listeners(conf, reuse_port=True) for _ in range(conf.novncproxy.workers)]
     stop_timeout_s = conf.graceful_shutdown_timeout + int(END_S)
     heartbeat = Heartbeat(conf.novncproxy.workers)
+    metrics = WorkersMetrics(conf, "novncproxy", conf.novncproxy.workers)
     watch = Watch(PROGRAM, heartbeat, SystemdNotifier())
     # cotyledon would call the proxy ready before it has a worker.
     os.environ.pop("NOTIFY_SOCKET", None)
@@ -85,8 +97,9 @@ def run(conf: cfg.ConfigOpts) -> int:
         signal.signal(signal.SIGTERM, lambda *_: _end_at_once())
 
     manager.register_hooks(on_terminate=let_go, on_reload=watch.reload)
-    manager.add(ProxyWorker, workers=conf.novncproxy.workers, args=(conf, listeners, heartbeat))
+    manager.add(ProxyWorker, workers=conf.novncproxy.workers, args=(conf, listeners, heartbeat, metrics))
     watch.start()
+    metrics.start()
     try:
         manager.run()
     except SystemExit as exc:

@@ -2,6 +2,6 @@
 """The open consoles of one process: ``registry`` opens their sessions, and ends them for a cause from outside.
 
 ``view_only`` says what of a client's RFB stream reaches the VNC server. ``recheck`` asks the compute hosts whether the
-consoles are still valid; ``schedule`` says when. ``history``
-reports each session to consoleauth.
+consoles are still valid; ``schedule`` says when. ``history`` reports each session to consoleauth; ``tally`` adds up
+their numbers for the metrics.
 """

@@ -23,6 +23,7 @@ from porthole_common.log import get_logger
 from porthole_common.model import ConsoleMode, RevocationReason
 from porthole_common.rfb.viewer_handshake import offer_security
 from porthole_novncproxy.admission.gate import Admission
+from porthole_novncproxy.sessions.tally import Tally
 from porthole_novncproxy.sessions.view_only import build_filters
 from porthole_relay.codec import Codec
 from porthole_relay.frames import CloseCode
@@ -91,6 +92,8 @@ class SessionRegistry:
         # One for all sessions: a session holds no buffer between two turns of the loop.
         self._buffer = memoryview(bytearray(max(_BUFFER_BYTES, watermarks.high_bytes)))
         self._sessions: dict[Session, Admission] = {}
+        # The consoles' numbers for the metrics.
+        self.tally = Tally(loop, self._sessions)
         # By instance, and host or None for all of them. Written by the thread that receives a revocation, at once: the
         # loop looks here before a client's bytes go on, and its call to close the sessions may come later.
         self._revoked: dict[tuple[str, str | None], tuple[float, RevocationReason]] = {}
@@ -184,6 +187,7 @@ class SessionRegistry:
             to_server_interceptor=to_server_filter,
         )
         self._sessions[session] = admission
+        self.tally.note_opened(admission)
         if self._observer is not None:
             self._observer.on_opened(session, admission)
         LOG.info(
@@ -205,6 +209,7 @@ class SessionRegistry:
     def _on_end(self, session: Session) -> None:
         admission = self._sessions.pop(session)
         admission.release()
+        self.tally.note_ended(session, admission)
         if self._observer is not None:
             self._observer.on_closed(session, admission)
         if self._draining and not self._sessions:

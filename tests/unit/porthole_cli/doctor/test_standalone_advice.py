@@ -6,7 +6,7 @@ from porthole_cli.doctor.finding import Finding, FindingId, Severity
 from porthole_cli.doctor.standalone_advice import adapt
 
 # What only daemons, their files, their broker and their hosts can have, and what the doctor says of itself.
-NOT_HERE = ("config.", "instances.", "broker.", "memcached.", "clock.", "standalone.", "doctor.")
+NOT_HERE = ("config.", "instances.", "broker.", "memcached.", "clock.", "metrics.", "standalone.", "doctor.")
 HERE = [each for each in FindingId if not each.endswith(".ok") and not each.startswith(NOT_HERE)]
 UNITS = re.compile(r"systemctl \w+ porthole|journalctl|restart porthole-|compute node")
 
