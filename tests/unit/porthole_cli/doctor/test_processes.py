@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from porthole_cli.doctor.finding import Severity
-from porthole_cli.doctor.processes import judge_clocks, judge_descriptors, measure_offset
+from porthole_cli.doctor.processes import judge_clocks, judge_descriptors, judge_metrics, measure_offset
 from support.clouds import described, ids, make_daemons
 from support.descriptions import NOW, make_api, make_host, make_proxy, make_store, make_vitals
 
@@ -65,6 +65,7 @@ def test_nobody_was_heard() -> None:
     nobody = make_daemons(apis=(), computes=(), stores=(), proxies=())
     assert judge_clocks(nobody) == []
     assert judge_descriptors(nobody) == []
+    assert judge_metrics(nobody) == []
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,31 @@ def test_descriptors(limit: int, needed: int, severity: Severity | None) -> None
     assert findings[0].severity is severity
     assert f"may open {limit} descriptors, and its own limits need {needed}" in findings[0].problem
     assert "max_sessions" in findings[0].mend
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("", []),
+        ("127.0.0.1", ["metrics.ok"]),
+        ("::1", ["metrics.ok"]),
+        ("localhost", ["metrics.ok"]),
+        ("0.0.0.0", ["metrics.off_loopback"]),
+        ("192.0.2.11", ["metrics.off_loopback"]),
+        ("::", ["metrics.off_loopback"]),
+        ("node1", ["metrics.off_loopback"]),
+    ],
+)
+def test_metrics_off_loopback(address: str, expected: list[str]) -> None:
+    found = make_daemons(computes=[make_host(vitals=make_vitals("compute1", metrics_host=address))])
+    findings = judge_metrics(found)
+    assert ids(findings) == expected
+    if expected == ["metrics.off_loopback"]:
+        assert (findings[0].severity, findings[0].host) == (Severity.WARNING, "compute1")
+        assert f"porthole-compute serves its metrics at {address}:" in findings[0].problem
+        assert "[metrics] bind_host" in findings[0].mend
+
+
+def test_the_workers_of_a_proxy_are_one_finding() -> None:
+    proxies = [make_proxy(vitals=make_vitals(pid=pid, metrics_host="0.0.0.0")) for pid in (1, 2)]
+    assert ids(judge_metrics(make_daemons(proxies=proxies))) == ["metrics.off_loopback"]

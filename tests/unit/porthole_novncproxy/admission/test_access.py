@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from porthole_common import errors
+from porthole_common.model import TokenReason
 from porthole_novncproxy.admission import access
 from porthole_novncproxy.doors import NOVNC, XVPVNC
 from support.cases import naming
@@ -371,3 +372,18 @@ def test_each_error_has_its_status_and_words_without_its_fields():
             assert reason.endswith(".")
             for value in error.values():
                 assert f"{value}" not in reason.split()
+
+
+def test_the_reason_of_a_refusal_is_one_of_a_few_words() -> None:
+    for error, name in (
+        (errors.TokenInvalid(TokenReason.UNKNOWN), "token_invalid_unknown"),
+        (errors.TokenInvalid("whatever another daemon says"), "token_invalid_other"),
+        (errors.LimitReached("[novncproxy] max_sessions_per_token"), "limit_reached_max_sessions_per_token"),
+        (errors.RpcUnavailable("consoleauth", "check_token"), "rpc_unavailable_consoleauth"),
+        (errors.RemoteFailure("compute", "validate_console"), "remote_failure_compute"),
+        (errors.VncServerTimeout("192.0.2.1", 5900), "vnc_server_timeout"),
+        (errors.OriginRefused("it is https://192.0.2.1"), "origin_refused"),
+        (errors.HypervisorUnavailable("host1"), "hypervisor_unavailable"),
+    ):
+        with naming(str(error)):
+            assert access.name_refusal(error) == name

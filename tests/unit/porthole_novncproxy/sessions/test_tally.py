@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from porthole_common import metrics
+from porthole_common.model import ConsoleType
+from porthole_novncproxy.admission.gate import Admission
+from porthole_novncproxy.sessions import tally
+from porthole_novncproxy.sessions.tally import Tally, name_code
+from porthole_relay.frames import CloseCode
+from porthole_relay.loop import Loop
+from support.cases import naming
+from support.fake_loop import FakeLoop
+from support.scrapes import Scrape
+
+NOVNC, XVPVNC = (SimpleNamespace(connect_info=SimpleNamespace(console_type=each)) for each in ConsoleType)
+OPEN, ENDED = ("novnc", "control"), "porthole_sessions_ended_total"
+
+
+class Proxy:
+    def __init__(self) -> None:
+        self.loop = FakeLoop()
+        self.sessions: dict[Any, Any] = {}
+        self.tally = Tally(cast(Loop, self.loop), self.sessions)
+
+    @contextmanager
+    def turning(self) -> Iterator[None]:
+        """Run the loop's calls in another thread, as they come."""
+        done = threading.Event()
+
+        def turn() -> None:
+            while not done.wait(0.001):
+                self.loop.run_soon()
+
+        thread = threading.Thread(target=turn)
+        thread.start()
+        yield
+        done.set()
+        thread.join()
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Proxy:
+    # Each read is a new sum.
+    monkeypatch.setattr(tally, "_REUSE_S", -1.0)
+    return Proxy()
+
+
+@pytest.fixture
+def make_key() -> Callable[[int, int], Any]:
+    class Key(SimpleNamespace):
+        __hash__ = object.__hash__  # type: ignore[assignment]
+
+    return lambda to_client, from_client: Key(relayed_bytes=(to_client, from_client), close_code=1000)
+
+
+def test_open_consoles_and_their_bytes_by_door(proxy: Proxy, make_key: Callable[[int, int], Any]) -> None:
+    proxy.sessions.update({make_key(100, 7): NOVNC, make_key(20, 1): NOVNC, make_key(5, 5): XVPVNC})
+    with proxy.turning():
+        totals = proxy.tally.read()
+    assert totals.sessions == {OPEN: 2, ("xvpvnc", "control"): 1}
+    assert totals.relayed_bytes["novnc", "to_client"] == 120
+    assert totals.relayed_bytes["novnc", "from_client"] == 8
+    assert totals.relayed_bytes["xvpvnc", "to_client"] == 5
+
+
+def test_a_console_that_ends_takes_no_byte_along(proxy: Proxy, make_key: Callable[[int, int], Any]) -> None:
+    session = make_key(100, 7)
+    proxy.sessions[session] = NOVNC
+    with proxy.turning():
+        before = proxy.tally.read()
+        # In one turn, as the registry does.
+        proxy.loop.call_soon(lambda: proxy.tally.note_ended(session, proxy.sessions.pop(session)))
+        after = proxy.tally.read()
+    assert after.relayed_bytes == before.relayed_bytes
+    assert (before.sessions[OPEN], after.sessions[OPEN]) == (1, 0)
+
+
+def test_each_door_has_its_numbers_before_the_first_console(proxy: Proxy) -> None:
+    with proxy.turning():
+        totals = proxy.tally.read()
+    assert totals.sessions == {OPEN: 0, ("xvpvnc", "control"): 0}
+    assert set(totals.relayed_bytes.values()) == {0}
+    assert len(totals.relayed_bytes) == 4
+
+
+def test_a_blocked_loop_has_the_numbers_of_before(
+    proxy: Proxy, make_key: Callable[[int, int], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A counter that drops would look like a restart."""
+    proxy.sessions[make_key(100, 7)] = NOVNC
+    with proxy.turning():
+        before = proxy.tally.read()
+    monkeypatch.setattr(tally, "READ_TIMEOUT_S", 0.01)
+    assert proxy.tally.read() is before
+
+
+def test_close_codes_are_few() -> None:
+    for code, name in ((None, "none"), (1000, "1000"), (CloseCode.REVOKED, "4401"), (4999, "other"), (3000, "other")):
+        with naming(str(code)):
+            assert name_code(code) == name
+
+
+def test_openings_and_ends_are_counted(proxy: Proxy, make_key: Callable[[int, int], Any]) -> None:
+    def read() -> tuple[float, float]:
+        scrape = Scrape(metrics.render("novncproxy").decode())
+        opened = scrape.get("porthole_openings_total", door="xvpvnc", outcome="opened")
+        return opened, scrape.get(ENDED, door="xvpvnc", code="1000")
+
+    opened, ended = read()
+    proxy.tally.note_opened(cast(Admission, XVPVNC))
+    proxy.tally.note_ended(make_key(1, 1), cast(Admission, XVPVNC))
+    assert read() == (opened + 1, ended + 1)
