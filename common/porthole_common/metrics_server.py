@@ -12,6 +12,7 @@ Called by :mod:`porthole_common.service`; :mod:`porthole_common.metrics_gatherin
 port.
 """
 
+import contextlib
 import os
 import select
 import socket
@@ -119,10 +120,9 @@ class _Connection:
 
     def close(self) -> None:
         """Close it for the client too, also where another process has inherited the socket by a fork."""
-        try:
+        with contextlib.suppress(OSError):
+            # It fails where the client has closed, which is the rule.
             self.sock.shutdown(socket.SHUT_RDWR)
-        except OSError as exc:
-            LOG.debug("Metrics client gone", reason=exc)
         self.sock.close()
 
     def _read(self, render: Render) -> bool:
@@ -189,8 +189,8 @@ class MetricsServer:
 
     def stop(self) -> None:
         """Stop serving."""
-        if self._thread.ident is not None:
-            self._stopping = True
+        self._stopping = True
+        if self._thread.is_alive():
             os.eventfd_write(self._wakeup, 1)
             self._thread.join(STOP_TIMEOUT_S)
         if not self._thread.is_alive():

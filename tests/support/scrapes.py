@@ -69,3 +69,18 @@ def find_metrics(text: str) -> set[str]:
     words = set(re.findall(r"\b(?:porthole|process)_[a-z_]+\b", text))
     histograms = {name for name, each in metrics.DEFINITIONS.items() if each.kind == "histogram"}
     return {plain if (plain := _PARTS.sub("", word)) in histograms else word for word in words}
+
+
+class Growth:
+    """By how much a metric of this process has grown since this object was made."""
+
+    def __init__(self, name: str, **labels: str) -> None:
+        self._name, self._labels = name, labels
+        self._before = self._read()
+
+    def _read(self) -> float:
+        return Scrape(metrics.render(metrics.STANDALONE).decode()).get(self._name, **self._labels)
+
+    def get(self) -> float:
+        """Return the difference."""
+        return self._read() - self._before

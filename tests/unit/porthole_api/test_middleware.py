@@ -14,6 +14,7 @@ from porthole_api.routes import Handler, Route
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from support.cases import naming
+from support.scrapes import Growth
 
 VERSION_HEADERS = {"OpenStack-API-Version", "X-OpenStack-Nova-API-Version", "Vary"}
 UUID = "5a9d4f5e-0000-4000-8000-000000000001"
@@ -146,3 +147,12 @@ def test_a_made_up_method_is_not_logged(caplog: pytest.LogCaptureFixture) -> Non
     with caplog.at_level(logging.INFO):
         RequestLog(fail_with(errors.InstanceNotFound("x")))(Request.blank("/", method="S3CRET"))
     assert "S3CRET" not in caplog.text
+
+
+def test_a_request_is_measured_by_method_and_status() -> None:
+    for method, label in (("GET", "GET"), ("BREW", "other")):
+        with naming(method):
+            requests = Growth("porthole_http_request_seconds_count", method=label, status="404")
+            request = Request.blank("/v2.1/servers", method=method)
+            RequestLog(fail_with(errors.InstanceNotFound(UUID)))(request)
+            assert requests.get() == 1

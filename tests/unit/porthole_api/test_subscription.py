@@ -7,10 +7,11 @@ from typing import Any
 
 from porthole_api.directory import Directory
 from porthole_api.subscription import Subscription
-from porthole_common import errors
+from porthole_common import errors, metrics
 from porthole_common.notifications import INVENTORY_TOPIC, Inventory, InventoryEndpoint
 from support.api import FakeClock, FakeCompute, FakeCondition, build_instance, build_uuid
 from support.processes import wait_until
+from support.scrapes import Scrape
 
 WAIT_S = 30
 
@@ -113,3 +114,14 @@ def test_a_broker_that_refuses_is_joined_again() -> None:
 
 def test_one_that_was_never_started_stops() -> None:
     build(FakeBus())[0].stop()
+
+
+def test_the_age_of_each_inventory_is_measured() -> None:
+    bus = FakeBus()
+    subscription, directory = build(bus)
+    subscription.start()
+    bus.next_steps(3)
+    directory.update(Inventory("node1", ()))
+    assert Scrape(metrics.render("api").decode()).list_values("porthole_inventory_age_seconds", "host") == {"node1"}
+    subscription.stop()
+    assert Scrape(metrics.render("api").decode()).list_values("porthole_inventory_age_seconds", "host") == set()

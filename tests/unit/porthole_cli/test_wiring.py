@@ -78,7 +78,8 @@ class TestFlags:
 
 class TestLoopback:
     @pytest.mark.parametrize(
-        ("group", "option"), [("api", "bind_host"), ("vnc", "novncproxy_host"), ("vnc", "xvpvncproxy_host")]
+        ("group", "option"),
+        [("api", "bind_host"), ("metrics", "bind_host"), ("vnc", "novncproxy_host"), ("vnc", "xvpvncproxy_host")],
     )
     @pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.1", "console.example"])
     def test_any_other_address_is_refused(self, tmp_path: Path, group: str, option: str, address: str) -> None:

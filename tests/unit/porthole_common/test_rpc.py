@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import inspect
 import threading
 import time
@@ -23,6 +24,7 @@ from porthole_common.rpc import (
 from porthole_common.rpc_client import GRACE_S
 from porthole_common.thread_pool import ThreadPool
 from support.bus import across_the_wire, fake_bus
+from support.scrapes import Growth
 
 TOPIC = "test-topic"
 BRANCHES = {"PortholeError", "NotFound", "Refused", "Conflict", "Unavailable", "ProtocolError"}
@@ -363,3 +365,41 @@ def test_a_caller_that_logs_a_failed_call_itself_has_the_only_line(rpc: Rpc, cap
     with pytest.raises(errors.RpcUnavailable):
         nobody.call(context(), "m", log_failures=False)
     assert not [record for record in caplog.records if record.name.startswith("porthole_common.rpc_client")]
+
+
+def test_an_answer_is_timed_and_a_failure_is_counted(client: RpcClient, impatient: Rpc) -> None:
+    for method, name, cause in (("echo", "", ""), ("refuse", "TokenInvalid", ""), ("fail", "", "remote")):
+        answers = Growth("porthole_rpc_call_seconds_count", topic=TOPIC, method=method)
+        failures = Growth("porthole_rpc_failures_total", topic=TOPIC, method=method, cause=cause or "remote")
+        arguments = {"text": "x"} if method == "echo" else {"name": name} if name else {}
+        with contextlib.suppress(errors.PortholeError):
+            client.call(context(), method, **arguments)
+        assert (answers.get(), failures.get()) == ((0, 1) if cause else (1, 0)), method
+    late = Growth("porthole_rpc_failures_total", topic=TOPIC, method="hang", cause="timeout")
+    answers = Growth("porthole_rpc_call_seconds_count", topic=TOPIC, method="hang")
+    with pytest.raises(errors.RpcUnavailable):
+        impatient.get_client(TOPIC, "1.0").call(context(), "hang")
+    assert (late.get(), answers.get()) == (1, 0)
+
+
+def test_a_late_call_of_a_request_is_counted_once(impatient: Rpc) -> None:
+    late = Growth("porthole_rpc_failures_total", method="hang")
+    with pytest.raises(errors.RpcUnavailable):
+        impatient.run(
+            context(), lambda deadline: impatient.get_client(TOPIC, "1.0").call(context(), "hang", deadline=deadline), 1
+        )
+    assert late.get() == 1
+
+
+def test_without_a_log_line_a_failure_is_counted_too(impatient: Rpc) -> None:
+    late = Growth("porthole_rpc_failures_total", method="hang", cause="timeout")
+    with pytest.raises(errors.RpcUnavailable):
+        impatient.get_client(TOPIC, "1.0").call(context(), "hang", log_failures=False)
+    assert late.get() == 1
+
+
+def test_a_handler_is_timed_whatever_it_ends_in(client: RpcClient) -> None:
+    handled = Growth("porthole_rpc_handler_seconds_count", method="refuse")
+    with pytest.raises(errors.TokenInvalid):
+        client.call(context(), "refuse", name="TokenInvalid")
+    assert handled.get() == 1

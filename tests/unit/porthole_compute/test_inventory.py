@@ -9,13 +9,15 @@ from dataclasses import replace
 
 import pytest
 
-from porthole_common import errors
+from porthole_common import errors, metrics
 from porthole_common.context import RequestContext
 from porthole_common.model import Instance, InstanceState
 from porthole_common.notifications import Inventory
 from porthole_compute.inventory import InventoryReporter
 from support.cases import naming
 from support.compute_fakes import OTHER_UUID, TIMEOUT_S, UUID, FakeDriver
+from support.processes import wait_until
+from support.scrapes import Scrape
 
 VM = Instance(UUID, "a", InstanceState.RUNNING)
 NEVER_S = 3600.0
@@ -256,3 +258,28 @@ def test_the_proxies_are_told_when_the_instances_are_known_and_again_after_an_ou
         broker_down[0] = is_down
         assert reporter.publish() != is_down
         assert len(told) == count
+
+
+def test_the_host_is_measured_while_its_thread_is_there(
+    reporter: InventoryReporter, driver: FakeDriver, broker: Broker
+) -> None:
+    driver.instances = [VM, Instance(OTHER_UUID, "b", InstanceState.SHUTOFF)]
+    reporter.start()
+    broker.next()
+    wait_until(lambda: read().get("porthole_inventory_published_timestamp_seconds"), TIMEOUT_S, "the time")
+    scrape = read()
+    assert abs(time.time() - scrape.get("porthole_inventory_published_timestamp_seconds")) < TIMEOUT_S
+    assert (scrape.get("porthole_instances", state="running"), scrape.get("porthole_instances")) == (1, 2)
+    assert scrape.list_values("porthole_instances", "state") == set(InstanceState)
+    assert scrape.get("porthole_hypervisor_up") == 1
+    driver.instances = errors.HypervisorUnavailable("node1")
+    reporter.request()
+    assert not broker.next().hypervisor_up
+    scrape = read()
+    assert (scrape.get("porthole_hypervisor_up"), scrape.get("porthole_instances")) == (0, 2)
+    reporter.stop(TIMEOUT_S)
+    assert read().list_values("porthole_instances", "state") == set()
+
+
+def read() -> Scrape:
+    return Scrape(metrics.render("compute").decode())

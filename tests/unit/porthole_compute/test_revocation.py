@@ -14,6 +14,7 @@ from porthole_common.model import RevocationReason
 from porthole_compute.revocation import Revoker
 from support.cases import naming
 from support.compute_fakes import OTHER_UUID, TIMEOUT_S, UUID
+from support.scrapes import Growth
 
 HOST = "host1"
 MOVED = RevocationReason.MOVED
@@ -162,3 +163,17 @@ def test_stop_tries_once_more(revoker: Revoker, consoleauth: Consoleauth, caplog
     slow.stop(TIMEOUT_S)
     assert consoleauth.next() == UUID
     assert "the tokens will expire instances=1\n" in caplog.text
+
+
+def test_what_waits_is_measured(consoleauth: Consoleauth) -> None:
+    pending = Growth("porthole_revocations_pending")
+    consoleauth.gate.clear()
+    with making_revoker(consoleauth) as revoker:
+        revoker.start()
+        revoker.revoke(UUID, MOVED)
+        consoleauth.next()
+        revoker.revoke(OTHER_UUID, MOVED)
+        assert pending.get() == 1
+        consoleauth.gate.set()
+        consoleauth.next()
+    assert pending.get() == 0

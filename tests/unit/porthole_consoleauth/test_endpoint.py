@@ -21,6 +21,7 @@ from porthole_consoleauth.token_store import StoredConsole
 from support.bus import expected_error, fake_bus
 from support.cases import naming
 from support.descriptions import make_store, make_vitals
+from support.scrapes import Growth
 
 TOKEN = "0f1e2d3c-4b5a-4978-8697-a5b4c3d2e1f0"
 INSTANCE = "7f3a5c1e-0b1d-4c2e-9f00-aabbccddeeff"
@@ -387,3 +388,34 @@ def test_client_and_endpoint_over_the_bus(endpoint: ConsoleAuthEndpoint) -> None
         assert caught.value.reason == TokenReason.UNKNOWN
         assert client.describe_store(context(), "host1") == make_store("host1", servers={}, history="off")
         server.stop()
+
+
+def test_what_happens_to_tokens_is_counted(endpoint: ConsoleAuthEndpoint) -> None:
+    made = Growth("porthole_tokens_authorized_total", console_type="novnc")
+    accepted, refusals = (Growth("porthole_token_checks_total", outcome=each) for each in ("accepted", "refused"))
+    revoked = Growth("porthole_tokens_revoked_total", reason="moved")
+    endpoint.authorize_console(context(), **arguments())
+    endpoint.check_token(context(), token=TOKEN)
+    assert endpoint.delete_tokens_for_instance(context(), INSTANCE, "host1", "moved") == 1
+    refused(endpoint.check_token, token=TOKEN)
+    assert [each.get() for each in (made, accepted, refusals, revoked)] == [1, 1, 1, 1]
+
+
+def test_a_store_that_fails_is_counted_by_method(
+    endpoint: ConsoleAuthEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise errors.TokenStoreUnavailable("down")
+
+    for name in ("authorize", "check", "revoke_instance"):
+        monkeypatch.setattr(endpoint._store, name, fail)
+    for method, values in (
+        (endpoint.authorize_console, arguments()),
+        (endpoint.check_token, {"token": TOKEN}),
+        (endpoint.delete_tokens_for_instance, {"instance_uuid": INSTANCE}),
+    ):
+        with naming(method.__name__):
+            failures = Growth("porthole_token_store_failures_total", method=method.__name__)
+            made = Growth("porthole_tokens_authorized_total")
+            refused(method, **values)
+            assert (failures.get(), made.get()) == (1, 0)

@@ -7,6 +7,7 @@ import errno
 import logging
 import select
 import socket
+import struct
 import threading
 import time
 from http import HTTPStatus
@@ -24,6 +25,7 @@ from porthole_novncproxy.server import ProxyServer
 from porthole_relay.codec import RawCodec, WebSocketCodec
 from support.cases import naming
 from support.fake_loop import FakeLoop
+from support.scrapes import Growth
 from support.websocket import build_upgrade
 
 LONG_S = 30
@@ -371,3 +373,31 @@ def test_what_has_ended_or_is_a_console_is_no_waiting_connection(house):
         house.hear_to_end(client)
         client.close()
         house.turn_until(lambda: not waiting.total)
+
+
+def test_a_client_that_is_turned_away_is_counted():
+    for request, door, openings in ((PAGE, NOVNC, 0), (UPGRADE, NOVNC, 1), (CONNECT, XVPVNC, 1)):
+        with naming(door.name), contextlib.closing(House(backlog=0)) as house:
+            refusals = Growth("porthole_refusals_total", door=door.name, reason="handshake_backlog", status="503")
+            refused = Growth("porthole_openings_total", door=door.name, outcome="refused")
+            house.gate.may_answer.clear()
+            house.pages.may_answer.clear()
+            for _ in range(5):
+                house.ask(request, door)
+            last = house.ask(request, door)
+            assert b" 503 " in house.hear_to_end(last)
+            house.turn_until(lambda refusals=refusals: refusals.get() >= 1)
+            assert refused.get() == openings * refusals.get()
+
+
+def test_a_client_that_leaves_before_its_answer_is_counted():
+    lost, opened = (Growth("porthole_openings_total", door="novnc", outcome=each) for each in ("lost", "opened"))
+    with contextlib.closing(House()) as house:
+        house.gate.may_answer.clear()
+        client = house.ask(UPGRADE)
+        house.turn_until(lambda: house.gate.asked)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        house.gate.may_answer.set()
+        house.turn_until(lambda: house.gate.given_back == 1)
+    assert (lost.get(), opened.get()) == (1, 0)

@@ -29,6 +29,7 @@ from porthole_novncproxy.admission.token_failures import BURST, TokenFailures
 from porthole_novncproxy.admission.vencrypt import Security
 from porthole_novncproxy.doors import DOORS, NOVNC
 from support.cases import naming
+from support.scrapes import Growth
 
 TOKEN = "6f9c7a5e-1b6e-4f0e-9a57-2d6d1f3b8c11"
 INFO = ConnectInfo("i-1", ConsoleType.NOVNC, "192.0.2.1", 5900, "http://good.org/", "host-1")
@@ -364,3 +365,26 @@ def ask(gate, request, answers):
         answers.append(gate.admit(request, Deadline()))
     except errors.PortholeError as exc:
         answers.append(exc)
+
+
+def test_each_stage_is_timed_when_it_fails_too():
+    stages = {
+        each: Growth("porthole_opening_stage_seconds_count", stage=each) for each in ("check", "validate", "dial")
+    }
+    House().refuse()
+    assert {stage: each.get() for stage, each in stages.items()} == {"check": 1, "validate": 1, "dial": 0}
+    House().refuse(token="x")
+    assert stages["check"].get() == 1
+
+
+def test_a_refusal_is_counted_by_reason_and_status():
+    for error, reason, status in (
+        (errors.TokenInvalid(TokenReason.UNKNOWN), "token_invalid_unknown", "401"),
+        (errors.VncServerTimeout("192.0.2.1", 5900), "vnc_server_timeout", "504"),
+        (errors.LimitReached("[novncproxy] max_sessions"), "limit_reached_max_sessions", "429"),
+    ):
+        with naming(reason):
+            refusals = Growth("porthole_refusals_total", door="novnc", reason=reason, status=status)
+            openings = Growth("porthole_openings_total", door="novnc", outcome="refused")
+            log_refusal(error, NOVNC, "192.0.2.7")
+            assert (refusals.get(), openings.get()) == (1, 1)

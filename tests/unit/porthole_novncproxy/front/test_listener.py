@@ -21,6 +21,7 @@ from support.cases import naming
 from support.certificates import make_certificate
 from support.fake_loop import FakeLoop
 from support.far_end import heard
+from support.scrapes import Growth
 from support.strangers import record_client_hello
 
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -596,3 +597,21 @@ def test_an_ipv4_client_of_a_port_for_both_is_named_as_ipv4(house):
             house.turn()
             assert [pending.connection.address for pending in house.pending] == ["127.0.0.1"]
             house.listener.close()
+
+
+def test_connections_without_a_request_are_counted_by_reason():
+    for sent, reason, status in (
+        (b"GARBAGE\r\n\r\n", "malformed", "400"),
+        (b"GET / HTTP/1.1\r\nA: " + b"x" * MAX_HEADER_BYTES, "max_header_bytes", "431"),
+        (b"\x16\x03\x01", "wrong_protocol", "400"),
+    ):
+        with naming(reason):
+            refusals = Growth("porthole_refusals_total", door="novnc", reason=reason, status=status)
+            openings = Growth("porthole_openings_total")
+            house = House()
+            _, client = house.connect()
+            client.setblocking(True)
+            client.sendall(sent)
+            house.turn()
+            assert (refusals.get(), openings.get()) == (1, 0)
+            house.close()
