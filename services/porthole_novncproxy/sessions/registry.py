@@ -93,7 +93,7 @@ class SessionRegistry:
         self._buffer = memoryview(bytearray(max(_BUFFER_BYTES, watermarks.high_bytes)))
         self._sessions: dict[Session, Admission] = {}
         # The consoles' numbers for the metrics.
-        self.tally = Tally(loop, self._sessions)
+        self.tally = Tally(loop)
         # By instance, and host or None for all of them. Written by the thread that receives a revocation, at once: the
         # loop looks here before a client's bytes go on, and its call to close the sessions may come later.
         self._revoked: dict[tuple[str, str | None], tuple[float, RevocationReason]] = {}
@@ -187,7 +187,7 @@ class SessionRegistry:
             to_server_interceptor=to_server_filter,
         )
         self._sessions[session] = admission
-        self.tally.note_opened(admission)
+        self.tally.note_opened(session, admission)
         if self._observer is not None:
             self._observer.on_opened(session, admission)
         LOG.info(

@@ -6,61 +6,63 @@ the open sessions and those of the sessions that have ended, in one of its turns
 missed when a session ends at that moment. Made by :mod:`porthole_novncproxy.sessions.registry`.
 """
 
+import queue
 import threading
 import time
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from porthole_common import metrics
+from porthole_common.log import get_logger
 from porthole_novncproxy.admission.gate import Admission
 from porthole_novncproxy.doors import DOORS, find_door
 from porthole_relay.frames import CloseCode
 from porthole_relay.loop import Loop
 from porthole_relay.session import Session
 
+LOG = get_logger(__name__)
 # View-only sessions do not exist yet; the label is there, so that dashboards need no change.
 MODE = "control"
 # How long a scrape waits for the loop. A loop that is blocked has the numbers of the last scrape.
 READ_TIMEOUT_S = 0.5
 # The metrics of one scrape are read from one sum.
 _REUSE_S = 0.25
+_MODES = [(door.name, MODE) for door in DOORS]
+_DIRECTIONS = [(door.name, direction) for door in DOORS for direction in ("to_client", "from_client")]
 
 
 @dataclass
 class Totals:
     """``sessions`` by (door, mode), and ``relayed_bytes`` by (door, direction)."""
 
-    sessions: Counter[tuple[str, str]] = field(
-        default_factory=lambda: Counter(dict.fromkeys(((door.name, MODE) for door in DOORS), 0))
-    )
-    relayed_bytes: Counter[tuple[str, str]] = field(
-        default_factory=lambda: Counter(
-            dict.fromkeys(((door.name, way) for door in DOORS for way in ("to_client", "from_client")), 0)
-        )
-    )
+    sessions: dict[tuple[str, str], int] = field(default_factory=lambda: dict.fromkeys(_MODES, 0))
+    relayed_bytes: dict[tuple[str, str], int] = field(default_factory=lambda: dict.fromkeys(_DIRECTIONS, 0))
 
 
 class Tally:
     """The numbers of one registry. The loop's thread calls all methods but :meth:`read`."""
 
-    def __init__(self, loop: Loop, sessions: Mapping[Session, Admission]) -> None:
-        """``sessions`` are the open ones, which the registry changes in the loop's thread."""
+    def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._sessions = sessions
-        self._ended = Totals()
+        # By door and mode, so that the sum over thousands is short.
+        self._open: dict[tuple[str, str], dict[Session, None]] = {(door.name, MODE): {} for door in DOORS}
+        self._ended_bytes = Totals().relayed_bytes
         self._last = Totals()
         self._read_at_s = float("-inf")
         self._reading = threading.Lock()
 
-    def note_opened(self, admission: Admission) -> None:
+    def note_opened(self, session: Session, admission: Admission) -> None:
         """Count a console that has just been opened."""
-        metrics.OPENINGS.labels(_get_door(admission), "opened").inc()
+        door = find_door(admission.connect_info.console_type)
+        self._open[door, MODE][session] = None
+        metrics.OPENINGS.labels(door, "opened").inc()
 
     def note_ended(self, session: Session, admission: Admission) -> None:
         """Count a console that has just ended, and keep its bytes."""
-        door = _get_door(admission)
-        _add_bytes(self._ended, door, session)
+        door = find_door(admission.connect_info.console_type)
+        del self._open[door, MODE][session]
+        to_client, from_client = session.relayed_bytes
+        self._ended_bytes[door, "to_client"] += to_client
+        self._ended_bytes[door, "from_client"] += from_client
         metrics.SESSIONS_ENDED.labels(door, name_code(session.close_code)).inc()
 
     def read(self) -> Totals:
@@ -71,21 +73,26 @@ class Tally:
             return self._last
 
     def _ask(self) -> None:
-        done = threading.Event()
-        totals = Totals()
-
-        def add_up() -> None:
-            totals.relayed_bytes.update(self._ended.relayed_bytes)
-            for session, admission in self._sessions.items():
-                door = _get_door(admission)
-                totals.sessions[door, MODE] += 1
-                _add_bytes(totals, door, session)
-            done.set()
-
-        self._loop.call_soon(add_up)
-        if done.wait(READ_TIMEOUT_S):
-            self._last = totals
+        answered: queue.SimpleQueue[Totals] = queue.SimpleQueue()
+        self._loop.call_soon(lambda: answered.put(self._add_up()))
+        try:
+            self._last = answered.get(timeout=READ_TIMEOUT_S)
+        except queue.Empty:
+            LOG.warning("Consoles not measured; the event loop is busy", seconds=READ_TIMEOUT_S)
         self._read_at_s = time.monotonic()
+
+    def _add_up(self) -> Totals:
+        totals = Totals(relayed_bytes=dict(self._ended_bytes))
+        for (door, mode), sessions in self._open.items():
+            totals.sessions[door, mode] = len(sessions)
+            to_client = from_client = 0
+            for session in sessions:
+                to, back = session.relayed_bytes
+                to_client += to
+                from_client += back
+            totals.relayed_bytes[door, "to_client"] += to_client
+            totals.relayed_bytes[door, "from_client"] += from_client
+        return totals
 
 
 def name_code(code: int | None) -> str:
@@ -93,13 +100,3 @@ def name_code(code: int | None) -> str:
     if code is None:
         return "none"
     return str(int(code)) if code in set(CloseCode) else "other"
-
-
-def _get_door(admission: Admission) -> str:
-    return find_door(admission.connect_info.console_type)
-
-
-def _add_bytes(totals: Totals, door: str, session: Session) -> None:
-    to_client, from_client = session.relayed_bytes
-    totals.relayed_bytes[door, "to_client"] += to_client
-    totals.relayed_bytes[door, "from_client"] += from_client

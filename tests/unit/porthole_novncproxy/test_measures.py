@@ -49,7 +49,7 @@ def test_one_call_at_a_time_measures_the_lag(loop: Loop) -> None:
 def test_certificates_are_those_that_were_read(loop: Loop, tmp_path: Path) -> None:
     conf = make_conf()
     certificate = make_certificate(tmp_path)
-    measures = Measures(conf, loop, Tally(loop, {}))
+    measures = Measures(conf, loop, Tally(loop))
     measures.start()
     try:
         name = "porthole_certificate_expiry_timestamp_seconds"
@@ -67,7 +67,7 @@ def test_certificates_are_those_that_were_read(loop: Loop, tmp_path: Path) -> No
 
 def test_what_has_stopped_is_not_measured(loop: Loop) -> None:
     conf = make_conf()
-    measures = Measures(conf, loop, Tally(loop, {}))
+    measures = Measures(conf, loop, Tally(loop))
     measures.stop()
     samplers = list(metrics.SAMPLERS)
     measures.start()
