@@ -115,21 +115,15 @@ class Session:
         return self._streams.to_client.at_end
 
     @property
+    def numbers(self) -> tuple[int, int, int | None]:
+        """The bytes that were relayed to the client, and from it; the code of the close frame, None without one."""
+        return self._streams.to_client.relayed_bytes, self._streams.to_server.relayed_bytes, self._close_code
+
+    @property
     def outcome(self) -> Outcome:
         """How the session stands now; in ``on_end``, how it has ended."""
-        to_client, to_server = self._streams.to_client, self._streams.to_server
-        seconds = time.monotonic() - self._opened_at
-        return Outcome(self._close_code, self._outcome, to_client.relayed_bytes, to_server.relayed_bytes, seconds)
-
-    @property
-    def relayed_bytes(self) -> tuple[int, int]:
-        """The bytes that were relayed to the client, and from it."""
-        return self._streams.to_client.relayed_bytes, self._streams.to_server.relayed_bytes
-
-    @property
-    def close_code(self) -> int | None:
-        """The code of the close frame that was sent or received; None without one."""
-        return self._close_code
+        to_client, from_client, code = self.numbers
+        return Outcome(code, self._outcome, to_client, from_client, time.monotonic() - self._opened_at)
 
     def start(self, from_server: bytes, from_client: bytes) -> None:
         """Begin to relay, with bytes that were read from either side before; or close, when the session must end."""

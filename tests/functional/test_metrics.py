@@ -135,7 +135,8 @@ def test_consoles_are_counted_from_their_tokens_to_their_ends(site: Site, stack:
     assert grown("porthole_sessions_ended_total") == 7
     assert grown("porthole_relayed_bytes_total", door="novnc", direction="from_client") == len(payload)
     assert grown("porthole_relayed_bytes_total", door="novnc", direction="to_client") >= len(payload) + 6 * 12
-    assert grown("porthole_rpc_call_seconds_count", method="validate_console") == 7
+    # Before and after the dial; questions that are asked at once are one.
+    assert 7 <= grown("porthole_rpc_call_seconds_count", method="validate_console") <= 14
     assert after.get("porthole_loop_lag_seconds_count") > 0
     made = "porthole_tokens_authorized_total"
     assert after_auth.get(made) - before_auth.get(made) == 7

@@ -174,7 +174,7 @@ def test_workers_are_asked_at_once_and_none_waits_for_another(
     texts = gather(addresses, deadline_s=3.0)
     assert texts == {"0": None, "1": BODY, "3": None}
     assert 2.5 < time.monotonic() - began_at < TIMEOUT_S / 2
-    thread.join()
+    thread.join(TIMEOUT_S)
 
 
 def test_the_process_of_another_user_is_not_believed(

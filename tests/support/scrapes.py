@@ -81,6 +81,7 @@ class Growth:
     def _read(self) -> float:
         return Scrape(metrics.render(metrics.STANDALONE).decode()).get(self._name, **self._labels)
 
-    def get(self) -> float:
-        """Return the difference."""
+    @property
+    def grown(self) -> float:
+        """The difference."""
         return self._read() - self._before

@@ -11,7 +11,9 @@ A connection has one owner at each stage, and the type around it says which:
 
 import socket
 from dataclasses import dataclass
+from http import HTTPStatus
 
+from porthole_common import metrics
 from porthole_novncproxy.doors import Door
 from porthole_novncproxy.front.request import Request
 
@@ -36,3 +38,8 @@ class PendingRequest:
     connection: Connection
     request: Request
     rest: bytes
+
+
+def count_refused(connection: Connection, reason: str, status: HTTPStatus | None = None) -> None:
+    """Count a connection that is refused before its request is whole; without a ``status`` it gets no answer."""
+    metrics.REFUSALS.labels(connection.door.name, reason, str(int(status)) if status else "none").inc()

@@ -12,14 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from porthole_common import metrics
 from porthole_common.allowance import find_network
 from porthole_common.forwarded import normalize_address
 from porthole_common.log import get_logger
 from porthole_novncproxy.admission.descriptors import OUT_OF_DESCRIPTORS
 from porthole_novncproxy.admission.dial import set_socket_options
 from porthole_novncproxy.doors import Door
-from porthole_novncproxy.front.connection import Connection, PendingRequest
+from porthole_novncproxy.front.connection import Connection, PendingRequest, count_refused
 from porthole_novncproxy.front.request import (
     MAX_HEADER_BYTES,
     HeadTooLarge,
@@ -204,7 +203,7 @@ class Listener:
     def _fail(self, receiving: Receiving, error: OSError) -> None:
         connection = receiving.connection
         if isinstance(error, ssl.SSLError):
-            _count(connection, "tls_handshake")
+            count_refused(connection, "tls_handshake")
             LOG.info("TLS handshake failed", client=connection.address, door=connection.door.name, reason=error.reason)
         self._drop(receiving)
 
@@ -226,7 +225,7 @@ class Listener:
             LOG.info("Plain HTTP on a TLS port", client=connection.address, door=connection.door.name)
         else:
             return True
-        _count(connection, "wrong_protocol", HTTPStatus.BAD_REQUEST)
+        count_refused(connection, "wrong_protocol", HTTPStatus.BAD_REQUEST)
         self._refuse(receiving, build_bare(HTTPStatus.BAD_REQUEST))
         return False
 
@@ -295,7 +294,7 @@ class Listener:
     def _refuse_malformed(self, receiving: Receiving, exc: RequestMalformed) -> None:
         connection = receiving.connection
         door = connection.door
-        _count(connection, "max_header_bytes" if isinstance(exc, HeadTooLarge) else "malformed", exc.status)
+        count_refused(connection, "max_header_bytes" if isinstance(exc, HeadTooLarge) else "malformed", exc.status)
         if isinstance(exc, ProxyProtocolSpoken):
             _log_proxy_protocol(connection)
         elif isinstance(exc, HeadTooLarge):
@@ -309,12 +308,12 @@ class Listener:
         """408 for half a request; a connection that said nothing is just closed, as browsers expect of spare ones."""
         connection = receiving.connection
         if not receiving.parser.is_empty:
-            _count(connection, "request_timeout", HTTPStatus.REQUEST_TIMEOUT)
+            count_refused(connection, "request_timeout", HTTPStatus.REQUEST_TIMEOUT)
             _log_limit(connection, "request_timeout")
             self._refuse(receiving, build_bare(HTTPStatus.REQUEST_TIMEOUT))
             return
         if not receiving.is_secured:
-            _count(connection, "tls_handshake")
+            count_refused(connection, "tls_handshake")
             _log_limit(connection, "request_timeout")
         else:
             LOG.debug("Silent connection closed", client=connection.address, door=connection.door.name)
@@ -337,10 +336,6 @@ class Listener:
             receiving.is_dropped = True
         else:
             receiving.connection.sock.close()
-
-
-def _count(connection: Connection, reason: str, status: HTTPStatus | None = None) -> None:
-    metrics.REFUSALS.labels(connection.door.name, reason, str(int(status)) if status else "none").inc()
 
 
 def _log_limit(connection: Connection, option: str) -> None:

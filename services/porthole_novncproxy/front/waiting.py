@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from porthole_common.allowance import find_network
 from porthole_common.log import get_logger
-from porthole_novncproxy.front.connection import Connection
+from porthole_novncproxy.front.connection import Connection, count_refused
 
 LOG = get_logger(__name__)
 # One line tells of all connections that were ended in so many seconds: an attacker must not fill the log.
@@ -121,6 +121,7 @@ class Waiting:
     def _end(self, idle: _Idle, limit: str) -> None:
         self.leave(idle.connection)
         self._ended += 1
+        count_refused(idle.connection, limit.rpartition(" ")[2])
         now_s = self._clock()
         if now_s - self._told_at_s >= _LOG_PAUSE_S:
             LOG.warning("Waiting connections ended", client=idle.connection.address, limit=limit, count=self._ended)

@@ -60,10 +60,10 @@ class Tally:
         """Count a console that has just ended, and keep its bytes."""
         door = find_door(admission.connect_info.console_type)
         del self._open[door, MODE][session]
-        to_client, from_client = session.relayed_bytes
+        to_client, from_client, code = session.numbers
         self._ended_bytes[door, "to_client"] += to_client
         self._ended_bytes[door, "from_client"] += from_client
-        metrics.SESSIONS_ENDED.labels(door, name_code(session.close_code)).inc()
+        metrics.SESSIONS_ENDED.labels(door, name_code(code)).inc()
 
     def read(self) -> Totals:
         """Return the totals as they are in the next turn of the loop. From any thread but the loop's."""
@@ -87,7 +87,7 @@ class Tally:
             totals.sessions[door, mode] = len(sessions)
             to_client = from_client = 0
             for session in sessions:
-                to, back = session.relayed_bytes
+                to, back, _ = session.numbers
                 to_client += to
                 from_client += back
             totals.relayed_bytes[door, "to_client"] += to_client

@@ -155,4 +155,4 @@ def test_a_request_is_measured_by_method_and_status() -> None:
             requests = Growth("porthole_http_request_seconds_count", method=label, status="404")
             request = Request.blank("/v2.1/servers", method=method)
             RequestLog(fail_with(errors.InstanceNotFound(UUID)))(request)
-            assert requests.get() == 1
+            assert requests.grown == 1

@@ -374,12 +374,12 @@ def test_an_answer_is_timed_and_a_failure_is_counted(client: RpcClient, impatien
         arguments = {"text": "x"} if method == "echo" else {"name": name} if name else {}
         with contextlib.suppress(errors.PortholeError):
             client.call(context(), method, **arguments)
-        assert (answers.get(), failures.get()) == ((0, 1) if cause else (1, 0)), method
+        assert (answers.grown, failures.grown) == ((0, 1) if cause else (1, 0)), method
     late = Growth("porthole_rpc_failures_total", topic=TOPIC, method="hang", cause="timeout")
     answers = Growth("porthole_rpc_call_seconds_count", topic=TOPIC, method="hang")
     with pytest.raises(errors.RpcUnavailable):
         impatient.get_client(TOPIC, "1.0").call(context(), "hang")
-    assert (late.get(), answers.get()) == (1, 0)
+    assert (late.grown, answers.grown) == (1, 0)
 
 
 def test_a_late_call_of_a_request_is_counted_once(impatient: Rpc) -> None:
@@ -388,18 +388,18 @@ def test_a_late_call_of_a_request_is_counted_once(impatient: Rpc) -> None:
         impatient.run(
             context(), lambda deadline: impatient.get_client(TOPIC, "1.0").call(context(), "hang", deadline=deadline), 1
         )
-    assert late.get() == 1
+    assert late.grown == 1
 
 
 def test_without_a_log_line_a_failure_is_counted_too(impatient: Rpc) -> None:
     late = Growth("porthole_rpc_failures_total", method="hang", cause="timeout")
     with pytest.raises(errors.RpcUnavailable):
         impatient.get_client(TOPIC, "1.0").call(context(), "hang", log_failures=False)
-    assert late.get() == 1
+    assert late.grown == 1
 
 
 def test_a_handler_is_timed_whatever_it_ends_in(client: RpcClient) -> None:
     handled = Growth("porthole_rpc_handler_seconds_count", method="refuse")
     with pytest.raises(errors.TokenInvalid):
         client.call(context(), "refuse", name="TokenInvalid")
-    assert handled.get() == 1
+    assert handled.grown == 1

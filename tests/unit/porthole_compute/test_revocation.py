@@ -173,7 +173,7 @@ def test_what_waits_is_measured(consoleauth: Consoleauth) -> None:
         revoker.revoke(UUID, MOVED)
         consoleauth.next()
         revoker.revoke(OTHER_UUID, MOVED)
-        assert pending.get() == 1
+        assert pending.grown == 1
         consoleauth.gate.set()
         consoleauth.next()
-    assert pending.get() == 0
+    assert pending.grown == 0

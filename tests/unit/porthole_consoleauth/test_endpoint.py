@@ -398,7 +398,7 @@ def test_what_happens_to_tokens_is_counted(endpoint: ConsoleAuthEndpoint) -> Non
     endpoint.check_token(context(), token=TOKEN)
     assert endpoint.delete_tokens_for_instance(context(), INSTANCE, "host1", "moved") == 1
     refused(endpoint.check_token, token=TOKEN)
-    assert [each.get() for each in (made, accepted, refusals, revoked)] == [1, 1, 1, 1]
+    assert [each.grown for each in (made, accepted, refusals, revoked)] == [1, 1, 1, 1]
 
 
 def test_a_store_that_fails_is_counted_by_method(
@@ -418,4 +418,4 @@ def test_a_store_that_fails_is_counted_by_method(
             failures = Growth("porthole_token_store_failures_total", method=method.__name__)
             made = Growth("porthole_tokens_authorized_total")
             refused(method, **values)
-            assert (failures.get(), made.get()) == (1, 0)
+            assert (failures.grown, made.grown) == (1, 0)

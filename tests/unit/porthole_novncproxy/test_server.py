@@ -386,8 +386,8 @@ def test_a_client_that_is_turned_away_is_counted():
                 house.ask(request, door)
             last = house.ask(request, door)
             assert b" 503 " in house.hear_to_end(last)
-            house.turn_until(lambda refusals=refusals: refusals.get() >= 1)
-            assert refused.get() == openings * refusals.get()
+            house.turn_until(lambda refusals=refusals: refusals.grown >= 1)
+            assert refused.grown == openings * refusals.grown
 
 
 def test_a_client_that_leaves_before_its_answer_is_counted():
@@ -400,4 +400,4 @@ def test_a_client_that_leaves_before_its_answer_is_counted():
         client.close()
         house.gate.may_answer.set()
         house.turn_until(lambda: house.gate.given_back == 1)
-    assert (lost.get(), opened.get()) == (1, 0)
+    assert (lost.grown, opened.grown) == (1, 0)

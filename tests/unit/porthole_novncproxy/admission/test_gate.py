@@ -372,9 +372,9 @@ def test_each_stage_is_timed_when_it_fails_too():
         each: Growth("porthole_opening_stage_seconds_count", stage=each) for each in ("check", "validate", "dial")
     }
     House().refuse()
-    assert {stage: each.get() for stage, each in stages.items()} == {"check": 1, "validate": 1, "dial": 0}
+    assert {stage: each.grown for stage, each in stages.items()} == {"check": 1, "validate": 1, "dial": 0}
     House().refuse(token="x")
-    assert stages["check"].get() == 1
+    assert stages["check"].grown == 1
 
 
 def test_a_refusal_is_counted_by_reason_and_status():
@@ -387,4 +387,4 @@ def test_a_refusal_is_counted_by_reason_and_status():
             refusals = Growth("porthole_refusals_total", door="novnc", reason=reason, status=status)
             openings = Growth("porthole_openings_total", door="novnc", outcome="refused")
             log_refusal(error, NOVNC, "192.0.2.7")
-            assert (refusals.get(), openings.get()) == (1, 1)
+            assert (refusals.grown, openings.grown) == (1, 1)

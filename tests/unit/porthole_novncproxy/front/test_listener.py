@@ -613,5 +613,5 @@ def test_connections_without_a_request_are_counted_by_reason():
             client.setblocking(True)
             client.sendall(sent)
             house.turn()
-            assert (refusals.get(), openings.get()) == (1, 0)
+            assert (refusals.grown, openings.grown) == (1, 0)
             house.close()

@@ -41,7 +41,7 @@ class Proxy:
         thread.start()
         yield
         done.set()
-        thread.join()
+        thread.join(20)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def make_key() -> Callable[[int, int], Any]:
     class Key(SimpleNamespace):
         __hash__ = object.__hash__  # type: ignore[assignment]
 
-    return lambda to_client, from_client: Key(relayed_bytes=(to_client, from_client), close_code=1000)
+    return lambda to_client, from_client: Key(numbers=(to_client, from_client, 1000))
 
 
 def test_open_consoles_and_their_bytes_by_door(proxy: Proxy, make_key: Callable[[int, int], Any]) -> None:
