@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from porthole_common import metrics
 from porthole_common.log import get_logger
+from porthole_common.model import ConsoleMode
 from porthole_novncproxy.admission.gate import Admission
 from porthole_novncproxy.doors import DOORS, find_door
 from porthole_relay.frames import CloseCode
@@ -20,13 +21,11 @@ from porthole_relay.loop import Loop
 from porthole_relay.session import Session
 
 LOG = get_logger(__name__)
-# View-only sessions do not exist yet; the label is there, so that dashboards need no change.
-MODE = "control"
 # How long a scrape waits for the loop. A loop that is blocked has the numbers of the last scrape.
 READ_TIMEOUT_S = 0.5
 # The metrics of one scrape are read from one sum.
 _REUSE_S = 0.25
-_MODES = [(door.name, MODE) for door in DOORS]
+_MODES = [(door.name, str(mode)) for door in DOORS for mode in ConsoleMode]
 _DIRECTIONS = [(door.name, direction) for door in DOORS for direction in ("to_client", "from_client")]
 
 
@@ -44,7 +43,7 @@ class Tally:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         # By door and mode, so that the sum over thousands is short.
-        self._open: dict[tuple[str, str], dict[Session, None]] = {(door.name, MODE): {} for door in DOORS}
+        self._open: dict[tuple[str, str], dict[Session, None]] = {key: {} for key in _MODES}
         self._ended_bytes = Totals().relayed_bytes
         self._last = Totals()
         self._read_at_s = float("-inf")
@@ -53,13 +52,13 @@ class Tally:
     def note_opened(self, session: Session, admission: Admission) -> None:
         """Count a console that has just been opened."""
         door = find_door(admission.connect_info.console_type)
-        self._open[door, MODE][session] = None
+        self._open[door, str(admission.connect_info.mode)][session] = None
         metrics.OPENINGS.labels(door, "opened").inc()
 
     def note_ended(self, session: Session, admission: Admission) -> None:
         """Count a console that has just ended, and keep its bytes."""
         door = find_door(admission.connect_info.console_type)
-        del self._open[door, MODE][session]
+        del self._open[door, str(admission.connect_info.mode)][session]
         to_client, from_client, code = session.numbers
         self._ended_bytes[door, "to_client"] += to_client
         self._ended_bytes[door, "from_client"] += from_client

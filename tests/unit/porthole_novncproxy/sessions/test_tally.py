@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from porthole_common import metrics
-from porthole_common.model import ConsoleType
+from porthole_common.model import ConsoleMode, ConsoleType
 from porthole_novncproxy.admission.gate import Admission
 from porthole_novncproxy.sessions import tally
 from porthole_novncproxy.sessions.tally import Tally, name_code
@@ -19,7 +19,13 @@ from support.cases import naming
 from support.fake_loop import FakeLoop
 from support.scrapes import Scrape
 
-NOVNC, XVPVNC = (SimpleNamespace(connect_info=SimpleNamespace(console_type=each)) for each in ConsoleType)
+
+def make_admission(console_type: ConsoleType, mode: ConsoleMode = ConsoleMode.CONTROL) -> Any:
+    return SimpleNamespace(connect_info=SimpleNamespace(console_type=console_type, mode=mode))
+
+
+NOVNC, XVPVNC = map(make_admission, ConsoleType)
+VIEWER = make_admission(ConsoleType.NOVNC, ConsoleMode.VIEW)
 OPEN, ENDED = ("novnc", "control"), "porthole_sessions_ended_total"
 
 
@@ -60,11 +66,16 @@ def make_key() -> Callable[[int, int], Any]:
 
 
 def test_open_consoles_and_their_bytes_by_door(proxy: Proxy, make_key: Callable[[int, int], Any]) -> None:
-    for session, admission in ((make_key(100, 7), NOVNC), (make_key(20, 1), NOVNC), (make_key(5, 5), XVPVNC)):
+    for session, admission in (
+        (make_key(100, 7), NOVNC),
+        (make_key(20, 1), NOVNC),
+        (make_key(5, 5), XVPVNC),
+        (make_key(0, 0), VIEWER),
+    ):
         proxy.tally.note_opened(session, cast(Admission, admission))
     with proxy.turning():
         totals = proxy.tally.read()
-    assert totals.sessions == {OPEN: 2, ("xvpvnc", "control"): 1}
+    assert totals.sessions == {OPEN: 2, ("novnc", "view"): 1, ("xvpvnc", "control"): 1, ("xvpvnc", "view"): 0}
     assert totals.relayed_bytes["novnc", "to_client"] == 120
     assert totals.relayed_bytes["novnc", "from_client"] == 8
     assert totals.relayed_bytes["xvpvnc", "to_client"] == 5
@@ -84,7 +95,8 @@ def test_a_console_that_ends_takes_no_byte_along(proxy: Proxy, make_key: Callabl
 def test_each_door_has_its_numbers_before_the_first_console(proxy: Proxy) -> None:
     with proxy.turning():
         totals = proxy.tally.read()
-    assert totals.sessions == {OPEN: 0, ("xvpvnc", "control"): 0}
+    assert set(totals.sessions) == {(door, mode) for door in ("novnc", "xvpvnc") for mode in ("control", "view")}
+    assert set(totals.sessions.values()) == {0}
     assert set(totals.relayed_bytes.values()) == {0}
     assert len(totals.relayed_bytes) == 4
 
