@@ -172,8 +172,7 @@ def site_of_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture(scope="session")
 def doctors_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A site with which ``porthole doctor`` finds no fault."""
-    # Two controllers would want one database server.
-    options = {"novncproxy": {"max_sessions": 100}, "history": {"enabled": False}}
+    options = {"novncproxy": {"max_sessions": 100}}
     with Site(tmp_path_factory.mktemp("doctors-site"), screens=1, guests=1, options=options) as running:
         for node in (*running.controllers, *running.computes):
             node.porthole.conf_path.chmod(0o640)

@@ -151,6 +151,11 @@ MATRIX = {
     (f"/v2.1/servers/{RED}/remote-consoles", "remote"): (200, 200, 403, 404, 403, 404, 401),
     (f"/v2.1/servers/{STRAY}/remote-consoles", "remote"): (200, 404, 404, 404, 404, 404, 401),
     (f"/v2.1/os-console-auth-tokens/{UNKNOWN}",): (404, 403, 403, 403, 403, 403, 401),
+    (f"/porthole/v1/servers/{RED}/consoles", "control"): (201, 201, 403, 404, 403, 404, 401),
+    (f"/porthole/v1/servers/{RED}/consoles", "view"): (201, 201, 201, 404, 403, 404, 401),
+    (f"/porthole/v1/servers/{STRAY}/consoles", "view"): (201, 404, 404, 404, 404, 404, 401),
+    # No history is kept here; who may ask is decided first.
+    ("/porthole/v1/audit",): (503, 503, 503, 503, 403, 403, 401),
     ("/v2.1/openapi.json",): (200, 200, 200, 200, 200, 200, 200),
     ("/v2.1/RED/servers",): (200, 200, 200, 400, 403, 400, 401),
     ("/v2.1/RED/servers/detail",): (200, 200, 200, 400, 403, 400, 401),
@@ -160,7 +165,8 @@ MATRIX = {
     (f"/v2.1/RED/os-console-auth-tokens/{UNKNOWN}",): (404, 403, 403, 400, 403, 400, 401),
     ("/v2.1/flavors",): (404, 404, 404, 404, 404, 404, 404),
 }
-BODIES = {"action": ACTION, "remote": REMOTE}
+CONTROL, VIEW = {"console": {"mode": "control"}}, {"console": {"mode": "view"}}
+BODIES = {"action": ACTION, "remote": REMOTE, "control": CONTROL, "view": VIEW}
 
 
 def test_the_matrix_has_every_route() -> None:

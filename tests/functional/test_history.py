@@ -30,7 +30,7 @@ from support.vnc_servers import EchoVnc
 
 MakePorthole = Callable[..., Porthole]
 TIMEOUT_S = 45
-QUICK = {"rpc": {"call_timeout": 3}, "history": {"proxy_timeout": 6}}
+QUICK = {"rpc": {"call_timeout": 3}, "history": {"enabled": True, "proxy_timeout": 6}}
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def test_each_thread_is_in_a_row_and_each_row_is_found(
         instance = {"uuid": uuid, "name": "echo", "host": "127.0.0.1", "port": vnc.port}
         instances_file.write_text(yaml.safe_dump({"instances": [instance]}), encoding="utf-8")
         # The metrics at the ports of an operator; a port that is in use costs no thread.
-        options = {"novncproxy": {"workers": 2}, "metrics": {"bind_port": None}}
+        options = {"novncproxy": {"workers": 2}, "metrics": {"bind_port": None}, "history": {"enabled": True}}
         porthole = make_porthole(instances_file=instances_file, daemons=(), options=options)
         processes = make_processes(porthole, libvirtd.uri, instances_file)
         for process in processes.values():

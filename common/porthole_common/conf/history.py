@@ -7,8 +7,9 @@ GROUP = "history"
 OPTS: list[cfg.Opt] = [
     cfg.BoolOpt(
         "enabled",
-        default=True,
-        help="Keep a history of tokens, sessions and refusals. consoleauth and the proxy read this option.",
+        default=False,
+        help="Keep a history of tokens, sessions and refusals. consoleauth and the proxy read this option. Off unless it "
+        "is asked for: several consoleauths need a database that they share.",
     ),
     cfg.IntOpt(
         "retention_days",
