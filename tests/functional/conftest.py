@@ -6,6 +6,7 @@ one for itself asks for ``own_rabbitmq`` or ``own_memcached``. ``libvirtd`` star
 guests.
 """
 
+import gc
 import signal
 import ssl
 import sys
@@ -140,6 +141,13 @@ def driver(libvirtd: Libvirtd, events: RecordedEvents) -> Iterator[LibvirtDriver
 def own_memcached() -> Iterator[Memcached]:
     with Memcached() as store:
         yield store
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """Have what a broken broker left collected within the test that broke it: py-amqp leaves sockets open."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

@@ -28,6 +28,12 @@ from support.processes import wait_until
 from support.rabbitmq import RabbitMQ
 from support.vnc_servers import EchoVnc
 
+# py-amqp leaves the socket of a connection that broke to the garbage collector: see test_consoleauth_outages.py.
+pytestmark = [
+    pytest.mark.usefixtures("collected"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
 MakePorthole = Callable[..., Porthole]
 TIMEOUT_S = 45
 QUICK = {"rpc": {"call_timeout": 3}, "history": {"enabled": True, "proxy_timeout": 6}}

@@ -8,8 +8,8 @@ OPTS: list[cfg.Opt] = [
     cfg.BoolOpt(
         "enabled",
         default=False,
-        help="Keep a history of tokens, sessions and refusals. consoleauth and the proxy read this option. Off unless it "
-        "is asked for: several consoleauths need a database that they share.",
+        help="Keep a history of tokens, sessions and refusals. consoleauth and the proxy read this option. Off unless "
+        "it is asked for: several consoleauths need a database that they share.",
     ),
     cfg.IntOpt(
         "retention_days",
