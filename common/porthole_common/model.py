@@ -9,14 +9,15 @@ import hashlib
 import re
 import uuid
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
+from porthole_common.primitives import read_int, read_seconds, read_text, read_time
+
 # 4096 slots spread evenly over any number of servers, and leave 110 random bits to a token.
 _SLOT_DIGITS = 3
-# The longest run, and the longest id of a project or a user, that is taken from outside: as long as Nova's columns.
-_MAX_TEXT_CHARS = 255
+_MAX_PORT = 65535
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 
 
@@ -108,8 +109,8 @@ class Target:
 
         :raises ValueError: when the port is not a number from 1 to 65535.
         """
-        port = int(value["port"])
-        if not 0 < port < 65536:
+        port = read_int(value["port"], 1)
+        if port > _MAX_PORT:
             raise ValueError(f"port {port} is out of range")
         return cls(str(value["host"]), port)
 
@@ -133,7 +134,7 @@ class Owner:
         """
         if not isinstance(value, dict):
             raise ValueError("the owner is not a dictionary")
-        return cls(_read_text(value.get("project_id")), _read_text(value.get("user_id")))
+        return cls(read_text(value.get("project_id")), read_text(value.get("user_id")))
 
     def to_primitive(self) -> dict[str, str | None]:
         """Return ``{project_id, user_id}``."""
@@ -167,7 +168,7 @@ class Claim:
             instance_uuid=value["instance_uuid"],
             console_type=ConsoleType(value["console_type"]),
             target=Target.from_primitive(value),
-            run=_read_text(value.get("run")),
+            run=read_text(value.get("run")),
             owner=None if owner is None else Owner.from_primitive(owner),
         )
 
@@ -183,12 +184,6 @@ class Claim:
 def _build_binding(run: str | None, owner: Owner | None) -> dict[str, Any]:
     value: dict[str, Any] = {"run": run, "owner": owner and owner.to_primitive()}
     return {name: item for name, item in value.items() if item is not None}
-
-
-def _read_text(value: Any) -> str | None:
-    if value is not None and not (isinstance(value, str) and len(value) <= _MAX_TEXT_CHARS):
-        raise ValueError(f"it is not text of up to {_MAX_TEXT_CHARS} characters")
-    return value
 
 
 # For thirty thousand instances, the search of the enumeration itself would take most of the time.
@@ -304,14 +299,14 @@ class ConnectInfo:
             compute_host=value["compute_host"],
             internal_access_path=value.get("internal_access_path"),
             token=value.get("token"),
-            expires_at=datetime.fromisoformat(expires_at).astimezone(UTC) if expires_at else None,
+            expires_at=read_time(expires_at) if expires_at else None,
             user_id=value.get("user_id"),
             project_id=value.get("project_id"),
             run=claim.run,
             owner=claim.owner,
             mode=ConsoleMode(value.get("mode", ConsoleMode.CONTROL)),
-            uses=None if uses is None else int(uses),
-            remaining_s=None if remaining_s is None else float(remaining_s),
+            uses=None if uses is None else read_int(uses, 0),
+            remaining_s=None if remaining_s is None else read_seconds(remaining_s),
         )
 
     def to_primitive(self) -> dict[str, Any]:

@@ -107,11 +107,12 @@ class ComputeEndpoint:
         wait for one guest; never longer than :data:`.validation.BATCH_TIMEOUT_S`.
 
         :raises RequestInvalid: when there are more than :data:`porthole_compute.rpcapi.MAX_CONSOLES`, one is not such a
-            dictionary, or ``timeout_s`` is no number.
+            dictionary, or ``timeout_s`` is not a number from 0 on.
         """
         if len(consoles) > MAX_CONSOLES:
             raise errors.RequestInvalid(f"{len(consoles)} consoles are more than {MAX_CONSOLES}")
-        if not (timeout_s is None or isinstance(timeout_s, int | float)):
+        # Compared, so that NaN is refused too.
+        if timeout_s is not None and not (isinstance(timeout_s, int | float) and timeout_s >= 0):
             raise errors.RequestInvalid("timeout_s is not a number of seconds")
         try:
             issued = [IssuedConsole.from_primitive(value) for value in consoles]

@@ -14,9 +14,11 @@ from porthole_common.context import RequestContext
 from porthole_common.deadline import Deadline
 from porthole_common.diagnosis import StoreDescription
 from porthole_common.history.event import HistoryEvent
+from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, ConsoleMode, RevocationReason
 from porthole_common.rpc import Rpc
 
+LOG = get_logger(__name__)
 TOPIC = "consoleauth"
 # 1.0: authorize_console, check_token, delete_tokens_for_instance.
 # 1.1: describe_store.
@@ -125,9 +127,14 @@ class ConsoleAuthAPI:
 
         :raises TokenInvalid: when it is malformed, unknown, expired or revoked.
         :raises TokenStoreUnavailable: when the store does not answer.
+        :raises RemoteFailure: also when the answer does not parse.
         """
         value: dict[str, Any] = self._client.call(context, "check_token", server=server, deadline=deadline, token=token)
-        return ConnectInfo.from_primitive(value)
+        try:
+            return ConnectInfo.from_primitive(value)
+        except (KeyError, TypeError, ValueError) as exc:
+            LOG.error("RPC answer not understood", topic=TOPIC, method="check_token", error=exc)
+            raise errors.RemoteFailure(TOPIC, "check_token") from exc
 
     def delete_tokens_for_instance(
         self,

@@ -24,6 +24,7 @@ from porthole_common.model import (
 )
 from support.cases import naming
 
+NAN, INFINITY = float("nan"), float("inf")
 UUID = "7f3a5c1e-0b1d-4c2e-9f00-aabbccddeeff"
 INFO = ConnectInfo(
     instance_uuid=UUID,
@@ -150,9 +151,26 @@ def test_connect_info_needs_its_keys() -> None:
 
 
 def test_connect_info_refuses_what_does_not_parse() -> None:
-    for key, value in [("console_type", "spice"), ("port", "x"), ("expires_at", "tomorrow")]:
+    cases: list[tuple[str, Any]] = [
+        ("console_type", "spice"),
+        ("port", "x"),
+        ("expires_at", "tomorrow"),
+        ("expires_at", "0001-01-01T00:00:00+14:00"),
+        ("expires_at", "9999-12-31T23:59:59-14:00"),
+        ("uses", -1),
+    ]
+    cases += [(key, value) for key in ("port", "uses", "remaining_s") for value in (NAN, INFINITY, -INFINITY, True, [])]
+    cases += [("port", 5900.5), ("uses", 0.5), ("remaining_s", -0.1), ("remaining_s", "inf"), ("remaining_s", 10**400)]
+    for key, value in cases:
         with naming(key, value), pytest.raises(ValueError):
             ConnectInfo.from_primitive(INFO.to_primitive() | {key: value})
+
+
+def test_connect_info_has_the_seconds_and_uses_that_are_left() -> None:
+    for remaining_s, uses in [(0, 0), (599, 1), (0.5, 1000)]:
+        with naming(remaining_s, uses):
+            info = ConnectInfo.from_primitive(INFO.to_primitive() | {"remaining_s": remaining_s, "uses": uses})
+            assert (info.remaining_s, info.uses) == (remaining_s, uses)
 
 
 def test_repr_shows_no_token() -> None:

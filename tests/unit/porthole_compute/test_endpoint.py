@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import functools
 import inspect
 import logging
 import uuid
@@ -430,8 +431,10 @@ def test_a_batch_of_another_shape_is_refused(endpoint: ComputeEndpoint) -> None:
         with naming(bad):
             error = refusal(endpoint.validate_consoles, [good, bad])
             assert isinstance(error, errors.RequestInvalid)
-    error = refusal(lambda context, consoles: endpoint.validate_consoles(context, consoles, "long"), [good])
-    assert isinstance(error, errors.RequestInvalid)
+    for timeout_s in ("long", -1, float("nan")):
+        with naming(timeout_s):
+            ask = functools.partial(endpoint.validate_consoles, timeout_s=timeout_s)
+            assert isinstance(refusal(ask, [good]), errors.RequestInvalid)
     assert len(endpoint.validate_consoles(CONTEXT, [good], 0.5)) == 1
     # Of a newer proxy.
     assert endpoint.validate_consoles(CONTEXT, [{**good, "added": 1}]) == [{"host": "192.0.2.1", "port": 5900}]

@@ -259,7 +259,9 @@ def test_client_and_endpoint_have_the_same_methods_and_version() -> None:
 class RecordingRpc:
     """Stands in for :class:`porthole_common.rpc.Rpc`: notes the arguments of each call."""
 
-    def __init__(self, level: str = "9.9") -> None:
+    def __init__(self, level: str = "9.9", **checked: Any) -> None:
+        """``checked``: what differs in the answer of check_token."""
+        self.checked = checked
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.versions: dict[str, str] = {}
         self._level = level
@@ -286,7 +288,7 @@ class RecordingClient:
         self._rpc.versions[method] = self._version
         answers: dict[str, Any] = {
             "authorize_console": {"expires_at": NOW.isoformat()},
-            "check_token": arguments(),
+            "check_token": arguments() | self._rpc.checked,
             "describe_store": make_store().to_primitive(),
         }
         return answers.get(method, 1)
@@ -311,6 +313,18 @@ def test_what_the_client_sends_is_what_the_endpoint_takes() -> None:
         parameters = list(inspect.signature(getattr(ConsoleAuthEndpoint, method)).parameters)
         assert parameters[:2] == ["self", "context"]
         assert sorted(parameters[2:]) == sorted(values)
+
+
+def test_an_answer_with_a_time_that_cannot_be_is_a_failure_of_consoleauth(caplog: pytest.LogCaptureFixture) -> None:
+    """With NaN or Infinity a session would never end."""
+    for remaining_s in (float("nan"), float("inf"), -1.0):
+        with naming(remaining_s):
+            caplog.clear()
+            client = ConsoleAuthAPI(RecordingRpc(remaining_s=remaining_s))  # type: ignore[arg-type]
+            with pytest.raises(errors.RemoteFailure):
+                client.check_token(context(), TOKEN)
+            assert "RPC answer not understood topic=consoleauth method=check_token" in caplog.text
+            assert TOKEN not in caplog.text
 
 
 def test_a_pinned_client_sends_what_an_older_endpoint_takes() -> None:

@@ -75,6 +75,10 @@ def test_an_item_with_a_wrong_value_is_unknown() -> None:
         {"instance_uuid": "nonsense"},
         {"instance_uuid": None},
         {"expires_at": 7},
+        {"expires_at": "0001-01-01T00:00:00+14:00"},
+        {"uses": float("inf")},
+        {"uses": -1},
+        {"port": float("inf")},
     ]
     for change in cases:
         with naming(change):
