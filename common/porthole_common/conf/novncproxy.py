@@ -66,7 +66,13 @@ OPTS: list[cfg.Opt] = [
         mutable=True,
         help="Open consoles in total. Each takes two descriptors; compare with the limit of the process.",
     ),
-    cfg.IntOpt("max_sessions_per_source", default=1000, min=1, mutable=True, help="Open consoles per client address."),
+    cfg.IntOpt(
+        "max_sessions_per_source",
+        default=1000,
+        min=1,
+        mutable=True,
+        help="Open consoles per client address (IPv6: per /64 network).",
+    ),
     cfg.IntOpt("max_sessions_per_token", default=10, min=1, mutable=True, help="Open consoles per token."),
     cfg.IntOpt("max_sessions_per_instance", default=50, min=1, mutable=True, help="Open consoles per instance."),
     cfg.IntOpt(

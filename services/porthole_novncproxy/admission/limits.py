@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many consoles are open: in all, per source address, per token, per instance (OSSN-0008).
+"""How many consoles are open: in all, per source, per token, per instance (OSSN-0008).
 
 Why: an open console costs two descriptors, and one client must not take them all. A console counts from before its VNC
 server is dialled until both sockets are closed. Called by :mod:`porthole_novncproxy.admission.gate`.
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from porthole_common import errors
+from porthole_common.allowance import find_network
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,16 @@ class SessionCounter:
             return self._counts["max_sessions", ""]
 
     def reserve(self, source: str, token: str, instance_uuid: str) -> Callable[[], None]:
-        """Count one more console; return the function that uncounts it, whose second call does nothing.
+        """Count one more console of the address ``source``; return the function that uncounts it.
+
+        A second call of that function does nothing.
 
         :raises LimitReached: when a limit is reached; the console is not counted then.
         """
         limits = self.limits
         bounds = {
             ("max_sessions", ""): limits.total,
-            ("max_sessions_per_source", source): limits.per_source,
+            ("max_sessions_per_source", find_network(source)): limits.per_source,
             ("max_sessions_per_token", hashlib.sha256(token.encode()).hexdigest()): limits.per_token,
             ("max_sessions_per_instance", instance_uuid): limits.per_instance,
         }

@@ -48,6 +48,17 @@ def test_a_limit_counts_only_those_that_share_what_it_is_about():
             assert counted.total == 50
 
 
+def test_a_source_is_an_ipv4_address_or_a_64_of_ipv6():
+    """A client has a /64 for itself: a bound of each address in it would be none."""
+    counted = counter(per_source=2)
+    for address in ("2001:db8::1", "2001:db8::2", "192.0.2.1", "192.0.2.2"):
+        reserve(counted, address, {"source": address})
+    with pytest.raises(errors.LimitReached):
+        reserve(counted, 5, {"source": "2001:db8::3"})
+    reserve(counted, 6, {"source": "2001:db8:0:1::1"})
+    reserve(counted, 7, {"source": "192.0.2.1"})
+
+
 def test_a_release_counts_once():
     counted = counter(total=2)
     release = counted.reserve("s", "t", "i")
