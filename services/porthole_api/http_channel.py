@@ -16,7 +16,7 @@ from waitress.channel import ClientDisconnected, HTTPChannel
 
 from porthole_api.http_parser import RequestParser, find_other_protocol
 from porthole_api.http_refusals import BODY_TOO_SLOW, ENDED_EARLY, NOT_HTTP, TOO_SLOW, Refusal, build_answer
-from porthole_common.allowance import find_network
+from porthole_common.allowance import find_network, find_site
 from porthole_common.context import RequestContext, serving
 from porthole_common.log import get_logger
 
@@ -71,7 +71,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     connected: bool
 
     def __init__(self, server: Any, sock: socket.socket, address: Any, adj: Any, map: Any = None) -> None:  # noqa: A002
-        self.source = find_network(str(address[0]))
+        self.source, self.site = find_network(str(address[0])), find_site(str(address[0]))
         self.moved_at_s = self.answered_at_s = time.monotonic()
         self._has_answered = False
         # What has arrived behind the request that is being answered.

@@ -3,7 +3,7 @@
 
 Why nobody waits: a client that opens connections and sends nothing, or a part of a request, or does not read its
 answer, costs descriptors and memory. Its own oldest connection goes first, and only when all sources together have too
-many that of another: the source with the most. A connection whose request is being answered never goes. Pure; called by
+many that of another: the site with the most. A connection whose request is being answered never goes. Pure; called by
 :mod:`porthole_api.http_server`.
 """
 
@@ -27,6 +27,8 @@ class Connection(Protocol):
     """What is known of an open connection."""
 
     source: str
+    # Of several sources of IPv6: one client may have thousands of them.
+    site: str
     # Monotonic: when it was opened, when its request began, when its last answer was ready, or when its client last
     # read of it.
     moved_at_s: float
@@ -63,12 +65,12 @@ def find_room(connections: Collection[C], source: str, limit: int = MAX_CONNECTI
 
 
 def find_leaving(connections: Collection[C]) -> C | None:
-    """Return the oldest waiting connection of the source that has the most of them; None when none waits."""
-    sources = defaultdict(list)
+    """Return the oldest waiting connection of the site that has the most of them; None when none waits."""
+    sites = defaultdict(list)
     for one in connections:
         if one.waits:
-            sources[one.source].append(one)
-    return _find_oldest(max(sources.values(), key=len, default=[]))
+            sites[one.site].append(one)
+    return _find_oldest(max(sites.values(), key=len, default=[]))
 
 
 def find_limit(descriptors: int) -> int:

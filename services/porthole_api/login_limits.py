@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from porthole_common.allowance import Allowance, find_network
+from porthole_common.allowance import Allowance, SourceAllowance, find_sources
 
 # A user who mistypes tries a few times; so many checks of bcrypt at once (cost 12: 250 ms) leave threads for others.
 SOURCE_BURST = 6
@@ -36,9 +36,12 @@ MAX_KNOWN = 1_000
 
 @dataclass(frozen=True)
 class Attempt:
-    """A password that is to be checked; the fields are keyed hashes, from which nothing can be read."""
+    """A password that is to be checked; the fields are keyed hashes, from which nothing can be read.
 
-    source: bytes
+    ``sources``: of the client's network, and of its site if it has one.
+    """
+
+    sources: tuple[bytes, ...]
     user: bytes
     credentials: bytes
 
@@ -50,11 +53,11 @@ class LoginLimits:
         """``at_once``: how many passwords are checked at the same time; of one source half as many."""
         self._clock = clock
         self._at_once = at_once
-        # By source.
+        # By source, or by its site.
         self._checking: Counter[bytes] = Counter()
         self._key = os.urandom(32)
         self._lock = threading.Lock()
-        self._sources: Allowance[bytes] = Allowance(clock, SOURCE_BURST, SOURCE_REFILL_S)
+        self._sources: SourceAllowance[bytes] = SourceAllowance(clock, SOURCE_BURST, SOURCE_REFILL_S)
         self._users: Allowance[bytes] = Allowance(clock, USER_BURST, USER_REFILL_S)
         self._known: OrderedDict[bytes, float] = OrderedDict()
         # Apart, so that guesses push no right password out.
@@ -63,8 +66,8 @@ class LoginLimits:
     def build_attempt(self, address: str, user: str, digest: str, password: bytes) -> Attempt:
         """Return the attempt of a client at ``address``; ``digest`` is the user's line in the file, or empty."""
         name = user.encode("utf-8", "surrogatepass")
-        source = self._hash(b"source", find_network(address).encode())
-        return Attempt(source, self._hash(b"user", name), self._hash(b"known", name, digest.encode(), password))
+        sources = tuple(self._hash(b"source", source.encode()) for source in find_sources(address))
+        return Attempt(sources, self._hash(b"user", name), self._hash(b"known", name, digest.encode(), password))
 
     def is_known(self, attempt: Attempt) -> bool:
         """Return whether this very password of this user was right at most ``KNOWN_S`` ago."""
@@ -80,31 +83,31 @@ class LoginLimits:
     def checking(self, attempt: Attempt) -> Iterator[bool]:
         """Check inside, if the value is true: otherwise as many checks as may be are under way."""
         with self._lock:
-            may_check = self._checking.total() < self._at_once and self._checking[attempt.source] < max(
+            may_check = self._checking.total() < self._at_once and self._checking[attempt.sources[-1]] < max(
                 1, self._at_once // 2
             )
             if may_check:
-                self._checking[attempt.source] += 1
+                self._checking[attempt.sources[-1]] += 1
         try:
             yield may_check
         finally:
             with self._lock:
-                self._checking[attempt.source] -= may_check
+                self._checking[attempt.sources[-1]] -= may_check
                 self._checking += Counter()
 
     def begin(self, attempt: Attempt) -> float:
         """Return 0 and note a check, or return in how many seconds the source and the user may have another."""
         with self._lock:
-            wait_s = max(self._sources.wait_s(attempt.source), self._users.wait_s(attempt.user))
+            wait_s = max(self._sources.wait_s(attempt.sources), self._users.wait_s(attempt.user))
             if wait_s == 0:
-                self._sources.add(attempt.source, 1)
+                self._sources.add(attempt.sources, 1)
                 self._users.add(attempt.user, 1)
             return wait_s
 
     def note_right(self, attempt: Attempt) -> None:
         """Pay the check back, and remember the password for ``KNOWN_S``."""
         with self._lock:
-            self._sources.add(attempt.source, -1)
+            self._sources.add(attempt.sources, -1)
             self._users.add(attempt.user, -1)
             self._known[attempt.credentials] = self._clock() + KNOWN_S
             if len(self._known) > MAX_KNOWN:

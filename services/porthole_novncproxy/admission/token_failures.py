@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from porthole_common import errors
-from porthole_common.allowance import Allowance, find_network
+from porthole_common.allowance import Allowance, SourceAllowance, find_sources
 from porthole_common.log import get_logger
 
 LOG = get_logger(__name__)
@@ -35,7 +35,7 @@ class TokenFailures:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._sources: Allowance[str] = Allowance(clock, BURST, REFILL_S)
+        self._sources: SourceAllowance[str] = SourceAllowance(clock, BURST, REFILL_S)
         self._log_lines: Allowance[str] = Allowance(clock, 1, LOG_PAUSE_S)
         # By hash, when a token that was valid is forgotten.
         self._known: OrderedDict[bytes, float] = OrderedDict()
@@ -46,19 +46,21 @@ class TokenFailures:
         :raises TokensRefused: when the source must wait, and the token was not valid a moment ago.
         """
         with self._lock:
-            wait_s = self._sources.wait_s(find_network(source))
+            wait_s = self._sources.wait_s(find_sources(source))
             if wait_s > 0 and not (token and self._is_known(_hash(token))):
                 raise errors.TokensRefused(wait_s)
 
     def note_failure(self, source: str, token: str) -> None:
         """Count a token that is malformed or unknown."""
-        network = find_network(source)
+        networks = find_sources(source)
+        # The widest: the networks of a site must not fill the log with a line each.
+        widest = networks[-1]
         with self._lock:
             self._known.pop(_hash(token), None)
-            self._sources.add(network, 1)
-            is_news = self._sources.wait_s(network) > 0 and self._log_lines.wait_s(network) == 0
+            self._sources.add(networks, 1)
+            is_news = self._sources.wait_s(networks) > 0 and self._log_lines.wait_s(widest) == 0
             if is_news:
-                self._log_lines.add(network, 1)
+                self._log_lines.add(widest, 1)
         if is_news:
             LOG.warning("Tokens refused", client=source, count=BURST)
 

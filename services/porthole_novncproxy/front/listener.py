@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from porthole_common.allowance import find_network
+from porthole_common.allowance import find_site
 from porthole_common.forwarded import normalize_address
 from porthole_common.log import get_logger
 from porthole_novncproxy.admission.descriptors import OUT_OF_DESCRIPTORS
@@ -166,7 +166,7 @@ class Listener:
         """Look at the connection when it is its source's turn: a flood waits behind the others, and consoles do not."""
         if not receiving.is_queued:
             receiving.is_queued = True
-            self._turns.add(find_network(receiving.connection.address), receiving)
+            self._turns.add(find_site(receiving.connection.address), receiving)
         if not self._is_serving:
             self._is_serving = True
             self._loop.call_soon(self._serve)
@@ -259,7 +259,7 @@ class Listener:
     def _start_step(self, receiving: Receiving, sock: ssl.SSLSocket) -> None:
         """Give the socket to the handshake thread for one step; the loop does not look at it meanwhile."""
         self._loop.unregister(receiving.connection.fd)
-        source = find_network(receiving.connection.address)
+        source = find_site(receiving.connection.address)
         receiving.step = Step(source, sock, lambda error: self._end_step(receiving, error))
         self._handshakes.start(receiving.step)
 

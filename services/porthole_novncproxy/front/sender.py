@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from porthole_common.allowance import find_network
+from porthole_common.allowance import find_site
 from porthole_common.log import get_logger
 from porthole_novncproxy.front.connection import Connection
 from porthole_novncproxy.front.responses import Response, build_head
@@ -127,7 +127,7 @@ class Sender:
             return
         if len(self._sending) >= MAX_SENDING:
             self._give_up(self._find_slowest())
-        sending.source = find_network(connection.address)
+        sending.source = find_site(connection.address)
         sending.timer = self._loop.call_later(_SEND_TIMEOUT_S, lambda: self._give_up(sending))
         self._sending[connection.fd] = sending
         self._waiting.set_idle(connection, lambda: self._give_up(sending))

@@ -3,8 +3,8 @@
 
 Why: anybody may connect, and each connection costs a descriptor. A bound that refuses the newest connection would let
 an attacker with silent connections keep everybody out (S41). So the oldest connection ends that waits for its client:
-of the same source first, and when all are too many, of the source with the most. The oldest of all would not do: an
-attacker who comes again and again is never the oldest, and a good client on a slow line is.
+of the same source first, and when all are too many, of the site with the most (for IPv4 a site is a source). The oldest
+of all would not do: an attacker who comes again and again is never the oldest, and a good client on a slow line is.
 
 A connection counts from its accept until it ends or is a console. A request whose answer is being found counts too,
 but nothing here ends it: :mod:`porthole_novncproxy.front.in_flight` bounds those. Pure; it is used in the loop's thread
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from porthole_common.allowance import find_network
+from porthole_common.allowance import find_network, find_site
 from porthole_common.log import get_logger
 from porthole_novncproxy.front.connection import Connection, count_refused
 
@@ -65,6 +65,8 @@ class Waiting:
         # By descriptor, the one that has waited for longest first; the same by source.
         self._idle: dict[int, _Idle] = {}
         self._idle_of: dict[str, dict[int, _Idle]] = {}
+        # The same by site, for when all sources together have too many.
+        self._idle_at: dict[str, dict[int, _Idle]] = {}
         self._ended = 0
         self._told_at_s = float("-inf")
 
@@ -100,21 +102,28 @@ class Waiting:
             return
         idle = self._idle[connection.fd] = _Idle(connection, end)
         self._idle_of.setdefault(self._sources[connection.fd], {})[connection.fd] = idle
+        self._idle_at.setdefault(find_site(connection.address), {})[connection.fd] = idle
 
     def set_busy(self, connection: Connection) -> None:
         """Note that the connection does not wait for its client."""
         if self._idle.pop(connection.fd, None) is None:
             return
-        source = self._sources[connection.fd]
-        del self._idle_of[source][connection.fd]
-        if not self._idle_of[source]:
-            del self._idle_of[source]
+        for idle, key in (
+            (self._idle_of, self._sources[connection.fd]),
+            (self._idle_at, find_site(connection.address)),
+        ):
+            del idle[key][connection.fd]
+            if not idle[key]:
+                del idle[key]
 
     def end_oldest(self, limit: str = _DESCRIPTORS) -> bool:
-        """End the oldest connection of the source with the most that wait; return False when none waits."""
-        if not self._idle_of:
+        """End the oldest connection of the site with the most that wait; return False when none waits.
+
+        Not of the source: a client with a site of IPv6 has as many sources as it likes, with one connection each.
+        """
+        if not self._idle_at:
             return False
-        most = max(self._idle_of.values(), key=len)
+        most = max(self._idle_at.values(), key=len)
         self._end(next(iter(most.values())), limit)
         return True
 

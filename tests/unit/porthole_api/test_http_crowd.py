@@ -24,6 +24,10 @@ class Connection:
     moved_at_s: float
     waits: bool = True
 
+    @property
+    def site(self) -> str:
+        return self.source.partition("/")[0]
+
 
 def build(counts: dict[str, int], waits: bool = True) -> list[Connection]:
     clock = itertools.count(1.0)
@@ -63,6 +67,12 @@ def test_of_all_the_source_with_the_most_loses_its_oldest() -> None:
     assert len(many) == MAX_CONNECTIONS
     assert find_room(many, "new") == Room(many[60])
     assert find_room(build({str(n): 50 for n in range(10)}, waits=False), "new") == Room(is_full=True)
+
+
+def test_a_site_of_many_sources_counts_as_one_when_all_are_too_many() -> None:
+    many = build({"a": 20} | {f"s/{number}": 1 for number in range(MAX_CONNECTIONS - 20)})
+    assert find_room(many, "b") == Room(many[20])
+    assert find_leaving(many) == many[20]
 
 
 def test_one_that_is_being_answered_does_not_leave() -> None:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a check costs, what counts as one source, and that neither memory nor hashes give anything away."""
 
+import contextlib
+
 from porthole_api.login_limits import (
     KNOWN_S,
     MAX_KNOWN,
@@ -8,6 +10,7 @@ from porthole_api.login_limits import (
     Attempt,
     LoginLimits,
 )
+from porthole_common.allowance import SITE_TIMES
 from support.api import FakeClock
 from support.cases import naming
 
@@ -30,6 +33,28 @@ def test_one_source_is_an_ipv4_address_or_a_network_of_ipv6() -> None:
                 limits = LoginLimits(FakeClock(), 5)
                 use_up(limits, one)
                 assert (limits.begin(limits.build_attempt(other, "bert", "", b"")) > 0) is is_same
+
+
+def test_the_networks_of_a_site_are_bounded_together() -> None:
+    """Of a /48 every /64 had its own guesses."""
+    limits = LoginLimits(FakeClock(), 5)
+    checked = sum(
+        limits.begin(limits.build_attempt(f"2001:db8:0:{number:x}::1", f"user{number}", "", b"")) == 0
+        for number in range(1000)
+    )
+    assert checked == SITE_TIMES * SOURCE_BURST
+    assert limits.begin(limits.build_attempt("2001:db8:1::1", "bert", "", b"")) == 0
+
+
+def test_the_networks_of_a_site_do_not_hold_all_checks() -> None:
+    limits = LoginLimits(FakeClock(), 4)
+    with contextlib.ExitStack() as stack:
+        under_way = [
+            stack.enter_context(limits.checking(attempt(limits, f"2001:db8:0:{number}::1"))) for number in range(4)
+        ]
+        assert under_way == [True, True, False, False]
+        assert stack.enter_context(limits.checking(attempt(limits)))
+    assert not limits._checking
 
 
 def test_a_right_password_is_paid_back() -> None:

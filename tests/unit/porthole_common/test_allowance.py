@@ -2,7 +2,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porthole_common.allowance import MAX_TRACKED, Allowance, find_network
+from porthole_common.allowance import (
+    MAX_TRACKED,
+    SITE_TIMES,
+    Allowance,
+    SourceAllowance,
+    find_network,
+    find_site,
+    find_sources,
+)
 from support.api import FakeClock
 from support.cases import naming
 
@@ -14,6 +22,38 @@ def test_one_source_is_an_ipv4_address_or_a_network_of_ipv6() -> None:
         for one, other in pairs:
             with naming(one, other):
                 assert (find_network(one) == find_network(other)) is is_same
+
+
+def test_a_site_is_a_48_of_ipv6() -> None:
+    for address in ("192.0.2.1", "::ffff:192.0.2.1", "", "x:"):
+        with naming(address):
+            assert find_site(address) == find_network(address)
+            assert find_sources(address) == (find_network(address),)
+    assert find_sources("2001:db8:7:1::1") == ("2001:db8:7:1::/64", "2001:db8:7::/48")
+    assert find_site("2001:db8:7:1::1") == find_site("2001:db8:7:ffff::1")
+    assert find_site("2001:db8:7:1::1") != find_site("2001:db8:8:1::1")
+
+
+def test_the_networks_of_a_site_have_a_bound_together() -> None:
+    clock = FakeClock()
+    allowance: SourceAllowance[str] = SourceAllowance(clock, 3, 8.0)
+    made = 0
+    for number in range(1000):
+        keys = find_sources(f"2001:db8:0:{number:x}::1")
+        if allowance.wait_s(keys) == 0:
+            allowance.add(keys, 1)
+            made += 1
+    assert made == 3 * SITE_TIMES
+    new, other = find_sources("2001:db8:0:ffff::1"), find_sources("2001:db8:1::1")
+    assert allowance.wait_s(new) == 8.0 / SITE_TIMES
+    assert allowance.wait_s(other) == 0
+    # One network alone has no more than before, and leaves its neighbours most of the site's.
+    for _ in range(3):
+        allowance.add(other, 1)
+    assert allowance.wait_s(other) == 8.0
+    assert allowance.wait_s(find_sources("2001:db8:1:1::1")) == 0
+    clock.now_s += 8.0 / SITE_TIMES
+    assert allowance.wait_s(new) == 0
 
 
 def test_the_memory_is_bounded() -> None:

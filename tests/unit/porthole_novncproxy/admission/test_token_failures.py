@@ -4,6 +4,7 @@ import logging
 import pytest
 
 from porthole_common import errors
+from porthole_common.allowance import SITE_TIMES
 from porthole_novncproxy.admission.token_failures import BURST, KNOWN_S, LOG_PAUSE_S, MAX_KNOWN, REFILL_S, TokenFailures
 from support.api import FakeClock
 
@@ -61,6 +62,19 @@ def test_one_source_is_a_64_of_ipv6(failures):
         failures.note_failure(f"2001:db8::{number:x}", BAD)
     assert is_refused(failures, "2001:db8::ffff")
     assert not is_refused(failures, "2001:db8:0:1::1")
+
+
+def test_the_networks_of_one_site_are_bounded_together(failures, caplog):
+    """Of 20 000 tokens from one /48, each from another /64, all were asked about."""
+    asked = 0
+    for number in range(20_000):
+        source = f"2001:db8:0:{number:x}::1"
+        if not is_refused(failures, source):
+            failures.note_failure(source, BAD)
+            asked += 1
+    assert asked == SITE_TIMES * BURST
+    assert not is_refused(failures, "2001:db8:1::1")
+    assert len(caplog.records) == 1
 
 
 def test_a_token_that_was_valid_a_moment_ago_has_its_chance(failures, clock):

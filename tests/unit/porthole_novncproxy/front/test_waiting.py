@@ -51,6 +51,18 @@ def test_a_source_is_a_64_of_ipv6():
     assert crowd.ended == [first]
 
 
+def test_a_site_of_ipv6_has_one_share_when_all_are_too_many():
+    crowd = Crowd(total=5)
+    one, other = crowd.come(ONE), crowd.come(OTHER)
+    site = [crowd.come(f"2001:db8:0:{number:x}::1") for number in range(20)]
+    assert crowd.ended == site[:17]
+    crowd.waiting.leave(site[-1])
+    crowd.come("2001:db8:0:99::1")
+    for connection in (one, other):
+        crowd.waiting.leave(connection)
+    assert crowd.ended == site[:17]
+
+
 def test_a_trusted_proxy_is_many_clients_and_has_the_total_limit_alone():
     crowd = Crowd(total=5, per_source=2)
     connections = [crowd.come(PROXY) for _ in range(5)]
