@@ -5,8 +5,9 @@ Why: bcrypt is slow by design and runs in the threads that answer all requests. 
 busy, and every other user would wait. So a check is paid for in advance and paid back when the password was right: a
 source, or a user, with several wrong passwords in a short time is refused without a check. A password that was right
 a moment ago is not checked again, so its user feels nothing of it. Nor is one that was wrong a moment ago, though it is
-paid for: of many requests with one password the first is checked, and the others have its answer. Pure but for its
-lock; called by :mod:`porthole_api.http_basic`.
+paid for: of many requests with one password the first is checked, and the others have its answer. A user whose name is
+guessed from many addresses still gets in from where the password was right before. Pure but for its lock; called by
+:mod:`porthole_api.http_basic`.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from porthole_api.known_sources import KnownSources
 from porthole_common.allowance import Allowance, SourceAllowance, find_sources
 
 # A user who mistypes tries a few times; so many checks of bcrypt at once (cost 12: 250 ms) leave threads for others.
@@ -59,6 +61,7 @@ class LoginLimits:
         self._lock = threading.Lock()
         self._sources: SourceAllowance[bytes] = SourceAllowance(clock, SOURCE_BURST, SOURCE_REFILL_S)
         self._users: Allowance[bytes] = Allowance(clock, USER_BURST, USER_REFILL_S)
+        self._known_sources = KnownSources(clock)
         self._known: OrderedDict[bytes, float] = OrderedDict()
         # Apart, so that guesses push no right password out.
         self._wrong: OrderedDict[bytes, float] = OrderedDict()
@@ -77,6 +80,7 @@ class LoginLimits:
                 self._known.pop(attempt.credentials, None)
                 return False
             self._known.move_to_end(attempt.credentials)
+            self._known_sources.add(attempt.user, attempt.sources[0])
             return True
 
     @contextmanager
@@ -96,19 +100,25 @@ class LoginLimits:
                 self._checking += Counter()
 
     def begin(self, attempt: Attempt) -> float:
-        """Return 0 and note a check, or return in how many seconds the source and the user may have another."""
+        """Return 0 and note a check, or return in how many seconds the source and the user may have another.
+
+        The user's own bound is not for a source from which the password was right before.
+        """
         with self._lock:
-            wait_s = max(self._sources.wait_s(attempt.sources), self._users.wait_s(attempt.user))
+            wait_s = self._sources.wait_s(attempt.sources)
+            if not self._known_sources.has(attempt.user, attempt.sources[0]):
+                wait_s = max(wait_s, self._users.wait_s(attempt.user))
             if wait_s == 0:
                 self._sources.add(attempt.sources, 1)
                 self._users.add(attempt.user, 1)
             return wait_s
 
     def note_right(self, attempt: Attempt) -> None:
-        """Pay the check back, and remember the password for ``KNOWN_S``."""
+        """Pay the check back; remember the password for ``KNOWN_S``, and its source for longer."""
         with self._lock:
             self._sources.add(attempt.sources, -1)
             self._users.add(attempt.user, -1)
+            self._known_sources.add(attempt.user, attempt.sources[0])
             self._known[attempt.credentials] = self._clock() + KNOWN_S
             if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)

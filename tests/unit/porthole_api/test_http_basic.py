@@ -250,6 +250,31 @@ class TestGuesses:
         assert len(checks) == USER_BURST, WRONG_S
         assert ask(guarded, encode("bert", "b"), REMOTE_ADDR="192.0.2.200").user_id == "bert"
 
+    def test_guesses_do_not_lock_a_user_out_from_where_the_password_was_right_before(
+        self, guarded: HttpBasic, clock: FakeClock
+    ) -> None:
+        """Two addresses guess as often as they may, which is more often than the user's bound refills."""
+        good = functools.partial(ask, guarded, encode("rita", "páss:word"))
+        good(REMOTE_ADDR="192.0.2.8")
+        # Known without a check: there too the password was right.
+        good(REMOTE_ADDR="192.0.2.9")
+        clock.now_s += KNOWN_S
+        for number in range(100):
+            for source in range(USER_BURST if number == 0 else 2):
+                self.guess(guarded, 100 * number + source, "rita", f"192.0.2.{100 + source}")
+            for address in ("192.0.2.8", "192.0.2.9"):
+                assert good(REMOTE_ADDR=address).user_id == "rita"
+            clock.now_s += SOURCE_REFILL_S
+            # Otherwise the next one would need no check.
+            guarded._limits._known.clear()
+        for source in range(USER_BURST):
+            self.guess(guarded, 100_000 + source, "rita", f"192.0.2.{100 + source}")
+        with pytest.raises(exc.HTTPTooManyRequests):
+            good(REMOTE_ADDR="192.0.2.7")
+        # The source's own bound is for it all the same.
+        answers = [self.guess(guarded, number, "rita", "192.0.2.9") for number in range(SOURCE_BURST + 1)]
+        assert answers == [exc.HTTPUnauthorized] * SOURCE_BURST + [exc.HTTPTooManyRequests]
+
     def test_what_was_right_is_forgotten_with_its_time_or_its_line(
         self, guarded: HttpBasic, clock: FakeClock, checks: list[bytes], path: Path
     ) -> None:
