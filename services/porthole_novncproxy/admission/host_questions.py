@@ -85,11 +85,14 @@ class _Host:
         self.call: _Call | None = None
         self.waiting: list[_Question] = []
 
-    def begin(self) -> _Call:
-        """Return the next call, with all questions that wait."""
-        # Never more than one message may have.
-        self.call = _Call(self.waiting[:MAX_CONSOLES])
-        del self.waiting[:MAX_CONSOLES]
+    def begin(self, own: _Question) -> _Call:
+        """Return the next call, with all questions that wait, or as many as one message may have.
+
+        ``own`` waits too, and is always among them: the thread that makes the call waits for no other one.
+        """
+        others = [question for question in self.waiting if question is not own]
+        self.call = _Call([own, *others[: MAX_CONSOLES - 1]])
+        self.waiting = others[MAX_CONSOLES - 1 :]
         return self.call
 
 
@@ -140,7 +143,7 @@ class HostQuestions:
         with self._lock:
             host = self._hosts.setdefault(question.info.compute_host, _Host())
             host.waiting.append(question)
-            return host.begin() if host.call is None else None
+            return host.begin(question) if host.call is None else None
 
     def _wait(self, question: _Question, deadline: Deadline) -> _Call | None:
         """Wait for the answer, or for the turn to make the next call and return that call."""
@@ -153,7 +156,7 @@ class HostQuestions:
                 with self._lock:
                     host = self._hosts.get(question.info.compute_host)
                     if host is not None and question in host.waiting:
-                        return host.begin()
+                        return host.begin(question)
         return None
 
     def _make_call(self, context: RequestContext, own: _Question, call: _Call, deadline: Deadline) -> None:

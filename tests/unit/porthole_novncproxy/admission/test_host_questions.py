@@ -11,7 +11,8 @@ from porthole_common.context import RequestContext
 from porthole_common.deadline import Deadline
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
 from porthole_common.thread_pool import STALL_S
-from porthole_novncproxy.admission.host_questions import BATCH_TIMEOUT_S, HostQuestions
+from porthole_compute.rpcapi import MAX_CONSOLES
+from porthole_novncproxy.admission.host_questions import BATCH_TIMEOUT_S, HostQuestions, _Question
 from support.cases import naming
 from support.processes import wait_until
 
@@ -158,6 +159,20 @@ def test_a_call_that_has_stalled_is_not_waited_for():
     assert all(question.result(LONG_S) for question in (held, *asked))
     house.pool.shutdown()
     assert not house.questions._hosts
+
+
+def test_a_thread_that_begins_a_call_asks_its_own_question_in_it():
+    """Behind more questions than a call has room for, its own one stayed out, and the host counted as silent."""
+    compute = Compute()
+    questions = HostQuestions(compute, LONG_S, stall_s=0.01)
+    # The first begins a call that nobody makes, as if it had stalled.
+    entered = [questions._enter(_Question(console(f"{number:b}"))) for number in range(MAX_CONSOLES + 2)]
+    assert [call is None for call in entered] == [False] + [True] * (MAX_CONSOLES + 1)
+    assert questions.ask(CONTEXT, console("mine"), Deadline()) == console("mine").target
+    (call,) = compute.calls
+    assert len(call) == MAX_CONSOLES
+    # The others are not lost.
+    assert len(questions._hosts["h"].waiting) == 2
 
 
 def test_a_guest_without_an_answer_is_asked_about_alone_for_a_while(house):
