@@ -16,8 +16,12 @@ from porthole_common.model import TokenReason
 from porthole_consoleauth import token_store
 from porthole_consoleauth.token_store import StoredConsole
 
-# Guards the process's memory: an item is about half a KiB.
-MAX_TOKENS = 10_000
+# Guards the process's memory: an item takes 0.7 KiB, so all of them some 35 MiB. An instance has 200 tokens at most, so
+# 250 guests fit: as many as one host has, however many URLs its users ask for.
+MAX_TOKENS = 50_000
+# The expired are looked for when there are twice as many tokens as after the last time, and at least this many: a look
+# at 50 000 takes some 20 ms, which not every new URL must cost.
+_MIN_SWEPT = 256
 
 
 class MemoryStore:
@@ -29,6 +33,7 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._items: dict[str, tuple[float, bytes]] = {}
         self._indexes: dict[str, bytes] = {}
+        self._sweep_at = min(_MIN_SWEPT, max_tokens)
 
     def probe(self) -> dict[str, str]:
         """Return nothing: memory has no server."""
@@ -44,11 +49,12 @@ class MemoryStore:
         index = token_store.instance_key(console.connect_info.instance_uuid)
         item = token_store.build_item(console)
         with self._lock:
-            self._drop_expired()
+            if len(self._items) >= self._sweep_at:
+                self._drop_expired()
             if len(self._items) >= self._max_tokens:
                 raise errors.TokenStoreUnavailable("it is full")
             self._items[token_hash] = (self._clock() + ttl_s, item)
-            living = [other for other in self._read_index(index) if other in self._items and other != token_hash]
+            living = [other for other in self._read_index(index) if self._lives(other) and other != token_hash]
             kept, dropped = token_store.bound_index([*living, token_hash])
             self._indexes[index] = token_store.build_index(kept)
             for other in dropped:
@@ -74,11 +80,16 @@ class MemoryStore:
         """Revoke the instance's tokens; see the port."""
         index = token_store.instance_key(instance_uuid)
         with self._lock:
-            self._drop_expired()
             hashes = self._read_index(index)
             dead = {token_hash for token_hash in hashes if self._is_of(token_hash, compute_host)}
-            self._indexes[index] = token_store.build_index([item for item in hashes if item not in dead])
-            return sum(self._items.pop(token_hash, None) is not None for token_hash in dead)
+            if len(dead) < len(hashes):
+                self._indexes[index] = token_store.build_index([item for item in hashes if item not in dead])
+            else:
+                self._indexes.pop(index, None)
+            count = sum(map(self._lives, dead))
+            for token_hash in dead:
+                self._items.pop(token_hash, None)
+            return count
 
     def close(self) -> None:
         """Forget everything."""
@@ -108,6 +119,10 @@ class MemoryStore:
     def _read_index(self, index: str) -> list[str]:
         return token_store.parse_index(self._indexes.get(index))
 
+    def _lives(self, token_hash: str) -> bool:
+        expires, _item = self._items.get(token_hash, (0.0, b""))
+        return expires > self._clock()
+
     def _drop_expired(self) -> None:
         now = self._clock()
         self._items = {key: item for key, item in self._items.items() if item[0] > now}
@@ -116,3 +131,4 @@ class MemoryStore:
             for index, hashes in self._indexes.items()
             if any(token_hash in self._items for token_hash in token_store.parse_index(hashes))
         }
+        self._sweep_at = min(max(_MIN_SWEPT, 2 * len(self._items)), self._max_tokens)

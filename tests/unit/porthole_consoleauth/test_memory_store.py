@@ -2,7 +2,7 @@
 import pytest
 
 from porthole_common import errors
-from porthole_consoleauth.memory_store import MemoryStore
+from porthole_consoleauth.memory_store import MAX_TOKENS, MemoryStore
 from porthole_consoleauth.token_store import MAX_TOKENS_PER_INSTANCE
 from support.token_store_contract import TTL_S, TokenStoreContract, build_console, is_valid, new_uuid
 
@@ -63,6 +63,38 @@ def test_one_instance_does_not_fill_the_store(clock: Clock) -> None:
         store.authorize(new_uuid(), build_console(instance_uuid), TTL_S)
     assert is_valid(store, other)
     assert store.revoke_instance(instance_uuid) == MAX_TOKENS_PER_INSTANCE
+
+
+def test_the_guests_of_one_host_do_not_fill_the_store() -> None:
+    """However many URLs their users ask for: two users with 600 a minute filled it, and all got 503."""
+    assert MAX_TOKENS >= 250 * MAX_TOKENS_PER_INSTANCE
+
+
+def test_what_has_expired_or_is_revoked_takes_no_memory(clock: Clock) -> None:
+    store = MemoryStore(clock)
+    sizes = []
+    for _ in range(5000):
+        store.authorize(new_uuid(), build_console(new_uuid()), TTL_S)
+        clock.now += TTL_S / 10
+        sizes.append(max(len(store._items), len(store._indexes)))
+    assert max(sizes) <= 256
+    store.close()
+    for _ in range(1000):
+        instance_uuid = new_uuid()
+        store.authorize(new_uuid(), build_console(instance_uuid), TTL_S)
+        assert store.revoke_instance(instance_uuid) == 1
+    assert not store._items
+    assert not store._indexes
+
+
+def test_the_expired_do_not_push_out_the_living(store: MemoryStore, clock: Clock) -> None:
+    """Tokens of one instance that were to live for a second leave the older ones of an hour in their places."""
+    instance_uuid, token = new_uuid(), new_uuid()
+    store.authorize(token, build_console(instance_uuid), 3600)
+    for _ in range(2 * MAX_TOKENS_PER_INSTANCE):
+        store.authorize(new_uuid(), build_console(instance_uuid), 1)
+        clock.now += 1
+    assert is_valid(store, token)
 
 
 def test_closing_forgets(store: MemoryStore) -> None:
