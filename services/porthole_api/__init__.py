@@ -11,7 +11,7 @@ The path of a request, from the outside in:
   URL that the client uses. :mod:`middleware` picks the microversion (:mod:`microversions`), turns an error into an
   answer, and logs each request. :mod:`routes` finds the handler.
   :mod:`auth` and its strategies (:mod:`noauth`, :mod:`http_basic` with
-  :mod:`user_file` and :mod:`login_limits`, :mod:`keystone`) find the user;
+  :mod:`user_file`, :mod:`login_limits` and :mod:`known_sources`, :mod:`keystone`) find the user;
   :mod:`auth_strategy` chooses one by the option. :mod:`request` is a request as the handlers see it.
 * :mod:`handlers` parse a request and build its answer. :mod:`bodies` and :mod:`schemas` check what the client sent,
   :mod:`server_body` writes a server at every microversion, :mod:`openapi` describes the whole.
