@@ -105,10 +105,6 @@ class Loop:
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def forget(self, fd: int) -> None:
-        """Forget ``fd`` after it was closed elsewhere: the kernel has forgotten it by itself."""
-        self._callbacks.pop(fd, None)
-
     def call_soon(self, action: Callable[[], None]) -> None:
         """Have ``action`` called by the loop's thread; from any thread. After the end of the loop it is dropped."""
         self._soon.append(action)

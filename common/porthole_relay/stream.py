@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One connection of a console: a non-blocking stream, plain or TLS.
 
-Why: a plain socket and Python's SSLSocket say "not now" in different ways, and only the plain one takes scattered
+Why: a plain socket and TLS say "not now" in different ways, and only the plain one takes scattered
 buffers. Called by :mod:`porthole_relay.stream_pair` and :mod:`porthole_relay.pipe`, from the loop's thread.
 """
 
@@ -11,6 +11,8 @@ import socket
 import ssl
 import termios
 from collections.abc import Sequence
+
+from porthole_relay.tls_socket import TlsSocket
 
 # The size of a TLS record (RFC 8446 section 5.1), and a size that is not worth a record of its own.
 _RECORD_BYTES = 16384
@@ -32,7 +34,7 @@ class Stream:
         sock.setblocking(False)
         self.sock = sock
         self.fd = sock.fileno()
-        self.tls = isinstance(sock, ssl.SSLSocket)
+        self.tls = isinstance(sock, TlsSocket)
         self.mask = 0
         self.watched = False
         # The end or the error behind the bytes that the last read returned.
@@ -49,22 +51,17 @@ class Stream:
             size = self.sock.recv_into(buffer)
         except _NOT_NOW:
             return None
-        except ssl.SSLEOFError:
-            # The peer left without close_notify, as browsers do.
-            return 0
-        return self._read_records(buffer, size) if self.tls and size else size
+        return self._read_records(self.sock, buffer, size) if isinstance(self.sock, TlsSocket) and size else size
 
-    def _read_records(self, buffer: memoryview, size: int) -> int:
+    def _read_records(self, sock: TlsSocket, buffer: memoryview, size: int) -> int:
         """Read on behind ``size`` bytes, record by record: each alone would make a write and a frame of its own."""
-        for _ in range(_RECORDS_PER_READ - 1):
-            if size >= len(buffer):
-                break
+        # Records without payload count too.
+        stop = sock.records + _RECORDS_PER_READ - 1
+        while size < len(buffer) and sock.records < stop:
             try:
-                read = self.sock.recv_into(buffer[size:])
+                read = sock.recv_into(buffer[size:])
             except _NOT_NOW:
                 break
-            except ssl.SSLEOFError:
-                read = 0
             except OSError as exc:
                 self._late = exc
                 break
@@ -81,7 +78,7 @@ class Stream:
 
     def has_buffered(self) -> bool:
         """Say whether there are decrypted bytes, or an end, that epoll does not report."""
-        return isinstance(self.sock, ssl.SSLSocket) and (self._late is not None or self.sock.pending() > 0)
+        return isinstance(self.sock, TlsSocket) and (self._late is not None or self.sock.pending() > 0)
 
     def write(self, parts: Sequence[bytes | memoryview]) -> int:
         """Write ``parts`` (at most 64), as many bytes as the kernel takes at once; return the number of bytes.
@@ -98,15 +95,16 @@ class Stream:
             return 0
 
     def _write_records(self, parts: Sequence[bytes | memoryview]) -> int:
-        """Write to TLS, which takes one buffer and one record (16 KiB) at a time.
+        """Write to TLS, which takes one buffer at a time.
 
         A short part in front, a frame's header, shares the record of what follows it.
         """
         view = memoryview(parts[0])
         rest = list(parts[1:])
         if rest and len(view) < _SHORT_BYTES:
-            view = memoryview(b"".join((view, rest[0][:_RECORD_BYTES])))
-            rest[0] = rest[0][_RECORD_BYTES:]
+            room = _RECORD_BYTES - len(view)
+            view = memoryview(b"".join((view, rest[0][:room])))
+            rest[0] = rest[0][room:]
         written = 0
         try:
             for part in (view, *rest):
@@ -134,7 +132,7 @@ class Stream:
 
         Over TLS this ends TCP alone: after a close_notify of its own OpenSSL drops the bytes of the peer.
         """
-        # SSLSocket's own method would take TLS off the socket.
+        # TlsSocket's own method would take TLS off the socket.
         socket.socket.shutdown(self.sock, socket.SHUT_WR)
 
     def close(self) -> None:

@@ -54,7 +54,12 @@ def start(make_porthole: Callable[..., Porthole], echo: EchoVnc, tmp_path: Path)
 
 
 def measure_attack(
-    porthole: Porthole, token: str, attack: str, directory: Path, context: ssl.SSLContext | None = None
+    porthole: Porthole,
+    token: str,
+    attack: str,
+    directory: Path,
+    context: ssl.SSLContext | None = None,
+    strangers_token: str | None = None,
 ) -> tuple[Notice, Notice]:
     """Return what a user notices in quiet, and under the attack."""
     with ExitStack() as stack:
@@ -64,7 +69,7 @@ def measure_attack(
         quiet = witness.measure()
         port = porthole.xvp_port if attack == "viewers" else porthole.novnc_port
         with leaving_nothing(porthole.novncproxy.pid):
-            strangers = start_strangers(directory, attack, port, STRANGER)
+            strangers = start_strangers(directory, attack, port, STRANGER, strangers_token)
             stack.callback(strangers.stop)
             attacked = witness.measure()
             strangers.stop()
@@ -96,6 +101,18 @@ def test_replayed_client_hellos(start: Start, tmp_path: Path) -> None:
     porthole, token = start(DEFAULT={"cert": certificate.cert, "key": certificate.key, "ssl_only": True})
     context = ssl.create_default_context(cafile=certificate.cert)
     assert_unnoticed(*measure_attack(porthole, token, "hellos", tmp_path, context))
+
+
+@pytest.mark.parametrize("in_console", [False, True])
+def test_keys_of_tls_that_change_without_end(start: Start, tmp_path: Path, in_console: bool) -> None:
+    """OpenSSL changes them inside one read, for as long as a client sends KeyUpdates (S43)."""
+    certificate = make_certificate(tmp_path)
+    porthole, token = start(DEFAULT={"cert": certificate.cert, "key": certificate.key, "ssl_only": True})
+    context = ssl.create_default_context(cafile=certificate.cert)
+    attack = measure_attack(porthole, token, "keys", tmp_path, context, token if in_console else None)
+    assert_unnoticed(*attack)
+    if not in_console:
+        assert 'TLS flood ended peer=127.0.0.66 reason="its records have no payload"' in porthole.novncproxy.log()
 
 
 @pytest.mark.parametrize("descriptors", [DESCRIPTORS, 20_000])

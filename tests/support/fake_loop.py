@@ -38,11 +38,6 @@ class FakeLoop:
         self.callbacks.pop(fd, None)
         self.masks.pop(fd, None)
 
-    def forget(self, fd: int) -> None:
-        """Forget a descriptor that is closed, known or not."""
-        self.callbacks.pop(fd, None)
-        self.masks.pop(fd, None)
-
     def call_soon(self, action: Callable[[], None]) -> None:
         """Keep ``action`` for :meth:`run_soon`."""
         self.soon.append(action)

@@ -12,23 +12,32 @@ import ssl
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from support.key_updates import RecordWriter, connect_writer
 from support.processes import Process
 
 HELLOS_PER_S = 200
 SILENT = 700
 GUESSERS = 400
 _TURN_S = 0.02
+_CHANGES = 100
+# A frame of RFC 6455 with mask and without payload.
+_EMPTY_PONG = b"\x8a\x80\0\0\0\0"
 # More than every deadline of the proxy for half a request.
 _OLD_S = 30.0
 _NOT_NOW = (BlockingIOError, InterruptedError)
 
 
-def start_strangers(directory: Path, attack: str, port: int, address: str = "127.0.0.1") -> Process:
-    """Start the attack ``hellos``, ``silence``, ``guesses`` or ``viewers`` on ``port``, from ``address``."""
-    argv = [sys.executable, "-m", "support.strangers", attack, str(port), address]
+def start_strangers(
+    directory: Path, attack: str, port: int, address: str = "127.0.0.1", token: str | None = None
+) -> Process:
+    """Start the attack ``hellos``, ``silence``, ``guesses``, ``viewers`` or ``keys`` on ``port``, from ``address``.
+
+    ``token``: that of a console, in which ``keys`` attacks.
+    """
+    argv = [sys.executable, "-m", "support.strangers", attack, str(port), address, *([token] if token else [])]
     paths = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
     process = Process(argv, directory / f"{attack}.log", paths, name=f"strangers: {attack}")
     process.start()
@@ -91,8 +100,12 @@ class _Crowd:
 
 
 def _guess() -> bytes:
+    return _ask(str(uuid.uuid4()))
+
+
+def _ask(token: str) -> bytes:
     return (
-        f"GET /?token={uuid.uuid4()} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET /?token={token} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     ).encode()
 
@@ -101,9 +114,35 @@ def _guess_as_viewer() -> bytes:
     return f"CONNECT /console?token={uuid.uuid4()} HTTP/1.0\r\n\r\n".encode()
 
 
+def _change_keys(port: int, address: str, token: str | None) -> None:
+    """Change the keys of TLS without end; in a console, with a frame between any two, which is no flood by itself.
+
+    When the proxy hangs up, come again.
+    """
+    print("attacking", flush=True)
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 10, (address, 0)) as plain:
+            sock, writer = connect_writer(plain)
+            with sock:
+                if token:
+                    sock.sendall(writer.build_data(_ask(token)))
+                    time.sleep(1.0)
+                while True:
+                    sock.sendall(b"".join(_build_changes(writer, bool(token))))
+
+
+def _build_changes(writer: RecordWriter, with_frames: bool) -> Iterator[bytes]:
+    for _ in range(_CHANGES):
+        yield writer.build_key_update()
+        if with_frames:
+            yield writer.build_data(_EMPTY_PONG)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Attack until the process is ended."""
     attack, port, address = arguments[0], int(arguments[1]), arguments[2]
+    if attack == "keys":
+        _change_keys(port, address, arguments[3] if len(arguments) > 3 else None)
     hello = record_client_hello()
     per_turn, size, words = {
         "hellos": (HELLOS_PER_S * _TURN_S, 4000, lambda: hello),

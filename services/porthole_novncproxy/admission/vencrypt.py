@@ -9,7 +9,9 @@ Called by :mod:`porthole_novncproxy.admission.dial`; the one place that maps SSL
 
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from oslo_config import cfg
 
@@ -20,8 +22,10 @@ from porthole_common.model import Target
 from porthole_common.rfb.handshake import HandshakeDriver, Peer, StartTls, Write
 from porthole_common.rfb.negotiation import VENCRYPT, Offer, Policy, negotiate
 from porthole_relay.tls import Setting, check_readable, load_certificate
+from porthole_relay.tls_socket import TlsSocket
 
 LOG = get_logger(__name__)
+Result = TypeVar("Result")
 # Servers without a certificate know no TLS 1.3, and OpenSSL speaks to them on its lowest level alone.
 _ANONYMOUS_CIPHERS = "ADH+AESGCM:ADH+AES:AECDH+AES:@SECLEVEL=0"
 
@@ -139,8 +143,8 @@ def _run_handshake(line: "_Line", server: str, first_bytes: bytes, policy: Polic
 
 
 def _log(server: str, sock: socket.socket) -> None:
-    if isinstance(sock, ssl.SSLSocket):
-        LOG.info("VNC server secured", server=server, tls=sock.version(), certificate=bool(sock.getpeercert(True)))
+    if isinstance(sock, TlsSocket):
+        LOG.info("VNC server secured", server=server, tls=sock.version(), certificate=bool(sock.get_certificate()))
     else:
         LOG.warning("VNC server taken without TLS", server=server, option="[vnc] auth_schemes")
 
@@ -164,15 +168,14 @@ class _Line:
 
     @property
     def is_tls(self) -> bool:
-        return isinstance(self.sock, ssl.SSLSocket)
+        return isinstance(self.sock, TlsSocket)
 
     def read(self, size: int) -> bytes:
         """Return 1 to ``size`` bytes.
 
         :raises OSError: when there are none.
         """
-        self._set_timeout()
-        data = self.sock.recv(size)
+        data = self._repeat(lambda: self.sock.recv(size))
         if not data:
             raise ConnectionError("the VNC server ended the connection")
         return data
@@ -184,10 +187,18 @@ class _Line:
     def start_tls(self, anonymous: bool) -> None:
         context = self._security.anonymous if anonymous else self._security.verified
         name = name_to_check(self._host)
-        wrapped = context.wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
+        wrapped = TlsSocket(self.sock, context, server_hostname=name)
         self.sock = wrapped
-        self._set_timeout()
-        wrapped.do_handshake()
+        self._repeat(wrapped.do_handshake)
+
+    def _repeat(self, call: Callable[[], Result]) -> Result:
+        """Return what ``call`` returns in the end: over TLS it returns after each piece of a record."""
+        while True:
+            self._set_timeout()
+            try:
+                return call()
+            except ssl.SSLWantReadError:
+                continue
 
     def _set_timeout(self) -> None:
         self.sock.settimeout(get_remaining_s(self._due_at))

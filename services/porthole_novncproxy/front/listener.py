@@ -33,6 +33,7 @@ from porthole_novncproxy.front.tls_handshakes import HandshakeThread, Step
 from porthole_novncproxy.front.turns import Turns
 from porthole_novncproxy.front.waiting import Waiting
 from porthole_relay.loop import READ, WRITE, Loop, Timer
+from porthole_relay.tls_socket import TlsSocket
 
 LOG = get_logger(__name__)
 # Few, so that a flood of connections leaves the loop to open consoles after each of its turns.
@@ -214,7 +215,7 @@ class Listener:
         receiving.is_new = False
         is_tls = bool(first) and first[0] == _TLS_HANDSHAKE
         if is_tls and self.tls_context is not None:
-            self._wrap(connection, self.tls_context)
+            connection.sock = TlsSocket(connection.sock, self.tls_context, server_side=True)
             receiving.is_secured = False
             return True
         if is_tls:
@@ -229,21 +230,10 @@ class Listener:
         self._refuse(receiving, build_bare(HTTPStatus.BAD_REQUEST))
         return False
 
-    def _wrap(self, connection: Connection, tls_context: ssl.SSLContext) -> None:
-        """Put TLS on the socket; the descriptor moves to the new one, with its number.
-
-        :raises OSError: when the client is gone; the descriptor is closed.
-        """
-        try:
-            connection.sock = tls_context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
-        except OSError:
-            self._loop.forget(connection.fd)
-            raise
-
     def _read(self, receiving: Receiving) -> None:
         """Read until the request is whole, the turn is over, or nothing is there (BlockingIOError or kin of TLS)."""
         sock, parser = receiving.connection.sock, receiving.parser
-        if isinstance(sock, ssl.SSLSocket) and not receiving.is_secured:
+        if isinstance(sock, TlsSocket) and not receiving.is_secured:
             self._start_step(receiving, sock)
             return
         for _ in range(_READS_PER_TURN):
@@ -256,7 +246,7 @@ class Listener:
         # epoll does not tell of bytes that are within TLS already.
         self._queue(receiving)
 
-    def _start_step(self, receiving: Receiving, sock: ssl.SSLSocket) -> None:
+    def _start_step(self, receiving: Receiving, sock: TlsSocket) -> None:
         """Give the socket to the handshake thread for one step; the loop does not look at it meanwhile."""
         self._loop.unregister(receiving.connection.fd)
         source = find_site(receiving.connection.address)

@@ -145,7 +145,7 @@ class Sender:
         """
         try:
             connection.sock.setblocking(False)
-            # SSLSocket's own method takes TLS off the socket too: what still comes is not decrypted.
+            # TlsSocket's own method takes TLS off the socket too: what still comes is not decrypted.
             connection.sock.shutdown(socket.SHUT_WR)
         except OSError as exc:
             LOG.debug("Client went away", client=connection.address, error=type(exc).__name__)

@@ -7,7 +7,6 @@ lock, so the loop goes on beside this thread. Each source has its turn: the next
 source, however many connections they have. Called by :mod:`porthole_novncproxy.front.listener`, from the loop's thread.
 """
 
-import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from porthole_common.log import get_logger
 from porthole_novncproxy.front.turns import Turns
 from porthole_relay.loop import Loop
+from porthole_relay.tls_socket import TlsSocket
 
 LOG = get_logger(__name__)
 
@@ -27,7 +27,7 @@ class Step:
     """
 
     source: str
-    sock: ssl.SSLSocket
+    sock: TlsSocket
     on_done: Callable[[OSError | None], None]
 
 

@@ -6,6 +6,7 @@ import ssl
 import pytest
 
 from porthole_relay.stream import Stream
+from porthole_relay.tls_socket import TlsSocket
 from support.cases import naming
 from support.certificates import make_certificate
 
@@ -45,7 +46,7 @@ def connect_tls(contexts):
     """A stream over TLS, and its peer."""
     near, far = socket.socketpair()
     server, client = contexts
-    wrapped = server.wrap_socket(near, server_side=True, do_handshake_on_connect=False)
+    wrapped = TlsSocket(near, server, server_side=True)
     peer = client.wrap_socket(far, server_hostname="localhost", do_handshake_on_connect=False)
     wrapped.setblocking(False)
     peer.setblocking(False)
