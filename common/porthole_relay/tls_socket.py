@@ -73,6 +73,8 @@ class TlsSocket(socket.socket):
         self._head = b""
         self._missing_bytes = 0
         self._silent_records = 0
+        # Whether OpenSSL has told of the end, or of an error.
+        self._is_over = False
         # How many records have begun.
         self.records = 0
         # Encrypted bytes that the kernel has not taken, and how many of the caller's bytes they stand for.
@@ -101,10 +103,10 @@ class TlsSocket(socket.socket):
         if tls is None:
             return super().recv(bufsize, flags)
         try:
-            data = self._run(lambda: tls.read(bufsize))
+            data = self._run(lambda: tls.read(bufsize), is_fed=self._is_over or tls.pending() > 0)
         except ssl.SSLEOFError:
             return b""
-        self._pay()
+        self._pay(len(data))
         return data
 
     def recv_into(self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0) -> int:
@@ -119,11 +121,11 @@ class TlsSocket(socket.socket):
         # typeshed has a bytearray here; any writable buffer is taken.
         target: Any = buffer
         try:
-            read = self._run(lambda: tls.read(size, target))
+            read = int(self._run(lambda: tls.read(size, target), is_fed=self._is_over or tls.pending() > 0))
         except ssl.SSLEOFError:
             return 0
-        self._pay()
-        return int(read)
+        self._pay(read)
+        return read
 
     def send(self, data: "ReadableBuffer", flags: int = 0, /) -> int:
         """Encrypt and send the beginning of ``data``; return its length.
@@ -185,9 +187,15 @@ class TlsSocket(socket.socket):
             raise ConnectionAbortedError("the connection has been shut down")
         return self._tls
 
-    def _run(self, call: Callable[[], Result]) -> Result:
-        """Call OpenSSL, and give it more bytes while it asks for them, within the share of one call."""
+    def _run(self, call: Callable[[], Result], is_fed: bool = True) -> Result:
+        """Call OpenSSL, and give it more bytes while it asks for them, within the share of one call.
+
+        ``is_fed``: it may have what it needs. Otherwise the question alone would cost as much as a record.
+        """
         reads_left = 1 if self.gettimeout() else _READS_PER_CALL
+        if not is_fed:
+            reads_left -= 1
+            self._feed()
         while True:
             try:
                 return call()
@@ -196,6 +204,7 @@ class TlsSocket(socket.socket):
                 if not reads_left:
                     raise
             except ssl.SSLError:
+                self._is_over = True
                 # The alert that says why.
                 self._flush_answers()
                 raise
@@ -230,7 +239,9 @@ class TlsSocket(socket.socket):
             self.records += 1
             self._silent_records += 1
 
-    def _pay(self) -> None:
+    def _pay(self, size: int) -> None:
+        if not size:
+            self._is_over = True
         self._silent_records = max(0, self._silent_records - _PAID_RECORDS)
 
     def _flush(self) -> None:

@@ -47,7 +47,7 @@ def flooded(contexts):
 
 def connect_tcp():
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        far = socket.create_connection(listening.getsockname())
+        far = socket.create_connection(listening.getsockname(), FAST_S)
         return listening.accept()[0], far
 
 
