@@ -144,7 +144,7 @@ class InProcessProxy:
         security: Security | None = None,
         security_timeout_s: float = 10.0,
         waiting_limits: WaitingLimits | None = None,
-        force_shared: bool = True,
+        force_shared: bool = False,
     ) -> None:
         self.consoleauth = FakeConsoleauth()
         self.compute = FakeCompute()
