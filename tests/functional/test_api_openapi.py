@@ -42,6 +42,7 @@ def porthole(tmp_path_factory: pytest.TempPathFactory, rabbitmq: RabbitMQ, memca
     options = {
         # schemathesis waits for each answer.
         "DEFAULT": {"debug": False},
+        "history": {"enabled": True},
         "api": {"auth_strategy": "http_basic", "http_basic_auth_user_file": users, "admin_users": "root"},
     }
     daemons = ["consoleauth", "compute", "api"]
