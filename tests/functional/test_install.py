@@ -331,7 +331,9 @@ def test_a_withdrawn_secret_opens_nothing(controller: Machine, compute: Machine,
 
     wait_until(connections, TIMEOUT_S, "the compute node's connections")
     before = connections()
-    controller.read(INSTALL, "join", "compute-1", "--revoke")
+    # rabbitmqctl waits for each of the connections that end.
+    revoked = controller.run(INSTALL, "join", "compute-1", "--revoke", timeout_s=INSTALL_TIMEOUT_S)
+    assert revoked.returncode == 0, revoked.stdout
     # It tries again, by other ones.
     wait_until(lambda: not before & connections(), 30, "the end of what was connected")
     assert "porthole-compute-1" not in controller.read("rabbitmqctl", "--silent", "list_users")
