@@ -89,7 +89,7 @@ def follow_opening(greeting: ServerGreeting) -> Opening:
     return byte
 
 
-def _read_version() -> Generator[Take | Emit | Pass | Drop, bytes, bytes]:
+def _read_version() -> Opening:
     """Return ProtocolVersion. Each byte goes on at once, so that other first bytes are not held."""
     version = b""
     for expected in _VERSION_FORM:

@@ -49,22 +49,21 @@ Script = Generator[Take | Emit | Pass | Drop, bytes, None]
 class StreamFilter:
     """Runs one script over a stream that is cut anywhere: a :class:`porthole_relay.pipe.Interceptor`."""
 
-    __slots__ = ("_held", "_script", "_step")
+    __slots__ = ("_held", "_left", "_script", "_step")
 
     def __init__(self, script: Script) -> None:
         self._script = script
         # The bytes of a Take that has begun.
         self._held = bytearray()
-        self._step: Take | Pass | Drop
         first = next(script)
         if isinstance(first, Emit):
             raise ValueError("a script begins with bytes of the stream: before them there is nothing to send on")
-        self._step = first
+        self._begin(first)
 
     @property
     def is_done(self) -> bool:
         """True once all further bytes go on as they are."""
-        return self._step == Pass()
+        return self._left is None
 
     def feed(self, data: memoryview) -> bytes | memoryview:
         """Return the bytes that go on in place of ``data``.
@@ -73,39 +72,29 @@ class StreamFilter:
         """
         kept: list[bytes | memoryview] = []
         while data:
-            size, answer = len(data), b""
-            match self._step:
-                case Take(wanted):
-                    size = wanted - len(self._held)
-                    self._held += data[:size]
-                    if len(self._held) < wanted:
-                        break
-                    answer = bytes(self._held)
-                    self._held.clear()
-                case Drop(left) if left > size:
-                    self._step = Drop(left - size)
-                    break
-                case Drop(left):
-                    size = left
-                case Pass(None):
-                    kept.append(data)
-                    break
-                case Pass(left) if left is not None and left > size:
-                    kept.append(data)
-                    self._step = Pass(left - size)
-                    break
-                case Pass(left) if left is not None:
-                    size = left
-                    kept.append(data[:size])
-            data = data[size:]
-            self._go_on(answer, kept)
+            part = data[: self._left]
+            data = data[len(part) :]
+            if isinstance(self._step, Take):
+                self._held += part
+            elif isinstance(self._step, Pass):
+                kept.append(part)
+            if self._left is not None:
+                self._left -= len(part)
+                if not self._left:
+                    self._go_on(kept)
         return b"".join(kept)
 
-    def _go_on(self, answer: bytes, kept: list[bytes | memoryview]) -> None:
+    def _go_on(self, kept: list[bytes | memoryview]) -> None:
         """Run the script up to the next step that wants bytes; a step of no bytes is done at once."""
-        step = self._script.send(answer)
-        while isinstance(step, Emit) or step in (Pass(0), Drop(0)):
+        step = self._script.send(bytes(self._held))
+        self._held.clear()
+        while isinstance(step, Emit) or step.size == 0:
             if isinstance(step, Emit):
                 kept.append(step.data)
             step = self._script.send(b"")
+        self._begin(step)
+
+    def _begin(self, step: Take | Pass | Drop) -> None:
         self._step = step
+        # How many bytes it still wants; None for all that follow.
+        self._left = step.size
