@@ -2,10 +2,10 @@
 """The ``porthole`` command: consoles and servers from the shell, a whole Porthole in one process, and the doctor.
 
 * :mod:`main` has the program's options and the table of its commands.
-* The client commands: :mod:`consoles` (``get-vnc-console``), :mod:`servers` (``list``, ``show``) and :mod:`audit`
-  (``audit list``) ask the API through :mod:`client`. :mod:`cloud` finds the API as OpenStack's clients do;
-  :mod:`clouds_file` checks clouds.yaml, :mod:`session` gives all requests one deadline, :mod:`forward_proxy` knows the
-  proxies in the environment.
+* The client commands: :mod:`consoles` (``get-vnc-console``, ``console create``), :mod:`servers` (``list``, ``show``)
+  and :mod:`audit` (``audit list``) ask the API through :mod:`client`. :mod:`cloud` finds the API as OpenStack's clients
+  do; :mod:`clouds_file` checks clouds.yaml, :mod:`session` gives all requests one deadline, :mod:`forward_proxy` knows
+  the proxies in the environment.
 * What a user sees of a failure: :mod:`failures` turns keystoneauth's exceptions into :mod:`errors`; :mod:`redaction`
   removes passwords, :mod:`output` reports a standard output that cannot be written, :mod:`invocation` names the command
   to type.

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compute API over a keystoneauth adapter: servers and their consoles.
 
-Why: the commands need three requests of Nova's API, and one of Porthole's own; only this module knows their shapes.
+Why: the commands need three requests of Nova's API, and two of Porthole's own; only this module knows their shapes.
 :mod:`porthole_cli.failures` turns a failure into one line for the user. Works against Porthole, and the first three
 against Nova. Called by :mod:`porthole_cli.servers`, :mod:`porthole_cli.consoles` and :mod:`porthole_cli.audit`.
 """
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -79,13 +79,7 @@ class ComputeClient:
         """
         query: dict[str, Any] = {"limit": PAGE_SIZE} | ({"name": name} if name is not None else {})
         path = "/servers/detail" if details else "/servers"
-        while True:
-            page = self._get_page(path, query)
-            servers = self._pick(page, "servers", list)
-            yield from servers
-            if not servers or not any(link.get("rel") == "next" for link in page.get("servers_links", ())):
-                return
-            query["marker"] = servers[-1]["id"]
+        return self._list_pages("servers", query, lambda asked: self._get_page(path, asked))
 
     def get_server(self, server_id: str) -> dict[str, Any]:
         """Return the server whose ID is ``server_id`` (a UUID), with all its keys."""
@@ -126,15 +120,10 @@ class ComputeClient:
 
         The events are Porthole's alone; for their keys see :func:`porthole_api.handlers.audit.build_event`.
         """
-        root = self._base.url.partition("/v2.1")[0]
         query: dict[str, Any] = {**filters, "limit": min(limit, PAGE_SIZE)}
-        while True:
-            page = self._exchange("GET", "/porthole/v1/audit", base=root, params=query)[0]
-            events = self._pick(page, "audit", list)
-            yield from events
-            if not events or not any(link.get("rel") == "next" for link in page.get("audit_links", ())):
-                return
-            query["marker"] = events[-1]["id"]
+        return self._list_pages(
+            "audit", query, lambda asked: self._request("GET", "/porthole/v1/audit", base=self._root, params=asked)
+        )
 
     def create_console(self, server_id: str, console_type: str) -> Console:
         """Ask for a new console of the server: ``console_type`` is ``novnc`` or ``xvpvnc``."""
@@ -158,18 +147,17 @@ class ComputeClient:
         :raises CloudInvalid: when the API has no such route.
         """
         path = f"/porthole/v1/servers/{server_id}/consoles"
-        root = self._base.url.partition("/v2.1")[0]
         try:
-            answer, _headers = self._exchange("POST", path, base=root, json={"console": dict(wish)})
+            answer = self._request("POST", path, base=self._root, json={"console": dict(wish)})
         except ApiRefused as exc:
             if exc.status == HTTPStatus.NOT_FOUND and self.get_server(server_id):
                 raise CloudInvalid(
-                    f"The API at {root} cannot make such a URL: it is Nova's, or a Porthole of an older release."
+                    f"The API at {self._root} cannot make such a URL: it is Nova's, or a Porthole of an older release."
                 ) from exc
             raise
         console = self._pick(answer, "console", dict)
         if not isinstance(console.get("url"), str):
-            raise build_answer_invalid(root)
+            raise build_answer_invalid(self._root)
         expires_at = _parse_time(console.get("expires_at"))
         return Console(str(console["type"]), console["url"], expires_at, str(console["mode"]), console.get("uses"))
 
@@ -215,6 +203,11 @@ class ComputeClient:
             return _Base(url.rstrip("/"))
         return _Base(data.url.rstrip("/"), data.min_microversion, data.max_microversion)
 
+    @property
+    def _root(self) -> str:
+        """The server's root URL, which Porthole's own routes are below."""
+        return self._base.url.partition("/v2.1")[0]
+
     def _check_substitutions(self, url: str) -> None:
         """Check that keystoneauth can replace each placeholder of ``url``.
 
@@ -230,6 +223,18 @@ class ComputeClient:
             raise self._map(exc, url) from exc
         if missing:
             raise CloudInvalid(f"This login has no {missing[0]} for the endpoint '{url}'.")
+
+    def _list_pages(
+        self, key: str, query: dict[str, Any], get_page: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what the pages have under ``key``; ``get_page`` asks for one, by ``query`` and then a marker too."""
+        while True:
+            page = get_page(query)
+            items = self._pick(page, key, list)
+            yield from items
+            if not items or not any(link.get("rel") == "next" for link in page.get(f"{key}_links", ())):
+                return
+            query = {**query, "marker": items[-1]["id"]}
 
     def _get_page(self, path: str, query: dict[str, Any]) -> dict[str, Any]:
         try:
