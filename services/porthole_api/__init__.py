@@ -14,7 +14,8 @@ The path of a request, from the outside in:
   :mod:`user_file`, :mod:`login_limits` and :mod:`known_sources`, :mod:`keystone`) find the user;
   :mod:`auth_strategy` chooses one by the option. :mod:`request` is a request as the handlers see it.
 * :mod:`handlers` parse a request and build its answer. :mod:`bodies` and :mod:`schemas` check what the client sent,
-  :mod:`server_body` writes a server at every microversion, :mod:`openapi` describes the whole.
+  :mod:`paging` reads the limit of a list, and builds the link to its next page. :mod:`server_body` writes a server at
+  every microversion, :mod:`openapi` describes the whole.
 * :mod:`consoles` opens a console: it asks compute, has consoleauth store the token, and returns the URL;
   :mod:`console_limit` bounds how often.
   :mod:`servers` decides which servers a user sees; :mod:`policy` and :mod:`policies` decide what a user may do.

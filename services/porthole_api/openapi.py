@@ -16,10 +16,11 @@ from typing import Any
 from porthole_api.faults import NAMES
 from porthole_api.handlers import audit
 from porthole_api.microversions import HEADER, LEGACY_HEADER, MIN_VERSION, REMOTE_CONSOLES_MKS, Version, format_version
+from porthole_api.paging import LARGEST_LIMIT, MAX_LIMIT
 from porthole_api.routes import Route
 from porthole_api.schemas import TYPES_OF_PROTOCOL, answers, load_validator
 from porthole_api.schemas.answers import Schema
-from porthole_api.servers import MAX_LIMIT, MAX_NAME_LENGTH, SORT_KEYS
+from porthole_api.servers import MAX_NAME_LENGTH, SORT_KEYS
 from porthole_common.history.event import EventKind
 
 PATH = "/v2.1/openapi.json"
@@ -82,6 +83,7 @@ _EXPIRES_AT: Schema = {
     "required": True,
     "schema": {"type": "string", "format": "date-time"},
 }
+_LIMIT = _build_parameter("limit", {"type": "integer", "minimum": 0, "maximum": LARGEST_LIMIT}, f"At most {MAX_LIMIT}.")
 _LIST_QUERY = (
     _build_parameter(
         "name", {"type": "string", "maxLength": MAX_NAME_LENGTH}, "Text, or a regular expression of RE2's dialect."
@@ -91,7 +93,7 @@ _LIST_QUERY = (
     _build_parameter("all_tenants", {"enum": ["0", "1", "false", "true"]}, "The servers of all projects."),
     _build_parameter("project_id", _TEXT, "With all_tenants: the servers of this project."),
     _build_parameter("tenant_id", _TEXT, "The same, by its old name."),
-    _build_parameter("limit", {"type": "integer", "minimum": 0, "maximum": 10**9 - 1}, f"At most {MAX_LIMIT}."),
+    _LIMIT,
     _build_parameter("marker", _VARIABLES["id"], "The last server of the page before."),
     _build_parameter(
         "sort_key",
@@ -120,7 +122,7 @@ _AUDIT_QUERY = (
     _build_parameter("session", _SHORT_TEXT, "The id of a session."),
     _build_parameter("since", _MOMENT, "With its offset; included."),
     _build_parameter("until", _MOMENT, "With its offset; not included."),
-    _build_parameter("limit", {"type": "integer", "minimum": 0, "maximum": 10**9 - 1}, f"At most {audit.MAX_LIMIT}."),
+    _LIMIT,
     _build_parameter("marker", _VARIABLES["id"], "The last event of the page before."),
 )
 # By method and path; the same applies below a project's id.

@@ -16,12 +16,11 @@ from typing import Any
 import re2
 
 from porthole_api.directory import Directory, Located
+from porthole_api.paging import MAX_LIMIT
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.model import InstanceState, is_uuid
 
-# As Nova's [api] max_limit.
-MAX_LIMIT = 1000
 # As Nova's display_name.
 MAX_NAME_LENGTH = 255
 # A text whose only special characters are dots, like most names: its longest part is searched first, which is faster.

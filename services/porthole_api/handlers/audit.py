@@ -6,10 +6,10 @@ Why through consoleauth: the database is its alone. Called through the URL table
 
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import urlencode
 
 import webob
 
+from porthole_api import paging
 from porthole_api.policies import audit as rules
 from porthole_api.policy import Policy
 from porthole_api.request import Request, build_json
@@ -18,10 +18,8 @@ from porthole_common.context import RequestContext
 from porthole_common.history.event import EventKind, HistoryEvent
 
 PATH = "/porthole/v1/audit"
-MAX_LIMIT = 1000
 FILTERS = ("server", "project_id", "user_id", "host", "client", "kind", "session", "since", "until")
 _KNOWN = {*FILTERS, "limit", "marker"}
-_MAX_LIMIT_DIGITS = 9
 _AWAY = "it cannot be read now"
 
 
@@ -41,7 +39,7 @@ class AuditHandler:
     policy: Policy
 
     def handle_list(self, request: Request) -> webob.Response:
-        """Return ``{"audit": [event], "audit_links"?: [next]}``. A limit of 0, or above MAX_LIMIT, is MAX_LIMIT."""
+        """Return ``{"audit": [event], "audit_links"?: [next]}``."""
         pairs = request.parse_query_pairs()
         query = dict(pairs)
         _check_names(query, len(pairs))
@@ -49,15 +47,14 @@ class AuditHandler:
         sees_all = self._restrict(request.context, filters)
         try:
             events, has_more = self.consoleauth.list_events(
-                request.context, filters, _parse_limit(query.get("limit", "0")), query.get("marker")
+                request.context, filters, paging.parse_limit(query.get("limit", "0")), query.get("marker")
             )
         except errors.HistoryUnavailable as exc:
             # The reason may quote the database, with its address.
             raise exc if sees_all else errors.HistoryUnavailable(_AWAY) from None
         body: dict[str, Any] = {"audit": [build_event(event, sees_all) for event in events]}
         if has_more:
-            after = urlencode([*((name, item) for name, item in pairs if name != "marker"), ("marker", events[-1].id)])
-            body["audit_links"] = [{"rel": "next", "href": f"{request.root_url}{PATH}?{after}"}]
+            body["audit_links"] = paging.build_next(f"{request.root_url}{PATH}", pairs, events[-1].id)
         return build_json(body)
 
     def _restrict(self, context: RequestContext, filters: dict[str, str]) -> bool:
@@ -107,9 +104,3 @@ def _check_names(query: dict[str, str], count: int) -> None:
         raise errors.RequestInvalid("A query parameter is given twice.")
     if "kind" in query and query["kind"] not in set(EventKind):
         raise errors.RequestInvalid(f"Invalid input for kind: it must be one of {', '.join(sorted(EventKind))}.")
-
-
-def _parse_limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_LIMIT_DIGITS):
-        raise errors.RequestInvalid("Invalid input for query parameter limit: it must be a number from 0 up.")
-    return min(int(text) or MAX_LIMIT, MAX_LIMIT)

@@ -5,25 +5,23 @@ Why: clients find a server by name or id before they ask for its console. Called
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from urllib.parse import urlencode
 
 import webob
 from oslo_utils import strutils
 
+from porthole_api import paging
 from porthole_api.directory import Directory, Located
 from porthole_api.policies import servers as rules
 from porthole_api.policy import Policy
 from porthole_api.request import Request, build_json, build_json_text
 from porthole_api.server_body import View
-from porthole_api.servers import HOST_SORT_KEYS, MAX_LIMIT, SORT_KEYS, Filters, get_server, list_servers
+from porthole_api.servers import HOST_SORT_KEYS, SORT_KEYS, Filters, get_server, list_servers
 from porthole_common import errors
 
-_MAX_LIMIT_DIGITS = 9
 _DESCENDING = {"asc": False, "desc": True}
-Query = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -73,26 +71,23 @@ class ServersHandler:
         page, has_more = list_servers(self.directory, request.context, filters)
         parts = [f'"servers": [{",".join(map(encode, page))}]']
         if has_more:
-            query = [pair for pair in request.parse_query_pairs() if pair[0] != "marker"]
-            after = urlencode([*query, ("marker", page[-1].instance.uuid)])
-            links = [{"rel": "next", "href": f"{request.base_url}{path}?{after}"}]
+            url = f"{request.base_url}{path}"
+            links = paging.build_next(url, request.parse_query_pairs(), page[-1].instance.uuid)
             parts.append(f'"servers_links": {json.dumps(links)}')
         return build_json_text(f"{{{', '.join(parts)}}}")
 
 
-def parse_filters(pairs: Query) -> Filters:
+def parse_filters(pairs: paging.Query) -> Filters:
     """Return the filters that the query asks for.
 
     ``name``, ``status``, ``host``, ``all_tenants``, ``project_id`` or ``tenant_id``, ``marker``, ``limit``, and any
     number of ``sort_key`` and ``sort_dir``: Nova's names (compute API reference, "List Servers"). Other parameters are
-    ignored, as in Nova before 2.75. A limit of 0, or above MAX_LIMIT, is MAX_LIMIT.
+    ignored, as in Nova before 2.75.
 
     :raises RequestInvalid: when the limit is not a number from 0 up, or another value is unknown.
     """
     query = dict(pairs)
-    limit = query.get("limit", "0")
-    if not (limit.isascii() and limit.isdigit() and len(limit) <= _MAX_LIMIT_DIGITS):
-        raise _refuse("limit", "it must be a number from 0 up")
+    limit = paging.parse_limit(query.get("limit", "0"))
     return Filters(
         name=query.get("name"),
         status=query["status"].upper() if query.get("status") else None,
@@ -100,7 +95,7 @@ def parse_filters(pairs: Query) -> Filters:
         project_id=query.get("project_id", query.get("tenant_id")),
         all_projects=_parse_all_tenants(query.get("all_tenants")),
         marker=query.get("marker"),
-        limit=min(int(limit) or MAX_LIMIT, MAX_LIMIT),
+        limit=limit,
         sort=_parse_sort(pairs),
     )
 
@@ -113,7 +108,7 @@ def _parse_all_tenants(text: str | None) -> bool:
         raise _refuse("all_tenants", "it must be true or false") from None
 
 
-def _parse_sort(pairs: Query) -> tuple[tuple[str, bool], ...]:
+def _parse_sort(pairs: paging.Query) -> tuple[tuple[str, bool], ...]:
     """Return pairs of (key, whether descending). As in Nova, the default key is created_at, the default way down."""
     keys = [value for name, value in pairs if name == "sort_key"]
     directions = [value for name, value in pairs if name == "sort_dir"]

@@ -8,7 +8,8 @@ import pytest
 import webob
 
 from porthole_api import request as request_keys
-from porthole_api.handlers.audit import MAX_LIMIT, AuditHandler
+from porthole_api.handlers.audit import AuditHandler
+from porthole_api.paging import MAX_LIMIT
 from porthole_api.policy import Policy
 from porthole_api.request import Request
 from porthole_common import errors

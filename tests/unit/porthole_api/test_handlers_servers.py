@@ -6,7 +6,8 @@ from urllib.parse import parse_qsl
 import pytest
 
 from porthole_api.handlers.servers import parse_filters
-from porthole_api.servers import MAX_LIMIT, Filters
+from porthole_api.paging import MAX_LIMIT
+from porthole_api.servers import Filters
 from porthole_common import errors
 from support.cases import naming
 
