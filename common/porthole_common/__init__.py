@@ -17,7 +17,7 @@
   notifications, in the terms of :mod:`cadf`.
 * :mod:`forwarded`: what reverse proxies say about a request, by one rule for the api and the proxy.
 * :mod:`primitives`: values from outside, of their type and within their bounds.
-* :mod:`allowance`: how often a source may fail, for passwords and for tokens.
+* :mod:`allowance`: how often a source may fail, for passwords and for tokens. :mod:`recent`: what was so a moment ago.
 * Time and threads: :mod:`deadline`, :mod:`thread_pool`.
 * Metrics: :mod:`metrics` is the list, :mod:`metrics_server` serves it, :mod:`metrics_gathering` does so for several
   processes; :mod:`pools` and :mod:`process_measures` have what each process measures.

@@ -10,6 +10,8 @@ alone. Each user has a few entries, so nobody's logins push out another user's. 
 from collections import OrderedDict
 from collections.abc import Callable
 
+from porthole_common.recent import Recent
+
 # A user who is away for a holiday comes back as a known one.
 KEPT_S = 30 * 86400.0
 # Home, office and the machines of a user, by IPv4 and IPv6. The source that was not used for the longest time goes.
@@ -23,21 +25,18 @@ class KnownSources:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        # By user and source: when it is forgotten.
-        self._ends: OrderedDict[bytes, OrderedDict[bytes, float]] = OrderedDict()
+        self._sources: OrderedDict[bytes, Recent[bytes]] = OrderedDict()
 
     def add(self, user: bytes, source: bytes) -> None:
         """Note that the user's password was right from there."""
-        ends = self._ends.setdefault(user, OrderedDict())
-        self._ends.move_to_end(user)
-        ends[source] = self._clock() + KEPT_S
-        ends.move_to_end(source)
-        if len(ends) > MAX_SOURCES:
-            ends.popitem(last=False)
-        if len(self._ends) > MAX_USERS:
-            self._ends.popitem(last=False)
+        if user not in self._sources:
+            self._sources[user] = Recent(self._clock, KEPT_S, MAX_SOURCES)
+        self._sources[user].add(source)
+        self._sources.move_to_end(user)
+        if len(self._sources) > MAX_USERS:
+            self._sources.popitem(last=False)
 
     def has(self, user: bytes, source: bytes) -> bool:
         """Return whether the user's password was right from there within ``KEPT_S``."""
-        ends = self._ends.get(user)
-        return ends is not None and ends.get(source, 0.0) > self._clock()
+        sources = self._sources.get(user)
+        return sources is not None and sources.has(source)

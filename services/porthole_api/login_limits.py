@@ -14,13 +14,14 @@ import hashlib
 import hmac
 import os
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from porthole_api.known_sources import KnownSources
 from porthole_common.allowance import Allowance, SourceAllowance, find_sources
+from porthole_common.recent import Recent
 
 # A user who mistypes tries a few times; so many checks of bcrypt at once (cost 12: 250 ms) leave threads for others.
 SOURCE_BURST = 6
@@ -53,7 +54,6 @@ class LoginLimits:
 
     def __init__(self, clock: Callable[[], float], at_once: int) -> None:
         """``at_once``: how many passwords are checked at the same time; of one source half as many."""
-        self._clock = clock
         self._at_once = at_once
         # By source, or by its site.
         self._checking: Counter[bytes] = Counter()
@@ -62,9 +62,9 @@ class LoginLimits:
         self._sources: SourceAllowance[bytes] = SourceAllowance(clock, SOURCE_BURST, SOURCE_REFILL_S)
         self._users: Allowance[bytes] = Allowance(clock, USER_BURST, USER_REFILL_S)
         self._known_sources = KnownSources(clock)
-        self._known: OrderedDict[bytes, float] = OrderedDict()
+        self._known: Recent[bytes] = Recent(clock, KNOWN_S, MAX_KNOWN)
         # Apart, so that guesses push no right password out.
-        self._wrong: OrderedDict[bytes, float] = OrderedDict()
+        self._wrong: Recent[bytes] = Recent(clock, WRONG_S, MAX_KNOWN)
 
     def build_attempt(self, address: str, user: str, digest: str, password: bytes) -> Attempt:
         """Return the attempt of a client at ``address``; ``digest`` is the user's line in the file, or empty."""
@@ -75,28 +75,25 @@ class LoginLimits:
     def is_known(self, attempt: Attempt) -> bool:
         """Return whether this very password of this user was right at most ``KNOWN_S`` ago."""
         with self._lock:
-            ends_at_s = self._known.get(attempt.credentials, 0.0)
-            if ends_at_s <= self._clock():
-                self._known.pop(attempt.credentials, None)
+            if not self._known.has(attempt.credentials):
                 return False
-            self._known.move_to_end(attempt.credentials)
+            self._known.touch(attempt.credentials)
             self._known_sources.add(attempt.user, attempt.sources[0])
             return True
 
     @contextmanager
     def checking(self, attempt: Attempt) -> Iterator[bool]:
         """Check inside, if the value is true: otherwise as many checks as may be are under way."""
+        widest = attempt.sources[-1]
         with self._lock:
-            may_check = self._checking.total() < self._at_once and self._checking[attempt.sources[-1]] < max(
-                1, self._at_once // 2
-            )
-            if may_check:
-                self._checking[attempt.sources[-1]] += 1
+            has_place = self._checking.total() < self._at_once
+            may_check = has_place and self._checking[widest] < max(1, self._at_once // 2)
+            self._checking[widest] += may_check
         try:
             yield may_check
         finally:
             with self._lock:
-                self._checking[attempt.sources[-1]] -= may_check
+                self._checking[widest] -= may_check
                 self._checking += Counter()
 
     def begin(self, attempt: Attempt) -> float:
@@ -119,21 +116,17 @@ class LoginLimits:
             self._sources.add(attempt.sources, -1)
             self._users.add(attempt.user, -1)
             self._known_sources.add(attempt.user, attempt.sources[0])
-            self._known[attempt.credentials] = self._clock() + KNOWN_S
-            if len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
+            self._known.add(attempt.credentials)
 
     def is_wrong(self, attempt: Attempt) -> bool:
         """Return whether this very password of this user was wrong less than ``WRONG_S`` ago."""
         with self._lock:
-            return self._wrong.get(attempt.credentials, 0.0) > self._clock()
+            return self._wrong.has(attempt.credentials)
 
     def note_wrong(self, attempt: Attempt) -> None:
         """Remember for ``WRONG_S`` that the password was wrong; the check stays paid."""
         with self._lock:
-            self._wrong[attempt.credentials] = self._clock() + WRONG_S
-            if len(self._wrong) > MAX_KNOWN:
-                self._wrong.popitem(last=False)
+            self._wrong.add(attempt.credentials)
 
     def _hash(self, *parts: bytes) -> bytes:
         """Return a keyed hash of ``parts``; their lengths count too, so that no two lists of parts are alike."""

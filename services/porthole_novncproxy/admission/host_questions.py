@@ -20,6 +20,7 @@ from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.deadline import Deadline
 from porthole_common.model import Claim, ConnectInfo, Target
+from porthole_common.recent import Recent
 from porthole_common.rpc_client import GRACE_S
 from porthole_common.thread_pool import STALL_S
 from porthole_compute.rpcapi import MAX_CONSOLES
@@ -30,7 +31,7 @@ BATCH_TIMEOUT_S = 0.5
 _GUEST_ALONE_S = 10.0
 # And how long a compute whose version knows no such call is asked about each guest alone.
 _HOST_ALONE_S = 60.0
-# Of more than this, the ones that are over are forgotten.
+# It guards the memory: the first one is asked about together with others again.
 _MAX_ALONE = 1024
 _METHOD = ("compute", "validate_consoles")
 Answer = Target | errors.PortholeError
@@ -112,8 +113,8 @@ class HostQuestions:
         self._clock = clock
         self._stall_s = stall_s
         self._hosts: dict[str, _Host] = {}
-        # Until when instances, and hosts of an earlier version, are asked about alone.
-        self._alone: dict[str, float] = {}
+        self._guests_alone: Recent[str] = Recent(clock, _GUEST_ALONE_S, _MAX_ALONE)
+        self._hosts_alone: Recent[str] = Recent(clock, _HOST_ALONE_S, _MAX_ALONE)
         self._lock = threading.Lock()
 
     def ask(self, context: RequestContext, info: ConnectInfo, deadline: Deadline) -> Target:
@@ -172,17 +173,18 @@ class HostQuestions:
         except errors.PortholeError as exc:
             answers = [exc if question is own else exc.local() for question in call.asked]
             if isinstance(exc, errors.RemoteFailure) and len(infos) > 1:
-                self._set_alone(name, _HOST_ALONE_S)
+                with self._lock:
+                    self._hosts_alone.add(name)
         finally:
             self._finish(call, answers)
 
     def _finish(self, call: _Call, answers: Sequence[Answer]) -> None:
         name = call.asked[0].info.compute_host
-        if len(answers) > 1:
-            for question, answer in zip(call.asked, answers, strict=True):
-                if isinstance(answer, errors.HypervisorUnavailable):
-                    self._set_alone(question.info.instance_uuid, _GUEST_ALONE_S)
         with self._lock:
+            if len(answers) > 1:
+                for question, answer in zip(call.asked, answers, strict=True):
+                    if isinstance(answer, errors.HypervisorUnavailable):
+                        self._guests_alone.add(question.info.instance_uuid)
             host = self._hosts.get(name)
             # Unless another call was begun beside this one.
             if host is not None and host.call is call:
@@ -198,15 +200,4 @@ class HostQuestions:
         return self._compute.validate_console(context, info.compute_host, info.claim, deadline)
 
     def _is_alone(self, info: ConnectInfo) -> bool:
-        # Without the lock: nearly always nobody is alone.
-        if not self._alone:
-            return False
-        now = self._clock()
-        return any(self._alone.get(name, now) > now for name in (info.compute_host, info.instance_uuid))
-
-    def _set_alone(self, name: str, seconds: float) -> None:
-        now = self._clock()
-        with self._lock:
-            if len(self._alone) >= _MAX_ALONE:
-                self._alone = {each: until for each, until in self._alone.items() if until > now}
-            self._alone[name] = now + seconds
+        return self._hosts_alone.has(info.compute_host) or self._guests_alone.has(info.instance_uuid)

@@ -10,12 +10,12 @@ Thread-safe; called by :mod:`porthole_novncproxy.admission.gate`.
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 
 from porthole_common import errors
 from porthole_common.allowance import Allowance, SourceAllowance, find_sources
 from porthole_common.log import get_logger
+from porthole_common.recent import Recent
 
 LOG = get_logger(__name__)
 # A user has some tabs with old links, and a page asks twice: for the console, and for the reason. An office behind one
@@ -33,12 +33,11 @@ class TokenFailures:
     """What one process remembers. ``clock`` returns monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
         self._lock = threading.Lock()
         self._sources: SourceAllowance[str] = SourceAllowance(clock, BURST, REFILL_S)
         self._log_lines: Allowance[str] = Allowance(clock, 1, LOG_PAUSE_S)
-        # By hash, when a token that was valid is forgotten.
-        self._known: OrderedDict[bytes, float] = OrderedDict()
+        # The hashes of tokens that were valid.
+        self._known: Recent[bytes] = Recent(clock, KNOWN_S, MAX_KNOWN)
 
     def check(self, source: str, token: str | None) -> None:
         """Refuse a token of a source that has failed too often.
@@ -47,7 +46,7 @@ class TokenFailures:
         """
         with self._lock:
             wait_s = self._sources.wait_s(find_sources(source))
-            if wait_s > 0 and not (token and self._is_known(_hash(token))):
+            if wait_s > 0 and not (token and self._known.has(_hash(token))):
                 raise errors.TokensRefused(wait_s)
 
     def note_failure(self, source: str, token: str) -> None:
@@ -56,7 +55,7 @@ class TokenFailures:
         # The widest: the networks of a site must not fill the log with a line each.
         widest = networks[-1]
         with self._lock:
-            self._known.pop(_hash(token), None)
+            self._known.discard(_hash(token))
             self._sources.add(networks, 1)
             is_news = self._sources.wait_s(networks) > 0 and self._log_lines.wait_s(widest) == 0
             if is_news:
@@ -66,15 +65,8 @@ class TokenFailures:
 
     def note_valid(self, token: str) -> None:
         """Remember a token that consoleauth has accepted."""
-        digest = _hash(token)
         with self._lock:
-            self._known.pop(digest, None)
-            self._known[digest] = self._clock() + KNOWN_S
-            if len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
-
-    def _is_known(self, digest: bytes) -> bool:
-        return self._known.get(digest, 0.0) > self._clock()
+            self._known.add(_hash(token))
 
 
 def _hash(token: str) -> bytes:

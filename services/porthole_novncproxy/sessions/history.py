@@ -10,7 +10,6 @@ The methods of :class:`SessionHistory` run in the loop's thread and in those of 
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -25,6 +24,7 @@ from porthole_common.context import RequestContext, build_daemon_context, servin
 from porthole_common.history.event import EventKind, HistoryEvent, build_event
 from porthole_common.history.reporter import Reporter
 from porthole_common.history.spool import Spool
+from porthole_common.recent import Recent
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 from porthole_novncproxy.admission.gate import Admission
 from porthole_novncproxy.doors import Door
@@ -48,9 +48,8 @@ class SessionHistory:
     ) -> None:
         self._report = report
         self._names = {"proxy": proxy, "process": process}
-        self._clock = clock
         self._lock = Lock()
-        self._refused_at: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+        self._refused: Recent[tuple[str, ...]] = Recent(clock, _REFUSAL_PAUSE_S, _MAX_REFUSALS)
 
     def on_opened(self, session: Session, admission: Admission) -> None:
         """Tell of a session that begins."""
@@ -94,15 +93,10 @@ class SessionHistory:
         self._report(event)
 
     def _is_news(self, *refusal: str) -> bool:
-        now = self._clock()
-        key = (refusal[0], refusal[1], refusal[2])
         with self._lock:
-            if now - self._refused_at.get(key, float("-inf")) < _REFUSAL_PAUSE_S:
+            if self._refused.has(refusal):
                 return False
-            self._refused_at[key] = now
-            self._refused_at.move_to_end(key)
-            while len(self._refused_at) > _MAX_REFUSALS:
-                self._refused_at.popitem(last=False)
+            self._refused.add(refusal)
             return True
 
     def _describe(self, session: Session, admission: Admission) -> dict[str, Any]:

@@ -266,7 +266,7 @@ class TestGuesses:
                 assert good(REMOTE_ADDR=address).user_id == "rita"
             clock.now_s += SOURCE_REFILL_S
             # Otherwise the next one would need no check.
-            guarded._limits._known.clear()
+            guarded._limits._known._ends_at.clear()
         for source in range(USER_BURST):
             self.guess(guarded, 100_000 + source, "rita", f"192.0.2.{100 + source}")
         with pytest.raises(exc.HTTPTooManyRequests):

@@ -25,7 +25,7 @@ def test_a_user_with_many_sources_pushes_out_none_of_another_user() -> None:
     assert known.has(b"rita", b"home")
     assert known.has(b"bert", b"first")
     assert not known.has(b"bert", b"0")
-    assert len(known._ends[b"bert"]) == MAX_SOURCES
+    assert len(known._sources[b"bert"]) == MAX_SOURCES
 
 
 def test_the_memory_is_bounded() -> None:
@@ -33,5 +33,5 @@ def test_the_memory_is_bounded() -> None:
     for number in range(MAX_USERS + 10):
         known.add(b"first", b"home")
         known.add(b"%d" % number, b"home")
-    assert len(known._ends) == MAX_USERS
+    assert len(known._sources) == MAX_USERS
     assert known.has(b"first", b"home")

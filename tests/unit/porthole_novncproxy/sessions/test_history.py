@@ -42,4 +42,4 @@ def test_refusals_that_are_remembered_are_bounded() -> None:
     history = SessionHistory(lambda _event: None, "host-6080-0", "p1")
     for number in range(5000):
         history.on_refused(context(), errors.LimitReached("x"), HTTPStatus.TOO_MANY_REQUESTS, DOORS[0], str(number))
-    assert len(history._refused_at) == 1000
+    assert len(history._refused) == 1000
