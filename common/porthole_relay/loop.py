@@ -13,10 +13,12 @@ import heapq
 import itertools
 import math
 import os
+import queue
 import select
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from porthole_common.log import get_logger
 
@@ -36,6 +38,7 @@ _MIN_SWEPT_TIMERS = 256
 _STOP_TIMEOUT_S = 5.0
 
 Callback = Callable[[int], None]
+Answer = TypeVar("Answer")
 
 
 class Timer:
@@ -52,7 +55,7 @@ class Timer:
 
 
 class Loop:
-    """An event loop. Other threads may call only :meth:`call_soon`, :meth:`is_alive` and :meth:`stop`."""
+    """An event loop. Other threads may call only :meth:`call_soon`, :meth:`ask`, :meth:`is_alive` and :meth:`stop`."""
 
     def __init__(self, name: str) -> None:
         self._epoll = select.epoll()
@@ -111,6 +114,18 @@ class Loop:
         with self._closing:
             if not self._closed:
                 os.eventfd_write(self._wakeup, 1)
+
+    def ask(self, question: Callable[[], Answer], timeout_s: float) -> Answer:
+        """Return what ``question`` returns in the loop's thread; from any other thread.
+
+        :raises TimeoutError: when there is no answer within ``timeout_s``: the loop is blocked, or has ended.
+        """
+        answered: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self.call_soon(lambda: answered.put(question()))
+        try:
+            return answered.get(timeout=timeout_s)
+        except queue.Empty:
+            raise TimeoutError("the event loop has not answered") from None
 
     def call_later(self, delay_s: float, action: Callable[[], None]) -> Timer:
         """Have ``action`` called in ``delay_s`` seconds."""

@@ -12,6 +12,7 @@ Built and driven by :mod:`porthole_novncproxy.daemon`.
 """
 
 import concurrent.futures
+import contextlib
 import socket
 import ssl
 import threading
@@ -124,18 +125,11 @@ class ProxyServer:
 
     def stop(self, drain_timeout_s: float) -> None:
         """Close the doors, and answer the pending requests. Drain the consoles; close the remaining ones with 1001."""
-        closed = threading.Event()
-
-        def close_doors() -> None:
-            self._listener.close()
-            self._sender.close()
-            closed.set()
-
         if not self._started:
             self._loop.stop()
             return
-        self._loop.call_soon(close_doors)
-        closed.wait(_CLOSE_TIMEOUT_S)
+        with contextlib.suppress(TimeoutError):
+            self._loop.ask(self._close_doors, _CLOSE_TIMEOUT_S)
         self._handshakes.close()
         self._page_threads.shutdown(wait=True)
         self._in_flight.stop(_CONSOLES_END_S)
@@ -144,6 +138,10 @@ class ProxyServer:
         self._sender.drop_rest()
         self._sessions.stop(drain_timeout_s)
         self._loop.stop()
+
+    def _close_doors(self) -> None:
+        self._listener.close()
+        self._sender.close()
 
     def _on_request(self, pending: PendingRequest) -> None:
         """Have a request answered at once or in a thread; turn it away when too many wait. In the loop's thread."""

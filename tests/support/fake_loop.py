@@ -8,8 +8,9 @@ happens by itself. :class:`FakeLoop` is as strict as epoll: it fails where epoll
 import collections
 import select
 from collections.abc import Callable, Sequence
+from typing import cast
 
-from porthole_relay.loop import PEER_ENDED, WRITE, Callback, Timer
+from porthole_relay.loop import PEER_ENDED, WRITE, Answer, Callback, Loop, Timer
 
 
 class FakeLoop:
@@ -41,6 +42,10 @@ class FakeLoop:
     def call_soon(self, action: Callable[[], None]) -> None:
         """Keep ``action`` for :meth:`run_soon`."""
         self.soon.append(action)
+
+    def ask(self, question: Callable[[], Answer], timeout_s: float) -> Answer:
+        """Wait for :meth:`run_soon` in another thread."""
+        return Loop.ask(cast(Loop, self), question, timeout_s)
 
     def call_later(self, delay_s: float, action: Callable[[], None]) -> Timer:
         """Keep ``action`` for :meth:`advance`."""

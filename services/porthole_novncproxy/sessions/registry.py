@@ -8,7 +8,6 @@ the loop's thread.
 """
 
 import math
-import queue
 import socket
 import threading
 import time
@@ -137,12 +136,7 @@ class SessionRegistry:
 
         :raises TimeoutError: when the loop has not done so within ``timeout_s``.
         """
-        listed: queue.SimpleQueue[list[tuple[Session, Admission]]] = queue.SimpleQueue()
-        self._loop.call_soon(lambda: listed.put(list(self._sessions.items())))
-        try:
-            return listed.get(timeout=timeout_s)
-        except queue.Empty:
-            raise TimeoutError("the event loop did not list its sessions") from None
+        return self._loop.ask(lambda: list(self._sessions.items()), timeout_s)
 
     def end(self, sessions: Sequence[Session], reason: RevocationReason) -> None:
         """End these sessions as a revocation does; those that have ended meanwhile stay as they are."""

@@ -6,7 +6,6 @@ the open sessions and those of the sessions that have ended, in one of its turns
 missed when a session ends at that moment. Made by :mod:`porthole_novncproxy.sessions.registry`.
 """
 
-import queue
 import threading
 import time
 from dataclasses import dataclass, field
@@ -72,11 +71,9 @@ class Tally:
             return self._last
 
     def _ask(self) -> None:
-        answered: queue.SimpleQueue[Totals] = queue.SimpleQueue()
-        self._loop.call_soon(lambda: answered.put(self._add_up()))
         try:
-            self._last = answered.get(timeout=READ_TIMEOUT_S)
-        except queue.Empty:
+            self._last = self._loop.ask(self._add_up, READ_TIMEOUT_S)
+        except TimeoutError:
             LOG.warning("Consoles not measured; the event loop is busy", seconds=READ_TIMEOUT_S)
         self._read_at_s = time.monotonic()
 

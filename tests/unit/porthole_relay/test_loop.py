@@ -25,10 +25,7 @@ def running(name="test"):
 
 def in_loop(loop, action):
     """Have the loop's thread run ``action``; return what it returns."""
-    done, results = threading.Event(), []
-    loop.call_soon(lambda: (results.append(action()), done.set()))
-    assert done.wait(PATIENCE_S)
-    return results[0]
+    return loop.ask(action, PATIENCE_S)
 
 
 def descriptors():
@@ -135,6 +132,22 @@ def test_calls_are_made_in_order_by_one_thread():
             loop.call_soon(lambda number=number: seen.append((number, threading.current_thread().name)))
         in_loop(loop, lambda: None)
     assert seen == [(number, "relay") for number in range(1000)]
+
+
+def test_a_question_has_its_answer_from_the_loops_thread():
+    with running("relay") as loop:
+        assert loop.ask(lambda: threading.current_thread().name, PATIENCE_S) == "relay"
+
+
+def test_nobody_waits_for_a_loop_that_is_blocked_or_has_ended():
+    unblock = threading.Event()
+    with running() as loop:
+        loop.call_soon(lambda: unblock.wait(PATIENCE_S))
+        with pytest.raises(TimeoutError):
+            loop.ask(int, 0.01)
+        unblock.set()
+    with pytest.raises(TimeoutError):
+        loop.ask(int, 0.01)
 
 
 def test_timers_are_due_in_order_of_time():
