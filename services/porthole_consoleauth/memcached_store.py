@@ -22,7 +22,7 @@ for a shorter index either: then a revocation deletes the items, without which t
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -174,8 +174,7 @@ class MemcachedStore:
         """Count the use in the item by compare-and-set; see the port."""
         token_hash = token_store.hash_token(token)
         node, key = self._node(get_hash_slot(token_hash)), token_key(token_hash)
-        deadline = self._clock() + INDEX_DEADLINE_S
-        for attempt in range(INDEX_ATTEMPTS):
+        for _ in self._attempts("uses of one token"):
             item, cas_id = node.gets(key)
             console = self._read(token_hash, item)
             spent = token_store.take_use(console)
@@ -184,10 +183,6 @@ class MemcachedStore:
             expire_s = self._find_ttl(node, key, console)
             if node.cas(key, token_store.build_item(spent), cas_id, expire_s):
                 return
-            if self._clock() > deadline:
-                break
-            self._wait(attempt)
-        raise errors.TokenStoreUnavailable("too many uses of one token at once")
 
     def revoke_instance(self, instance_uuid: str, compute_host: str | None = None) -> int:
         """Take tokens out of the index, and delete their items where the server answers; see the port."""
@@ -228,8 +223,7 @@ class MemcachedStore:
 
         :raises TokenStoreUnavailable: when other writers were quicker each time, or the server does not answer.
         """
-        deadline = self._clock() + INDEX_DEADLINE_S
-        for attempt in range(INDEX_ATTEMPTS):
+        for _ in self._attempts("changes to one instance's tokens"):
             value, cas_id = node.gets(index)
             old = parse_index(value)
             new = change(old)
@@ -238,14 +232,19 @@ class MemcachedStore:
             text = token_store.build_index(new)
             if node.add(index, text, expire_s) if cas_id is None else node.cas(index, text, cas_id, expire_s):
                 return
+
+    def _attempts(self, writes: str) -> Iterator[None]:
+        """Yield for each attempt of a compare-and-set; let the writer that was quicker go on, for longer each time.
+
+        :raises TokenStoreUnavailable: when other writers were quicker each time; ``writes`` names what they do.
+        """
+        deadline = self._clock() + INDEX_DEADLINE_S
+        for attempt in range(INDEX_ATTEMPTS):
+            yield
             if self._clock() > deadline:
                 break
-            self._wait(attempt)
-        raise errors.TokenStoreUnavailable("too many changes to one instance's tokens at once")
-
-    def _wait(self, attempt: int) -> None:
-        """Let the writer that was quicker go on; for longer after each attempt."""
-        self._pause(random.uniform(0, min(INDEX_PAUSE_S, 0.001 * 2**attempt)))  # noqa: S311 (not a secret)
+            self._pause(random.uniform(0, min(INDEX_PAUSE_S, 0.001 * 2**attempt)))  # noqa: S311 (not a secret)
+        raise errors.TokenStoreUnavailable(f"too many {writes} at once")
 
     def _read(self, token_hash: str, item: bytes | None) -> StoredConsole:
         """Return the console of an item, if the index of its instance has the token.
