@@ -13,18 +13,20 @@ from typing import Any, Protocol
 
 from porthole_common import errors, metrics
 from porthole_common.context import RequestContext
-from porthole_common.diagnosis import HistoryState, StoreDescription, Vitals
+from porthole_common.diagnosis import StoreDescription, Vitals
 from porthole_common.history.event import EventKind, HistoryEvent, build_event
 from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, ConsoleMode, ConsoleType, RevocationReason
 from porthole_common.notifications import Revocation
 from porthole_common.rpc import RpcTarget, expected_exceptions
+from porthole_consoleauth.history.switched_off import NoHistory
 from porthole_consoleauth.rpcapi import VERSION
 from porthole_consoleauth.token_store import StoredConsole, TokenStore, strip_secrets
 
 LOG = get_logger(__name__)
 # More than anybody shares an address with; a token without a limit has no number.
 MAX_USES = 1000
+_NO_HISTORY = NoHistory()
 # At 0 from the start, so that an alert sees the first one.
 for _type in ConsoleType:
     metrics.TOKENS_AUTHORIZED.labels(_type)
@@ -43,6 +45,16 @@ class Publisher(Protocol):
         """Send it to every proxy; raise RpcUnavailable when there is no broker."""
 
 
+class History(Protocol):
+    """What the endpoint needs of :class:`porthole_consoleauth.history.service.HistoryService`."""
+
+    def report(self, event: HistoryEvent) -> None:
+        """Have the event stored; return at once."""
+
+    def describe(self) -> tuple[str, str, float]:
+        """Return the last three fields of ``StoreDescription``."""
+
+
 @contextlib.contextmanager
 def _counting_failures(method: str) -> Iterator[None]:
     try:
@@ -54,15 +66,6 @@ def _counting_failures(method: str) -> Iterator[None]:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def forget(_event: HistoryEvent) -> None:
-    """In the place of a history that is switched off."""
-
-
-def describe_none() -> tuple[str, str, float]:
-    """Return what :meth:`porthole_consoleauth.history.service.HistoryService.describe` would: it is switched off."""
-    return HistoryState.OFF, "", 0.0
 
 
 class ConsoleAuthEndpoint:
@@ -81,16 +84,10 @@ class ConsoleAuthEndpoint:
         vitals: Callable[[], Vitals],
         clock: Callable[[], datetime] = _now,
         uses: int = 0,
-        report: Callable[[HistoryEvent], None] = forget,
-        describe_history: Callable[[], tuple[str, str, float]] = describe_none,
+        history: History = _NO_HISTORY,
     ) -> None:
-        """Prepare; ``uses``: how many sessions a token may open unless its user says so, 0 for any number.
-
-        ``report`` has an event stored in the history; it returns at once. ``describe_history`` returns the last three
-        fields of ``StoreDescription``.
-        """
-        self._describe_history = describe_history
-        self._report = report
+        """Prepare; ``uses``: how many sessions a token may open unless its user says so, 0 for any number."""
+        self._history = history
         self._store = store
         self._publisher = publisher
         self._ttl_s = ttl_s
@@ -159,7 +156,7 @@ class ConsoleAuthEndpoint:
             mode=connect_info.mode,
             uses=uses_left,
         )
-        self._report(
+        self._history.report(
             build_event(
                 EventKind.TOKEN_CREATED,
                 instance_uuid=instance_uuid,
@@ -263,7 +260,7 @@ class ConsoleAuthEndpoint:
         """Return what ``StoreDescription.to_primitive`` writes: this process, and which servers of its store answer."""
         servers = self._store.probe()
         rooms = self._store.measure([name for name, refusal in servers.items() if not refusal])
-        return StoreDescription(self._vitals(), servers, self._ttl_s, rooms, *self._describe_history()).to_primitive()
+        return StoreDescription(self._vitals(), servers, self._ttl_s, rooms, *self._history.describe()).to_primitive()
 
     def _find_remaining_s(self, console: StoredConsole) -> float | None:
         """Return the store's word, or what this host's clock says; no token lives longer than a new one."""

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from oslo_config import cfg
 
 from porthole_common import service
-from porthole_common.audit import AuditNotifier, build_notifier
+from porthole_common.conf.history import keeps_history
 from porthole_common.conf.metrics import find_host
 from porthole_common.diagnosis import read_vitals
 from porthole_common.discovery import DiscoveryEndpoint, build_process_id
@@ -24,9 +24,9 @@ from porthole_common.log import get_logger
 from porthole_common.notifications import RevocationPublisher
 from porthole_common.rpc import Rpc
 from porthole_consoleauth import memcached_store
-from porthole_consoleauth.endpoint import ConsoleAuthEndpoint, describe_none, forget
-from porthole_consoleauth.history.endpoint import HistoryEndpoint, NoHistory
+from porthole_consoleauth.endpoint import ConsoleAuthEndpoint
 from porthole_consoleauth.history.service import HistoryService
+from porthole_consoleauth.history.switched_off import NoHistory
 from porthole_consoleauth.memory_store import MemoryStore
 from porthole_consoleauth.rpcapi import TOPIC
 from porthole_consoleauth.token_store import TokenStore
@@ -44,12 +44,10 @@ class ConsoleAuthService(service.Service):
 
     name = PROGRAM
 
-    def __init__(
-        self, conf: cfg.ConfigOpts, rpc: Rpc, store: TokenStore, owns_rpc: bool, keeps_history: bool = False
-    ) -> None:
-        """Prepare; ``owns_rpc`` says whether :meth:`stop` closes ``rpc`` too.
+    def __init__(self, conf: cfg.ConfigOpts, rpc: Rpc, store: TokenStore, owns_rpc: bool) -> None:
+        """Prepare; ``owns_rpc``: the daemon of its own, whose :meth:`stop` closes ``rpc`` too.
 
-        :raises ConfigInvalid: when ``[database] connection`` is wrong.
+        :raises ConfigInvalid: when ``[database] connection`` or the transport of the notifications is wrong.
         """
         self._rpc = rpc
         self._owns_rpc = owns_rpc
@@ -57,47 +55,34 @@ class ConsoleAuthService(service.Service):
         metrics_host = find_host(conf, "consoleauth")
         vitals = functools.partial(read_vitals, conf.host, _count_descriptors(conf), metrics_host)
         process = build_process_id()
-        self._notifier = build_notifier(conf) if keeps_history else None
-        self._history = _build_history(conf, rpc, process, self._notifier) if keeps_history else None
+        is_kept = keeps_history(conf, is_standalone=not owns_rpc)
+        self._history = HistoryService(conf, rpc, process) if is_kept else NoHistory()
         endpoint = ConsoleAuthEndpoint(
             store,
             RevocationPublisher(rpc),
             conf.consoleauth.token_ttl,
             vitals,
             uses=conf.consoleauth.token_uses,
-            report=self._history.report if self._history else forget,
-            describe_history=self._history.describe if self._history else describe_none,
+            history=self._history,
         )
-        no_history = NoHistory()
-        history = self._history.endpoint if self._history else HistoryEndpoint(no_history, no_history.record)
         discovery = DiscoveryEndpoint(rpc, "consoleauth", conf.host, conf.host, process)
-        self._server = rpc.get_server(TOPIC, conf.host, [endpoint, history, discovery])
+        self._server = rpc.get_server(TOPIC, conf.host, [endpoint, self._history.endpoint, discovery])
 
     def start(self) -> None:
         """Serve the topic. A store that does not answer is a warning: calls get an error until it answers."""
         for name, refusal in self._store.probe().items():
             if refusal:
                 LOG.warning("memcached not reachable", address=name, reason=refusal)
-        if self._notifier:
-            self._notifier.start()
-        if self._history:
-            self._history.start()
+        self._history.start()
         self._server.start()
 
     def stop(self) -> None:
         """Finish the calls under way, then leave the bus and the store."""
         self._server.stop()
-        if self._history:
-            self._history.stop()
-        if self._notifier:
-            self._notifier.stop()
+        self._history.stop()
         if self._owns_rpc:
             self._rpc.close()
         self._store.close()
-
-
-def _build_history(conf: cfg.ConfigOpts, rpc: Rpc, process: str, notifier: AuditNotifier | None) -> HistoryService:
-    return HistoryService(conf, rpc, process, notifier.notify if notifier else forget)
 
 
 def _count_descriptors(conf: cfg.ConfigOpts) -> int:
@@ -112,14 +97,12 @@ def build(conf: cfg.ConfigOpts) -> Sequence[ConsoleAuthService]:
     """
     store = memcached_store.build_store(conf)
     rpc = Rpc(conf, conf.rpc.call_timeout)
-    return [ConsoleAuthService(conf, rpc, store, owns_rpc=True, keeps_history=conf.history.enabled)]
+    return [ConsoleAuthService(conf, rpc, store, owns_rpc=True)]
 
 
 def build_standalone(conf: cfg.ConfigOpts, rpc: Rpc) -> ConsoleAuthService:
     """Build the service of ``porthole standalone``: tokens in memory, ``rpc`` shared with the other services."""
-    # One that is started to look around leaves nothing behind, unless it is told where.
-    keeps_history = bool(conf.history.enabled and conf.database.connection)
-    return ConsoleAuthService(conf, rpc, MemoryStore(), owns_rpc=False, keeps_history=keeps_history)
+    return ConsoleAuthService(conf, rpc, MemoryStore(), owns_rpc=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from oslo_config import cfg
 
 from porthole_common import conf as porthole_conf
 from porthole_common import errors, notifications
+from porthole_common.conf.history import keeps_history
 from porthole_common.discovery import DiscoveryEndpoint, build_process_id
 from porthole_common.forwarded import normalize_address
 from porthole_common.listening import map_bind_error
@@ -90,11 +91,9 @@ class NovncProxyService:
         server = f"{conf.host}-{conf.vnc.novncproxy_port}-{number}"
         process = build_process_id()
         consoleauth = ConsoleAuthAPI(rpc)
-        # Standalone keeps a history only where it is told to: its consoleauth does so too.
-        keeps_history = conf.history.enabled and (owns_rpc or bool(conf.database.connection))
-        reporter = build_reporter(conf, consoleauth) if keeps_history else None
-        self._reporter = reporter
-        history = SessionHistory(self._reporter.report, server, process) if self._reporter else None
+        is_kept = keeps_history(conf, is_standalone=not owns_rpc)
+        self._reporter = reporter = build_reporter(conf, consoleauth) if is_kept else None
+        history = SessionHistory(reporter.report, server, process) if reporter else None
         self._sessions = SessionRegistry(
             loop,
             Watermarks(high_bytes=options.relay_high_mark, low_bytes=options.relay_low_mark),

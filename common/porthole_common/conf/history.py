@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[history]: who was at which console, and for how long that is kept."""
+"""[history]: whether events at the consoles are kept, and for how long."""
 
 from oslo_config import cfg
 
@@ -35,6 +35,15 @@ OPTS: list[cfg.Opt] = [
         "time consoleauth asks six times. A proxy that answers later has its sessions opened again in the history.",
     ),
 ]
+
+
+def keeps_history(conf: cfg.ConfigOpts, is_standalone: bool) -> bool:
+    """Whether consoleauth and the proxy keep a history.
+
+    ``porthole standalone`` does so only with ``[database] connection``: a Porthole that somebody starts to look around
+    leaves no file behind.
+    """
+    return bool(conf.history.enabled and (conf.database.connection or not is_standalone))
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:

@@ -22,6 +22,8 @@ import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from oslo_config import cfg
+
 from porthole_common.log import get_logger
 
 LOG = get_logger(__name__)
@@ -30,6 +32,8 @@ _RESERVED_FOR_ENDS = 0.25
 # How long a file that cannot be written is left alone.
 _RETRY_S = 10.0
 _SUFFIX = ".spool"
+# Below [DEFAULT] state_path; the processes of all daemons of a host share it.
+_FOLDER = "spool"
 
 
 class Spool:
@@ -203,3 +207,8 @@ def _unframe(framed: bytes) -> bytes | None:
     """Return the line, or None when it is torn or damaged."""
     check, _, line = framed.partition(b" ")
     return line if line and check == b"%08x" % zlib.crc32(line) else None
+
+
+def build_spool(conf: cfg.ConfigOpts, owner: str) -> Spool:
+    """Return the spool of this process of the daemon ``owner``."""
+    return Spool(Path(conf.state_path) / _FOLDER, owner, conf.history.spool_size * 1024 * 1024)

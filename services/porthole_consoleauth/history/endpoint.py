@@ -72,17 +72,3 @@ class HistoryEndpoint:
             raise errors.RequestInvalid("filters is not an object")
         events, has_more = self._store.find_events(Filters.from_primitive(filters), limit, marker)
         return {"events": [event.to_primitive() for event in events], "has_more": has_more}
-
-
-class NoHistory:
-    """In the place of store and recorder where ``[history] enabled`` is false."""
-
-    def find_events(self, filters: Filters, limit: int, marker: str | None) -> tuple[list[HistoryEvent], bool]:
-        """Refuse.
-
-        :raises HistoryUnavailable: always.
-        """
-        raise errors.HistoryUnavailable("it is switched off ([history] enabled)")
-
-    def record(self, events: Sequence[HistoryEvent]) -> None:
-        """Forget the events: a proxy need not keep them."""

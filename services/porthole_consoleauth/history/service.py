@@ -6,16 +6,16 @@ costs the history its answers, and no console.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from oslo_config import cfg
 
 from porthole_common import errors
+from porthole_common.audit import build_notifier
 from porthole_common.history.event import HistoryEvent
 from porthole_common.history.reporter import Reporter
-from porthole_common.history.spool import Spool
+from porthole_common.history.spool import build_spool
 from porthole_common.log import get_logger
 from porthole_common.rpc import Rpc
 from porthole_consoleauth.history.database import Database, build_url
@@ -24,25 +24,22 @@ from porthole_consoleauth.history.presence import Presence, PresenceWatch
 from porthole_consoleauth.history.store import HistoryStore
 
 LOG = get_logger(__name__)
-SPOOL_FOLDER = "spool"
 # Rows that are deleted in one transaction, and the pause behind it: others write meanwhile.
 PURGE_BATCH = 500
 _PURGE_PAUSE_S = 1.0
 _PURGE_INTERVAL_S = 600.0
 
-Notify = Callable[[HistoryEvent], None]
-
 
 class HistoryService:
     """Stores what this consoleauth and the proxies report."""
 
-    def __init__(self, conf: cfg.ConfigOpts, rpc: Rpc, process: str, notify: Notify) -> None:
-        """``process`` is this process's id in discovery; ``notify`` tells other systems of an event that is new.
+    def __init__(self, conf: cfg.ConfigOpts, rpc: Rpc, process: str) -> None:
+        """``process`` is this process's id in discovery.
 
-        :raises ConfigInvalid: when ``[database] connection`` is wrong.
+        :raises ConfigInvalid: when ``[database] connection`` or the transport of the notifications is wrong.
         """
         self._retention = timedelta(days=conf.history.retention_days)
-        self._notify = notify
+        self._notifier = build_notifier(conf)
         self.store = HistoryStore(Database(build_url(conf)))
         self.endpoint = HistoryEndpoint(self.store, self.record)
         self._reporter = Reporter(build_spool(conf, "consoleauth"), self.record)
@@ -68,6 +65,8 @@ class HistoryService:
 
     def start(self) -> None:
         """Begin; returns at once."""
+        if self._notifier:
+            self._notifier.start()
         self._reporter.start()
         self._watch.start()
         self._purger.start()
@@ -78,6 +77,8 @@ class HistoryService:
         self._watch.stop()
         self._reporter.stop()
         self.store.close()
+        if self._notifier:
+            self._notifier.stop()
 
     def _announce(self, events: Sequence[HistoryEvent]) -> None:
         for event in events:
@@ -96,7 +97,8 @@ class HistoryService:
                 code=event.code,
                 reason=event.reason,
             )
-            self._notify(event)
+            if self._notifier:
+                self._notifier.notify(event)
 
     def _purge(self) -> None:
         while not self._stopping.wait(_PURGE_PAUSE_S if self._purge_batch() else _PURGE_INTERVAL_S):
@@ -112,8 +114,3 @@ class HistoryService:
         if count:
             LOG.info("History purged", rows=count)
         return count
-
-
-def build_spool(conf: cfg.ConfigOpts, owner: str) -> Spool:
-    """Return the spool of this process of the daemon ``owner``."""
-    return Spool(Path(conf.state_path) / SPOOL_FOLDER, owner, conf.history.spool_size * 1024 * 1024)

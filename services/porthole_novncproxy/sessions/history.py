@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -23,7 +22,7 @@ from porthole_common import errors
 from porthole_common.context import RequestContext, build_daemon_context, serving
 from porthole_common.history.event import EventKind, HistoryEvent, build_event
 from porthole_common.history.reporter import Reporter
-from porthole_common.history.spool import Spool
+from porthole_common.history.spool import build_spool
 from porthole_common.recent import Recent
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
 from porthole_novncproxy.admission.gate import Admission
@@ -33,7 +32,6 @@ from porthole_relay.session import Session
 _REFUSAL_PAUSE_S = 60.0
 # Refusals that are remembered: a guard for the memory.
 _MAX_REFUSALS = 1000
-_SPOOL_FOLDER = "spool"
 
 
 class SessionHistory:
@@ -117,11 +115,10 @@ class SessionHistory:
 
 def build_reporter(conf: cfg.ConfigOpts, consoleauth: ConsoleAuthAPI) -> Reporter:
     """Return the reporter that delivers to the consoleauths; it reads and writes nothing before its start."""
-    size_bytes = conf.history.spool_size * 1024 * 1024
 
     def deliver(events: Sequence[HistoryEvent]) -> None:
         context = build_daemon_context()
         with serving(context):
             consoleauth.record_events(context, events)
 
-    return Reporter(Spool(Path(conf.state_path) / _SPOOL_FOLDER, "novncproxy", size_bytes), deliver)
+    return Reporter(build_spool(conf, "novncproxy"), deliver)

@@ -9,8 +9,9 @@ from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.history.event import HistoryEvent
 from porthole_consoleauth import rpcapi
-from porthole_consoleauth.history.endpoint import HistoryEndpoint, NoHistory
+from porthole_consoleauth.history.endpoint import HistoryEndpoint
 from porthole_consoleauth.history.reading import MAX_LIMIT, Filters
+from porthole_consoleauth.history.switched_off import NoHistory
 from porthole_consoleauth.rpcapi import MAX_EVENTS, ConsoleAuthAPI
 from support.bus import expected_error, fake_bus
 from support.history import INSTANCE, closed, new_id, opened
@@ -92,8 +93,7 @@ def test_what_is_too_much_or_malformed_is_refused(endpoint: HistoryEndpoint) -> 
 
 
 def test_a_history_that_is_switched_off_takes_events_and_gives_none() -> None:
-    nothing = NoHistory()
-    endpoint = HistoryEndpoint(nothing, nothing.record)
+    endpoint = NoHistory().endpoint
     assert endpoint.record_events(context(), [opened(new_id()).to_primitive()]) == 1
     refused = expected_error(lambda: endpoint.list_events(context(), {}, 1))
     assert isinstance(refused, errors.HistoryUnavailable)
