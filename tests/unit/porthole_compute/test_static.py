@@ -43,11 +43,6 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def events() -> RecordedEvents:
-    return RecordedEvents()
-
-
-@pytest.fixture
 def driver(path: Path, events: RecordedEvents) -> StaticDriver:
     return start_driver(path, events)
 
