@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from porthole_common import errors
 from porthole_common.diagnosis import StoreRoom
+from porthole_consoleauth import token_store
 
 
 class FakeNode:
@@ -102,3 +103,11 @@ class FakeNode:
     def _store(self, key: str, value: bytes, expire_s: int) -> bool:
         self._items[key] = (value, next(self._ids), self.now + expire_s)
         return True
+
+
+def no_pause(_seconds: float) -> None:
+    """Let the next try follow at once."""
+
+
+def index_of(node: FakeNode, instance_uuid: str) -> list[str]:
+    return token_store.parse_index(node.get(token_store.instance_key(instance_uuid)))
