@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Strangers with one address who do their worst at the proxy, beside users who must not notice."""
 
-import resource
 import ssl
 import uuid as uuidlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -34,7 +33,9 @@ REQUEST_TIMEOUT_S = 4
 def start(make_porthole: Callable[..., Porthole], echo: EchoVnc, tmp_path: Path) -> Start:
     """A maker of daemons with one guest; it returns them and a token of the guest."""
 
-    def run(console_type: str = "novnc", **options: dict[str, object]) -> tuple[Porthole, str]:
+    def run(
+        console_type: str = "novnc", descriptors: int | None = None, **options: dict[str, object]
+    ) -> tuple[Porthole, str]:
         uuid = str(uuidlib.uuid4())
         path = tmp_path / "instances.yaml"
         instance = {"uuid": uuid, "name": "echo", "host": "127.0.0.1", "port": echo.port}
@@ -46,7 +47,9 @@ def start(make_porthole: Callable[..., Porthole], echo: EchoVnc, tmp_path: Path)
         }
         # As an operator runs it: a line for each answer would be most of the proxy's work.
         options["DEFAULT"] = {"debug": False, **options.get("DEFAULT", {})}
-        porthole = make_porthole(instances_file=path, options={"novncproxy": limits, **options})
+        porthole = make_porthole(
+            instances_file=path, options={"novncproxy": limits, **options}, descriptors=descriptors
+        )
         wait_for_instances(porthole, uuid)
         return porthole, token_of(get_console(porthole, uuid, console_type))
 
@@ -84,17 +87,6 @@ def assert_unnoticed(quiet: Notice, attacked: Notice) -> None:
     assert attacked.health_s < max(10 * quiet.health_s, 1.0), (quiet, attacked)
 
 
-@contextmanager
-def descriptor_limit(limit: int) -> Iterator[None]:
-    """Let what is started in the block have so many descriptors."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 def test_replayed_client_hellos(start: Start, tmp_path: Path) -> None:
     """Each costs the proxy a signature with an RSA key of 4096 bits, and the attacker a packet (S40)."""
     certificate = make_certificate(tmp_path, rsa_bits=4096)
@@ -118,8 +110,7 @@ def test_keys_of_tls_that_change_without_end(start: Start, tmp_path: Path, in_co
 @pytest.mark.parametrize("descriptors", [DESCRIPTORS, 20_000])
 def test_silent_connections(start: Start, tmp_path: Path, descriptors: int) -> None:
     """More than the process has descriptors for, and then fewer (S41)."""
-    with descriptor_limit(descriptors):
-        porthole, token = start()
+    porthole, token = start(descriptors=descriptors)
     assert_unnoticed(*measure_attack(porthole, token, "silence", tmp_path))
     log = porthole.novncproxy.log()
     assert 'limit="[novncproxy] max_waiting_connections_per_source"' in log
@@ -138,8 +129,7 @@ def test_tokens_that_nobody_knows(start: Start, tmp_path: Path, attack: str) -> 
 
 def test_consoles_that_take_all_descriptors(start: Start) -> None:
     """The next client gets 503, and the operator's log line does not blame the VNC server (S41)."""
-    with descriptor_limit(FEW_DESCRIPTORS):
-        porthole, token = start()
+    porthole, token = start(descriptors=FEW_DESCRIPTORS)
     with ExitStack() as stack:
         for _ in range(FEW_DESCRIPTORS):
             client = stack.enter_context(RawWebSocket(porthole.novnc_port, f"/?token={token}"))

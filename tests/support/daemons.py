@@ -55,12 +55,14 @@ class Porthole:
         options: Options | None = None,
         daemons: Sequence[str] = DAEMONS,
         host: str | None = None,
+        descriptors: int | None = None,
     ) -> None:
         """Write ``directory``/porthole.conf.
 
         With ``instances_file`` compute's driver is ``static``. ``options`` is ``{group: {name: value}}`` and wins over
         what is set here; a list value is written comma-separated, None leaves the option out. All daemons of one topic
-        on one broker serve each other, so one Porthole at a time uses a broker.
+        on one broker serve each other, so one Porthole at a time uses a broker. ``descriptors``: the soft limit of
+        novncproxy, when it is another one than everybody's.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -77,7 +79,7 @@ class Porthole:
         self.consoleauth = self.add("consoleauth")
         self.compute = self.add("compute")
         self.api = self.add("api")
-        self.novncproxy = self.add("novncproxy")
+        self.novncproxy = self.add("novncproxy", descriptors=descriptors)
 
     def _build_options(
         self, rabbitmq: RabbitMQ, stores: list[Memcached], libvirt_uri: str | None, instances_file: Path | None
@@ -108,11 +110,13 @@ class Porthole:
             },
         }
 
-    def add(self, daemon: str, name: str | None = None, options: Options | None = None) -> Process:
+    def add(
+        self, daemon: str, name: str | None = None, options: Options | None = None, descriptors: int | None = None
+    ) -> Process:
         """Return a further process of ``daemon`` ("compute", ...), not started, stopped with the rest.
 
         ``name`` (default: the daemon's) is its key in :attr:`processes` and its log's name. ``options`` go to a second
-        configuration file and win over the first.
+        configuration file and win over the first. ``descriptors`` is its soft limit.
         """
         name = name or daemon
         assert name not in self.processes, f"there is a {name} already"
@@ -123,7 +127,7 @@ class Porthole:
             argv += ["--config-file", str(extra)]
         # Without proxies of the environment, and unbuffered, so that a log read after a kill is whole.
         env = {"PYTHONUNBUFFERED": "1", "NO_PROXY": "*", "no_proxy": "*", **read_unit_environment(daemon)}
-        process = Process(argv, self.directory / f"{name}.log", env, name=f"porthole-{name}")
+        process = Process(argv, self.directory / f"{name}.log", env, name=f"porthole-{name}", descriptors=descriptors)
         self.processes[name] = process
         return process
 

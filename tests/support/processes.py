@@ -44,6 +44,11 @@ def wait_until(
         time.sleep(POLL_S)
 
 
+def _limiter(descriptors: int | None) -> list[str]:
+    """Return the words before a command that has so many descriptors; the shell becomes the command."""
+    return ["sh", "-c", 'ulimit -S -n "$0" && exec "$@"', str(descriptors)] if descriptors else []
+
+
 class Process:
     """One child process; stdout and stderr are appended to ``log_path``. It may be started again after it ended."""
 
@@ -54,14 +59,15 @@ class Process:
         env: Mapping[str, str] | None = None,
         name: str | None = None,
         new_session: bool = False,
+        descriptors: int | None = None,
     ) -> None:
         """Prepare, without starting.
 
         ``env`` is added to this process's environment; what :attr:`env` holds at a start counts. ``name`` is for error
         texts. With ``new_session`` the signals go to the whole process group: for servers that are started through a
-        shell script.
+        shell script. ``descriptors``: its soft limit, instead of this process's.
         """
-        self.argv = list(argv)
+        self.argv = [*_limiter(descriptors), *argv]
         self.log_path = log_path
         self.name = name or Path(argv[0]).name
         self.env = {**os.environ, **(env or {})}
