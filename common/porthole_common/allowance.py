@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often a client may fail, or ask: some times at once, and one more time every few seconds; and who is one client.
+"""How often a client may fail or ask: a burst, and then one more each few seconds; and who counts as one client.
 
 Why here: the api bounds wrong passwords and new consoles, and the noVNC proxy bounds tokens that are not valid, by one
 rule. Pure, and not thread-safe: called by :mod:`porthole_api.login_limits`, :mod:`porthole_api.console_limit` and

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The events of the history as oslo.messaging notifications, for the systems that collect those of OpenStack.
 
-Why a thread: a broker that is away holds whoever sends to it. The events that wait are bounded; each is sent once at
+Why a thread: sending blocks while the broker is away. The events that wait are bounded; each is sent once at
 most, since the history itself is the record. Off unless ``[oslo_messaging_notifications] driver`` is set. Called by
 consoleauth for each event that is new.
 """

@@ -62,7 +62,7 @@ class _Question:
             raise
 
     def read(self) -> bool:
-        """Read what has arrived; return False at the end."""
+        """Read what has arrived; return whether more may come."""
         try:
             data = self.sock.recv(_READ_BYTES)
         except BlockingIOError:

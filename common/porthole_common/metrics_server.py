@@ -45,7 +45,7 @@ _READ_BYTES = 4096
 _ACCEPT_PAUSE_S = 0.1
 
 Render = Callable[[], bytes]
-# Returns a listening socket; raises OSError while there is none to be had.
+# Returns a listening socket; raises OSError when it cannot listen, and is called again later.
 Listen = Callable[[], socket.socket]
 
 
@@ -68,7 +68,7 @@ def build_answer(received: bytes, render: Render) -> bytes | None:
 
 
 def _find_fault(method: bytes, rest: list[bytes]) -> tuple[HTTPStatus, bytes] | None:
-    """Return what is wrong with a request line."""
+    """Return status and text of the error in a request line, or None."""
     if len(rest) != 2 or not rest[1].startswith(b"HTTP/1."):
         return HTTPStatus.BAD_REQUEST, b"This is not a request of HTTP/1.\n"
     if method not in {b"GET", b"HEAD"}:
@@ -105,7 +105,7 @@ class _Connection:
         return select.POLLOUT if self._unsent else select.POLLIN
 
     def go_on(self, render: Render) -> bool:
-        """Read or write what is possible now; return False when the connection is over."""
+        """Read or write without waiting; return False when the connection is over."""
         try:
             if self._unsent is None:
                 return self._read(render)

@@ -92,7 +92,7 @@ class Consumers:
             )
 
     def get_subscription(self) -> object | None:
-        """Return an object that is another one after each new subscription; None while there is none.
+        """Return a new object after each new subscription, and None while there is none.
 
         oslo.messaging connects and subscribes again by itself, and tells nobody. Then the messages of the time between
         are lost: each subscription has an AMQP channel of its own. Without the private parts it is always the same

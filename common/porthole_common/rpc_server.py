@@ -91,7 +91,7 @@ class RpcServer:
                 return
 
     def get_subscription(self) -> object | None:
-        """Return an object that is another one after each new subscription to the topic; None while there is none."""
+        """Return a new object after each new subscription to the topic, and None while there is none."""
         consumers = self._consumers
         return None if consumers is None else consumers.get_subscription()
 

@@ -54,6 +54,7 @@ _HOOKS = (
     (TcpWSGIServer, "channel_class", "Slow clients have no deadline."),
     (TcpWSGIServer, "handle_accept", "A source may have any number of connections."),
     (TcpWSGIServer, "add_task", "Health checks wait for a thread."),
+    (TcpWSGIServer, "pull_trigger", "The loop may be woken when its descriptor is another's."),
     (HTTPChannel, "parser_class", "Malformed requests are taken."),
     (HTTPChannel, "check_client_disconnected", "Slow clients have no deadline."),
     (HTTPRequestParser, "parse_header", "Malformed requests are taken."),
@@ -182,6 +183,8 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]
         self._limit = find_limit(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._accepts_from_s = 0.0
         self._stops_at_s: float | None = None
+        self._trigger_lock = threading.Lock()
+        self._has_ended = False
         # Beside the others, so that a health check is answered when all of them are busy.
         self._health_threads = _Threads("http-health", 1)
         info = (sock.family, sock.type, sock.proto, sock.getsockname())
@@ -212,6 +215,13 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]
         """Have the loop end; called by another thread."""
         self._stops_at_s = time.monotonic() + STOP_TIMEOUT_S
         self.pull_trigger()
+
+    def pull_trigger(self) -> None:
+        """Wake the loop, from any thread; harmless once the loop has ended."""
+        # Its descriptor may belong to something else by then.
+        with self._trigger_lock:
+            if not self._has_ended:
+                super().pull_trigger()
 
     def add_task(self, task: Channel) -> None:
         """Give a connection with a whole request to a thread."""
@@ -292,7 +302,9 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]
         self.task_dispatcher.end(until_s)
         for channel in list(self.active_channels.values()):
             channel.handle_close()
-        self.trigger.close()
+        with self._trigger_lock:
+            self._has_ended = True
+            self.trigger.close()
 
 
 def _bind(host: str, port: int) -> socket.socket:

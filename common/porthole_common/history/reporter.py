@@ -2,8 +2,8 @@
 """The thread that spools events and delivers them, in batches, in their order, as often as it takes.
 
 Why a thread of its own: an event is reported in the event loop or in the thread of an RPC, and neither may wait for a
-disk, a broker or a database. :meth:`Reporter.report` appends to a list. What is not yet in the spool when a process is
-killed is lost: the events of some milliseconds.
+disk, a broker or a database. :meth:`Reporter.report` appends to a list. A process that is killed loses the events of
+its last milliseconds, which are not in the spool yet.
 """
 
 import threading

@@ -3,12 +3,12 @@
 
 Why a copy and not a queue on the disk: a disk that is full, read-only or slow then costs the copy, and no event while
 the process lives. The file is read by one that comes later: each process has a file of its own, which it holds locked
-(flock(2)), and takes over the files that nobody holds.
+(flock(2)), and takes over the files that no process holds any more.
 
 A line of the file is ``<CRC-32 of the rest, 8 hexadecimal digits> <JSON of an event>``; a line that is torn or damaged
-is counted and skipped. Lines go to the kernel at once, and are not synced (fsync(2)): the end of a process loses
-nothing, the loss of power may lose what was not delivered in its last half minute. Waiting for the disk at each console
-would cost more than that is worth. Used by one thread, that of :mod:`porthole_common.history.reporter`.
+is counted and skipped. Lines go to the kernel at once, and are not synced (fsync(2)), so that no console waits for the
+disk: nothing is lost when a process ends, and up to half a minute of undelivered events when the host loses power. Used
+by one thread, that of :mod:`porthole_common.history.reporter`.
 """
 
 import collections
@@ -27,7 +27,7 @@ from oslo_config import cfg
 from porthole_common.log import get_logger
 
 LOG = get_logger(__name__)
-# What is left to the ends of sessions when the rest is full: an opening without an end would stay open.
+# The share that only ends of sessions may use: without its end, a session would be shown as open for ever.
 _RESERVED_FOR_ENDS = 0.25
 # How long a file that cannot be written is left alone.
 _RETRY_S = 10.0
@@ -168,7 +168,7 @@ class Spool:
             data = data[written:]
 
     def _take_over(self, path: Path) -> None:
-        """Take the lines of a file that nobody holds, and remove it once they are in this process's file."""
+        """Move the lines of a file that no process holds to this process's file, and remove it."""
         try:
             with path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -71,7 +71,7 @@ class Recheck:
         clock: Callable[[], float] = time.monotonic,
         batch_pause_s: float = BATCH_PAUSE_S,
     ) -> None:
-        """``get_subscription`` returns an object that is another one after each new subscription; None without one."""
+        """``get_subscription`` returns a new object after each new subscription, and None while there is none."""
         self._sessions = sessions
         self._compute = compute
         self._schedule = schedule

@@ -37,3 +37,12 @@ def test_before_its_start_it_can_be_stopped() -> None:
     server = HttpServer(lambda *_: [], "127.0.0.1", 0, threads=1)
     assert not server.is_alive()
     server.stop()
+
+
+def test_after_its_end_nothing_wakes_it() -> None:
+    server = HttpServer(lambda *_: [], "127.0.0.1", 0, threads=1)
+    server.start()
+    server.stop()
+    # It has turned since nobody asked, so that the loop is woken; its descriptor is closed, or somebody else's.
+    assert server.is_alive()
+    server.stop()
