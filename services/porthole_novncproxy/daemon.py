@@ -233,6 +233,7 @@ def build_limits(conf: cfg.ConfigOpts) -> Limits:
         per_source=options.max_sessions_per_source,
         per_token=options.max_sessions_per_token,
         per_instance=options.max_sessions_per_instance,
+        per_user=options.max_sessions_per_user or None,
     )
 
 

@@ -23,6 +23,7 @@ _NO_LIMITS = {
     "max_sessions_per_source": 100000,
     "max_sessions_per_token": 100000,
     "max_sessions_per_instance": 100000,
+    "max_sessions_per_user": 100000,
 }
 
 

@@ -344,12 +344,12 @@ def build_changed_upgrade(path, header, values, more=()):
     return "\r\n".join(lines).encode("latin-1")
 
 
-@pytest.mark.parametrize("limit", ["total", "per_source", "per_token", "per_instance"])
+@pytest.mark.parametrize("limit", ["total", "per_source", "per_token", "per_instance", "per_user"])
 def test_one_console_more_than_a_limit_is_429_and_is_let_in_when_one_has_ended(make, stack, limit):
     """Each of the limits (S10)."""
     server = stack.enter_context(EchoVnc())
     proxy = make(limits=Limits(**{"total": 99, "per_source": 99, "per_token": 99, "per_instance": 99, limit: 2}))
-    token = proxy.issue(server)
+    token = proxy.issue(server, user_id="u-1")
     with RawWebSocket(proxy.novnc_port, f"/?token={token}"):
         with RawWebSocket(proxy.novnc_port, f"/?token={token}"):
             assert_same_answer(proxy.novnc_port, f"/?token={token}", 429)

@@ -205,14 +205,14 @@ def test_a_console_outlives_its_token_unless_that_is_enforced(make, echo, open_c
 # Crowds
 
 
-@pytest.mark.parametrize("limit", ["total", "per_source", "per_token", "per_instance"])
+@pytest.mark.parametrize("limit", ["total", "per_source", "per_token", "per_instance", "per_user"])
 @pytest.mark.parametrize("door", DOORS)
 def test_a_limit_is_429_at_every_door_and_is_free_again_after_each_end(
     make, echo, open_console, client_context, door, limit
 ):
     """S10: as many as the limit, and one more."""
     proxy = make(limits=Limits(**{"total": 9, "per_source": 9, "per_token": 9, "per_instance": 9, limit: 1}))
-    token = proxy.issue(echo, ConsoleType.XVPVNC if door == "xvpvnc" else ConsoleType.NOVNC)
+    token = proxy.issue(echo, ConsoleType.XVPVNC if door == "xvpvnc" else ConsoleType.NOVNC, user_id="u-1")
 
     def status():
         with connect(

@@ -76,6 +76,14 @@ OPTS: list[cfg.Opt] = [
     cfg.IntOpt("max_sessions_per_token", default=10, min=1, mutable=True, help="Open consoles per token."),
     cfg.IntOpt("max_sessions_per_instance", default=50, min=1, mutable=True, help="Open consoles per instance."),
     cfg.IntOpt(
+        "max_sessions_per_user",
+        default=0,
+        min=0,
+        mutable=True,
+        help="Open consoles per user to whom the URLs were issued; 0: any number. With ``noauth`` everybody is "
+        "``admin``.",
+    ),
+    cfg.IntOpt(
         "max_waiting_connections",
         default=4096,
         min=16,

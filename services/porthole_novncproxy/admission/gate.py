@@ -148,7 +148,7 @@ class Gate:
         context.resource_uuid = info.instance_uuid
         context.user_id, context.project_id = info.user_id, info.project_id
         access.check_origin_scheme(request, info.access_url, origins.trusted_proxies)
-        release = self._counter.reserve(source, token, info.instance_uuid)
+        release = self._counter.reserve(source, token, info.instance_uuid, info.user_id)
         try:
             target = self._validate(context, info, deadline)
             with _DIAL.time():

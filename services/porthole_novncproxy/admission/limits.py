@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many consoles are open: in all, per source, per token, per instance (OSSN-0008).
+"""How many consoles are open: in all, per source, per token, per instance, per user (OSSN-0008).
 
 Why: an open console costs two descriptors, and one client must not take them all. A console counts from before its VNC
 server is dialled until both sockets are closed. Called by :mod:`porthole_novncproxy.admission.gate`.
@@ -17,12 +17,13 @@ from porthole_common.allowance import find_network
 
 @dataclass(frozen=True)
 class Limits:
-    """The bounds; each is the number of consoles that may be open at once."""
+    """The bounds; each is the number of consoles that may be open at once. ``per_user`` None: any number."""
 
     total: int
     per_source: int
     per_token: int
     per_instance: int
+    per_user: int | None = None
 
 
 class SessionCounter:
@@ -39,10 +40,11 @@ class SessionCounter:
         with self._lock:
             return self._counts["max_sessions", ""]
 
-    def reserve(self, source: str, token: str, instance_uuid: str) -> Callable[[], None]:
+    def reserve(self, source: str, token: str, instance_uuid: str, user_id: str | None = None) -> Callable[[], None]:
         """Count one more console of the address ``source``; return the function that uncounts it.
 
-        A second call of that function does nothing.
+        ``user_id``: whom the token was issued to. Where consoleauth does not say it, no user's bound applies. A second
+        call of the returned function does nothing.
 
         :raises LimitReached: when a limit is reached; the console is not counted then.
         """
@@ -53,6 +55,8 @@ class SessionCounter:
             ("max_sessions_per_token", hashlib.sha256(token.encode()).hexdigest()): limits.per_token,
             ("max_sessions_per_instance", instance_uuid): limits.per_instance,
         }
+        if user_id is not None and limits.per_user is not None:
+            bounds["max_sessions_per_user", user_id] = limits.per_user
         with self._lock:
             for (option, name), bound in bounds.items():
                 if self._counts[option, name] >= bound:

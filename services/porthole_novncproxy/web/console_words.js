@@ -42,7 +42,7 @@ const REFUSALS = {
     },
     429: {
         title: 'Too many consoles are open',
-        reason: 'The console proxy limits how many consoles a link, a guest and an address may have open at once.',
+        reason: 'The console proxy limits how many consoles a link, a guest, a user and an address may have open.',
         next: 'Close other windows with this console, then try again.',
         retry: true,
     },

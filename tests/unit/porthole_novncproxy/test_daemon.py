@@ -84,9 +84,9 @@ def test_each_limit_of_sessions_is_counted_and_may_change_while_the_daemon_runs(
             conf([])
             conf.set_override(option.name, 1, group="novncproxy")
             counter = SessionCounter(build_limits(conf))
-            counter.reserve("192.0.2.7", "token", "i-1")
+            counter.reserve("192.0.2.7", "token", "i-1", "u-1")
             with pytest.raises(errors.LimitReached) as caught:
-                counter.reserve("192.0.2.7", "token", "i-1")
+                counter.reserve("192.0.2.7", "token", "i-1", "u-1")
             assert caught.value.values() == (f"[novncproxy] {option.name}",)
 
 

@@ -201,6 +201,14 @@ def test_a_limit_is_reached_before_compute_is_asked():
     assert house.compute.asked == []
 
 
+def test_a_user_is_counted_whatever_the_address_and_the_instance():
+    house = House(dataclasses.replace(INFO, user_id="u"), limits=Limits(9, 9, 9, 9, per_user=1))
+    house.counter.reserve("198.51.100.1", "other", "i-2", "u")
+    refusal = house.refuse()
+    assert isinstance(refusal, errors.LimitReached)
+    assert refusal.limit == "[novncproxy] max_sessions_per_user"
+
+
 def test_each_client_behind_a_trusted_proxy_is_counted_for_itself():
     """One client's consoles do not shut out the others, nor does it shut in itself by naming others."""
     house = House(limits=Limits(9, 1, 9, 9), origins=OriginPolicy(trusted_proxies=("192.0.2.7",)))

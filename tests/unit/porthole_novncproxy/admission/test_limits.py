@@ -7,7 +7,7 @@ from porthole_common import errors
 from porthole_novncproxy.admission.limits import Limits, SessionCounter
 from support.cases import naming
 
-WIDE = {"total": 100, "per_source": 100, "per_token": 100, "per_instance": 100}
+WIDE = {"total": 100, "per_source": 100, "per_token": 100, "per_instance": 100, "per_user": 100}
 
 
 def counter(**limits):
@@ -16,16 +16,18 @@ def counter(**limits):
 
 def reserve(counted, number, same):
     """Count the session ``number``; it shares only the keys in ``same`` with the other sessions."""
-    return counted.reserve(**{"source": f"s{number}", "token": f"t{number}", "instance_uuid": f"i{number}", **same})
+    own = {"source": f"s{number}", "token": f"t{number}", "instance_uuid": f"i{number}", "user_id": f"u{number}"}
+    return counted.reserve(**{**own, **same})
 
 
 def test_one_more_than_each_limit_is_refused_and_one_that_ends_makes_room():
-    """In all, per source, per token, per instance (S10)."""
+    """In all, per source, per token, per instance, per user (S10)."""
     cases = [
         ("total", "max_sessions", {}),
         ("per_source", "max_sessions_per_source", {"source": "s"}),
         ("per_token", "max_sessions_per_token", {"token": "t"}),
         ("per_instance", "max_sessions_per_instance", {"instance_uuid": "i"}),
+        ("per_user", "max_sessions_per_user", {"user_id": "u"}),
     ]
     for limit, option, same in cases:
         with naming(limit, option, same):
@@ -40,11 +42,11 @@ def test_one_more_than_each_limit_is_refused_and_one_that_ends_makes_room():
 
 
 def test_a_limit_counts_only_those_that_share_what_it_is_about():
-    for limit in ("per_source", "per_token", "per_instance"):
+    for limit in ("per_source", "per_token", "per_instance", "per_user"):
         with naming(limit):
             counted = counter(**{limit: 1})
             for number in range(50):
-                counted.reserve(f"s{number}", f"t{number}", f"i{number}")
+                reserve(counted, number, {})
             assert counted.total == 50
 
 
@@ -57,6 +59,16 @@ def test_a_source_is_an_ipv4_address_or_a_64_of_ipv6():
         reserve(counted, 5, {"source": "2001:db8::3"})
     reserve(counted, 6, {"source": "2001:db8:0:1::1"})
     reserve(counted, 7, {"source": "192.0.2.1"})
+
+
+def test_users_who_are_not_known_share_no_count_and_no_limit_is_none():
+    """An earlier consoleauth names nobody, and the option is 0 as it comes."""
+    for counted, user in ((counter(per_user=1), None), (counter(per_user=None), "u")):
+        with naming(user):
+            releases = [reserve(counted, number, {"user_id": user}) for number in range(5)]
+            for release in releases:
+                release()
+            assert not counted._counts
 
 
 def test_a_release_counts_once():
