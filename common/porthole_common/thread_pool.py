@@ -14,6 +14,7 @@ Called by :mod:`porthole_common.rpc`, :mod:`porthole_novncproxy.front.in_flight`
 """
 
 import collections
+import itertools
 import math
 import threading
 import time
@@ -30,6 +31,8 @@ Result = TypeVar("Result")
 EAGER = 4
 # A job that has run for so long is taken to wait for another process, and others may begin beside it.
 STALL_S = 0.1
+# A thread without work for so long ends: what a crowd needed is given back once the crowd has gone.
+IDLE_S = 10.0
 
 
 class Job:
@@ -82,7 +85,7 @@ class Job:
 
 
 class ThreadPool:
-    """At most ``limit`` daemon threads, started when they are needed and kept.
+    """At most ``limit`` daemon threads, started when they are needed; each ends after ``idle_s`` without work.
 
     At most ``eager`` jobs run at once, unless a running job has stalled: each job that has run for longer than
     :data:`STALL_S` lets another one begin. Daemon threads, which concurrent.futures does not have: a thread that is
@@ -90,7 +93,12 @@ class ThreadPool:
     """
 
     def __init__(
-        self, name: str, limit: int, eager: int | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        name: str,
+        limit: int,
+        eager: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        idle_s: float = IDLE_S,
     ) -> None:
         """``name`` is the first part of the threads' names; ``clock`` says how long a job has run."""
         self.name = name
@@ -102,7 +110,9 @@ class ThreadPool:
         self._running: dict[Job, None] = {}
         # The last one first: its stack is still in the processor's caches.
         self._idle: list[_PoolThread] = []
-        self._count = 0
+        # The number of each thread, which is the last part of its name.
+        self._numbers: set[int] = set()
+        self._idle_s = idle_s
         self._closed = False
         pools.watch(self)
 
@@ -172,6 +182,15 @@ class ThreadPool:
                 self._idle.append(thread)
             return None
 
+    def retire(self, thread: "_PoolThread") -> bool:
+        """Give up a thread that is idle; return False when it has been given something meanwhile."""
+        with self._lock:
+            if thread not in self._idle:
+                return False
+            self._idle.remove(thread)
+            self._numbers.remove(thread.number)
+            return True
+
     def _begin_waiting(self) -> None:
         while self._waiting and self._may_begin() and (self._idle or self._add_thread()):
             self._idle.pop().give(self._begin(self._waiting.popleft()))
@@ -191,16 +210,17 @@ class ThreadPool:
 
     def _add_thread(self) -> bool:
         """Start one more thread; return False when there are enough, or the system has none to give."""
-        if self._count >= self.limit:
+        if len(self._numbers) >= self.limit:
             return False
-        thread = _PoolThread(self)
+        number = next(number for number in itertools.count(1) if number not in self._numbers)
+        thread = _PoolThread(self, number, self._idle_s)
         try:
-            threading.Thread(target=thread.serve, name=f"{self.name}-{self._count + 1}", daemon=True).start()
+            threading.Thread(target=thread.serve, name=f"{self.name}-{number}", daemon=True).start()
         except RuntimeError as exc:
             # Jobs that wait go on when a thread is free, or are given up.
-            LOG.error("Thread not started", part=self.name, threads=self._count, reason=exc)
+            LOG.error("Thread not started", part=self.name, threads=len(self._numbers), reason=exc)
             return False
-        self._count += 1
+        self._numbers.add(number)
         self._idle.append(thread)
         return True
 
@@ -208,10 +228,12 @@ class ThreadPool:
 class _PoolThread:
     """One thread's side of the pool: the thread sleeps on a lock of its own, so that the right one is woken."""
 
-    __slots__ = ("_job", "_pool", "_wake")
+    __slots__ = ("_idle_s", "_job", "_pool", "_wake", "number")
 
-    def __init__(self, pool: ThreadPool) -> None:
+    def __init__(self, pool: ThreadPool, number: int, idle_s: float) -> None:
         self._pool = pool
+        self._idle_s = idle_s
+        self.number = number
         self._job: Job | None = None
         self._wake = threading.Lock()
         self._wake.acquire()
@@ -222,9 +244,12 @@ class _PoolThread:
         self._wake.release()
 
     def serve(self) -> None:
-        """Do one job after the other."""
+        """Do one job after the other, until there has been none for a while."""
         while True:
-            self._wake.acquire()
+            if not self._wake.acquire(timeout=self._idle_s):
+                if self._pool.retire(self):
+                    return
+                continue
             job, self._job = self._job, None
             if job is None:
                 return

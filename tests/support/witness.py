@@ -21,8 +21,6 @@ _ECHO_PAUSE_S = 0.005
 _ROUND_PAUSE_S = 0.1
 # An attack ends in so many seconds at most: the longest deadline of a connection that is not admitted, and a bit.
 _SETTLE_S = 30.0
-# A thread of a pool stays once it was needed: a few that find answers, as many for their calls, and one for TLS.
-_POOL_THREADS = 12
 
 
 @dataclass(frozen=True)
@@ -103,13 +101,13 @@ class Witness:
 
 @contextlib.contextmanager
 def leaving_nothing(pid: int) -> Iterator[None]:
-    """See that the process has as many descriptors after the block as before, and the threads that its pools keep."""
+    """See that the process has as many descriptors after the block as before, and as many threads."""
     descriptors, threads = _count(pid)
     yield
 
     def is_settled() -> bool:
         now = _count(pid)
-        return now[0] <= descriptors and now[1] <= threads + _POOL_THREADS
+        return now[0] <= descriptors and now[1] <= threads
 
     wait_until(is_settled, _SETTLE_S, f"{descriptors} descriptors and {threads} threads", lambda: str(_count(pid)))
 

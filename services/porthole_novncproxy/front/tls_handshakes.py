@@ -17,6 +17,8 @@ from porthole_relay.loop import Loop
 from porthole_relay.tls_socket import TlsSocket
 
 LOG = get_logger(__name__)
+# More than a step takes on any machine.
+_STEP_TIMEOUT_S = 5.0
 
 
 @dataclass(eq=False, slots=True)
@@ -57,10 +59,12 @@ class HandshakeThread:
             return self._waiting.remove(step.source, step)
 
     def close(self) -> None:
-        """End the thread after the step under way."""
+        """End the thread after the step under way, whose ``on_done`` is then due in the loop."""
         with self._condition:
             self._closed = True
             self._condition.notify()
+        if self._thread is not None:
+            self._thread.join(_STEP_TIMEOUT_S)
 
     def _run(self) -> None:
         while (step := self._take()) is not None:

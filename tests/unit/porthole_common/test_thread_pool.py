@@ -8,6 +8,7 @@ import pytest
 from porthole_common import errors
 from porthole_common.deadline import Deadline, DeadlinePassed
 from porthole_common.thread_pool import STALL_S, Job, ThreadPool
+from support.processes import wait_until
 
 LONG_S = 30
 
@@ -259,4 +260,29 @@ def test_without_another_thread_work_waits_for_those_there_are(
     release.set()
     assert job.wait(LONG_S)
     assert "Thread not started part=test threads=1" in caplog.text
+    pool.close()
+
+
+def test_threads_that_a_crowd_needed_end_when_it_has_gone() -> None:
+    before = set(threading.enumerate())
+    pool = ThreadPool("crowd", 20, idle_s=0.05)
+    release = threading.Event()
+    jobs = [Job(release.wait) for _ in range(20)]
+    for job in jobs:
+        pool.start(job)
+    assert len(set(threading.enumerate()) - before) == 20
+    release.set()
+    assert all(job.wait(LONG_S) for job in jobs)
+    wait_until(lambda: not set(threading.enumerate()) - before, LONG_S, "the end of the pool's threads")
+    name = pool.run(lambda: threading.current_thread().name, Deadline(LONG_S))
+    assert name == "crowd-1"
+    pool.close()
+
+
+def test_no_work_is_lost_to_a_thread_that_ends_at_that_moment() -> None:
+    pool = ThreadPool("short", 3, idle_s=0.0001)
+    for number in range(2000):
+        if not number % 7:
+            time.sleep(0.0001)
+        assert pool.run(lambda number=number: number, Deadline(LONG_S)) == number  # type: ignore[misc]
     pool.close()
