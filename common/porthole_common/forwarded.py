@@ -10,6 +10,7 @@ counts from the end of a list, where the nearest proxy writes:
   outermost of them counts: the second from the end after two proxies, or the first when the list is shorter.
 """
 
+import functools
 import ipaddress
 import re
 from collections.abc import Collection, Sequence
@@ -79,8 +80,11 @@ def parse_address(text: str) -> str:
     return normalize_address((match["bracketed"] or match["plain"]) if match else text.strip())
 
 
+@functools.lru_cache(maxsize=1024)
 def normalize_address(address: str) -> str:
     """Return an IP address as it is compared: lower case, shortest form, IPv4 also where IPv6 carries it (RFC 4291).
+
+    The last answers are kept, since each request asks several times.
 
     :raises ValueError: when it is no IP address.
     """

@@ -2,9 +2,9 @@
 """Questions to compute hosts about consoles: those that come while a host is being asked go to it together.
 
 Why: each console needs two answers of its host, one before its VNC server is dialled and one once the connection
-stands. Under load the calls grow, and their number does not. No question waits long behind another one: a call that
-has not returned after :data:`STALL_S` is not waited for, and a guest that its hypervisor did not answer about is asked
-about alone.
+stands. Under load the calls grow, and their number does not: a question that had to wait for its turn waits for others
+too, for :data:`GATHER_S`. No question waits long behind another one: a call that has not returned after
+:data:`STALL_S` is not waited for, and a guest that its hypervisor did not answer about is asked about alone.
 
 A question is never part of a call that was sent before: its answer is younger than the question.
 Called by :mod:`porthole_novncproxy.admission.gate`, in the threads of requests.
@@ -27,6 +27,8 @@ from porthole_compute.rpcapi import MAX_CONSOLES
 
 # How long a compute may wait for one guest before it answers about the other guests of a call.
 BATCH_TIMEOUT_S = 0.5
+# How long a question whose turn it is lets others come along. A call costs the daemons and the broker more than this.
+GATHER_S = 0.002
 # How long that guest is then asked about alone: longer than the question may hold a thread of the compute.
 _GUEST_ALONE_S = 10.0
 # And how long a compute whose version knows no such call is asked about each guest alone.
@@ -106,12 +108,17 @@ class HostQuestions:
         timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
         stall_s: float = STALL_S,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """``timeout_s``: of one call. ``stall_s``: how long a question waits for the call under way."""
+        """``timeout_s``: of one call. ``stall_s``: how long a question waits for the call under way.
+
+        ``pause`` waits for some seconds.
+        """
         self._compute = compute
         self._timeout_s = timeout_s
         self._clock = clock
         self._stall_s = stall_s
+        self._pause = pause
         self._hosts: dict[str, _Host] = {}
         self._guests_alone: Recent[str] = Recent(clock, _GUEST_ALONE_S, _MAX_ALONE)
         self._hosts_alone: Recent[str] = Recent(clock, _HOST_ALONE_S, _MAX_ALONE)
@@ -153,7 +160,9 @@ class HostQuestions:
         with deadline.step(longest_s, errors.RpcUnavailable(*_METHOD)):
             while question.answer is None and self._clock() < due_at:
                 # Woken for the answer or for its turn; or the call under way has stalled.
-                question.is_woken.acquire(timeout=self._stall_s)
+                is_woken = question.is_woken.acquire(timeout=self._stall_s)
+                if is_woken and question.answer is None:
+                    self._pause(GATHER_S)
                 with self._lock:
                     host = self._hosts.get(question.info.compute_host)
                     if host is not None and question in host.waiting:

@@ -8,8 +8,10 @@ Made by :mod:`porthole_novncproxy.front.handler`, :mod:`porthole_novncproxy.fron
 """
 
 import email.utils
+import functools
 import json
 import pathlib
+import time
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -55,11 +57,17 @@ def discard(answer: Answer) -> None:
 
 def build_head(response: Response) -> bytes:
     """Return the status line, the headers and the blank line."""
-    own: Headers = () if response.is_bare else (("Server", SERVER), ("Date", email.utils.formatdate(usegmt=True)))
+    own: Headers = () if response.is_bare else (("Server", SERVER), ("Date", _format_date(int(time.time()))))
     closing: Headers = (("Connection", "close"),) if response.is_last else ()
     lines = [f"HTTP/1.1 {int(response.status)} {response.status.phrase}"]
     lines += [f"{name}: {value}" for name, value in (*own, *response.headers, *closing)]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+@functools.lru_cache(maxsize=1)
+def _format_date(timestamp: int) -> str:
+    """Return the HTTP date of a POSIX time. A second has many answers."""
+    return email.utils.formatdate(timestamp, usegmt=True)
 
 
 def build_bare(status: HTTPStatus, *headers: tuple[str, str]) -> Response:

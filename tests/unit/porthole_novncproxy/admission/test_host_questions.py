@@ -2,6 +2,7 @@
 """Which questions go to a host together, and what each of them is answered."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,7 +13,7 @@ from porthole_common.deadline import Deadline
 from porthole_common.model import ConnectInfo, ConsoleType, Target, TokenReason
 from porthole_common.thread_pool import STALL_S
 from porthole_compute.rpcapi import MAX_CONSOLES
-from porthole_novncproxy.admission.host_questions import BATCH_TIMEOUT_S, HostQuestions, _Question
+from porthole_novncproxy.admission.host_questions import BATCH_TIMEOUT_S, GATHER_S, HostQuestions, _Question
 from support.cases import naming
 from support.processes import wait_until
 
@@ -61,8 +62,12 @@ class House:
     def __init__(self, stall_s=LONG_S):
         self.compute = Compute()
         self.now = 100.0
-        self.questions = HostQuestions(self.compute, LONG_S, lambda: self.now, stall_s)
+        self.on_pause = time.sleep
+        self.questions = HostQuestions(self.compute, LONG_S, lambda: self.now, stall_s, self._wait_for_others)
         self.pool = ThreadPoolExecutor(64)
+
+    def _wait_for_others(self, seconds):
+        self.on_pause(seconds)
 
     def ask(self, name, host="h"):
         return self.pool.submit(self.questions.ask, CONTEXT, console(name, host), Deadline())
@@ -114,6 +119,32 @@ def test_what_is_asked_meanwhile_goes_together_in_the_next_call(house):
         console(name).target for name in ("first", "a", "bb", "ccc")
     ]
     assert house.compute.calls == [["i-first"], ["i-a", "i-bb", "i-ccc"]]
+
+
+def test_a_question_that_has_waited_takes_along_what_comes_a_little_later(house):
+    late = []
+
+    def ask_another(seconds):
+        assert seconds == GATHER_S
+        late.append(house.ask("bb"))
+        wait_until(lambda: house.waiting() == 2, LONG_S, "another question")
+
+    house.on_pause = ask_another
+    held = house.hold()
+    (waiting,) = house.ask_in_order("a")
+    house.compute.may_answer.set()
+    assert held.result(LONG_S)
+    assert waiting.result(LONG_S)
+    assert [question.result(LONG_S) for question in late] == [console("bb").target]
+    assert house.compute.calls == [["i-first"], ["i-a", "i-bb"]]
+
+
+def test_a_question_that_comes_alone_waits_for_no_other_one(house):
+    def fail(seconds):
+        pytest.fail(f"it waited for {seconds} s")
+
+    house.on_pause = fail
+    assert house.ask("a").result(LONG_S)
 
 
 def test_a_question_is_never_answered_by_a_call_that_was_sent_before_it(house):
