@@ -11,15 +11,23 @@ whose fields are its positional arguments, in order; :class:`PortholeError` copi
 """
 
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 
 @dataclass(eq=False)
 class PortholeError(Exception):
-    """Root of the tree: every failure that Porthole has a type for."""
+    """Root of the tree: every failure that Porthole has a type for.
+
+    ``words`` says what has happened; it has the names of fields in braces.
+    """
+
+    words: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         super().__init__(*self.values())
+
+    def __str__(self) -> str:
+        return self.words.format_map(vars(self))
 
     def values(self) -> tuple[Any, ...]:
         """Return the fields in positional order: what a remote side needs to rebuild the error."""
@@ -80,9 +88,7 @@ class ConfigInvalid(PortholeError):
 
     option: str
     reason: str
-
-    def __str__(self) -> str:
-        return f"{self.option}: {self.reason}"
+    words = "{option}: {reason}"
 
 
 @dataclass(eq=False)
@@ -90,17 +96,14 @@ class InstanceNotFound(NotFound):
     """No such instance on this host, or in the directory."""
 
     instance_uuid: str
-
-    def __str__(self) -> str:
-        return f"Instance {self.instance_uuid} could not be found."
+    words = "Instance {instance_uuid} could not be found."
 
 
 @dataclass(eq=False)
 class ConsoleTokenNotFound(NotFound):
     """An administrator asked for a token that opens nothing. The error does not contain the token."""
 
-    def __str__(self) -> str:
-        return "Token not found."
+    words = "Token not found."
 
 
 @dataclass(eq=False)
@@ -108,9 +111,7 @@ class TokenInvalid(Refused):
     """The token opens nothing. ``reason`` is one of :class:`porthole_common.model.TokenReason`."""
 
     reason: str
-
-    def __str__(self) -> str:
-        return f"The console token is not valid: {self.reason}."
+    words = "The console token is not valid: {reason}."
 
 
 @dataclass(eq=False)
@@ -118,9 +119,7 @@ class ConsoleTypeInvalid(Refused):
     """The console type is not one that Porthole knows."""
 
     console_type: str
-
-    def __str__(self) -> str:
-        return f"Invalid console type {self.console_type}."
+    words = "Invalid console type {console_type}."
 
 
 @dataclass(eq=False)
@@ -128,9 +127,7 @@ class ConsoleTypeUnavailable(Refused):
     """The console type is known, and this instance does not offer it."""
 
     console_type: str
-
-    def __str__(self) -> str:
-        return f"Unavailable console type {self.console_type}."
+    words = "Unavailable console type {console_type}."
 
 
 @dataclass(eq=False)
@@ -139,9 +136,7 @@ class InstanceNotReady(Conflict):
 
     instance_uuid: str
     state: str
-
-    def __str__(self) -> str:
-        return f"Instance {self.instance_uuid} is not ready: it is {self.state}."
+    words = "Instance {instance_uuid} is not ready: it is {state}."
 
 
 @dataclass(eq=False)
@@ -150,9 +145,7 @@ class InstanceNotRunning(Conflict):
 
     instance_uuid: str
     state: str
-
-    def __str__(self) -> str:
-        return f"Instance {self.instance_uuid} is not running: it is {self.state}."
+    words = "Instance {instance_uuid} is not running: it is {state}."
 
 
 @dataclass(eq=False)
@@ -161,9 +154,7 @@ class AddressUnavailable(Unavailable):
 
     option: str
     reason: str
-
-    def __str__(self) -> str:
-        return f"{self.option}: {self.reason}"
+    words = "{option}: {reason}"
 
 
 @dataclass(eq=False)
@@ -171,9 +162,7 @@ class HypervisorUnavailable(Unavailable):
     """The compute daemon of ``host`` cannot reach its hypervisor."""
 
     host: str
-
-    def __str__(self) -> str:
-        return f"The hypervisor of host {self.host} does not answer."
+    words = "The hypervisor of host {host} does not answer."
 
 
 @dataclass(eq=False)
@@ -181,9 +170,7 @@ class HostUnavailable(Unavailable):
     """The compute daemon of ``host`` has been silent for too long."""
 
     host: str
-
-    def __str__(self) -> str:
-        return f"Host {self.host} does not answer."
+    words = "Host {host} does not answer."
 
 
 @dataclass(eq=False)
@@ -191,9 +178,7 @@ class TokenStoreUnavailable(Unavailable):
     """The token store is down, slow or full. After a write it is not known whether the store has done it."""
 
     reason: str
-
-    def __str__(self) -> str:
-        return f"The console token store does not answer: {self.reason}."
+    words = "The console token store does not answer: {reason}."
 
 
 @dataclass(eq=False)
@@ -201,9 +186,7 @@ class HistoryUnavailable(Unavailable):
     """The history of consoles cannot be read or written now; ``reason`` says why."""
 
     reason: str
-
-    def __str__(self) -> str:
-        return f"The history of consoles is not available: {self.reason}."
+    words = "The history of consoles is not available: {reason}."
 
 
 @dataclass(eq=False)
@@ -212,9 +195,7 @@ class RpcUnavailable(Unavailable):
 
     topic: str
     method: str
-
-    def __str__(self) -> str:
-        return f"No answer from {self.topic} to {self.method} within the deadline."
+    words = "No answer from {topic} to {method} within the deadline."
 
 
 @dataclass(eq=False)
@@ -223,52 +204,48 @@ class RemoteFailure(Unavailable):
 
     topic: str
     method: str
-
-    def __str__(self) -> str:
-        return f"{self.topic} failed to carry out {self.method}."
+    words = "{topic} failed to carry out {method}."
 
 
 @dataclass(eq=False)
 class DescriptorsExhausted(Unavailable):
     """The proxy, or its machine, has no descriptor left to dial with. This says nothing about the VNC server."""
 
-    def __str__(self) -> str:
-        return "Too many open files: raise LimitNOFILE of the proxy, or lower [novncproxy] max_sessions."
+    words = "Too many open files: raise LimitNOFILE of the proxy, or lower [novncproxy] max_sessions."
 
 
 @dataclass(eq=False)
-class VncServerUnavailable(Unavailable):
+class VncServerError(Unavailable):
+    """Root of what may go wrong with the VNC server at ``host:port``."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        # RFC 3986 section 3.2.2: an IPv6 address has brackets.
+        address = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return self.words.format(address=address)
+
+
+@dataclass(eq=False)
+class VncServerUnavailable(VncServerError):
     """The VNC server refused, reset or ended the connection before its first byte."""
 
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"The VNC server at {_format_address(self.host, self.port)} does not take connections."
+    words = "The VNC server at {address} does not take connections."
 
 
 @dataclass(eq=False)
-class VncServerTimeout(Unavailable):
+class VncServerTimeout(VncServerError):
     """The VNC server, or the way to it, was silent until the deadline."""
 
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"The VNC server at {_format_address(self.host, self.port)} did not answer in time."
+    words = "The VNC server at {address} did not answer in time."
 
 
 @dataclass(eq=False)
-class VncServerSilent(Unavailable):
+class VncServerSilent(VncServerError):
     """The VNC server did not answer to another client a moment ago, so it was not dialled."""
 
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return (
-            f"The VNC server at {_format_address(self.host, self.port)} was silent lately, and was not dialled again."
-        )
+    words = "The VNC server at {address} was silent lately, and was not dialled again."
 
 
 @dataclass(eq=False)
@@ -277,9 +254,7 @@ class VncSecurityUnsuitable(Unavailable):
 
     server: str
     reason: str
-
-    def __str__(self) -> str:
-        return f"The VNC server at {self.server} offers no acceptable security: {self.reason}."
+    words = "The VNC server at {server} offers no acceptable security: {reason}."
 
 
 @dataclass(eq=False)
@@ -287,9 +262,7 @@ class OriginRefused(Refused):
     """A browser page of another site asked for the console (RFC 6455 section 10.2)."""
 
     reason: str
-
-    def __str__(self) -> str:
-        return f"The Origin of the request is refused: {self.reason}."
+    words = "The Origin of the request is refused: {reason}."
 
 
 @dataclass(eq=False)
@@ -297,9 +270,7 @@ class RequestInvalid(Refused):
     """The request is malformed; ``reason`` says where, for the client that sent it."""
 
     reason: str
-
-    def __str__(self) -> str:
-        return self.reason
+    words = "{reason}"
 
 
 @dataclass(eq=False)
@@ -307,9 +278,7 @@ class PolicyForbidden(Refused):
     """The user may not do this; ``action`` is the policy rule that forbids it."""
 
     action: str
-
-    def __str__(self) -> str:
-        return f"Policy doesn't allow {self.action} to be performed."
+    words = "Policy doesn't allow {action} to be performed."
 
 
 @dataclass(eq=False)
@@ -317,9 +286,7 @@ class IdentityUnavailable(Unavailable):
     """The user cannot be identified now, since ``service`` does not answer."""
 
     service: str
-
-    def __str__(self) -> str:
-        return f"{self.service} does not answer, so no user can be authenticated."
+    words = "{service} does not answer, so no user can be authenticated."
 
 
 @dataclass(eq=False)
@@ -327,9 +294,7 @@ class LimitReached(Refused):
     """A limit of the proxy is reached; ``limit`` is its option."""
 
     limit: str
-
-    def __str__(self) -> str:
-        return f"The limit {self.limit} is reached."
+    words = "The limit {limit} is reached."
 
 
 @dataclass(eq=False)
@@ -337,9 +302,7 @@ class TokensRefused(Refused):
     """Too many tokens from one source were not valid; ``wait_s``: when its next token is looked at, in seconds."""
 
     wait_s: float
-
-    def __str__(self) -> str:
-        return f"Too many tokens from this address were not valid; it must wait for {self.wait_s} s."
+    words = "Too many tokens from this address were not valid; it must wait for {wait_s} s."
 
 
 @dataclass(eq=False)
@@ -348,9 +311,7 @@ class RateReached(Refused):
 
     limit: str
     wait_s: int
-
-    def __str__(self) -> str:
-        return f"There were too many requests in a short time ({self.limit}). Try again in {self.wait_s} s."
+    words = "There were too many requests in a short time ({limit}). Try again in {wait_s} s."
 
 
 @dataclass(eq=False)
@@ -359,9 +320,7 @@ class FrameInvalid(ProtocolError):
 
     code: int
     reason: str
-
-    def __str__(self) -> str:
-        return f"WebSocket protocol error {self.code}: {self.reason}."
+    words = "WebSocket protocol error {code}: {reason}."
 
 
 @dataclass(eq=False)
@@ -370,11 +329,4 @@ class RfbInvalid(ProtocolError):
 
     peer: str
     reason: str
-
-    def __str__(self) -> str:
-        return f"{self.peer} broke the RFB protocol: {self.reason}."
-
-
-def _format_address(host: str, port: int) -> str:
-    """Return ``host:port`` with an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    words = "{peer} broke the RFB protocol: {reason}."

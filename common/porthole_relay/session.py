@@ -14,21 +14,19 @@ import time
 from collections.abc import Callable
 
 from porthole_common.errors import FrameInvalid, RfbInvalid
-from porthole_common.log import get_logger
 from porthole_common.rfb.handshake import Handshake, Peer
 from porthole_relay import frames
 from porthole_relay.codec import Codec, RawCodec
 from porthole_relay.frames import CloseCode
-from porthole_relay.liveness import EndSession, Liveness, SendPing
+from porthole_relay.liveness import EndSession, Liveness
 from porthole_relay.loop import Loop, Timer
 from porthole_relay.pipe import Interceptor, Pipe, Watermarks
 from porthole_relay.states import State
 from porthole_relay.stream import Stream
 from porthole_relay.stream_pair import StreamPair
-from porthole_relay.subject import Outcome, Subject, log_end
+from porthole_relay.subject import Outcome, Subject, log_end, log_fault
 from porthole_relay.viewer_handshake import ViewerHandshake
 
-LOG = get_logger(__name__)
 # How long a client may take to answer a close frame, or to take the bytes before it.
 CLOSE_TIMEOUT_S = 2.0
 SERVER_ENDED = "The VNC server ended the session"
@@ -262,14 +260,7 @@ class Session:
 
     def on_fault(self, fault: Exception) -> None:
         """End, and log an error of the relay's own."""
-        subject = self.subject
-        LOG.error(
-            "Console ended by an internal error",
-            exc_info=fault,
-            context=subject.context,
-            session=subject.session_id,
-            instance=subject.instance_uuid,
-        )
+        log_fault(self.subject, fault)
         self._end_with("an internal error of the proxy")
 
     # Transitions.
@@ -347,17 +338,7 @@ class Session:
 
     def _check(self) -> None:
         """Send a due ping, or close a session that is idle, past its limit or without a pong."""
-        now = time.monotonic()
-        streams = self._streams
-        if not streams.from_client.may_read():
-            # The proxy has stopped reading this client, so a missing pong is not the client's fault.
-            self._liveness.heard(now)
-        due = self._liveness.check(now)
-        if isinstance(due, SendPing):
-            # A client that does not take its bytes would not take a ping either.
-            if not streams.to_client.held:
-                streams.to_client.append(self._codec.build_ping())
-                streams.run(streams.flush_client)
-        elif due is not None:
-            self.close(due.code, due.reason)
+        end = self._streams.check_liveness(time.monotonic())
+        if end is not None:
+            self.close(end.code, end.reason)
         self._schedule_check()

@@ -15,7 +15,7 @@ from typing import Protocol
 from porthole_common.errors import FrameInvalid, RfbInvalid
 from porthole_relay import frames
 from porthole_relay.codec import Codec
-from porthole_relay.liveness import Liveness
+from porthole_relay.liveness import EndSession, Liveness, SendPing
 from porthole_relay.loop import PEER_ENDED, READ, WRITE, Loop
 from porthole_relay.pipe import Intake, Pipe, ServerIntake
 from porthole_relay.states import State
@@ -165,6 +165,20 @@ class StreamPair:
             self._events.on_server_flushed()
 
     # What epoll waits for.
+
+    def check_liveness(self, now: float) -> EndSession | None:
+        """Send a ping that is due; return why the session must end, or None. ``now``: monotonic seconds."""
+        if not self.from_client.may_read():
+            # The proxy has stopped reading this client, so a missing pong is not the client's fault.
+            self._liveness.heard(now)
+        due = self._liveness.check(now)
+        if not isinstance(due, SendPing):
+            return due
+        # A client that does not take its bytes would not take a ping either.
+        if not self.to_client.held:
+            self.to_client.append(self.codec.build_ping())
+            self.run(self.flush_client)
+        return None
 
     def _watch(self) -> None:
         """Wait for the events that can make progress: read a side only when the other takes its bytes."""

@@ -61,3 +61,14 @@ def log_end(subject: Subject, outcome: Outcome) -> None:
         bytes_from_client=outcome.bytes_from_client,
         seconds=outcome.seconds,
     )
+
+
+def log_fault(subject: Subject, fault: Exception) -> None:
+    """Log an error of the relay's own, which ends the session."""
+    LOG.error(
+        "Console ended by an internal error",
+        exc_info=fault,
+        context=subject.context,
+        session=subject.session_id,
+        instance=subject.instance_uuid,
+    )

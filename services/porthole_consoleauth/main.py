@@ -23,7 +23,7 @@ from porthole_common.discovery import DiscoveryEndpoint, build_process_id
 from porthole_common.log import get_logger
 from porthole_common.notifications import RevocationPublisher
 from porthole_common.rpc import Rpc
-from porthole_consoleauth import memcached_store
+from porthole_consoleauth import memcached_servers
 from porthole_consoleauth.endpoint import ConsoleAuthEndpoint
 from porthole_consoleauth.history.service import HistoryService
 from porthole_consoleauth.history.switched_off import NoHistory
@@ -95,7 +95,7 @@ def build(conf: cfg.ConfigOpts) -> Sequence[ConsoleAuthService]:
 
     :raises ConfigInvalid: when transport_url, [memcache] servers or [database] connection is not valid.
     """
-    store = memcached_store.build_store(conf)
+    store = memcached_servers.build_store(conf)
     rpc = Rpc(conf, conf.rpc.call_timeout)
     return [ConsoleAuthService(conf, rpc, store, owns_rpc=True)]
 

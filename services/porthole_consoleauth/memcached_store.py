@@ -27,15 +27,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from oslo_config import cfg, types
-from oslo_utils import netutils
-
 from porthole_common import errors
 from porthole_common.diagnosis import StoreRoom
 from porthole_common.log import get_logger
 from porthole_common.model import TokenReason
 from porthole_consoleauth import token_store
-from porthole_consoleauth.memcached_node import MemcachedNode, build_ring, build_tls_context
+from porthole_consoleauth.memcached_node import build_ring
 from porthole_consoleauth.token_store import (
     INDEX_MARGIN_S,
     StoredConsole,
@@ -47,7 +44,6 @@ from porthole_consoleauth.token_store import (
 )
 
 LOG = get_logger(__name__)
-OPTION = "[memcache] servers"
 # How long one change of an index may compete with others, in tries and in seconds: below the deadline of its RPC. With
 # fifty writers at once each succeeds within a few dozen tries.
 INDEX_ATTEMPTS = 100
@@ -319,41 +315,6 @@ class MemcachedStore:
 
     def _node(self, slot: str) -> Node:
         return self._nodes[self._choose(slot)]
-
-
-def build_store(conf: cfg.ConfigOpts) -> MemcachedStore:
-    """Build the store from the options of [memcache]; nothing is connected yet.
-
-    :raises ConfigInvalid: when ``servers`` is empty, names a server twice, or has one that is not host:port; when an
-        option of TLS or of the login is not valid.
-    """
-    addresses = [parse_server(text) for text in conf.memcache.servers]
-    if not addresses:
-        raise errors.ConfigInvalid(OPTION, "at least one server is needed")
-    if len(set(addresses)) != len(addresses):
-        raise errors.ConfigInvalid(OPTION, "a server is listed twice")
-    tls = build_tls_context(conf.memcache)
-    return MemcachedStore(
-        {
-            f"{netutils.escape_ipv6(host)}:{port}": MemcachedNode(host, port, conf.memcache, tls)
-            for host, port in addresses
-        }
-    )
-
-
-def parse_server(text: str) -> tuple[str, int]:
-    """Return (host, port) of ``host:port``, ``[IPv6]:port``.
-
-    :raises ConfigInvalid: when it is neither.
-    """
-    try:
-        host, port = netutils.parse_host_port(text)
-        types.HostAddress()(host or "")
-        if port is None or not 0 < port < 65536:
-            raise ValueError("the port is missing or out of range")
-    except ValueError as exc:
-        raise errors.ConfigInvalid(OPTION, f"{text!r} is not host:port ({exc})") from None
-    return host.lower(), port
 
 
 def _hash_of(key: str) -> str:

@@ -20,7 +20,8 @@ from porthole_cli.doctor.stores import NEARLY_FULL
 from porthole_common import conf as porthole_conf
 from porthole_common import errors
 from porthole_common.model import build_token
-from porthole_consoleauth.memcached_store import MemcachedStore, build_store
+from porthole_consoleauth.memcached_servers import build_store
+from porthole_consoleauth.memcached_store import MemcachedStore
 from porthole_consoleauth.token_store import MAX_TOKENS_PER_INSTANCE
 from support.console import refusal, token_of
 from support.consoleauth import Caller, context, new_uuid, start

@@ -7,6 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("services", "common") for path in (ROOT / folder).rglob("*.py"))
+# A longer module has two subjects.
+MAX_LINES = 350
 # The folder whose modules need no more than the rule: one module for each group of options.
 BY_RULE = {"conf"}
 
@@ -32,3 +34,8 @@ def test_each_package_names_its_parts() -> None:
                 unnamed.append(name_of(part))
     assert packages
     assert unnamed == []
+
+
+def test_no_module_is_longer_than_one_subject() -> None:
+    lengths = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in SOURCES}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}

@@ -10,19 +10,24 @@ Called by :mod:`porthole_novncproxy.front.handler`.
 """
 
 import base64
-import email.utils
 import hashlib
 import html.parser
 import os
 import pathlib
 import re
-import stat
 import urllib.parse
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from http import HTTPStatus
 
 from porthole_common import errors
+from porthole_common.static_files import (
+    build_validators,
+    find_below,
+    find_content_type,
+    is_harmless_target,
+    is_unmodified,
+    parse_names,
+)
 from porthole_novncproxy import novnc
 from porthole_novncproxy.front.responses import Headers, Response
 
@@ -37,34 +42,6 @@ ALIASES = {"": ("console.html",), "vnc_auto.html": ("vnc_lite.html", "vnc.html")
 # The pages of noVNC's application, of which an access URL may name one; npm's package of noVNC has none of them.
 NOVNC_PAGES = frozenset({"vnc.html", "vnc_lite.html", "vnc_auto.html"})
 
-# Not the mimetypes module: it reads the machine's own tables, and a browser runs no module of another type than these.
-CONTENT_TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".gif": "image/gif",
-    ".html": "text/html; charset=utf-8",
-    ".ico": "image/x-icon",
-    ".jpg": "image/jpeg",
-    ".js": "text/javascript; charset=utf-8",
-    ".json": "application/json",
-    ".map": "application/json",
-    ".md": "text/plain; charset=utf-8",
-    ".mjs": "text/javascript; charset=utf-8",
-    ".mp3": "audio/mpeg",
-    ".oga": "audio/ogg",
-    ".ogg": "audio/ogg",
-    ".otf": "font/otf",
-    ".png": "image/png",
-    ".svg": "image/svg+xml",
-    ".ttf": "font/ttf",
-    ".txt": "text/plain; charset=utf-8",
-    ".wasm": "application/wasm",
-    ".webmanifest": "application/manifest+json",
-    ".woff": "font/woff",
-    ".woff2": "font/woff2",
-}
-# 2011: no file here is older, so an earlier date is a packer's constant. npm's archives have 1985 in every version, and
-# a browser that asked with it would keep its files of one noVNC beside those of another.
-FIRST_DATE_S = 1293840000
 # A page is parsed for its inline scripts; noVNC's largest page has 16 KiB.
 MAX_HTML_BYTES = 1024 * 1024
 # An encoded token is still one: path=%3Ftoken%3D..., and the same through one more login page.
@@ -99,7 +76,7 @@ class Pages:
         proxy; 404 for everything that is not a regular file in its place.
         """
         path, _separator, query = raw_path.partition("?")
-        if not _is_harmless_target(raw_path, path):
+        if not is_harmless_target(raw_path, path):
             return self._refuse(HTTPStatus.BAD_REQUEST, "This address is malformed.")
         file = self._find(path)
         if file is None:
@@ -113,18 +90,15 @@ class Pages:
 
     def _find(self, path: str) -> pathlib.Path | None:
         """Return the regular file that a URL path names, below one of the two roots; None when there is none."""
-        try:
-            names = [urllib.parse.unquote(part, errors="strict") for part in path[1:].split("/")]
-        except UnicodeDecodeError:
-            return None
         if self._root is None:
+            return None
+        names = parse_names(path)
+        if names is None:
             return None
         wanted = ALIASES.get("/".join(names), ("/".join(names),))
         if len(names) == 1 and wanted[0] in OWN_FILES:
             return PACKAGE_WEB / wanted[0]
-        if not all(_is_file_name(name) for name in names):
-            return None
-        return next((file for name in wanted if (file := _find_below(self._root, name))), None)
+        return next((file for name in wanted if (file := find_below(self._root, name))), None)
 
     def _explain_not_found(self, path: str) -> str:
         """Return what to do instead, of a page of noVNC's in plain terms: a URL may name one that this noVNC lacks."""
@@ -172,21 +146,12 @@ class Pages:
     def _send(
         self, file: pathlib.Path, status: os.stat_result, policy: str, has_token: bool, if_modified_since: str | None
     ) -> Response:
-        modified_at = int(status.st_mtime)
-        dated = modified_at >= FIRST_DATE_S
-        last_modified: Headers = (("Last-Modified", email.utils.formatdate(modified_at, usegmt=True)),) if dated else ()
-        headers: Headers = (
-            *last_modified,
-            # no-cache: a cache asks again each time, so that an upgrade of the proxy is never half in the browser.
-            ("Cache-Control", "no-store" if has_token else "no-cache"),
-            *self._common_headers(policy),
-        )
-        if dated and not has_token and _is_unmodified(modified_at, if_modified_since):
+        # no-cache: a cache asks again each time, so that an upgrade of the proxy is never half in the browser.
+        caching = ("Cache-Control", "no-store" if has_token else "no-cache")
+        headers: Headers = (*build_validators(status), caching, *self._common_headers(policy))
+        if not has_token and is_unmodified(status, if_modified_since):
             return Response(HTTPStatus.NOT_MODIFIED, headers)
-        content: Headers = (
-            ("Content-Type", CONTENT_TYPES.get(file.suffix, "application/octet-stream")),
-            ("Content-Length", str(status.st_size)),
-        )
+        content: Headers = (("Content-Type", find_content_type(file)), ("Content-Length", str(status.st_size)))
         return Response(HTTPStatus.OK, content + headers, file=file)
 
     def _refuse(self, status: HTTPStatus, text: str) -> Response:
@@ -273,31 +238,6 @@ def _check_frame_ancestors(sources: Sequence[str]) -> tuple[str, ...]:
     return checked
 
 
-def _is_harmless_target(raw_path: str, path: str) -> bool:
-    """Whether the target is a path from the root, of printable ASCII, that no browser or proxy takes for ``//host``.
-
-    Browsers read a backslash as a slash; a redirect or a relative link built on such a path would leave the site.
-    """
-    if not re.fullmatch(r"[!-~]+", raw_path):
-        return False
-    return path.startswith("/") and not path.startswith("//") and "\\" not in path and "%5c" not in path.lower()
-
-
-def _is_file_name(name: str) -> bool:
-    """Whether a decoded part of a path may name a file: no way up, no hidden file, no slash or control character."""
-    return bool(name) and not name.startswith(".") and "/" not in name and name.isprintable()
-
-
-def _find_below(root: pathlib.Path, name: str) -> pathlib.Path | None:
-    """Return the readable regular file ``name`` when, all links followed, it lies below ``root``."""
-    try:
-        file = pathlib.Path(os.path.realpath(root / name, strict=True))
-        is_file = stat.S_ISREG(file.stat().st_mode)
-    except OSError:
-        return None
-    return file if is_file and file.is_relative_to(root) and os.access(file, os.R_OK) else None
-
-
 def _has_token(query: str) -> bool:
     """Whether a query has a console token, however often it is URL-encoded."""
     for _ in range(MAX_QUERY_DECODINGS):
@@ -305,18 +245,3 @@ def _has_token(query: str) -> bool:
             return True
         query = urllib.parse.unquote(query)
     return False
-
-
-def _is_unmodified(modified_at: int, if_modified_since: str | None) -> bool:
-    """Compare in whole seconds, as in HTTP dates; an invalid date does not count (RFC 9110 section 13.1.3).
-
-    For equality: an older noVNC in the place of a newer one has older dates, and is another file all the same.
-    """
-    if not if_modified_since:
-        return False
-    try:
-        since = email.utils.parsedate_to_datetime(if_modified_since)
-    except (ValueError, OverflowError):
-        return False
-    since = since if since.tzinfo else since.replace(tzinfo=UTC)
-    return datetime.fromtimestamp(modified_at, UTC) == since

@@ -17,6 +17,7 @@ BRANCHES = {
     errors.Conflict,
     errors.Unavailable,
     errors.ProtocolError,
+    errors.VncServerError,
 }
 CLASSES = [value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, errors.PortholeError)]
 LEAVES = [cls for cls in CLASSES if cls not in BRANCHES]

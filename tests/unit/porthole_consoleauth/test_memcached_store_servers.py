@@ -7,7 +7,8 @@ from oslo_config import cfg
 from porthole_common import conf as porthole_conf
 from porthole_common import errors
 from porthole_common.model import build_token
-from porthole_consoleauth.memcached_store import MemcachedStore, build_store, parse_server
+from porthole_consoleauth.memcached_servers import build_store, parse_server
+from porthole_consoleauth.memcached_store import MemcachedStore
 from support.cases import naming
 from support.fake_memcached import FakeNode, index_of, no_pause
 from support.token_store_contract import TTL_S, TokenStoreContract, build_console, is_valid, new_uuid
