@@ -100,6 +100,14 @@ class InstanceNotFound(NotFound):
 
 
 @dataclass(eq=False)
+class SessionNotFound(NotFound):
+    """No such console session is open, or not in this user's project."""
+
+    session_id: str
+    words = "Session {session_id} could not be found."
+
+
+@dataclass(eq=False)
 class ConsoleTokenNotFound(NotFound):
     """An administrator asked for a token that opens nothing. The error does not contain the token."""
 

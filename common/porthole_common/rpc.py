@@ -91,26 +91,32 @@ class Rpc:
         self._serializer = ContextSerializer()
         self._workers = ThreadPool("rpc", MAX_CALLS)
         self._sequences = ThreadPool("rpc-sequence", MAX_CALLS, EAGER)
-        self._clients: dict[tuple[str, str], RpcClient] = {}
+        self._clients: dict[tuple[str, str, float], RpcClient] = {}
         self._servers: list[RpcServer] = []
         self._lock = threading.Lock()
         if watched:
             metrics.BROKER_CONNECTED.add_source(self._read_connected)
             metrics.BROKERS_UNUSABLE.add_source(self._read_unusable)
 
-    def get_client(self, topic: str, version: str) -> RpcClient:
-        """Return the process's client for ``topic`` at ``version`` ("major.minor" the endpoint must offer)."""
+    def get_client(self, topic: str, version: str, timeout_s: float | None = None) -> RpcClient:
+        """Return the process's client for ``topic`` at ``version`` ("major.minor" the endpoint must offer).
+
+        ``timeout_s`` is the deadline of its calls, by default that of the process.
+        """
+        timeout_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
         with self._lock:
-            if (topic, version) not in self._clients:
+            if (topic, version, timeout_s) not in self._clients:
                 client = oslo_messaging.get_rpc_client(
                     self._transport,
                     RpcTarget(topic=topic, version=version),
-                    timeout=self._timeout_s,
+                    timeout=timeout_s,
                     retry=SEND_RETRIES,
                     serializer=self._serializer,
                 )
-                self._clients[topic, version] = RpcClient(client, topic, self._workers, self._timeout_s, self._watch)
-            return self._clients[topic, version]
+                self._clients[topic, version, timeout_s] = RpcClient(
+                    client, topic, self._workers, timeout_s, self._watch
+                )
+            return self._clients[topic, version, timeout_s]
 
     def run(self, context: RequestContext, work: Callable[[Deadline], Result], calls: int) -> Result:
         """Run ``work(deadline)``; return its result, or raise its error.

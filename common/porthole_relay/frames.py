@@ -45,6 +45,7 @@ class CloseCode(IntEnum):
     TOO_BIG = 1009
     INTERNAL_ERROR = 1011
     REVOKED = 4401
+    ENDED_BY_USER = 4403
     SESSION_LIMIT = 4408
     IDLE = 4409
 
@@ -96,7 +97,9 @@ def build_header(payload_bytes: int, opcode: Opcode = Opcode.BINARY) -> bytes:
 
 def build_close(code: int, reason: str) -> bytes:
     """Return a close frame: ``U16 code, UTF-8 reason``, the reason cut to the size of a control frame."""
-    payload = struct.pack(">H", code) + reason.encode()[: MAX_CONTROL_BYTES - 2]
+    # Not within a character: a browser takes a reason that is no UTF-8 for a broken connection.
+    text = reason.encode()[: MAX_CONTROL_BYTES - 2].decode(errors="ignore")
+    payload = struct.pack(">H", code) + text.encode()
     return build_header(len(payload), Opcode.CLOSE) + payload
 
 

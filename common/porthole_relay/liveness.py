@@ -36,13 +36,15 @@ class EndSession:
 class Liveness:
     """The clock of one session."""
 
-    __slots__ = ("_ends_at", "_heard_at", "_moved_at", "_pinged_at", "_policy")
+    __slots__ = ("_ends_at", "_heard_at", "_moved_at", "_pinged_at", "_policy", "input_at")
 
     def __init__(self, policy: LivenessPolicy, now: float, expires_at: float | None) -> None:
         """``expires_at``: when the session ends in any case, or None."""
         self._policy = policy
         self._heard_at = self._moved_at = now
         self._pinged_at = now
+        # When the client last sent RFB bytes; None before.
+        self.input_at: float | None = None
         ends = [] if expires_at is None else [expires_at]
         if policy.max_session_time_s:
             ends.append(now + policy.max_session_time_s)
@@ -55,6 +57,10 @@ class Liveness:
     def moved(self, now: float) -> None:
         """Note that RFB bytes went one way or the other. Pings do not count: with them no console would be idle."""
         self._moved_at = now
+
+    def typed(self, now: float) -> None:
+        """Note that RFB bytes of the client went on."""
+        self._moved_at = self.input_at = now
 
     def due_in_s(self, now: float) -> float | None:
         """Return in how many seconds :meth:`check` has something to do at the earliest; None for never."""

@@ -118,6 +118,11 @@ class Session:
         return self._streams.to_client.relayed_bytes, self._streams.to_server.relayed_bytes, self._close_code
 
     @property
+    def input_at(self) -> float | None:
+        """When the client last sent RFB bytes, on the monotonic clock; None before."""
+        return self._liveness.input_at
+
+    @property
     def outcome(self) -> Outcome:
         """How the session stands now; in ``on_end``, how it has ended."""
         to_client, from_client, code = self.numbers

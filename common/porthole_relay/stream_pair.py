@@ -328,7 +328,7 @@ class StreamPair:
             self._events.on_breach(exc)
             return
         if payload and self._events.may_relay():
-            self._liveness.moved(time.monotonic())
+            self._liveness.typed(time.monotonic())
             self.from_client.relay(payload)
         if pongs and self._events.state.has_server:
             self.to_client.append(*pongs)

@@ -27,6 +27,8 @@ from porthole_api.handlers.audit import PATH as AUDIT
 from porthole_api.handlers.audit import AuditHandler
 from porthole_api.handlers.consoles import ConsolesHandler
 from porthole_api.handlers.servers import ServersHandler
+from porthole_api.handlers.sessions import PATH as SESSIONS
+from porthole_api.handlers.sessions import SessionGatherer, SessionsHandler
 from porthole_api.microversions import CONSOLE_AUTH_TOKENS, REMOTE_CONSOLES
 from porthole_api.middleware import RequestLog, run_handler
 from porthole_api.proxy_headers import ProxyHeaders
@@ -36,7 +38,7 @@ from porthole_api.routes import Route, UrlTable
 HEALTHCHECK = "/healthcheck"
 
 
-def build_routes(opener: ConsoleOpener, auth_strategy: str) -> list[Route]:
+def build_routes(opener: ConsoleOpener, gatherer: SessionGatherer, auth_strategy: str) -> list[Route]:
     """Return all routes of the API.
 
     Each of Nova's routes but the version documents also exists below a project's id, as in old catalogs.
@@ -71,16 +73,23 @@ def build_routes(opener: ConsoleOpener, auth_strategy: str) -> list[Route]:
             ),
         ]
     audit = AuditHandler(opener.consoleauth, opener.policy)
-    routes.append(Route("GET", AUDIT, audit.handle_list))
+    sessions = SessionsHandler(gatherer, opener.consoleauth, opener.directory, opener.policy)
+    routes += [
+        Route("GET", AUDIT, audit.handle_list),
+        Route("GET", SESSIONS, sessions.handle_list),
+        Route("GET", f"{SESSIONS}/{{id}}", sessions.handle_show),
+        Route("DELETE", f"{SESSIONS}/{{id}}", sessions.handle_end),
+        Route("DELETE", "/porthole/v1/servers/{id}/sessions", sessions.handle_end_all),
+    ]
     return routes
 
 
-def build_app(conf: cfg.ConfigOpts, opener: ConsoleOpener) -> WsgiApplication:
+def build_app(conf: cfg.ConfigOpts, opener: ConsoleOpener, gatherer: SessionGatherer) -> WsgiApplication:
     """Return the whole application.
 
     :raises ConfigInvalid: when ``[api] auth_strategy``, or an option that it needs, is wrong.
     """
-    table = UrlTable(build_routes(opener, conf.api.auth_strategy))
+    table = UrlTable(build_routes(opener, gatherer, conf.api.auth_strategy))
     authenticate = build_authenticator(conf)
 
     def dispatch(request: Request) -> webob.Response:

@@ -23,6 +23,7 @@ from porthole_api.directory import Directory
 from porthole_api.endpoint import ApiEndpoint
 from porthole_api.http_server import HttpServer
 from porthole_api.policy import Policy
+from porthole_api.proxies import ProxySessions, Roster, RosterWatch
 from porthole_api.subscription import Subscription
 from porthole_common import conf as porthole_conf
 from porthole_common import log, metrics_gathering, service
@@ -31,6 +32,7 @@ from porthole_common.rpc import Rpc
 from porthole_common.unknown_options import warn_of_unknown_options
 from porthole_compute.rpcapi import ComputeAPI
 from porthole_consoleauth.rpcapi import ConsoleAuthAPI
+from porthole_novncproxy.rpcapi import NovncProxyAPI
 
 PROGRAM = "porthole-api"
 CONFIG_FILE_VARIABLE = "PORTHOLE_CONFIG_FILE"
@@ -51,7 +53,9 @@ class ApiService:
         self._owns_rpc = owns_rpc
         # The name is the same after a restart, so that a restart leaves no queue behind.
         self._policy = Policy(conf)
-        self._subscription, application = _build(conf, rpc, f"{conf.host}-{conf.api.bind_port}", self._policy)
+        self._subscription, self._roster, application = _build(
+            conf, rpc, f"{conf.host}-{conf.api.bind_port}", self._policy
+        )
         self._http = HttpServer(application, conf.api.bind_host, conf.api.bind_port, conf.api.workers)
 
     def start(self) -> None:
@@ -61,6 +65,7 @@ class ApiService:
         """
         self._http.start()
         self._subscription.start()
+        self._roster.start()
 
     def waits_for(self) -> str:
         """Return "the message bus" until the computes have been asked for their inventory."""
@@ -77,6 +82,7 @@ class ApiService:
     def stop(self) -> None:
         """Answer the running requests, then leave the bus."""
         self._http.stop()
+        self._roster.stop()
         self._subscription.stop()
         if self._owns_rpc:
             self._rpc.close()
@@ -111,8 +117,11 @@ def build_wsgi_application() -> WsgiApplication:
     log.setup(cfg.CONF, PROGRAM)
     warn_of_unknown_options(cfg.CONF)
     # The workers of one host may share a name: each gets every message of the topic all the same.
-    subscription, application = _build(cfg.CONF, _build_rpc(cfg.CONF), f"{cfg.CONF.host}-wsgi", Policy(cfg.CONF))
+    subscription, roster, application = _build(
+        cfg.CONF, _build_rpc(cfg.CONF), f"{cfg.CONF.host}-wsgi", Policy(cfg.CONF)
+    )
     subscription.start()
+    roster.start()
     for server in metrics_gathering.build_peers(cfg.CONF, "api"):
         server.start()
     return application
@@ -123,14 +132,18 @@ def _build_rpc(conf: cfg.ConfigOpts) -> Rpc:
     return Rpc(conf, conf.rpc.call_timeout / CALLS_PER_REQUEST)
 
 
-def _build(conf: cfg.ConfigOpts, rpc: Rpc, name: str, policy: Policy) -> tuple[Subscription, WsgiApplication]:
+def _build(
+    conf: cfg.ConfigOpts, rpc: Rpc, name: str, policy: Policy
+) -> tuple[Subscription, RosterWatch, WsgiApplication]:
     directory = Directory(time.monotonic)
     compute = ComputeAPI(rpc)
     examined = [ApiEndpoint(conf, directory), DiscoveryEndpoint(rpc, "api", conf.host, name)]
     subscription = Subscription(rpc, compute, directory, name, examined)
     limit = ConsoleLimit(time.monotonic, conf.api.max_consoles_per_minute)
     opener = ConsoleOpener(directory, compute, ConsoleAuthAPI(rpc), policy, rpc.run, limit)
-    return subscription, build_app(conf, opener)
+    roster = Roster()
+    sessions = ProxySessions(roster, NovncProxyAPI(rpc))
+    return subscription, RosterWatch(rpc, roster, name), build_app(conf, opener, sessions)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

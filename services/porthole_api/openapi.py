@@ -13,14 +13,13 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from porthole_api import openapi_queries as queries
 from porthole_api.faults import NAMES
-from porthole_api.handlers import audit
+from porthole_api.handlers import audit, sessions
 from porthole_api.microversions import HEADER, LEGACY_HEADER, MIN_VERSION, REMOTE_CONSOLES_MKS, Version, format_version
-from porthole_api.paging import LARGEST_LIMIT, MAX_LIMIT
 from porthole_api.routes import Route
 from porthole_api.schemas import TYPES_OF_PROTOCOL, answers, load_validator
 from porthole_api.schemas.answers import Schema
-from porthole_api.servers import MAX_NAME_LENGTH, SORT_KEYS
 from porthole_common.history.event import EventKind
 
 PATH = "/v2.1/openapi.json"
@@ -42,18 +41,21 @@ _SECURITY: dict[str, Schema] = {
 class _Operation:
     """The description of a route. ``answer`` and ``body`` build the schemas of a microversion.
 
+    ``answer`` is None where the answer has no body.
+
     ``links``: the id of a server in the answer leads to other operations.
     """
 
     name: str
     summary: str
-    answer: Callable[[Version], Schema]
+    answer: Callable[[Version], Schema] | None
     faults: tuple[int, ...] = ()
     body: Callable[[Version], Schema] | None = None
     query: tuple[Schema, ...] = ()
     links: bool = False
     gives_console: bool = False
     status: int = 200
+    needs_body: bool = True
 
 
 def _load_schema(name: str) -> Schema:
@@ -72,10 +74,6 @@ def _build_remote_console_body(version: Version) -> Schema:
     return schema
 
 
-def _build_parameter(name: str, schema: Schema, description: str, **more: Any) -> Schema:
-    return {"name": name, "in": "query", "schema": schema, "description": description, **more}
-
-
 _TEXT: Schema = {"type": "string"}
 _SECONDS = {"required": True, "schema": {"type": "string", "pattern": "^[0-9]+$"}}
 _EXPIRES_AT: Schema = {
@@ -83,48 +81,6 @@ _EXPIRES_AT: Schema = {
     "required": True,
     "schema": {"type": "string", "format": "date-time"},
 }
-_LIMIT = _build_parameter("limit", {"type": "integer", "minimum": 0, "maximum": LARGEST_LIMIT}, f"At most {MAX_LIMIT}.")
-_LIST_QUERY = (
-    _build_parameter(
-        "name", {"type": "string", "maxLength": MAX_NAME_LENGTH}, "Text, or a regular expression of RE2's dialect."
-    ),
-    _build_parameter("status", _TEXT, "Such as ACTIVE; in capitals or not."),
-    _build_parameter("host", _TEXT, "The compute host. For administrators; ignored for other users."),
-    _build_parameter("all_tenants", {"enum": ["0", "1", "false", "true"]}, "The servers of all projects."),
-    _build_parameter("project_id", _TEXT, "With all_tenants: the servers of this project."),
-    _build_parameter("tenant_id", _TEXT, "The same, by its old name."),
-    _LIMIT,
-    _build_parameter("marker", _VARIABLES["id"], "The last server of the page before."),
-    _build_parameter(
-        "sort_key",
-        {"type": "array", "items": {"enum": sorted(SORT_KEYS)}},
-        "May be repeated. host and node are for administrators.",
-        style="form",
-        explode=True,
-    ),
-    _build_parameter(
-        "sort_dir",
-        {"type": "array", "items": {"enum": ["asc", "desc"]}},
-        "One for each sort_key, in their order; desc if one is missing.",
-        style="form",
-        explode=True,
-    ),
-)
-_SHORT_TEXT: Schema = {"type": "string", "maxLength": 255}
-_MOMENT: Schema = {"type": "string", "format": "date-time"}
-_AUDIT_QUERY = (
-    _build_parameter("server", _SHORT_TEXT, "The id of a server."),
-    _build_parameter("project_id", _SHORT_TEXT, "Another than the user's own is for administrators."),
-    _build_parameter("user_id", _SHORT_TEXT, "The user of the token."),
-    _build_parameter("host", _SHORT_TEXT, "The compute host; for administrators."),
-    _build_parameter("client", _SHORT_TEXT, "The address of the client."),
-    _build_parameter("kind", {"enum": sorted(map(str, EventKind))}, "What happened."),
-    _build_parameter("session", _SHORT_TEXT, "The id of a session."),
-    _build_parameter("since", _MOMENT, "With its offset; included."),
-    _build_parameter("until", _MOMENT, "With its offset; not included."),
-    _LIMIT,
-    _build_parameter("marker", _VARIABLES["id"], "The last event of the page before."),
-)
 # By method and path; the same applies below a project's id.
 _OPERATIONS: dict[tuple[str, str], _Operation] = {
     ("GET", "/"): _Operation(
@@ -141,7 +97,7 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         "A page of servers: id, name and links.",
         lambda _: answers.build_server_list(answers.build_brief_server()),
         (400, 403, 503),
-        query=_LIST_QUERY,
+        query=queries.LIST_SERVERS,
         links=True,
     ),
     ("GET", "/v2.1/servers/detail"): _Operation(
@@ -149,7 +105,7 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         "A page of servers.",
         lambda version: answers.build_server_list(answers.build_server(version)),
         (400, 403, 503),
-        query=_LIST_QUERY,
+        query=queries.LIST_SERVERS,
         links=True,
     ),
     ("GET", "/v2.1/servers/{id}"): _Operation(
@@ -195,7 +151,37 @@ _OPERATIONS: dict[tuple[str, str], _Operation] = {
         "A page of what happened at the consoles, newest first.",
         lambda _: answers.build_audit(sorted(map(str, EventKind))),
         (400, 403, 503),
-        query=_AUDIT_QUERY,
+        query=queries.LIST_AUDIT,
+    ),
+    ("GET", sessions.PATH): _Operation(
+        "listSessions",
+        "A page of console sessions, newest first, and the proxies that did not answer.",
+        lambda _: answers.build_session_list(_CONSOLE_TYPES),
+        (400, 403, 503),
+        query=queries.LIST_SESSIONS,
+    ),
+    ("GET", f"{sessions.PATH}/{{id}}"): _Operation(
+        "showSession",
+        "An open console session.",
+        lambda _: answers.build_object({"session": answers.build_session(_CONSOLE_TYPES)}),
+        (403, 404, 503),
+    ),
+    ("DELETE", f"{sessions.PATH}/{{id}}"): _Operation(
+        "endSession",
+        "End a console session; its page says who did it, and why.",
+        None,
+        (400, 403, 404, 408, 503),
+        body=lambda _: _load_schema("end_session"),
+        needs_body=False,
+        status=204,
+    ),
+    ("DELETE", "/porthole/v1/servers/{id}/sessions"): _Operation(
+        "endSessions",
+        "End all console sessions of a server, and revoke its console URLs.",
+        lambda _: answers.build_ended(),
+        (400, 403, 404, 408, 503),
+        body=lambda _: _load_schema("end_session"),
+        needs_body=False,
     ),
 }
 
@@ -240,7 +226,7 @@ def _build_operation(route: Route, version: Version, auth_strategy: str) -> Sche
         "security": [] if route.public else [{name: []} for name in _SECURITY[auth_strategy]],
     }
     if said.body:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": said.body(version)}}}
+        operation["requestBody"] = {"required": said.needs_body, "content": _build_content(said.body(version))}
     if said.links and not below_project:
         operation["responses"]["200"]["links"] = _build_links(version)
     return operation
@@ -254,7 +240,9 @@ def _build_variables(route: Route) -> list[Schema]:
 def _build_responses(route: Route, said: _Operation, version: Version, auth_strategy: str) -> Schema:
     is_versioned = route.path.startswith("/v2.1")
     headers = _build_headers(version) if is_versioned else {}
-    answer = {"description": said.summary, "headers": headers, "content": _build_content(said.answer(version))}
+    answer: Schema = {"description": said.summary, "headers": headers}
+    if said.answer is not None:
+        answer["content"] = _build_content(said.answer(version))
     if said.gives_console:
         answer["headers"] = headers | {answers.EXPIRES_AT: _EXPIRES_AT}
     faults = set(said.faults)
@@ -302,7 +290,7 @@ def _build_content(schema: Schema) -> Schema:
 
 def _build_links(version: Version) -> Schema:
     """Return the operations that the id of a page's first server leads to."""
-    names = [said.name for (_, path), said in _OPERATIONS.items() if "{id}" in path]
+    names = [said.name for (_, path), said in _OPERATIONS.items() if "/servers/{id}" in path]
     if version < (2, 6):
         names.remove("createRemoteConsole")
     return {name: {"operationId": name, "parameters": {"id": "$response.body#/servers/0/id"}} for name in names}

@@ -10,6 +10,7 @@ from typing import Any
 
 from cliff.lister import Lister
 
+from porthole_cli.arguments import parse_limit
 from porthole_cli.client import ComputeClient
 from porthole_cli.cloud import open_cloud
 
@@ -51,7 +52,7 @@ class ListAudit(Lister):
         for name, text in _FILTERS.items():
             parser.add_argument(f"--{name}", metavar=name.upper().replace("-", "_"), help=text)
         parser.add_argument(
-            "--limit", type=_parse_limit, default=_DEFAULT_LIMIT, metavar="N", help="At most N events (default: 100)."
+            "--limit", type=parse_limit, default=_DEFAULT_LIMIT, metavar="N", help="At most N events (default: 100)."
         )
         return parser
 
@@ -72,9 +73,3 @@ def _find(event: dict[str, Any], path: tuple[str, ...]) -> Any:
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return "" if value is None else value
-
-
-def _parse_limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text)):
-        raise argparse.ArgumentTypeError("it must be a number from 1 up")
-    return int(text)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compute API over a keystoneauth adapter: servers and their consoles.
 
-Why: the commands need three requests of Nova's API, and two of Porthole's own; only this module knows their shapes.
+Why: the commands need three requests of Nova's API, and some of Porthole's own; only this module knows their shapes.
 :mod:`porthole_cli.failures` turns a failure into one line for the user. Works against Porthole, and the first three
-against Nova. Called by :mod:`porthole_cli.servers`, :mod:`porthole_cli.consoles` and :mod:`porthole_cli.audit`.
+against Nova. Called by :mod:`porthole_cli.servers`, :mod:`porthole_cli.consoles`, :mod:`porthole_cli.sessions` and
+:mod:`porthole_cli.audit`.
 """
 
 import re
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from keystoneauth1 import adapter, discover, exceptions
 
@@ -125,6 +126,40 @@ class ComputeClient:
             "audit", query, lambda asked: self._request("GET", "/porthole/v1/audit", base=self._root, params=asked)
         )
 
+    def list_sessions(self, filters: Mapping[str, str], limit: int, unreachable: list[str]) -> Iterator[dict[str, Any]]:
+        """Yield console sessions, newest first, page by page; ``limit`` is how many the caller wants at most.
+
+        The names of proxies that did not answer are added to ``unreachable``. For the keys of a session see
+        :mod:`porthole_api.handlers.sessions`.
+        """
+        query: dict[str, Any] = {**filters, "limit": min(limit, PAGE_SIZE)}
+
+        def get_page(asked: dict[str, Any]) -> dict[str, Any]:
+            page = self._request("GET", "/porthole/v1/sessions", base=self._root, params=asked)
+            unreachable.extend(map(str, page.get("unreachable", ())))
+            return page
+
+        return self._list_pages("sessions", query, get_page)
+
+    def get_session(self, session_id: str) -> dict[str, Any]:
+        """Return an open session."""
+        answer = self._request("GET", f"/porthole/v1/sessions/{quote(session_id, safe='')}", base=self._root)
+        session: dict[str, Any] = self._pick(answer, "session", dict)
+        return session
+
+    def end_session(self, session_id: str, reason: str) -> None:
+        """End a session; its page shows ``reason``."""
+        path = f"/porthole/v1/sessions/{quote(session_id, safe='')}"
+        self._send("DELETE", path, self._root, json={"reason": reason})
+
+    def end_sessions(self, server_id: str, reason: str) -> dict[str, Any]:
+        """End all sessions of a server and revoke its URLs; return ``{ended, revoked, unreachable}``."""
+        path = f"/porthole/v1/servers/{server_id}/sessions"
+        answer = self._request("DELETE", path, base=self._root, json={"reason": reason})
+        self._pick(answer, "ended", int)
+        self._pick(answer, "revoked", int)
+        return answer
+
     def create_console(self, server_id: str, console_type: str) -> Console:
         """Ask for a new console of the server: ``console_type`` is ``novnc`` or ``xvpvnc``."""
         microversion = self._find_console_microversion()
@@ -232,9 +267,11 @@ class ComputeClient:
             page = get_page(query)
             items = self._pick(page, key, list)
             yield from items
-            if not items or not any(link.get("rel") == "next" for link in page.get(f"{key}_links", ())):
+            link = next((link for link in page.get(f"{key}_links", ()) if link.get("rel") == "next"), None)
+            if not items or link is None:
                 return
-            query = {**query, "marker": items[-1]["id"]}
+            named = dict(parse_qsl(urlsplit(str(link.get("href"))).query))
+            query = {**query, "marker": named.get("marker", items[-1]["id"])}
 
     def _get_page(self, path: str, query: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -253,10 +290,7 @@ class ComputeClient:
     ) -> tuple[dict[str, Any], Mapping[str, str]]:
         """Send a request below ``base``, by default the versioned API's URL; return the answer's body and headers."""
         base = base or self._base.url
-        try:
-            response = self._adapter.request(path, method, endpoint_override=base, **arguments)
-        except exceptions.ClientException as exc:
-            raise self._map(exc, base) from exc
+        response = self._send(method, path, base, **arguments)
         try:
             answer = response.json()
         except ValueError as exc:
@@ -264,6 +298,12 @@ class ComputeClient:
         if not isinstance(answer, dict):
             raise build_answer_invalid(base, response)
         return answer, response.headers
+
+    def _send(self, method: str, path: str, base: str, **arguments: Any) -> Any:
+        try:
+            return self._adapter.request(path, method, endpoint_override=base, **arguments)
+        except exceptions.ClientException as exc:
+            raise self._map(exc, base) from exc
 
     @property
     def _auth_url(self) -> str | None:

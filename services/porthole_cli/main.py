@@ -25,6 +25,7 @@ from porthole_cli.errors import CloudInvalid, OutputFailed
 from porthole_cli.output import STATUS_OUTPUT_LOST, finish_stdout, prepare_streams
 from porthole_cli.redaction import UserInfoFilter, redact_user_info
 from porthole_cli.servers import ListServers, ShowServer
+from porthole_cli.sessions import EndSession, ListSessions, ShowSession
 from porthole_cli.standalone import Standalone
 from porthole_common.redaction import RedactingFilter
 
@@ -39,6 +40,9 @@ COMMANDS: dict[str, type[Command]] = {
     "doctor": Doctor,
     "get-vnc-console": GetVncConsole,
     "list": ListServers,
+    "session end": EndSession,
+    "session list": ListSessions,
+    "session show": ShowSession,
     "show": ShowServer,
     "standalone": Standalone,
 }

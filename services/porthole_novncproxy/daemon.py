@@ -17,6 +17,7 @@ from oslo_config import cfg
 from porthole_common import conf as porthole_conf
 from porthole_common import errors, notifications
 from porthole_common.conf.history import keeps_history
+from porthole_common.context import build_daemon_context
 from porthole_common.discovery import DiscoveryEndpoint, build_process_id
 from porthole_common.forwarded import normalize_address
 from porthole_common.listening import map_bind_error
@@ -39,6 +40,7 @@ from porthole_novncproxy.front.pages import Pages
 from porthole_novncproxy.front.waiting import WaitingLimits
 from porthole_novncproxy.measures import Measures
 from porthole_novncproxy.server import ProxyServer
+from porthole_novncproxy.sessions.endpoint import SessionsEndpoint
 from porthole_novncproxy.sessions.history import SessionHistory, build_reporter
 from porthole_novncproxy.sessions.recheck import Recheck
 from porthole_novncproxy.sessions.registry import SessionRegistry
@@ -133,6 +135,8 @@ class NovncProxyService:
             max_header_bytes=options.max_header_bytes,
             waiting_limits=build_waiting_limits(conf),
         )
+        # It tells of itself at the start, so that an api knows it before it asks again.
+        self._discovery = DiscoveryEndpoint(rpc, "novncproxy", conf.host, server, process)
         self._subscription = rpc.get_server(
             notifications.REVOCATIONS_TOPIC,
             server,
@@ -140,7 +144,8 @@ class NovncProxyService:
                 notifications.RevocationEndpoint(self._on_revoked),
                 notifications.HostStartEndpoint(self._on_host_started),
                 ProxyEndpoint(conf, find_spool_fill=lambda: reporter.fill if reporter else 0.0),
-                DiscoveryEndpoint(rpc, "novncproxy", conf.host, server, process),
+                SessionsEndpoint(self._sessions, server, history.on_ended if history else None),
+                self._discovery,
             ],
         )
         self._recheck = Recheck(
@@ -156,6 +161,7 @@ class NovncProxyService:
         """
         self._listeners = self._listeners or open_listeners(self._conf)
         self._subscription.start()
+        self._discovery.report_presence(build_daemon_context())
         self._server.start(self._listeners)
         self._recheck.start()
         if self._reporter:

@@ -1,22 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How ``porthole doctor`` reaches the proxies: one method per method of :mod:`porthole_novncproxy.endpoint`.
+"""The RPC client of the proxy's processes: of :mod:`porthole_novncproxy.endpoint`, and of its ``sessions.endpoint``.
 
-Why: only the proxy can say which VNC servers it reaches from where it stands. No user's request goes this way.
+Why: only the proxy can say which VNC servers it reaches from where it stands, for ``porthole doctor``, and which
+consoles are open, for the api.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from porthole_common import notifications
+from porthole_common import errors, notifications
 from porthole_common.context import RequestContext
+from porthole_common.deadline import Deadline
 from porthole_common.diagnosis import ProxyDescription, Reach
 from porthole_common.model import Target
+from porthole_common.open_session import OpenSession, SessionFilter
 from porthole_common.rpc import Rpc
 
 # Each process consumes from there already, under its own name, for revocations: no further connection is needed.
 TOPIC = notifications.REVOCATIONS_TOPIC
 # 1.1: describe_proxy, dial_targets. The topic also has the revocations, with the versions of notifications.py.
 VERSION = "1.1"
+# 1.3: list_sessions, end_sessions.
+SESSIONS_VERSION = "1.3"
+# The most sessions of one answer: 0.5 MiB.
+MAX_SESSIONS = 1001
+# How long a process may take to list or end its sessions: users wait for the slowest one.
+SESSIONS_TIMEOUT_S = 1.0
 
 
 class NovncProxyAPI:
@@ -27,6 +36,7 @@ class NovncProxyAPI:
 
     def __init__(self, rpc: Rpc) -> None:
         self._client = rpc.get_client(TOPIC, VERSION)
+        self._sessions = rpc.get_client(TOPIC, SESSIONS_VERSION, SESSIONS_TIMEOUT_S)
 
     def describe_proxy(self, context: RequestContext, server: str) -> ProxyDescription:
         """Return what the process says of itself, its pages and its certificate."""
@@ -41,3 +51,56 @@ class NovncProxyAPI:
         asked = [target.to_primitive() for target in targets]
         values: list[dict[str, Any]] = self._client.call(context, "dial_targets", server=server, targets=asked)
         return [Reach.from_primitive(value) for value in values]
+
+    def list_sessions(
+        self, context: RequestContext, server: str, asked: SessionFilter, limit: int, marker: str | None = None
+    ) -> list[OpenSession]:
+        """Return a page of the process's sessions, newest first, within :data:`SESSIONS_TIMEOUT_S`.
+
+        ``limit``: up to :data:`MAX_SESSIONS`. ``marker``: the last id of the page before.
+
+        :raises RequestInvalid: when the marker is malformed.
+        :raises RemoteFailure: also when that process's version has no such method.
+        """
+        values: list[dict[str, Any]] = self._sessions.call(
+            context,
+            "list_sessions",
+            server=server,
+            deadline=Deadline(),
+            log_failures=False,
+            filters=asked.to_primitive(),
+            limit=limit,
+            marker=marker,
+        )
+        try:
+            return [OpenSession.from_primitive(value) for value in values]
+        except ValueError as exc:
+            raise errors.RemoteFailure(TOPIC, "list_sessions") from exc
+
+    def end_sessions(
+        self,
+        context: RequestContext,
+        server: str,
+        asked: SessionFilter,
+        user_id: str | None,
+        name: str | None,
+        reason: str,
+    ) -> int:
+        """End the sessions of the process that ``asked`` lets through, and return how many, in the same time.
+
+        ``user_id`` and ``name`` are those of the user who ends them.
+
+        :raises RemoteFailure: also when that process's version has no such method.
+        """
+        count: int = self._sessions.call(
+            context,
+            "end_sessions",
+            server=server,
+            deadline=Deadline(),
+            log_failures=False,
+            filters=asked.to_primitive(),
+            user_id=user_id,
+            name=name,
+            reason=reason,
+        )
+        return count

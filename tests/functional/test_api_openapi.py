@@ -88,10 +88,11 @@ def test_answers_at_each_microversion_are_those_of_its_document(porthole: Portho
     assert asker.ask("/v2.1/servers", query="?limit=1&all_tenants=1")[0] == 200
     for path in ("/", "/v2.1", "/v2.1/openapi.json"):
         assert asker.ask(path, user={})[0] == 200
-    for path in ("/v2.1/servers", "/v2.1/servers/{id}", "/porthole/v1/audit"):
+    for path in ("/v2.1/servers", "/v2.1/servers/{id}", "/porthole/v1/audit", "/porthole/v1/sessions"):
         assert asker.ask(path, user={})[0] == 401
     for user in (ROOT, RITA):
-        assert asker.ask("/porthole/v1/audit", user=user, query="?limit=1")[0] == 200
+        for path in ("/porthole/v1/audit", "/porthole/v1/sessions"):
+            assert asker.ask(path, user=user, query="?limit=1")[0] == 200
     assert asker.ask("/v2.1/servers", query="?all_tenants=1", user=RITA)[0] == 403
     assert asker.ask("/v2.1/servers/{id}", id=UNKNOWN_UUID)[0] == 404
     assert asker.ask("/v2.1/servers", query="?sort_key=colour")[0] == 400

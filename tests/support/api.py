@@ -22,8 +22,9 @@ from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.deadline import Deadline
 from porthole_common.history.event import HistoryEvent
-from porthole_common.model import ConnectInfo, ConsoleType, Instance, InstanceState
+from porthole_common.model import ConnectInfo, ConsoleType, Instance, InstanceState, RevocationReason
 from porthole_common.notifications import Inventory
+from porthole_common.open_session import OpenSession, SessionFilter
 from porthole_consoleauth.rpcapi import Authorized, TokenWish
 
 HOST = "host-a"
@@ -93,6 +94,7 @@ class FakeConsoleAuth:
         self.calls: list[tuple[RequestContext, ConnectInfo]] = []
         self.wishes: list[TokenWish] = []
         self.events: list[HistoryEvent] = []
+        self.revoked: list[str] = []
         self.asked: list[tuple[dict[str, str], int, str | None]] = []
 
     def authorize_console(
@@ -117,6 +119,19 @@ class FakeConsoleAuth:
             raise errors.TokenInvalid("unknown, expired or revoked")
         return ConnectInfo(build_uuid(1), ConsoleType.NOVNC, "127.0.0.1", 5900, "http:", HOST)
 
+    def delete_tokens_for_instance(
+        self,
+        context: RequestContext,
+        instance_uuid: str,
+        compute_host: str | None = None,
+        reason: RevocationReason = RevocationReason.ENDED,
+        server: str | None = None,
+    ) -> int:
+        if self.error:
+            raise self.error
+        self.revoked.append(instance_uuid)
+        return 3
+
     def list_events(
         self, context: RequestContext, filters: dict[str, str], limit: int, marker: str | None = None
     ) -> tuple[list[HistoryEvent], bool]:
@@ -124,6 +139,32 @@ class FakeConsoleAuth:
             raise self.error
         self.asked.append((filters, limit, marker))
         return self.events[:limit], len(self.events) > limit
+
+
+class FakeSessions:
+    """Stands at :class:`porthole_api.proxies.ProxySessions`: has sessions, or raises ``error``."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.open: list[OpenSession] = []
+        self.unreachable: list[str] = []
+        self.asked: list[tuple[dict[str, str], int, str | None]] = []
+        self.ended: list[tuple[dict[str, str], str]] = []
+
+    def list_sessions(
+        self, context: RequestContext, asked: SessionFilter, limit: int, marker: str | None = None
+    ) -> tuple[list[OpenSession], bool, list[str]]:
+        self.asked.append((asked.to_primitive(), limit, marker))
+        if self.error:
+            raise self.error
+        found = [each for each in self.open if each.id == asked.equal.get("session", each.id)]
+        return found[:limit], len(found) > limit, self.unreachable
+
+    def end_sessions(self, context: RequestContext, asked: SessionFilter, reason: str) -> tuple[int, list[str]]:
+        if self.error:
+            raise self.error
+        self.ended.append((asked.to_primitive(), reason))
+        return len(self.open), self.unreachable
 
 
 class FakeClock:
@@ -177,7 +218,8 @@ class Api:
         self.conf = conf or build_conf()
         policy = Policy(self.conf)
         opener = ConsoleOpener(self.directory, self.compute, self.consoleauth, policy)  # type: ignore[arg-type]
-        self.application = build_app(self.conf, opener)
+        self.sessions = FakeSessions()
+        self.application = build_app(self.conf, opener, self.sessions)
 
     def request(
         self,

@@ -10,6 +10,7 @@ import json
 import re
 import threading
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -66,6 +67,7 @@ class NovaApi:
                 api.requests.append(request)
                 status, answer = api.answer(request)
                 content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                content = b"" if status == HTTPStatus.NO_CONTENT else content
                 self.send_response(status)
                 kind = "text/html" if isinstance(answer, bytes) else "application/json"
                 self.send_header("Content-Type", kind)
@@ -77,7 +79,7 @@ class NovaApi:
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_GET = do_POST = _serve  # noqa: N815
+            do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 
         self._httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._httpd.daemon_threads = True
@@ -153,7 +155,8 @@ class NovaApi:
         start = ids.index(request.query["marker"]) + 1 if "marker" in request.query else 0
         size = min(self.page_size, int(request.query.get("limit", self.page_size)))
         page = {"servers": found[start : start + size]}
-        more = {"servers_links": [{"rel": "next", "href": f"{self.url}/servers?marker=x"}]}
+        marker = page["servers"][-1]["id"] if page["servers"] else ""
+        more = {"servers_links": [{"rel": "next", "href": f"{self.url}/servers?marker={marker}"}]}
         return page | (more if len(found) > start + size else {})
 
     def _answer_keystone(self, path: str) -> tuple[int, Any]:

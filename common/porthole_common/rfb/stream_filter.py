@@ -7,7 +7,7 @@ bounded by :data:`MAX_READ_BYTES`, whatever a client sends.
 Called by :mod:`porthole_novncproxy.sessions.view_only`.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 # The longest head of a message that is looked at before it goes on.
@@ -47,18 +47,20 @@ Script = Generator[Take | Emit | Pass | Drop, bytes, None]
 
 
 class StreamFilter:
-    """Runs one script over a stream that is cut anywhere: a :class:`porthole_relay.pipe.Interceptor`."""
+    """Runs one script over a stream that is cut anywhere: a :class:`porthole_relay.pipe.Interceptor`.
 
-    __slots__ = ("_held", "_left", "_script", "_step")
+    The first bytes start the script: the frames of its generators would be a fifth of a silent console's memory.
+    """
 
-    def __init__(self, script: Script) -> None:
-        self._script = script
+    __slots__ = ("_build", "_held", "_left", "_script", "_step")
+
+    def __init__(self, build: Callable[[], Script]) -> None:
+        """``build`` returns the script."""
+        self._build: Callable[[], Script] | None = build
         # The bytes of a Take that has begun.
-        self._held = bytearray()
-        first = next(script)
-        if isinstance(first, Emit):
-            raise ValueError("a script begins with bytes of the stream: before them there is nothing to send on")
-        self._begin(first)
+        self._held = b""
+        self._step: Take | Pass | Drop | None = None
+        self._left: int | None = 0
 
     @property
     def is_done(self) -> bool:
@@ -70,6 +72,8 @@ class StreamFilter:
 
         :raises RfbInvalid: what the script raises; nothing may be fed afterwards.
         """
+        if self._build is not None:
+            self._start(self._build)
         kept: list[bytes | memoryview] = []
         while data:
             part = data[: self._left]
@@ -84,14 +88,23 @@ class StreamFilter:
                     self._go_on(kept)
         return b"".join(kept)
 
+    def _start(self, build: Callable[[], Script]) -> None:
+        self._build = None
+        self._script: Script = build()
+        first = next(self._script)
+        if isinstance(first, Emit):
+            raise ValueError("a script begins with bytes of the stream: before them there is nothing to send on")
+        self._begin(first)
+
     def _go_on(self, kept: list[bytes | memoryview]) -> None:
         """Run the script up to the next step that wants bytes; a step of no bytes is done at once."""
-        step = self._script.send(bytes(self._held))
-        self._held.clear()
+        script = self._script
+        held, self._held = self._held, b""
+        step = script.send(held)
         while isinstance(step, Emit) or step.size == 0:
             if isinstance(step, Emit):
                 kept.append(step.data)
-            step = self._script.send(b"")
+            step = script.send(b"")
         self._begin(step)
 
     def _begin(self, step: Take | Pass | Drop) -> None:

@@ -17,6 +17,8 @@ EXPIRES_AT = "Porthole-Expires-At"
 UUID_PATTERN = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 _TIME_PATTERN = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$"
 _TEXT: Schema = {"type": "string"}
+_TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
+_TEXTS: Schema = {"type": "array", "items": _TEXT}
 _NULL: Schema = {"type": "null"}
 _UUID: Schema = {"type": "string", "pattern": UUID_PATTERN}
 _TIME: Schema = {"type": "string", "pattern": _TIME_PATTERN}
@@ -148,6 +150,38 @@ def build_audit(kinds: list[str]) -> Schema:
         {"audit": {"type": "array", "items": build_object(event, hosts)}},
         optional={"audit_links": _build_links("next")},
     )
+
+
+def build_session(types: list[str]) -> Schema:
+    """Return the schema of a console session, open or ended."""
+    end = {"code": _SIZE_OR_NULL, "reason": _TEXT_OR_NULL, "by": _TEXT_OR_NULL}
+    session: dict[str, Schema] = {
+        "id": _UUID,
+        "server": build_object({"id": _UUID, "name": _TEXT_OR_NULL}),
+        # The history may have events of an older proxy.
+        "type": {"enum": [*types, None]},
+        "mode": {"enum": ["control", "view", None]},
+        "client": build_object({"address": _TEXT_OR_NULL, "user_agent": _TEXT_OR_NULL}),
+        "end": {"oneOf": [_NULL, build_object(end)]},
+    }
+    texts = ("user_id", "project_id", "opened_at", "last_input_at", "ended_at")
+    session |= dict.fromkeys(texts, _TEXT_OR_NULL)
+    session |= dict.fromkeys(("bytes_to_client", "bytes_from_client"), _SIZE_OR_NULL)
+    # Only administrators see proxies and hosts.
+    return build_object(session, dict.fromkeys(("proxy", "compute_host"), _TEXT_OR_NULL))
+
+
+def build_session_list(types: list[str]) -> Schema:
+    """Return the schema of a page of sessions."""
+    return build_object(
+        {"sessions": {"type": "array", "items": build_session(types)}, "unreachable": _TEXTS},
+        optional={"sessions_links": _build_links("next")},
+    )
+
+
+def build_ended() -> Schema:
+    """Return the schema of the answer to the end of all sessions of a server."""
+    return build_object({"ended": _SIZE, "revoked": _SIZE, "unreachable": _TEXTS})
 
 
 def build_connection() -> Schema:

@@ -27,7 +27,7 @@ class ConsoleRequest:
 
     ``token``: as sent, or None. ``origins`` and ``hosts``: every value of those headers, in order.
     ``source``: the peer's IP address in text. ``forwarded_proto`` and ``forwarded_for``: every value of those headers,
-    in order, unchecked.
+    in order, unchecked. ``user_agent``: the name of the client's program, as sent.
     """
 
     door: Door
@@ -37,6 +37,7 @@ class ConsoleRequest:
     hosts: tuple[str, ...] = ()
     forwarded_proto: tuple[str, ...] = ()
     forwarded_for: tuple[str, ...] = ()
+    user_agent: str | None = None
 
 
 @dataclass(frozen=True)

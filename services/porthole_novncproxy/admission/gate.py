@@ -21,6 +21,7 @@ from porthole_common.context import RequestContext, get_current
 from porthole_common.deadline import Deadline
 from porthole_common.log import get_logger
 from porthole_common.model import ConnectInfo, Target, TokenReason
+from porthole_common.open_session import clean_user_agent
 from porthole_common.rfb.negotiation import Offer
 from porthole_novncproxy.admission import access
 from porthole_novncproxy.admission.circuit_breaker import HostCircuitBreaker
@@ -56,7 +57,8 @@ class Admission:
 
     ``source`` is the client's address. ``admitted_at``: when the token was checked, on the monotonic clock; a later
     revocation ends the console. ``request_id`` stands in each log line of the console. ``offer``: the security to offer
-    to the viewer; None where viewer and VNC server settle it between themselves.
+    to the viewer; None where viewer and VNC server settle it between themselves. ``user_agent``: the client's program.
+    ``ended_by``: the user who has ended the console, if somebody has.
     """
 
     connect_info: ConnectInfo
@@ -67,6 +69,8 @@ class Admission:
     request_id: str
     release: Callable[[], None]
     offer: Offer | None = None
+    user_agent: str | None = None
+    ended_by: str | None = None
 
     def close(self) -> None:
         """Hang up on the VNC server, and uncount the console."""
@@ -179,6 +183,7 @@ class Gate:
             request_id=context.request_id,
             release=release,
             offer=server.offer,
+            user_agent=clean_user_agent(request.user_agent),
         )
 
     def check_source(self, source: str, token: str | None) -> None:

@@ -5,7 +5,6 @@ Why: an open console costs two descriptors, and one client must not take them al
 server is dialled until both sockets are closed. Called by :mod:`porthole_novncproxy.admission.gate`.
 """
 
-import collections
 import hashlib
 import threading
 from collections.abc import Callable
@@ -31,14 +30,15 @@ class SessionCounter:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._counts: collections.Counter[tuple[str, str]] = collections.Counter()
+        self._counts: dict[tuple[str, str], _Count] = {}
         self._lock = threading.Lock()
 
     @property
     def total(self) -> int:
         """Open consoles now."""
         with self._lock:
-            return self._counts["max_sessions", ""]
+            count = self._counts.get(("max_sessions", ""))
+            return count.consoles if count else 0
 
     def reserve(self, source: str, token: str, instance_uuid: str, user_id: str | None = None) -> Callable[[], None]:
         """Count one more console of the address ``source``; return the function that uncounts it.
@@ -58,22 +58,43 @@ class SessionCounter:
         if user_id is not None and limits.per_user is not None:
             bounds["max_sessions_per_user", user_id] = limits.per_user
         with self._lock:
-            for (option, name), bound in bounds.items():
-                if self._counts[option, name] >= bound:
-                    self._forget_zeros(bounds)
-                    raise errors.LimitReached(f"[novncproxy] {option}")
-            self._counts.update(bounds.keys())
-        open_keys = list(bounds)
+            counts = tuple(self._counts.get(key) or _Count(key) for key in bounds)
+            for count, bound in zip(counts, bounds.values(), strict=True):
+                if count.consoles >= bound:
+                    raise errors.LimitReached(f"[novncproxy] {count.key[0]}")
+            for count in counts:
+                count.consoles += 1
+                self._counts[count.key] = count
+        return _Reservation(self, counts).release
 
-        def release() -> None:
-            with self._lock:
-                self._counts.subtract(open_keys)
-                self._forget_zeros(open_keys)
-                open_keys.clear()
+    def _release(self, counts: tuple["_Count", ...]) -> None:
+        with self._lock:
+            for count in counts:
+                count.consoles -= 1
+                if not count.consoles:
+                    del self._counts[count.key]
 
-        return release
 
-    def _forget_zeros(self, keys: collections.abc.Iterable[tuple[str, str]]) -> None:
-        for key in keys:
-            if self._counts[key] <= 0:
-                del self._counts[key]
+class _Count:
+    """How many consoles are open under a key. All of them refer to this object, and none has a key of its own."""
+
+    __slots__ = ("consoles", "key")
+
+    def __init__(self, key: tuple[str, str]) -> None:
+        self.key = key
+        self.consoles = 0
+
+
+class _Reservation:
+    """The counts of one console."""
+
+    __slots__ = ("_counter", "_counts")
+
+    def __init__(self, counter: SessionCounter, counts: tuple[_Count, ...]) -> None:
+        self._counter = counter
+        self._counts = counts
+
+    def release(self) -> None:
+        """Uncount the console; a second call does nothing."""
+        counts, self._counts = self._counts, ()
+        self._counter._release(counts)

@@ -117,6 +117,7 @@ def _build_console_request(request: Request, door: Door, source: str) -> access.
         hosts=request.hosts,
         forwarded_proto=request.get_all("x-forwarded-proto"),
         forwarded_for=request.get_all("x-forwarded-for"),
+        user_agent=request.get("user-agent"),
     )
 
 

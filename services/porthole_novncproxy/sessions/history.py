@@ -62,8 +62,20 @@ class SessionHistory:
             opened_at=now - timedelta(seconds=outcome.seconds),
             code=outcome.code,
             reason=outcome.reason,
+            by=admission.ended_by,
             bytes_to_client=outcome.bytes_to_client,
             bytes_from_client=outcome.bytes_from_client,
+            **self._describe(session, admission),
+        )
+        self._report(event)
+
+    def on_ended(self, session: Session, admission: Admission, reason: str) -> None:
+        """Tell that ``admission.ended_by`` has ended a session; its end is told besides."""
+        event = build_event(
+            EventKind.SESSION_ENDED,
+            None,
+            by=admission.ended_by,
+            reason=reason or None,
             **self._describe(session, admission),
         )
         self._report(event)

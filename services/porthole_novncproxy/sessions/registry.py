@@ -11,8 +11,7 @@ import math
 import socket
 import threading
 import time
-import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -20,6 +19,7 @@ from typing import Protocol
 from porthole_common.context import RequestContext, get_current
 from porthole_common.log import get_logger
 from porthole_common.model import ConsoleMode, RevocationReason
+from porthole_common.open_session import build_session_id
 from porthole_common.rfb.viewer_handshake import offer_security
 from porthole_novncproxy.admission.gate import Admission
 from porthole_novncproxy.sessions.tally import Tally
@@ -147,6 +147,24 @@ class SessionRegistry:
                     _revoke(session, reason)
 
         self._loop.call_soon(end)
+
+    def end_by(
+        self, is_meant: Callable[[Session, Admission], bool], user: str, end: EndSession, timeout_s: float
+    ) -> list[tuple[Session, Admission]]:
+        """End the open sessions that are meant, in the name of ``user``, and return them.
+
+        :raises TimeoutError: when the loop has not done so within ``timeout_s``.
+        """
+
+        def end_all() -> list[tuple[Session, Admission]]:
+            # Not those that have ended, and wait for the client's answer.
+            meant = [item for item in self._sessions.items() if item[0].state.has_server and is_meant(*item)]
+            for session, admission in meant:
+                admission.ended_by = user
+                session.close(end.code, end.reason)
+            return meant
+
+        return self._loop.ask(end_all, timeout_s)
 
     def stop(self, drain_timeout_s: float) -> None:
         """Wait ``drain_timeout_s`` for the consoles to end, then end the remaining ones with 1001."""
@@ -295,5 +313,5 @@ def _build_subject(admission: Admission) -> Subject:
         request_id=admission.request_id,
         user_id=info.user_id,
         project_id=info.project_id,
-        session_id=str(uuid.uuid4()),
+        session_id=build_session_id(),
     )

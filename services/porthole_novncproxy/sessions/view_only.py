@@ -7,6 +7,7 @@ known. ClientInit's shared flag can be set for everybody, so that no viewer thro
 7.3.1). Scripts of :mod:`porthole_common.rfb.stream_filter`, without I/O.
 """
 
+import functools
 from collections.abc import Callable
 
 from porthole_common.errors import RfbInvalid
@@ -50,8 +51,8 @@ def build_filters(
     if not is_view_only and not force_shared:
         return None, None
     greeting = None if is_negotiated else ServerGreeting()
-    script = _view(greeting, force_shared) if is_view_only else _share(greeting)
-    return StreamFilter(script), greeting
+    build = functools.partial(_view, greeting, force_shared) if is_view_only else functools.partial(_share, greeting)
+    return StreamFilter(build), greeting
 
 
 def _view(greeting: ServerGreeting | None, force_shared: bool) -> Script:

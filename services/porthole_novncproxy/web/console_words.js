@@ -102,6 +102,12 @@ const CLOSES = {
         next: 'If the guest is still there: ' + NEW_LINK[0].toLowerCase() + NEW_LINK.slice(1),
         retry: false,
     },
+    4403: {
+        title: 'Somebody has ended this session',
+        reason: 'A person who may do so has ended it. The guest keeps running.',
+        next: 'Ask that person, if you need the console again.',
+        retry: true,
+    },
     4408: {
         title: 'This session has reached its time limit',
         reason: 'The console service ends sessions after a time that it sets. The guest keeps running.',
@@ -213,6 +219,11 @@ export const wordsForRefusal = (code, reason = '') => {
     }
     return code === 401 && reason.includes('has been used') ? SPENT : REFUSALS[code] ?? UNKNOWN;
 };
-export const wordsForClose = (code, reason = '') =>
-    (code === 4401 && reason.includes('moved') ? MOVED : CLOSES[code] ?? OTHERS.lost);
+export const wordsForClose = (code, reason = '') => {
+    if (code === 4403 && reason) {
+        // "Ended by NAME: WHY", as the proxy says it; the page shows it as text.
+        return {...CLOSES[4403], reason: `${reason.replace(/[.\s]+$/, '')}. The guest keeps running.`};
+    }
+    return code === 4401 && reason.includes('moved') ? MOVED : CLOSES[code] ?? OTHERS.lost;
+};
 export const wordsFor = (name) => OTHERS[name];

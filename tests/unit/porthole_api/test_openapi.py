@@ -34,7 +34,7 @@ SERVER, TOKENS = "/v2.1/servers/{id}", "/v2.1/os-console-auth-tokens/{token}"
 
 def routes(auth_strategy: str = "noauth") -> list[Route]:
     fake: Any = None
-    return build_routes(ConsoleOpener(build_directory(), fake, fake, Policy(build_conf())), auth_strategy)
+    return build_routes(ConsoleOpener(build_directory(), fake, fake, Policy(build_conf())), fake, auth_strategy)
 
 
 def build(version: Version = MAX_VERSION, auth_strategy: str = "noauth") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from porthole_common.rfb.stream_filter import Drop, Emit, Pass, Script, StreamFi
 
 def feed(script: Script, *parts: bytes) -> bytes:
     """Return what goes on of ``parts``."""
-    under_test = StreamFilter(script)
+    under_test = StreamFilter(lambda: script)
     return b"".join(bytes(under_test.feed(memoryview(part))) for part in parts)
 
 
@@ -40,7 +40,7 @@ def test_what_is_emitted_does_not_wait_for_more_bytes() -> None:
 
 
 def test_it_is_done_once_all_further_bytes_pass() -> None:
-    under_test = StreamFilter(steps())
+    under_test = StreamFilter(steps)
     assert bytes(under_test.feed(memoryview(b"abcdefghijkl"))) == b"ABCdefg<>"
     assert not under_test.is_done
     assert bytes(under_test.feed(memoryview(b"mn"))) == b"n"
@@ -63,4 +63,4 @@ def test_a_script_begins_with_bytes_of_the_stream() -> None:
         yield Emit(b"x")
 
     with pytest.raises(ValueError, match="begins with bytes"):
-        StreamFilter(begin_alone())
+        StreamFilter(begin_alone).feed(memoryview(b"x"))

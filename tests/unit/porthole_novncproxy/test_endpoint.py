@@ -12,7 +12,8 @@ from porthole_common.diagnosis import ProxyDescription, Reach
 from porthole_common.model import Target
 from porthole_novncproxy.admission.vencrypt import Security
 from porthole_novncproxy.endpoint import DIAL_TIMEOUT_S, MAX_TARGETS, ProxyEndpoint
-from porthole_novncproxy.rpcapi import TOPIC, VERSION, NovncProxyAPI
+from porthole_novncproxy.rpcapi import SESSIONS_VERSION, TOPIC, VERSION, NovncProxyAPI
+from porthole_novncproxy.sessions.endpoint import SessionsEndpoint
 from support.bus import expected_error, fake_bus
 from support.cases import naming
 from support.certificates import Authority, make_certificate
@@ -41,8 +42,8 @@ def names_of(kind: type) -> list[str]:
 
 
 def test_client_and_endpoint_agree() -> None:
-    assert names_of(NovncProxyAPI) == names_of(ProxyEndpoint)
-    assert ProxyEndpoint.target.version == VERSION
+    assert names_of(NovncProxyAPI) == sorted(names_of(ProxyEndpoint) + names_of(SessionsEndpoint))
+    assert (ProxyEndpoint.target.version, SessionsEndpoint.target.version) == (VERSION, SESSIONS_VERSION)
 
 
 def test_client_and_endpoint_over_the_bus() -> None:

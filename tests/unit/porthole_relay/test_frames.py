@@ -244,6 +244,8 @@ def test_headers_to_the_client_are_the_shortest_and_unmasked():
 def test_a_close_frame_to_the_client():
     assert frames.build_close(4401, "gone").hex() == "8806" + "1131" + b"gone".hex()
     assert len(frames.build_close(1000, "x" * 200)) == 2 + frames.MAX_CONTROL_BYTES
+    # Not within a character: a browser takes a reason that is no UTF-8 for a broken connection.
+    assert frames.build_close(4403, "\u865a" * 100)[4:].decode() == "\u865a" * 41
 
 
 def test_a_pong_carries_the_pings_payload():

@@ -16,8 +16,8 @@ from porthole_novncproxy.admission.gate import Admission
 from porthole_novncproxy.sessions import registry
 from porthole_novncproxy.sessions.registry import SessionRegistry
 from porthole_relay.codec import RawCodec, WebSocketCodec
-from porthole_relay.frames import Opcode
-from porthole_relay.liveness import LivenessPolicy
+from porthole_relay.frames import CloseCode, Opcode
+from porthole_relay.liveness import EndSession, LivenessPolicy
 from porthole_relay.loop import READ
 from porthole_relay.pipe import Watermarks
 from porthole_relay.session import CLOSE_TIMEOUT_S
@@ -437,6 +437,40 @@ def test_sessions_that_are_listed_end_with_a_reason_and_others_of_their_instance
             house.loop.run_soon()
             assert close_reason(client) == words
             assert heard(younger) == (b"\x82\x03RFB", False)
+
+
+def in_loop(house, call):
+    """Return what another thread's ``call`` returns, while the loop turns."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(call()), daemon=True)
+    thread.start()
+    while thread.is_alive():
+        house.loop.run_soon()
+        thread.join(0.01)
+    return results[0]
+
+
+def test_sessions_that_a_user_ends_are_told_so_and_the_others_go_on(house):
+    first, _ = house.open("i-1")
+    second, _ = house.open("i-2")
+    end = EndSession(CloseCode.ENDED_BY_USER, "Ended by Rita: why")
+    ended = in_loop(
+        house, lambda: house.sessions.end_by(lambda session, _: session.subject.instance_uuid == "i-1", "u-1", end, 10)
+    )
+    assert [admission.ended_by for _, admission in ended] == ["u-1"]
+    assert close_reason(first) == "Ended by Rita: why"
+    assert heard(second) == (b"\x82\x03RFB", False)
+    assert in_loop(house, lambda: house.sessions.end_by(lambda *_: True, "u-2", end, 10)) != ended
+    assert {admission.ended_by for _, admission in list_open(house)} == {"u-1", "u-2"}
+
+
+def test_a_session_tells_when_its_client_last_typed(house):
+    _, _ = house.open("i-1")
+    [(silent, _)] = list_open(house)
+    assert silent.input_at is None
+    house.open("i-2", from_client=HANDSHAKE)
+    typed = next(session for session, _ in list_open(house) if session.subject.instance_uuid == "i-2")
+    assert typed.input_at is not None
 
 
 def test_a_session_that_has_ended_meanwhile_is_not_ended_again(house):

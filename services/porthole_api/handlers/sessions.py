@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Console sessions: who is on, and ending it.
+
+Open sessions are gathered from the proxies at each request; ended ones are read from the history. Called through the
+URL table.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import webob
+
+from porthole_api import paging
+from porthole_api.bodies import read_json, validate
+from porthole_api.directory import Directory
+from porthole_api.handlers.audit import EventLister
+from porthole_api.policies import sessions as rules
+from porthole_api.policy import Policy
+from porthole_api.request import Request, build_json
+from porthole_api.schemas import load_validator
+from porthole_api.servers import get_server
+from porthole_common import errors
+from porthole_common.context import RequestContext
+from porthole_common.history.event import MAX_REASON_CHARS, EventKind, HistoryEvent, clean_text
+from porthole_common.model import is_uuid
+from porthole_common.open_session import OpenSession, SessionFilter, check_marker
+
+PATH = "/porthole/v1/sessions"
+STATES = ("active", "ended")
+FILTERS = ("server", "project_id", "user_id", "host", "client", "since", "until")
+_KNOWN = {*FILTERS, "state", "limit", "marker"}
+_END_SESSION = load_validator("end_session")
+# What a user who may not see the proxies' names is told of one that does not answer.
+_HIDDEN = "a console proxy"
+
+
+class SessionGatherer(Protocol):
+    """The part of :class:`porthole_api.proxies.ProxySessions` that is used here."""
+
+    def list_sessions(  # noqa: D102
+        self, context: RequestContext, asked: SessionFilter, limit: int, marker: str | None = None
+    ) -> tuple[list[OpenSession], bool, list[str]]: ...
+
+    def end_sessions(  # noqa: D102
+        self, context: RequestContext, asked: SessionFilter, reason: str
+    ) -> tuple[int, list[str]]: ...
+
+
+class ConsoleAuth(EventLister, Protocol):
+    """The part of :class:`porthole_consoleauth.rpcapi.ConsoleAuthAPI` that is used here."""
+
+    def delete_tokens_for_instance(self, context: RequestContext, instance_uuid: str) -> int: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class SessionsHandler:
+    """Answers questions about sessions and ends them, as far as the policy allows it."""
+
+    sessions: SessionGatherer
+    consoleauth: ConsoleAuth
+    directory: Directory
+    policy: Policy
+
+    def handle_list(self, request: Request) -> webob.Response:
+        """GET: ``{"sessions": [session], "unreachable": [proxy], "sessions_links"?: [next]}``, newest first.
+
+        ``unreachable``: the processes of the proxy that did not answer; their sessions are missing.
+        """
+        pairs = request.parse_query_pairs()
+        query = dict(pairs)
+        state = _check_names(query, len(pairs))
+        filters = {name: query[name] for name in FILTERS if name in query}
+        sees_all = self._restrict(request.context, filters)
+        limit = paging.parse_limit(query.get("limit", "0"))
+        list_page = self._list_ended if state == "ended" else self._list_active
+        sessions, marker, unreachable = list_page(request.context, filters, limit, query.get("marker"), sees_all)
+        body: dict[str, Any] = {"sessions": sessions, "unreachable": unreachable}
+        if marker is not None:
+            body["sessions_links"] = paging.build_next(f"{request.root_url}{PATH}", pairs, marker)
+        return build_json(body)
+
+    def handle_show(self, request: Request) -> webob.Response:
+        """GET of one: ``{"session": session}``, while it is open."""
+        session = self._find(request.context, request.url_arguments["id"], rules.SHOW)
+        sees_all = self.policy.allows(request.context, rules.INDEX_ALL_PROJECTS)
+        return build_json({"session": self._build_active(session, sees_all)})
+
+    def handle_end(self, request: Request) -> webob.Response:
+        """DELETE of one, with ``{"reason"}`` or without a body: 204. Its client is told who ended it, and why."""
+        reason = _read_reason(request)
+        session = self._find(request.context, request.url_arguments["id"], rules.END)
+        count, unreachable = self.sessions.end_sessions(request.context, SessionFilter({"session": session.id}), reason)
+        if not count and unreachable:
+            # Its proxy has answered a moment ago, and is silent now.
+            raise errors.RpcUnavailable("novncproxy", "end_sessions")
+        return webob.Response(status=204, content_type=None)
+
+    def handle_end_all(self, request: Request) -> webob.Response:
+        """DELETE of a server's sessions: ``{"ended", "revoked", "unreachable"}``; its URLs open nothing any more.
+
+        Sessions at a proxy that did not answer end too, by the revocation of their URLs.
+        """
+        reason = _read_reason(request)
+        located = get_server(self.directory, request.context, request.url_arguments["id"])
+        self.policy.authorize(request.context, rules.END_ALL, located.instance)
+        uuid = located.instance.uuid
+        ended, unreachable = self.sessions.end_sessions(request.context, SessionFilter({"server": uuid}), reason)
+        # Behind the first step, whose words the clients see; what was opened between the two ends by the second one.
+        revoked = self.consoleauth.delete_tokens_for_instance(request.context, uuid)
+        sees_all = self.policy.allows(request.context, rules.INDEX_ALL_PROJECTS)
+        return build_json({"ended": ended, "revoked": revoked, "unreachable": _name(unreachable, sees_all)})
+
+    def _list_active(
+        self, context: RequestContext, filters: dict[str, str], limit: int, marker: str | None, sees_all: bool
+    ) -> tuple[list[dict[str, Any]], str | None, list[str]]:
+        """Return a page, the marker of the next one if there is one, and the proxies that did not answer."""
+        # At the door: without a proxy nobody else would look at them.
+        asked = SessionFilter.from_primitive(filters)
+        after = None if marker is None else check_marker(marker)
+        found, has_more, unreachable = self.sessions.list_sessions(context, asked, limit, after)
+        shown = [self._build_active(session, sees_all) for session in found]
+        return shown, found[-1].id if has_more else None, _name(unreachable, sees_all)
+
+    def _list_ended(
+        self, context: RequestContext, filters: dict[str, str], limit: int, marker: str | None, sees_all: bool
+    ) -> tuple[list[dict[str, Any]], str | None, list[str]]:
+        wanted = {**filters, "kind": str(EventKind.SESSION_CLOSED)}
+        try:
+            events, has_more = self.consoleauth.list_events(context, wanted, limit, marker)
+        except errors.HistoryUnavailable as exc:
+            # The reason may quote the database, with its address.
+            raise exc if sees_all else errors.HistoryUnavailable("it cannot be read now") from None
+        shown = [self._build_ended(event, sees_all) for event in events]
+        return shown, events[-1].id if has_more else None, []
+
+    def _restrict(self, context: RequestContext, filters: dict[str, str]) -> bool:
+        """Restrict the filters to the user's project; return whether the user sees all projects.
+
+        :raises PolicyForbidden: when the user may see no sessions, or asks for another project's or for a host's.
+        """
+        if self.policy.allows(context, rules.INDEX_ALL_PROJECTS):
+            return True
+        self.policy.authorize(context, rules.INDEX)
+        is_foreign = filters.get("project_id", context.project_id) != context.project_id
+        if is_foreign or "host" in filters or context.project_id is None:
+            raise errors.PolicyForbidden(rules.INDEX_ALL_PROJECTS)
+        filters["project_id"] = context.project_id
+        return False
+
+    def _find(self, context: RequestContext, session_id: str, rule: str) -> OpenSession:
+        """Return the open session.
+
+        :raises SessionNotFound: when nobody has it, or it is another project's.
+        :raises PolicyForbidden: when the user may see it, but not do this.
+        :raises RpcUnavailable: when it is not found, and a proxy does not answer.
+        """
+        if not is_uuid(session_id):
+            raise errors.SessionNotFound(session_id[:36])
+        found, _has_more, unreachable = self.sessions.list_sessions(context, SessionFilter({"session": session_id}), 1)
+        if not found and unreachable:
+            raise errors.RpcUnavailable("novncproxy", "list_sessions")
+        sees_all = self.policy.allows(context, rules.INDEX_ALL_PROJECTS)
+        if not found or (not sees_all and found[0].project_id != context.project_id):
+            raise errors.SessionNotFound(session_id)
+        self.policy.authorize(context, rule)
+        return found[0]
+
+    def _build_active(self, session: OpenSession, sees_all: bool) -> dict[str, Any]:
+        return self._build(session, session.id, sees_all) | {
+            "client": {"address": session.client, "user_agent": session.user_agent},
+            "opened_at": session.opened_at.isoformat(),
+            "last_input_at": session.last_input_at.isoformat() if session.last_input_at else None,
+            "ended_at": None,
+            "end": None,
+        }
+
+    def _build_ended(self, event: HistoryEvent, sees_all: bool) -> dict[str, Any]:
+        return self._build(event, event.session_id, sees_all) | {
+            "client": {"address": event.client, "user_agent": None},
+            "opened_at": event.opened_at.isoformat() if event.opened_at else None,
+            "last_input_at": None,
+            "ended_at": event.at.isoformat(),
+            "end": {"code": event.code, "reason": event.reason, "by": event.by},
+        }
+
+    def _find_name(self, instance_uuid: str | None) -> str | None:
+        """Return the name of the server, for display; None when it is not known now."""
+        try:
+            return self.directory.get(instance_uuid).instance.name if instance_uuid else None
+        except (errors.NotFound, errors.Unavailable):
+            return None
+
+    def _build(self, source: OpenSession | HistoryEvent, session_id: str | None, sees_all: bool) -> dict[str, Any]:
+        """Return what open and ended sessions have in common; proxies and compute hosts are for administrators."""
+        shown = {
+            "id": session_id,
+            "server": {"id": source.instance_uuid, "name": self._find_name(source.instance_uuid)},
+            "type": source.console_type,
+            "mode": source.mode,
+            "user_id": source.user_id,
+            "project_id": source.project_id,
+            "bytes_to_client": source.bytes_to_client,
+            "bytes_from_client": source.bytes_from_client,
+        }
+        return shown | ({"proxy": source.proxy, "compute_host": source.compute_host} if sees_all else {})
+
+
+def _check_names(query: dict[str, str], count: int) -> str:
+    """Return the state that is asked for.
+
+    :raises RequestInvalid: when a parameter is unknown or given twice, or the state is not one of :data:`STATES`.
+    """
+    unknown = sorted(query.keys() - _KNOWN)
+    if unknown:
+        raise errors.RequestInvalid(f"There is no query parameter {unknown[0][:64]!r}.")
+    if count != len(query):
+        raise errors.RequestInvalid("A query parameter is given twice.")
+    state = query.get("state", STATES[0])
+    if state not in STATES:
+        raise errors.RequestInvalid(f"Invalid input for state: it must be one of {', '.join(STATES)}.")
+    return state
+
+
+def _read_reason(request: Request) -> str:
+    if not request.content_length and not request.content_type:
+        return ""
+    body = read_json(request)
+    validate(body, _END_SESSION)
+    return clean_text(body.get("reason", ""), MAX_REASON_CHARS)
+
+
+def _name(unreachable: list[str], sees_all: bool) -> list[str]:
+    return unreachable if sees_all else [_HIDDEN] * len(unreachable)
