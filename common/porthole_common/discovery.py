@@ -4,8 +4,8 @@
 Why: a daemon is called by its topic, and by the name of its RPC server where one process is meant; but no part of
 Porthole keeps a list of these names. So a question goes to every process of a topic, and each one answers with its
 name, on a topic to which the asking process has subscribed before. Every daemon serves :class:`DiscoveryEndpoint`
-beside its own endpoint, on the same server; :mod:`porthole_cli.doctor` and
-:mod:`porthole_consoleauth.history.presence` ask.
+beside its own endpoint, on the same server. :mod:`porthole_cli.doctor` asks once. By a :class:`DiscoveryWatch`
+:mod:`porthole_consoleauth.history.presence` and :mod:`porthole_api.proxies` ask again and again.
 
 A process that does not answer in time hangs, or its version has no discovery. The broker knows how many processes
 there should be: each one consumes from the queue that has the topic's name.
@@ -13,19 +13,22 @@ there should be: each one consumes from the queue that has the topic's name.
 The topic and the two methods keep the names of the first release, since daemons of several releases share a bus.
 """
 
+import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from porthole_common import errors
-from porthole_common.context import RequestContext
+from porthole_common.context import RequestContext, build_daemon_context, serving
 from porthole_common.log import get_logger
 from porthole_common.rpc import Rpc, RpcTarget
 
 LOG = get_logger(__name__)
 DISCOVERY_TOPIC = "porthole.presence"
 VERSION = "1.0"
+# How long the end of a process waits for a question that is being asked.
+_STOP_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -97,3 +100,66 @@ def ask_processes(rpc: Rpc, context: RequestContext, topics: Iterable[str]) -> N
     """
     for topic in topics:
         rpc.get_client(topic, VERSION).publish(context, "report_presence")
+
+
+class DiscoveryWatch:
+    """A thread that asks the processes of some topics again and again, and the subscription to their answers."""
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        server: str,
+        topics: Sequence[str],
+        interval_s: float,
+        on_answer: Callable[[DaemonProcess], None],
+        on_asked: Callable[[], None] = lambda: None,
+        on_round: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``server`` is the name of the subscription on the bus, the same at each start.
+
+        ``on_answer`` gets each answer, in an RPC thread. ``on_asked`` is called when the broker has taken a question,
+        and ``on_round`` an interval later.
+        """
+        self._rpc = rpc
+        self._topics = topics
+        self._interval_s = interval_s
+        self._on_asked = on_asked
+        self._on_round = on_round
+        # One thread: the answers are a dictionary each.
+        self._server = rpc.get_server(DISCOVERY_TOPIC, server, [DiscoveryAnswers(on_answer)], threads=1)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="discovery", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask; does not wait for the broker."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop asking."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_S)
+            self._server.stop()
+
+    def _run(self) -> None:
+        try:
+            self._server.start()
+        except errors.RpcUnavailable:
+            # The process ends, and has never had a broker.
+            return
+        while not self._stopping.is_set():
+            context = build_daemon_context()
+            try:
+                with serving(context):
+                    ask_processes(self._rpc, context, self._topics)
+                    self._on_asked()
+                    if self._stopping.wait(self._interval_s):
+                        return
+                    self._on_round()
+            except errors.PortholeError as exc:
+                LOG.debug("Proxies not asked", reason=exc)
+                self._stopping.wait(self._interval_s)
+            except Exception:
+                # The thread must live on.
+                LOG.exception("Proxies not asked, by an internal error")
+                self._stopping.wait(self._interval_s)

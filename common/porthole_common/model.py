@@ -7,7 +7,6 @@ integers, C11), and a value becomes a dictionary. No I/O; called by every servic
 
 import hashlib
 import re
-import sys
 import uuid
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -113,7 +112,7 @@ class Target:
         port = read_int(value["port"], 1)
         if port > _MAX_PORT:
             raise ValueError(f"port {port} is out of range")
-        return cls(_share(str(value["host"])), port)
+        return cls(str(value["host"]), port)
 
     def to_primitive(self) -> dict[str, Any]:
         """Return ``{host, port}``."""
@@ -135,7 +134,7 @@ class Owner:
         """
         if not isinstance(value, dict):
             raise ValueError("the owner is not a dictionary")
-        return cls(_share(read_text(value.get("project_id"))), _share(read_text(value.get("user_id"))))
+        return cls(read_text(value.get("project_id")), read_text(value.get("user_id")))
 
     def to_primitive(self) -> dict[str, str | None]:
         """Return ``{project_id, user_id}``."""
@@ -166,10 +165,10 @@ class Claim:
         """
         owner = value.get("owner")
         return cls(
-            instance_uuid=_share(value["instance_uuid"]),
+            instance_uuid=value["instance_uuid"],
             console_type=ConsoleType(value["console_type"]),
             target=Target.from_primitive(value),
-            run=_share(read_text(value.get("run"))),
+            run=read_text(value.get("run")),
             owner=None if owner is None else Owner.from_primitive(owner),
         )
 
@@ -180,14 +179,6 @@ class Claim:
         """
         value = {"instance_uuid": self.instance_uuid, "console_type": str(self.console_type)}
         return value | self.target.to_primitive() | _build_binding(self.run, self.owner)
-
-
-def _share(text: Any) -> Any:
-    """Return the one object for an equal text: thousands of open consoles have the same hosts, users and guests.
-
-    A value of another type is returned as it is.
-    """
-    return sys.intern(text) if type(text) is str else text
 
 
 def _build_binding(run: str | None, owner: Owner | None) -> dict[str, Any]:
@@ -304,13 +295,13 @@ class ConnectInfo:
             console_type=claim.console_type,
             host=claim.target.host,
             port=claim.target.port,
-            access_url=_share(value["access_url"]),
-            compute_host=_share(value["compute_host"]),
+            access_url=value["access_url"],
+            compute_host=value["compute_host"],
             internal_access_path=value.get("internal_access_path"),
             token=value.get("token"),
             expires_at=read_time(expires_at) if expires_at else None,
-            user_id=_share(value.get("user_id")),
-            project_id=_share(value.get("project_id")),
+            user_id=value.get("user_id"),
+            project_id=value.get("project_id"),
             run=claim.run,
             owner=claim.owner,
             mode=ConsoleMode(value.get("mode", ConsoleMode.CONTROL)),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Notifications, which are published and not called: inventories, revocations, and the start of a compute host.
 
-Why: the services form a line (api, novncproxy -> compute -> consoleauth). Data in the other direction goes to all
+Why: the services form a line (api -> novncproxy -> compute -> consoleauth). Data in the other direction goes to all
 subscribers, and the publisher does not know them. Compute publishes inventory, and the api subscribes to it.
 Consoleauth publishes revocations, and the novncproxy subscribes to them, and to the starts that compute publishes.
 

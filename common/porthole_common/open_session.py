@@ -54,12 +54,14 @@ class OpenSession:
 
         :raises ValueError: when a key is missing, or a value has another type.
         """
+        if not isinstance(value, dict):
+            raise ValueError("it is not a session")
         try:
             return cls(
                 **{name: _read_required(value[name]) for name in _REQUIRED_TEXTS},
-                user_id=read_text(value["user_id"]),
-                project_id=read_text(value["project_id"]),
-                user_agent=read_text(value["user_agent"]),
+                user_id=_read_plain(value["user_id"]),
+                project_id=_read_plain(value["project_id"]),
+                user_agent=_read_plain(value["user_agent"]),
                 opened_at=read_time(value["opened_at"]),
                 last_input_at=None if value["last_input_at"] is None else read_time(value["last_input_at"]),
                 bytes_to_client=read_int(value["bytes_to_client"], 0),
@@ -146,9 +148,17 @@ def check_marker(marker: str) -> str:
 
 
 def _read_required(value: Any) -> str:
-    text = read_text(value)
+    text = _read_plain(value)
     if text is None:
         raise ValueError("a text is missing")
+    return text
+
+
+def _read_plain(value: Any) -> str | None:
+    """Return text without control characters, or None."""
+    text = read_text(value)
+    if text is not None and not text.isprintable():
+        raise ValueError("it has characters that cannot be printed")
     return text
 
 

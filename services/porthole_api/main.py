@@ -23,11 +23,11 @@ from porthole_api.directory import Directory
 from porthole_api.endpoint import ApiEndpoint
 from porthole_api.http_server import HttpServer
 from porthole_api.policy import Policy
-from porthole_api.proxies import ProxySessions, Roster, RosterWatch
+from porthole_api.proxies import ProxySessions, Roster, build_watch
 from porthole_api.subscription import Subscription
 from porthole_common import conf as porthole_conf
 from porthole_common import log, metrics_gathering, service
-from porthole_common.discovery import DiscoveryEndpoint
+from porthole_common.discovery import DiscoveryEndpoint, DiscoveryWatch
 from porthole_common.rpc import Rpc
 from porthole_common.unknown_options import warn_of_unknown_options
 from porthole_compute.rpcapi import ComputeAPI
@@ -53,7 +53,7 @@ class ApiService:
         self._owns_rpc = owns_rpc
         # The name is the same after a restart, so that a restart leaves no queue behind.
         self._policy = Policy(conf)
-        self._subscription, self._roster, application = _build(
+        self._subscription, self._watch, application = _build(
             conf, rpc, f"{conf.host}-{conf.api.bind_port}", self._policy
         )
         self._http = HttpServer(application, conf.api.bind_host, conf.api.bind_port, conf.api.workers)
@@ -65,7 +65,7 @@ class ApiService:
         """
         self._http.start()
         self._subscription.start()
-        self._roster.start()
+        self._watch.start()
 
     def waits_for(self) -> str:
         """Return "the message bus" until the computes have been asked for their inventory."""
@@ -82,7 +82,7 @@ class ApiService:
     def stop(self) -> None:
         """Answer the running requests, then leave the bus."""
         self._http.stop()
-        self._roster.stop()
+        self._watch.stop()
         self._subscription.stop()
         if self._owns_rpc:
             self._rpc.close()
@@ -117,11 +117,9 @@ def build_wsgi_application() -> WsgiApplication:
     log.setup(cfg.CONF, PROGRAM)
     warn_of_unknown_options(cfg.CONF)
     # The workers of one host may share a name: each gets every message of the topic all the same.
-    subscription, roster, application = _build(
-        cfg.CONF, _build_rpc(cfg.CONF), f"{cfg.CONF.host}-wsgi", Policy(cfg.CONF)
-    )
+    subscription, watch, application = _build(cfg.CONF, _build_rpc(cfg.CONF), f"{cfg.CONF.host}-wsgi", Policy(cfg.CONF))
     subscription.start()
-    roster.start()
+    watch.start()
     for server in metrics_gathering.build_peers(cfg.CONF, "api"):
         server.start()
     return application
@@ -134,7 +132,7 @@ def _build_rpc(conf: cfg.ConfigOpts) -> Rpc:
 
 def _build(
     conf: cfg.ConfigOpts, rpc: Rpc, name: str, policy: Policy
-) -> tuple[Subscription, RosterWatch, WsgiApplication]:
+) -> tuple[Subscription, DiscoveryWatch, WsgiApplication]:
     directory = Directory(time.monotonic)
     compute = ComputeAPI(rpc)
     examined = [ApiEndpoint(conf, directory), DiscoveryEndpoint(rpc, "api", conf.host, name)]
@@ -143,7 +141,7 @@ def _build(
     opener = ConsoleOpener(directory, compute, ConsoleAuthAPI(rpc), policy, rpc.run, limit)
     roster = Roster()
     sessions = ProxySessions(roster, NovncProxyAPI(rpc))
-    return subscription, RosterWatch(rpc, roster, name), build_app(conf, opener, sessions)
+    return subscription, build_watch(rpc, roster, name), build_app(conf, opener, sessions)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ Why the file is read only at the start and at SIGHUP, and not at each request: a
 and changes nothing. Called by the handlers and by :mod:`porthole_api.consoles`.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 from oslo_config import cfg
 from oslo_policy import policy
@@ -14,12 +14,21 @@ from porthole_api.policies import base, list_rules
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.log import get_logger
-from porthole_common.model import Instance
 
 LOG = get_logger(__name__)
 OPTION = "[oslo_policy] policy_file"
 # oslo.policy's default; this file may be missing.
 _DEFAULT_FILE = "policy.yaml"
+
+
+class Owned(Protocol):
+    """What a rule may be about: an instance, a session, or the user's own project, as the context has it."""
+
+    @property
+    def project_id(self) -> str | None: ...  # noqa: D102
+
+    @property
+    def user_id(self) -> str | None: ...  # noqa: D102
 
 
 class Policy:
@@ -46,17 +55,17 @@ class Policy:
         """Return True when the user is an administrator, who sees all servers, also those without a project."""
         return self._enforce(base.IS_ADMIN, context, {})
 
-    def allows(self, context: RequestContext, action: str, instance: Instance | None = None) -> bool:
-        """Return True when the user may do ``action`` to ``instance``, or without one, in the user's own project."""
-        owner = instance or context
+    def allows(self, context: RequestContext, action: str, owned: Owned | None = None) -> bool:
+        """Return True when the user may do ``action`` to what is ``owned``; without it, in the user's own project."""
+        owner = owned or context
         return self._enforce(action, context, {"project_id": owner.project_id, "user_id": owner.user_id})
 
-    def authorize(self, context: RequestContext, action: str, instance: Instance | None = None) -> None:
-        """Check that the user may do ``action``.
+    def authorize(self, context: RequestContext, action: str, owned: Owned | None = None) -> None:
+        """Check that the user may do ``action``, as :meth:`allows` says it.
 
         :raises PolicyForbidden: when the user may not.
         """
-        if not self.allows(context, action, instance):
+        if not self.allows(context, action, owned):
             raise errors.PolicyForbidden(action)
 
     def _enforce(self, rule: str, context: RequestContext, target: dict[str, Any]) -> bool:

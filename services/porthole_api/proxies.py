@@ -5,22 +5,25 @@ Why gathered at each request: the proxies are the truth about sessions, so no li
 names of the processes are: each one tells of itself at its start, and all are asked again every
 :data:`ASK_INTERVAL_S` by discovery (:mod:`porthole_common.discovery`). All are asked side by side. Who does not answer
 within a second is named in the answer, and is not asked again for a moment, so that a frozen proxy costs the others
-little. A name is forgotten after :data:`FORGET_S`.
+little. A name is forgotten after :data:`FORGET_S`. A user has few requests under way at once: they hold threads here,
+and work in each proxy.
 """
 
+import collections
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from porthole_common import errors
-from porthole_common.context import RequestContext, build_daemon_context, serving
-from porthole_common.discovery import DISCOVERY_TOPIC, DaemonProcess, DiscoveryAnswers, ask_processes
+from porthole_common.context import RequestContext, serving
+from porthole_common.discovery import DaemonProcess, DiscoveryWatch
 from porthole_common.log import get_logger
 from porthole_common.open_session import OpenSession, SessionFilter
 from porthole_common.recent import Recent
-from porthole_common.rpc import Rpc, RpcServer
-from porthole_common.thread_pool import STALL_S, Job, ThreadPool
+from porthole_common.rpc import Rpc
+from porthole_common.thread_pool import Job, ThreadPool
 from porthole_novncproxy.rpcapi import SESSIONS_TIMEOUT_S, TOPIC
 
 LOG = get_logger(__name__)
@@ -36,10 +39,12 @@ SILENCE_PAUSE_S = 2.0
 MAX_PROCESSES = 1000
 # The processes that are asked at once, by all requests of users; a silent one keeps a thread for a second.
 MAX_CALLS = 64
-EAGER_CALLS = 8
+# How many lists and ends of one user may be under way at once.
+MAX_PER_USER = 2
+LIMIT = "requests for console sessions at once"
+_MAX_NAME_CHARS = 255
 # What a call may take beyond its own deadline, on a busy machine.
 _GRACE_S = 0.2
-_STOP_S = 2.0
 Result = TypeVar("Result")
 
 
@@ -73,11 +78,14 @@ class Roster:
 
     def take(self, answer: DaemonProcess) -> None:
         """Take one answer of discovery, in an RPC thread."""
-        if answer.daemon != PROXY:
+        name = answer.server
+        if answer.daemon != PROXY or not 0 < len(name) <= _MAX_NAME_CHARS or not name.isprintable():
             return
         with self._lock:
-            self._heard.add(answer.server)
-            self._names.add(answer.server)
+            self._heard.add(name)
+            self._names.add(name)
+            if len(self._names) > MAX_PROCESSES:
+                self._forget()
 
     def note_asked(self) -> None:
         """Note that all were asked, for the first time or again."""
@@ -88,8 +96,11 @@ class Roster:
     def list_names(self) -> list[str]:
         """Return the names that are known, in order."""
         with self._lock:
-            self._names = {name for name in self._names if self._heard.has(name)}
+            self._forget()
             return sorted(self._names)
+
+    def _forget(self) -> None:
+        self._names = {name for name in self._names if self._heard.has(name)}
 
     def missing_s(self) -> float | None:
         """Return how long the first answers may still be on their way; None when nobody was asked yet."""
@@ -97,47 +108,9 @@ class Roster:
             return None if self._asked_at is None else max(0.0, self._asked_at + FIRST_ANSWERS_S - self._clock())
 
 
-class RosterWatch:
-    """The thread that asks, and this api's subscription to the answers."""
-
-    def __init__(self, rpc: Rpc, roster: Roster, server: str, interval_s: float = ASK_INTERVAL_S) -> None:
-        """``server`` is the name of the subscription on the bus, the same at each start."""
-        self._rpc = rpc
-        self._roster = roster
-        self._interval_s = interval_s
-        self._server: RpcServer = rpc.get_server(DISCOVERY_TOPIC, server, [DiscoveryAnswers(roster.take)], threads=1)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="proxy-roster", daemon=True)
-
-    def start(self) -> None:
-        """Begin to ask; does not wait for the broker."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop asking."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(_STOP_S)
-            self._server.stop()
-
-    def _run(self) -> None:
-        try:
-            self._server.start()
-        except errors.RpcUnavailable:
-            # The process ends, and has never had a broker.
-            return
-        while not self._stopping.is_set():
-            context = build_daemon_context()
-            try:
-                with serving(context):
-                    ask_processes(self._rpc, context, (TOPIC,))
-                self._roster.note_asked()
-            except errors.PortholeError as exc:
-                LOG.debug("Proxies not asked for their names", reason=exc)
-            except Exception:
-                # The thread must live on.
-                LOG.exception("Proxies not asked for their names, by an internal error")
-            self._stopping.wait(self._interval_s)
+def build_watch(rpc: Rpc, roster: Roster, server: str, interval_s: float = ASK_INTERVAL_S) -> DiscoveryWatch:
+    """Return the thread that asks; ``server`` is the name of its subscription on the bus, the same at each start."""
+    return DiscoveryWatch(rpc, server, (TOPIC,), interval_s, roster.take, on_asked=roster.note_asked)
 
 
 class ProxySessions:
@@ -155,15 +128,17 @@ class ProxySessions:
         self._proxies = proxies
         self._clock = clock
         self._timeout_s = timeout_s
-        self._pool = ThreadPool("proxy-sessions", MAX_CALLS, EAGER_CALLS)
+        self._pool = ThreadPool("proxy-sessions", MAX_CALLS)
         self._silent: Recent[str] = Recent(clock, SILENCE_PAUSE_S, MAX_PROCESSES)
+        self._under_way: collections.Counter[str | None] = collections.Counter()
+        self._lock = threading.Lock()
 
     def list_sessions(
         self, context: RequestContext, asked: SessionFilter, limit: int, marker: str | None = None
     ) -> tuple[list[OpenSession], bool, list[str]]:
         """Return a page, newest first; whether there are more; and the processes that did not answer.
 
-        :raises RequestInvalid: when the marker is malformed.
+        :raises RateReached: when the user has too many such requests under way.
         :raises RpcUnavailable: when there has been no broker since the start.
         """
         pages, unreachable = self._ask_all(
@@ -173,9 +148,14 @@ class ProxySessions:
         newest = [found[key] for key in sorted(found, reverse=True)]
         return newest[:limit], len(newest) > limit, unreachable
 
-    def end_sessions(self, context: RequestContext, asked: SessionFilter, reason: str) -> tuple[int, list[str]]:
+    def end_sessions(
+        self, context: RequestContext, asked: SessionFilter, reason: str, proxy: str | None = None
+    ) -> tuple[int, list[str]]:
         """End the sessions that ``asked`` lets through; return how many, and the processes that did not answer.
 
+        ``proxy``: the only process to ask, also when it was silent lately.
+
+        :raises RateReached: when the user has too many such requests under way.
         :raises RpcUnavailable: when there has been no broker since the start.
         """
         counts, unreachable = self._ask_all(
@@ -183,6 +163,7 @@ class ProxySessions:
             lambda server: self._proxies.end_sessions(
                 context, server, asked, context.user_id, context.user_name, reason
             ),
+            proxy,
         )
         return sum(counts), unreachable
 
@@ -190,23 +171,37 @@ class ProxySessions:
         """End the threads."""
         self._pool.close()
 
-    def _ask_all(self, context: RequestContext, ask: Callable[[str], Result]) -> tuple[list[Result], list[str]]:
-        missing_s = self._roster.missing_s()
-        if missing_s is None:
-            raise errors.RpcUnavailable(TOPIC, "report_presence")
-        if missing_s:
-            time.sleep(missing_s)
-        names = self._roster.list_names()
-        jobs = {name: self._begin(context, ask, name) for name in names if not self._silent.has(name)}
-        due_at = self._clock() + self._timeout_s
-        waiting = list(jobs.values())
-        while waiting and (left_s := due_at - self._clock()) > 0:
-            # Behind calls that have stalled the pool begins others.
-            if waiting[0].wait(min(left_s, STALL_S)):
-                waiting.pop(0)
-            else:
-                self._pool.relieve()
-        return self._collect(names, jobs, set(map(id, waiting)))
+    def _ask_all(
+        self, context: RequestContext, ask: Callable[[str], Result], only: str | None = None
+    ) -> tuple[list[Result], list[str]]:
+        with self._one_more(context.user_id):
+            missing_s = self._roster.missing_s()
+            if missing_s is None:
+                raise errors.RpcUnavailable(TOPIC, "report_presence")
+            if missing_s and only is None:
+                time.sleep(missing_s)
+            names = self._roster.list_names() if only is None else [only]
+            with self._lock:
+                skipped = {name for name in names if self._silent.has(name)} - {only}
+            jobs = {name: self._begin(context, ask, name) for name in names if name not in skipped}
+            due_at = self._clock() + self._timeout_s
+            # A job can be waited for once.
+            done = {name for name, job in jobs.items() if job.wait(max(0.0, due_at - self._clock()))}
+            return self._collect(names, jobs, done)
+
+    @contextlib.contextmanager
+    def _one_more(self, user_id: str | None) -> Iterator[None]:
+        with self._lock:
+            if self._under_way[user_id] >= MAX_PER_USER:
+                raise errors.RateReached(LIMIT, 1)
+            self._under_way[user_id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way[user_id] -= 1
+                if not self._under_way[user_id]:
+                    del self._under_way[user_id]
 
     def _begin(self, context: RequestContext, ask: Callable[[str], Result], name: str) -> Job:
         def call() -> Result:
@@ -217,7 +212,7 @@ class ProxySessions:
         self._pool.start(job)
         return job
 
-    def _collect(self, names: Sequence[str], jobs: dict[str, Job], waiting: set[int]) -> tuple[list[Result], list[str]]:
+    def _collect(self, names: Sequence[str], jobs: dict[str, Job], done: set[str]) -> tuple[list[Result], list[str]]:
         results: list[Result] = []
         unreachable: list[str] = []
         for name in names:
@@ -225,14 +220,24 @@ class ProxySessions:
             if job is None:
                 unreachable.append(name)
                 continue
+            # What has not begun says nothing about its process: too much is asked at once.
+            was_asked = job.has_begun
             try:
-                if id(job) in waiting and not job.wait(0):
+                if name not in done:
                     self._pool.withdraw(job)
                     raise errors.RpcUnavailable(TOPIC, "sessions")
                 results.append(job.get_result())
-            except errors.Unavailable as exc:
+            except errors.PortholeError as exc:
                 unreachable.append(name)
-                if isinstance(exc, errors.RpcUnavailable):
-                    self._silent.add(name)
-                LOG.warning("Sessions of a proxy not known", proxy=name, reason=exc)
+                if was_asked:
+                    self._note_silence(name, exc)
+            except Exception:
+                # One process's answer must not cost the answers of the others.
+                LOG.exception("Sessions of a proxy not known, by an internal error", proxy=name)
+                unreachable.append(name)
         return results, unreachable
+
+    def _note_silence(self, name: str, reason: errors.PortholeError) -> None:
+        with self._lock:
+            self._silent.add(name)
+        LOG.warning("Sessions of a proxy not known", proxy=name, reason=reason)

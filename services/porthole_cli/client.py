@@ -19,9 +19,9 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from keystoneauth1 import adapter, discover, exceptions
 
+from porthole_cli.cloud_session import CloudSession
 from porthole_cli.errors import ApiRefused, CloudInvalid, ServerAmbiguous, ServerNotFound
 from porthole_cli.failures import build_answer_invalid, build_timeout, map_failure, map_keystone_failure
-from porthole_cli.session import CloudSession
 from porthole_common.errors import PortholeError
 from porthole_common.model import ConsoleMode, is_uuid
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from keystoneauth1 import adapter, discover, exceptions, loading, noauth
 
+from porthole_cli.cloud_session import CloudSession, CloudSessionLoading
 from porthole_cli.errors import CloudInvalid
-from porthole_cli.session import CloudSession, CloudSessionLoading
 
 DEFAULT_ENDPOINT = "http://127.0.0.1:8774/v2.1"
 # Seconds that all requests of a command may take; keystoneauth's own 600 are longer than a user waits.

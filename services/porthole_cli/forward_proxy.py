@@ -2,8 +2,8 @@
 """The forward proxy that the environment names for a URL: http_proxy, https_proxy, all_proxy and no_proxy.
 
 Why: requests obeys these variables, and reports a failure of the proxy as a failure of the API. A proxy on another host
-cannot reach this host's loopback, so requests to loopback never use a proxy. Called by :mod:`porthole_cli.session` and
-:mod:`porthole_cli.failures`.
+cannot reach this host's loopback, so requests to loopback never use a proxy. Called by
+:mod:`porthole_cli.cloud_session` and :mod:`porthole_cli.failures`.
 """
 
 import ipaddress

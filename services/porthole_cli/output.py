@@ -28,12 +28,12 @@ class Output(io.TextIOWrapper):
     is_lost = False
 
     def write(self, text: str, /) -> int:
-        """Write ``text``.
+        """Write ``text``, harmless to a terminal.
 
         :raises OutputFailed: when the file cannot be written.
         """
         with self._map_failure():
-            return super().write(text)
+            return super().write(make_harmless(text))
 
     def flush(self) -> None:
         """Write the buffer.
@@ -52,6 +52,17 @@ class Output(io.TextIOWrapper):
         except OSError as exc:
             self.is_lost = True
             raise OutputFailed(exc.strerror or str(exc)) from exc
+
+
+def make_harmless(text: str) -> str:
+    """Return ``text`` with a question mark for each character that cannot be printed, such as an escape.
+
+    Names of servers and of users come from other people: an escape could rewrite the terminal, and a mark of direction
+    the order of the words.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in "\n\t" else "?" for char in text)
 
 
 def prepare_streams() -> None:

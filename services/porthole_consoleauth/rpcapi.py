@@ -4,6 +4,7 @@
 The last two are those of :mod:`porthole_consoleauth.history.endpoint`.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -131,8 +132,8 @@ class ConsoleAuthAPI:
         """
         value: dict[str, Any] = self._client.call(context, "check_token", server=server, deadline=deadline, token=token)
         try:
-            return ConnectInfo.from_primitive(value)
-        except (KeyError, TypeError, ValueError) as exc:
+            return ConnectInfo.from_primitive(_share_texts(value))
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
             LOG.error("RPC answer not understood", topic=TOPIC, method="check_token", error=exc)
             raise errors.RemoteFailure(TOPIC, "check_token") from exc
 
@@ -197,3 +198,16 @@ class ConsoleAuthAPI:
         """
         value: dict[str, Any] = self._history.call(context, "list_events", filters=filters, limit=limit, marker=marker)
         return [HistoryEvent.from_primitive(item) for item in value["events"]], bool(value["has_more"])
+
+
+@functools.lru_cache(maxsize=4096)
+def _share(text: str) -> str:
+    """Return the one object for an equal text. Thousands of open consoles have the same hosts, users and guests."""
+    return text
+
+
+def _share_texts(value: Any) -> Any:
+    """Return an answer with shared texts, those within it too. It has no token: an access URL is without its query."""
+    if isinstance(value, dict):
+        return {name: _share_texts(item) for name, item in value.items()}
+    return _share(value) if isinstance(value, str) else value

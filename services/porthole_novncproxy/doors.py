@@ -2,7 +2,7 @@
 """The doors of the proxy: one row for each port that clients connect to.
 
 Why one table: the listener, the daemon with its options, the access decision and the relay all go by a door's row. A
-new door is a new row, with its options in :mod:`porthole_common.conf.vnc`.
+new door is a new row, with its options in the module of its ``group`` below :mod:`porthole_common.conf`.
 """
 
 import enum

@@ -62,7 +62,7 @@ class NovncProxyAPI:
         :raises RequestInvalid: when the marker is malformed.
         :raises RemoteFailure: also when that process's version has no such method.
         """
-        values: list[dict[str, Any]] = self._sessions.call(
+        values = self._sessions.call(
             context,
             "list_sessions",
             server=server,
@@ -74,7 +74,7 @@ class NovncProxyAPI:
         )
         try:
             return [OpenSession.from_primitive(value) for value in values]
-        except ValueError as exc:
+        except (TypeError, ValueError) as exc:
             raise errors.RemoteFailure(TOPIC, "list_sessions") from exc
 
     def end_sessions(
@@ -92,7 +92,7 @@ class NovncProxyAPI:
 
         :raises RemoteFailure: also when that process's version has no such method.
         """
-        count: int = self._sessions.call(
+        count = self._sessions.call(
             context,
             "end_sessions",
             server=server,
@@ -103,4 +103,6 @@ class NovncProxyAPI:
             name=name,
             reason=reason,
         )
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise errors.RemoteFailure(TOPIC, "end_sessions")
         return count

@@ -176,6 +176,7 @@ def test_try_again_after_a_refusal(browser: Browser, console_server: ConsoleServ
         (1011, "The console was cut off", True),
         (4000, "The connection was lost", True),
         (4401, "Access to this console has ended", False),
+        (4403, "Somebody has ended this session", True),
         (4408, "This session has reached its time limit", True),
         (4409, "This session was idle for too long", True),
     ],

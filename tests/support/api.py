@@ -160,7 +160,9 @@ class FakeSessions:
         found = [each for each in self.open if each.id == asked.equal.get("session", each.id)]
         return found[:limit], len(found) > limit, self.unreachable
 
-    def end_sessions(self, context: RequestContext, asked: SessionFilter, reason: str) -> tuple[int, list[str]]:
+    def end_sessions(
+        self, context: RequestContext, asked: SessionFilter, reason: str, proxy: str | None = None
+    ) -> tuple[int, list[str]]:
         if self.error:
             raise self.error
         self.ended.append((asked.to_primitive(), reason))

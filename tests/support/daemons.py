@@ -184,20 +184,30 @@ class Porthole:
         return [line for pid, parent, line in _processes() if pid in own or parent in own]
 
     def request(
-        self, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        method: str | None = None,
     ) -> tuple[int, bytes]:
-        """Send one request to the api and return status and body; POST when there is a body.
+        """Send one request to the api and return status and body; POST when there is a body, unless ``method`` says so.
 
         For tests that need an answer of the api in passing.
         """
-        answer = self.send(path, body, headers)
+        answer = self.send(path, body, headers, method)
         return answer.status, answer.body
 
-    def send(self, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> "Answer":
-        """Send one request to the api; POST when there is a body."""
+    def send(
+        self,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        method: str | None = None,
+    ) -> "Answer":
+        """Send one request to the api; POST when there is a body, unless ``method`` says otherwise."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         given = {"Content-Type": "application/json", **(headers or {})}
-        request = urllib.request.Request(self.api_url + path, data=body, headers=given)  # noqa: S310
+        request = urllib.request.Request(self.api_url + path, data=body, headers=given, method=method)  # noqa: S310
         try:
             with opener.open(request, timeout=60) as answer:
                 return Answer(answer.status, answer.headers, answer.read())

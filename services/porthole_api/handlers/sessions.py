@@ -42,7 +42,7 @@ class SessionGatherer(Protocol):
     ) -> tuple[list[OpenSession], bool, list[str]]: ...
 
     def end_sessions(  # noqa: D102
-        self, context: RequestContext, asked: SessionFilter, reason: str
+        self, context: RequestContext, asked: SessionFilter, reason: str, proxy: str | None = None
     ) -> tuple[int, list[str]]: ...
 
 
@@ -89,7 +89,9 @@ class SessionsHandler:
         """DELETE of one, with ``{"reason"}`` or without a body: 204. Its client is told who ended it, and why."""
         reason = _read_reason(request)
         session = self._find(request.context, request.url_arguments["id"], rules.END)
-        count, unreachable = self.sessions.end_sessions(request.context, SessionFilter({"session": session.id}), reason)
+        count, unreachable = self.sessions.end_sessions(
+            request.context, SessionFilter({"session": session.id}), reason, session.proxy
+        )
         if not count and unreachable:
             # Its proxy has answered a moment ago, and is silent now.
             raise errors.RpcUnavailable("novncproxy", "end_sessions")
@@ -104,9 +106,11 @@ class SessionsHandler:
         located = get_server(self.directory, request.context, request.url_arguments["id"])
         self.policy.authorize(request.context, rules.END_ALL, located.instance)
         uuid = located.instance.uuid
-        ended, unreachable = self.sessions.end_sessions(request.context, SessionFilter({"server": uuid}), reason)
-        # Behind the first step, whose words the clients see; what was opened between the two ends by the second one.
-        revoked = self.consoleauth.delete_tokens_for_instance(request.context, uuid)
+        try:
+            ended, unreachable = self.sessions.end_sessions(request.context, SessionFilter({"server": uuid}), reason)
+        finally:
+            # Behind the first step, whose words the clients see; what it could not end, or was opened since, ends so.
+            revoked = self.consoleauth.delete_tokens_for_instance(request.context, uuid)
         sees_all = self.policy.allows(request.context, rules.INDEX_ALL_PROJECTS)
         return build_json({"ended": ended, "revoked": revoked, "unreachable": _name(unreachable, sees_all)})
 
@@ -154,15 +158,20 @@ class SessionsHandler:
         :raises PolicyForbidden: when the user may see it, but not do this.
         :raises RpcUnavailable: when it is not found, and a proxy does not answer.
         """
+        sees_all = self.policy.allows(context, rules.INDEX_ALL_PROJECTS)
+        if not sees_all:
+            # Before anybody is asked: of another project the user sees no session.
+            self.policy.authorize(context, rule)
         if not is_uuid(session_id):
             raise errors.SessionNotFound(session_id[:36])
         found, _has_more, unreachable = self.sessions.list_sessions(context, SessionFilter({"session": session_id}), 1)
         if not found and unreachable:
             raise errors.RpcUnavailable("novncproxy", "list_sessions")
-        sees_all = self.policy.allows(context, rules.INDEX_ALL_PROJECTS)
-        if not found or (not sees_all and found[0].project_id != context.project_id):
+        is_own = bool(found) and context.project_id is not None and found[0].project_id == context.project_id
+        if not found or found[0].id != session_id or not (sees_all or is_own):
             raise errors.SessionNotFound(session_id)
-        self.policy.authorize(context, rule)
+        # Whoever sees all sessions may not end all of them.
+        self.policy.authorize(context, rule, found[0])
         return found[0]
 
     def _build_active(self, session: OpenSession, sees_all: bool) -> dict[str, Any]:
@@ -183,18 +192,21 @@ class SessionsHandler:
             "end": {"code": event.code, "reason": event.reason, "by": event.by},
         }
 
-    def _find_name(self, instance_uuid: str | None) -> str | None:
-        """Return the name of the server, for display; None when it is not known now."""
+    def _find_name(self, source: OpenSession | HistoryEvent, sees_all: bool) -> str | None:
+        """Return the name of the server, for display; None when it is not known now, or is another project's now."""
         try:
-            return self.directory.get(instance_uuid).instance.name if instance_uuid else None
+            located = self.directory.get(source.instance_uuid) if source.instance_uuid else None
         except (errors.NotFound, errors.Unavailable):
             return None
+        if located is None or not (sees_all or located.instance.project_id == source.project_id):
+            return None
+        return located.instance.name
 
     def _build(self, source: OpenSession | HistoryEvent, session_id: str | None, sees_all: bool) -> dict[str, Any]:
         """Return what open and ended sessions have in common; proxies and compute hosts are for administrators."""
         shown = {
             "id": session_id,
-            "server": {"id": source.instance_uuid, "name": self._find_name(source.instance_uuid)},
+            "server": {"id": source.instance_uuid, "name": self._find_name(source, sees_all)},
             "type": source.console_type,
             "mode": source.mode,
             "user_id": source.user_id,
@@ -222,7 +234,7 @@ def _check_names(query: dict[str, str], count: int) -> str:
 
 
 def _read_reason(request: Request) -> str:
-    if not request.content_length and not request.content_type:
+    if not request.content_length and "HTTP_TRANSFER_ENCODING" not in request.environ:
         return ""
     body = read_json(request)
     validate(body, _END_SESSION)

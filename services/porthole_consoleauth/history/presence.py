@@ -16,9 +16,7 @@ from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Protocol
 
-from porthole_common import errors
-from porthole_common.context import build_daemon_context, serving
-from porthole_common.discovery import DISCOVERY_TOPIC, DaemonProcess, DiscoveryAnswers, ask_processes
+from porthole_common.discovery import DaemonProcess, DiscoveryWatch
 from porthole_common.history.event import HistoryEvent
 from porthole_common.log import get_logger
 from porthole_common.notifications import REVOCATIONS_TOPIC
@@ -28,8 +26,6 @@ from porthole_consoleauth.rpcapi import TOPIC
 LOG = get_logger(__name__)
 # How many questions a process may leave unanswered.
 ROUNDS = 6
-# How long the end of the process waits for a question that is being asked.
-_STOP_S = 2.0
 PROXY, CONSOLEAUTH = "novncproxy", "consoleauth"
 
 
@@ -98,48 +94,7 @@ class Presence:
             self._store.refuse("")
 
 
-class PresenceWatch:
-    """The thread, and this consoleauth's subscription to the answers."""
-
-    def __init__(self, rpc: Rpc, presence: Presence, server: str, timeout_s: float) -> None:
-        """``server`` is the name of the subscription on the bus, the same at each start."""
-        self._rpc = rpc
-        self._presence = presence
-        self._interval_s = timeout_s / ROUNDS
-        self._stopping = threading.Event()
-        # One thread: the answers are a dictionary each.
-        self._server = rpc.get_server(DISCOVERY_TOPIC, server, [DiscoveryAnswers(presence.take)], threads=1)
-        self._thread = threading.Thread(target=self._run, name="history-presence", daemon=True)
-
-    def start(self) -> None:
-        """Begin to ask; does not wait for the broker."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop asking."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(_STOP_S)
-            self._server.stop()
-
-    def _run(self) -> None:
-        try:
-            self._server.start()
-        except errors.RpcUnavailable:
-            # The process ends, and has never had a broker.
-            return
-        while not self._stopping.is_set():
-            context = build_daemon_context()
-            try:
-                with serving(context):
-                    ask_processes(self._rpc, context, (REVOCATIONS_TOPIC, TOPIC))
-                    if self._stopping.wait(self._interval_s):
-                        return
-                    self._presence.judge()
-            except errors.PortholeError as exc:
-                LOG.debug("Proxies not asked", reason=exc)
-                self._stopping.wait(self._interval_s)
-            except Exception:
-                # The thread must live on.
-                LOG.exception("Proxies not asked, by an internal error")
-                self._stopping.wait(self._interval_s)
+def build_watch(rpc: Rpc, presence: Presence, server: str, timeout_s: float) -> DiscoveryWatch:
+    """Return the thread that asks; ``server`` is the name of its subscription on the bus, the same at each start."""
+    topics = (REVOCATIONS_TOPIC, TOPIC)
+    return DiscoveryWatch(rpc, server, topics, timeout_s / ROUNDS, presence.take, on_round=presence.judge)

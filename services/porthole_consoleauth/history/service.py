@@ -20,7 +20,7 @@ from porthole_common.log import get_logger
 from porthole_common.rpc import Rpc
 from porthole_consoleauth.history.database import Database, build_url
 from porthole_consoleauth.history.endpoint import HistoryEndpoint
-from porthole_consoleauth.history.presence import Presence, PresenceWatch
+from porthole_consoleauth.history.presence import Presence, build_watch
 from porthole_consoleauth.history.store import HistoryStore
 
 LOG = get_logger(__name__)
@@ -44,7 +44,7 @@ class HistoryService:
         self.endpoint = HistoryEndpoint(self.store, self.record)
         self._reporter = Reporter(build_spool(conf, "consoleauth"), self.record)
         presence = Presence(self.store, conf.host, process, self._announce)
-        self._watch = PresenceWatch(rpc, presence, f"{conf.host}-history", conf.history.proxy_timeout)
+        self._watch = build_watch(rpc, presence, f"{conf.host}-history", conf.history.proxy_timeout)
         self._stopping = threading.Event()
         self._purger = threading.Thread(target=self._purge, name="history-purge", daemon=True)
 

@@ -5,6 +5,7 @@ Why: an open console costs two descriptors, and one client must not take them al
 server is dialled until both sockets are closed. Called by :mod:`porthole_novncproxy.admission.gate`.
 """
 
+import functools
 import hashlib
 import threading
 from collections.abc import Callable
@@ -65,10 +66,12 @@ class SessionCounter:
             for count in counts:
                 count.consoles += 1
                 self._counts[count.key] = count
-        return _Reservation(self, counts).release
+        return functools.partial(self.release, _Reservation(counts))
 
-    def _release(self, counts: tuple["_Count", ...]) -> None:
+    def release(self, reservation: "_Reservation") -> None:
+        """Uncount a console; a second call does nothing."""
         with self._lock:
+            counts, reservation.counts = reservation.counts, ()
             for count in counts:
                 count.consoles -= 1
                 if not count.consoles:
@@ -86,15 +89,9 @@ class _Count:
 
 
 class _Reservation:
-    """The counts of one console."""
+    """The counts of one console; without any once it is released."""
 
-    __slots__ = ("_counter", "_counts")
+    __slots__ = ("counts",)
 
-    def __init__(self, counter: SessionCounter, counts: tuple[_Count, ...]) -> None:
-        self._counter = counter
-        self._counts = counts
-
-    def release(self) -> None:
-        """Uncount the console; a second call does nothing."""
-        counts, self._counts = self._counts, ()
-        self._counter._release(counts)
+    def __init__(self, counts: tuple[_Count, ...]) -> None:
+        self.counts = counts

@@ -5,11 +5,12 @@ Why here: the proxies are the truth about sessions, and nobody else keeps a list
 for its own; the api gathers, and has asked its policy before. Called by oslo.messaging's threads.
 """
 
+import functools
 import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from porthole_common import errors
 from porthole_common.context import RequestContext
@@ -19,13 +20,12 @@ from porthole_common.open_session import OpenSession, SessionFilter, check_marke
 from porthole_common.rpc import RpcTarget, expected_exceptions
 from porthole_novncproxy.admission.gate import Admission
 from porthole_novncproxy.rpcapi import MAX_SESSIONS, SESSIONS_VERSION
+from porthole_novncproxy.sessions.registry import LOOP_TIMEOUT_S
 from porthole_relay.frames import CloseCode
 from porthole_relay.liveness import EndSession
 from porthole_relay.session import Session
 
 LOG = get_logger(__name__)
-# How long the loop may take to list its sessions, or to end them: it does so in its next turn.
-LOOP_TIMEOUT_S = 0.8
 _MAX_NAME_CHARS = 64
 # What a filter is compared with, by its name.
 _VALUES: dict[str, Callable[[Session, Admission], str | None]] = {
@@ -37,6 +37,7 @@ _VALUES: dict[str, Callable[[Session, Admission], str | None]] = {
     "client": lambda session, _: session.subject.client,
 }
 OpenConsole = tuple[Session, Admission]
+Result = TypeVar("Result")
 
 
 class OpenConsoles(Protocol):
@@ -45,8 +46,8 @@ class OpenConsoles(Protocol):
     def list_open(self, timeout_s: float) -> list[OpenConsole]: ...  # noqa: D102
 
     def end_by(  # noqa: D102
-        self, is_meant: Callable[[Session, Admission], bool], user: str, end: EndSession, timeout_s: float
-    ) -> list[OpenConsole]: ...
+        self, sessions: Sequence[Session], user: str, end: EndSession, on_ended: Callable[[Session, Admission], None]
+    ) -> int: ...
 
 
 EndObserver = Callable[[Session, Admission, str], None]
@@ -81,7 +82,7 @@ class SessionsEndpoint:
         before = None if marker is None else check_marker(marker)
         found = [
             (session.subject.session_id or "", session, admission)
-            for session, admission in self._ask_loop(lambda: self._sessions.list_open(LOOP_TIMEOUT_S))
+            for session, admission in self._list_open()
             # One that is being closed has ended: its VNC server is gone.
             if session.state.has_server
             and (before is None or (session.subject.session_id or "") < before)
@@ -108,25 +109,27 @@ class SessionsEndpoint:
         words = clean_text(reason, MAX_REASON_CHARS).strip()
         by = clean_text(name or user_id or "an administrator", _MAX_NAME_CHARS)
         end = EndSession(CloseCode.ENDED_BY_USER, f"Ended by {by}: {words}" if words else f"Ended by {by}")
-        ended = self._ask_loop(lambda: self._sessions.end_by(build_test(asked), user_id or by, end, LOOP_TIMEOUT_S))
-        for session, admission in ended:
-            subject = session.subject
-            LOG.info(
-                "Console ended by a user",
-                session=subject.session_id,
-                instance=subject.instance_uuid,
-                client=subject.client,
-                reason=words or None,
-            )
-            if self._on_ended is not None:
-                self._on_ended(session, admission, words)
-        return len(ended)
+        is_meant = build_test(asked)
+        # Outside the loop, which would look at thousands of sessions; it ends those that are still open.
+        meant = [session for session, admission in self._list_open() if is_meant(session, admission)]
+        on_ended = functools.partial(self._note_ended, context, words)
+        return _ask_loop(lambda: self._sessions.end_by(meant, user_id or by, end, on_ended)) if meant else 0
 
-    def _ask_loop(self, ask: Callable[[], list[OpenConsole]]) -> list[OpenConsole]:
-        try:
-            return ask()
-        except TimeoutError as exc:
-            raise errors.RpcUnavailable("novncproxy", "sessions") from exc
+    def _note_ended(self, context: RequestContext, words: str, session: Session, admission: Admission) -> None:
+        subject = session.subject
+        LOG.info(
+            "Console ended by a user",
+            context=context,
+            session=subject.session_id,
+            instance=subject.instance_uuid,
+            client=subject.client,
+            reason=words or None,
+        )
+        if self._on_ended is not None:
+            self._on_ended(session, admission, words)
+
+    def _list_open(self) -> list[OpenConsole]:
+        return _ask_loop(lambda: self._sessions.list_open(LOOP_TIMEOUT_S))
 
     def _describe(self, session: Session, admission: Admission, now: datetime, clock: float) -> OpenSession:
         subject = session.subject
@@ -161,3 +164,10 @@ def build_test(asked: SessionFilter) -> Callable[[Session, Admission], bool]:
         )
 
     return is_meant
+
+
+def _ask_loop(ask: Callable[[], Result]) -> Result:
+    try:
+        return ask()
+    except TimeoutError as exc:
+        raise errors.RpcUnavailable("novncproxy", "sessions") from exc

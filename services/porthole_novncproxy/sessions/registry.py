@@ -41,6 +41,8 @@ _REVOCATION_MEMORY_S = 1000.0
 # Old revocations are forgotten when there are twice as many as after the last time, and at least this many: when a host
 # with thousands of guests ends, each revocation must not look at all others.
 _MIN_SWEPT = 256
+# How long the loop may take to list sessions for a user, or to end them: it does so in its next turn.
+LOOP_TIMEOUT_S = 0.8
 # The reason in the close frame; the console page has a longer text for each.
 REVOKED_WORDS = {
     RevocationReason.ENDED: "The console was revoked",
@@ -149,22 +151,28 @@ class SessionRegistry:
         self._loop.call_soon(end)
 
     def end_by(
-        self, is_meant: Callable[[Session, Admission], bool], user: str, end: EndSession, timeout_s: float
-    ) -> list[tuple[Session, Admission]]:
-        """End the open sessions that are meant, in the name of ``user``, and return them.
+        self, sessions: Sequence[Session], user: str, end: EndSession, on_ended: Callable[[Session, Admission], None]
+    ) -> int:
+        """End those of ``sessions`` that are still open, in the name of ``user``, and return how many.
 
-        :raises TimeoutError: when the loop has not done so within ``timeout_s``.
+        ``on_ended`` is called for each of them in the loop's thread, also when the loop comes to it late.
+
+        :raises TimeoutError: when the loop has not done so within :data:`LOOP_TIMEOUT_S`; it still will.
         """
 
-        def end_all() -> list[tuple[Session, Admission]]:
-            # Not those that have ended, and wait for the client's answer.
-            meant = [item for item in self._sessions.items() if item[0].state.has_server and is_meant(*item)]
-            for session, admission in meant:
-                admission.ended_by = user
-                session.close(end.code, end.reason)
-            return meant
+        def end_all() -> int:
+            count = 0
+            for session in sessions:
+                admission = self._sessions.get(session)
+                # Not one that has ended, and waits for the client's answer.
+                if admission is not None and session.state.has_server:
+                    admission.ended_by = user
+                    session.close(end.code, end.reason)
+                    on_ended(session, admission)
+                    count += 1
+            return count
 
-        return self._loop.ask(end_all, timeout_s)
+        return self._loop.ask(end_all, LOOP_TIMEOUT_S)
 
     def stop(self, drain_timeout_s: float) -> None:
         """Wait ``drain_timeout_s`` for the consoles to end, then end the remaining ones with 1001."""

@@ -2,6 +2,7 @@
 """Sessions over HTTP: whose, which, and what a user who may not is told."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from porthole_api.policy import Policy
 from porthole_api.request import Request
 from porthole_common import errors
 from porthole_common.context import RequestContext, build_request_context
+from porthole_common.notifications import Inventory
 from porthole_common.open_session import SessionFilter
-from support.api import Api, build_instance, build_uuid
+from support.api import HOST, Api, build_instance, build_uuid
 from support.cases import naming
 from support.history import closed, new_id
 from support.open_sessions import INSTANCE, build_session
@@ -78,6 +80,45 @@ def test_who_may_show_and_end_a_session(admin: House) -> None:
             with pytest.raises(errors.SessionNotFound):
                 admin.ask_as(STRANGER, method, id=admin.session.id)
     assert len(admin.sessions.ended) == 1
+
+
+def test_whoever_sees_all_sessions_may_not_end_all_of_them(admin: House, tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text('"porthole:sessions:index:all_projects": "role:auditor"\n')
+    admin.conf.set_override("policy_file", str(tmp_path / "policy.yaml"), "oslo_policy")
+    admin.handler = SessionsHandler(admin.sessions, admin.consoleauth, admin.directory, Policy(admin.conf))
+    auditor = build_request_context(user_id="a", project_id="blue", roles=["auditor", "member", "reader"])
+    assert admin.ask_as(auditor, "handle_list")["sessions"]
+    for method in ("handle_show", "handle_end"):
+        with naming(method), pytest.raises(errors.PolicyForbidden):
+            admin.ask_as(auditor, method, id=admin.session.id)
+    assert admin.sessions.ended == []
+
+
+def test_users_without_a_role_or_a_project_see_no_session(admin: House) -> None:
+    admin.sessions.open = [build_session(1, project_id=None)]
+    nobody = build_request_context(user_id="n", project_id="red", roles=[])
+    unscoped = build_request_context(user_id="n", project_id=None, roles=["member", "reader"])
+    for method in ("handle_show", "handle_end"):
+        with naming(method):
+            with pytest.raises(errors.PolicyForbidden):
+                admin.ask_as(nobody, method, id=admin.sessions.open[0].id)
+            with pytest.raises((errors.PolicyForbidden, errors.SessionNotFound)):
+                admin.ask_as(unscoped, method, id=admin.sessions.open[0].id)
+    assert admin.sessions.ended == []
+
+
+def test_the_name_of_a_server_that_is_another_projects_now_is_not_told(admin: House) -> None:
+    admin.sessions.open = [build_session(1, instance_uuid=build_uuid(1))]
+    assert admin.ask_as(READER, "handle_list")["sessions"][0]["server"]["name"] == "vm1"
+    admin.directory.update(Inventory(HOST, (build_instance(1, project_id="blue"),)))
+    assert admin.ask_as(READER, "handle_list")["sessions"][0]["server"]["name"] is None
+    assert admin.ask().json["sessions"][0]["server"]["name"] == "vm1"
+
+
+def test_urls_are_revoked_also_when_no_proxy_can_be_asked(admin: House) -> None:
+    admin.sessions.error = errors.RpcUnavailable("novncproxy", "end_sessions")
+    assert admin.ask("DELETE", f"/porthole/v1/servers/{build_uuid(1)}/sessions").status_int == 503
+    assert admin.consoleauth.revoked == [build_uuid(1)]
 
 
 def test_who_may_end_all_of_a_server(admin: House) -> None:
@@ -157,6 +198,10 @@ def test_what_does_not_end_a_session(admin: House) -> None:
         with naming(body):
             assert admin.ask("DELETE", path, body=body, content_type="application/json").status_int == 400
     assert admin.ask("DELETE", path, body=b"reason=x", content_type="text/plain").status_int == 400
+    assert admin.sessions.ended == []
+    # Clients send the type without a body, too.
+    assert admin.ask("DELETE", path, content_type="application/json").status_int == 204
+    admin.sessions.ended.clear()
     for unknown in (new_id(), "x", "%00"):
         with naming(unknown):
             assert admin.ask("DELETE", f"{PATH}/{unknown}").status_int == 404

@@ -3,17 +3,27 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from porthole_api.proxies import FIRST_ANSWERS_S, FORGET_S, SILENCE_PAUSE_S, ProxySessions, Roster
+from porthole_api.proxies import (
+    FIRST_ANSWERS_S,
+    FORGET_S,
+    MAX_PER_USER,
+    MAX_PROCESSES,
+    SILENCE_PAUSE_S,
+    ProxySessions,
+    Roster,
+)
 from porthole_common import errors
 from porthole_common.context import RequestContext
 from porthole_common.discovery import DaemonProcess
 from porthole_common.open_session import OpenSession, SessionFilter
 from support.cases import naming
 from support.open_sessions import build_session
+from support.processes import wait_until
 
 LONG_S = 30.0
 CONTEXT = RequestContext(user_id="u-1", user_name="Rita", overwrite=False)
@@ -125,10 +135,53 @@ def test_a_request_does_not_wait_for_one_that_never_answers() -> None:
     house.sessions.close()
 
 
-def test_a_malformed_marker_is_the_callers_fault(house: House) -> None:
-    house.proxies.errors = {"a": errors.RequestInvalid("marker")}
-    with pytest.raises(errors.RequestInvalid):
-        house.sessions.list_sessions(CONTEXT, ALL, 9, "x")
+def test_what_one_process_answers_costs_no_other_one(house: House) -> None:
+    session = build_session(1)
+    house.proxies.open["b"] = [session]
+    for error in (errors.RequestInvalid("x"), errors.InstanceNotFound("x"), ValueError("x"), TypeError("x")):
+        with naming(error):
+            house.now += SILENCE_PAUSE_S
+            house.proxies.errors = {"a": error}
+            assert house.sessions.list_sessions(CONTEXT, ALL, 9) == ([session], False, ["a"])
+            house.now += SILENCE_PAUSE_S
+            assert house.sessions.end_sessions(CONTEXT, ALL, "") == (1, ["a"])
+
+
+def test_a_single_end_asks_its_process_alone_also_when_that_was_silent(house: House) -> None:
+    house.proxies.errors = {"a": errors.RpcUnavailable("t", "m")}
+    house.sessions.list_sessions(CONTEXT, ALL, 9)
+    house.proxies.asked.clear()
+    house.proxies.errors = {}
+    house.proxies.open["a"] = [build_session(1)]
+    assert house.sessions.end_sessions(CONTEXT, ALL, "", "a") == (1, [])
+    assert house.proxies.asked == ["a"]
+
+
+def test_a_user_has_few_requests_under_way() -> None:
+    house = House("a", timeout_s=LONG_S - 1)
+    house.proxies.frozen = "a"
+    house.proxies.held.clear()
+    other = RequestContext(user_id="u-2", overwrite=False)
+    with ThreadPoolExecutor(MAX_PER_USER + 1) as pool:
+        running = [pool.submit(house.sessions.list_sessions, CONTEXT, ALL, 9) for _ in range(MAX_PER_USER)]
+        wait_until(lambda: len(house.proxies.asked) == MAX_PER_USER, LONG_S, "the requests to be under way")
+        with pytest.raises(errors.RateReached):
+            house.sessions.list_sessions(CONTEXT, ALL, 9)
+        of_another = pool.submit(house.sessions.list_sessions, other, ALL, 9)
+        wait_until(lambda: len(house.proxies.asked) == MAX_PER_USER + 1, LONG_S, "another user's")
+        house.proxies.held.set()
+        assert [each.result(LONG_S) for each in (*running, of_another)] == [([], False, [])] * (MAX_PER_USER + 1)
+    assert house.sessions.list_sessions(CONTEXT, ALL, 9) == ([], False, [])
+
+
+def test_a_name_that_is_none_is_not_taken() -> None:
+    house = House("a")
+    for name in ("", "x" * 300, "a\nb"):
+        house.hear(name)
+    assert house.roster.list_names() == ["a"]
+    for number in range(3 * MAX_PROCESSES):
+        house.hear(f"n{number}")
+    assert len(house.roster.list_names()) == MAX_PROCESSES
 
 
 def test_ending_reaches_every_process_with_the_users_name(house: House) -> None:

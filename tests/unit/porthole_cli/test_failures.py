@@ -9,9 +9,9 @@ import pytest
 from keystoneauth1 import adapter, exceptions, noauth, session
 
 from porthole_cli.client import ComputeClient
+from porthole_cli.cloud_session import CloudSession
 from porthole_cli.errors import AnswerInvalid, ApiRefused, ApiUnavailable, CloudInvalid
 from porthole_cli.failures import build_answer_invalid, map_failure
-from porthole_cli.session import CloudSession
 from support.canned_answers import http, say, serve
 from support.cases import naming
 from support.certificates import Authority

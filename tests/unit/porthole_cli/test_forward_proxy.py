@@ -6,9 +6,9 @@ import pytest
 from keystoneauth1 import adapter, noauth
 
 from porthole_cli.client import ComputeClient
+from porthole_cli.cloud_session import CloudSession
 from porthole_cli.errors import AnswerInvalid, ApiRefused, ApiUnavailable
 from porthole_cli.forward_proxy import find_proxy, is_loopback
-from porthole_cli.session import CloudSession
 from support.canned_answers import http, serve
 from support.nova_api import NovaApi
 

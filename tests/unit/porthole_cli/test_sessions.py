@@ -93,3 +93,11 @@ def test_what_the_api_refuses_is_one_line() -> None:
         api.answers[f"DELETE {ONE}"] = (404, {"itemNotFound": {"code": 404, "message": message}})
         assert run(api, "end", str(SESSION["id"])) == (1, "", f"{message} (HTTP 404)\n")
         assert run(api, "end")[0] == 2
+
+
+def test_what_others_have_written_cannot_rewrite_the_terminal() -> None:
+    hostile = SESSION | {"server": {"id": UUID, "name": "a\x9b2J\u202eb"}}
+    with NovaApi() as api:
+        api.answers[KEY] = (200, {"sessions": [hostile], "unreachable": ["node\x1b[31m"]})
+        _, out, err = run(api, "list", "-f", "value", "-c", "Server")
+        assert (out, err) == ("a?2J?b\n", "Not complete: no answer from node?[31m.\n")

@@ -7,7 +7,14 @@ import pytest
 
 from porthole_common import errors
 from porthole_common.context import RequestContext, build_daemon_context
-from porthole_common.discovery import DISCOVERY_TOPIC, DaemonProcess, DiscoveryAnswers, DiscoveryEndpoint, ask_processes
+from porthole_common.discovery import (
+    DISCOVERY_TOPIC,
+    DaemonProcess,
+    DiscoveryAnswers,
+    DiscoveryEndpoint,
+    DiscoveryWatch,
+    ask_processes,
+)
 from support.bus import fake_bus
 
 
@@ -52,3 +59,19 @@ def test_an_answer_that_no_broker_takes_is_logged(caplog: pytest.LogCaptureFixtu
         build_daemon_context()
     )
     assert "Discovery not answered" in caplog.text
+
+
+def test_a_watch_asks_again_and_again() -> None:
+    arrived: queue.Queue[DaemonProcess] = queue.Queue()
+    calls: queue.Queue[str] = queue.Queue()
+    with fake_bus() as bus:
+        server = bus.get_server("first", "a", [DiscoveryEndpoint(bus, "novncproxy", "host1", "a")])
+        server.start()
+        watch = DiscoveryWatch(
+            bus, "w", ["first"], 0.01, arrived.put, lambda: calls.put("asked"), lambda: calls.put("round")
+        )
+        watch.start()
+        assert {arrived.get(timeout=10).server for _ in range(2)} == {"a"}
+        assert [calls.get(timeout=10) for _ in range(4)] == ["asked", "round", "asked", "round"]
+        watch.stop()
+        server.stop()

@@ -34,10 +34,14 @@ def test_what_is_no_session() -> None:
         {name: item for name, item in value.items() if name != missing} for missing in value
     ]
     broken += [value | {"bytes_to_client": -1}, value | {"opened_at": "yesterday"}, value | {"id": None}]
+    broken += [value | {"client": "a\x1b[2J"}, value | {"user_agent": "\u202e"}]
     broken += [value | {"client": 7}, value | {"user_agent": "x" * 300}, value | {"mode": ["view"]}]
     for each in broken:
         with naming(each), pytest.raises(ValueError, match=r"."):
             OpenSession.from_primitive(each)
+    not_an_object: Any = 5
+    with pytest.raises(ValueError, match="not a session"):
+        OpenSession.from_primitive(not_an_object)
 
 
 def test_a_filter_keeps_its_texts_and_times() -> None:

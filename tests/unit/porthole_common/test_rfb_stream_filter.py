@@ -64,3 +64,17 @@ def test_a_script_begins_with_bytes_of_the_stream() -> None:
 
     with pytest.raises(ValueError, match="begins with bytes"):
         StreamFilter(begin_alone).feed(memoryview(b"x"))
+
+
+def test_the_first_bytes_start_the_script() -> None:
+    """A console whose client is silent has no generators."""
+    started = []
+
+    def pass_all() -> Script:
+        started.append(True)
+        yield Pass()
+
+    under_test = StreamFilter(pass_all)
+    assert (started, under_test.is_done) == ([], False)
+    assert under_test.feed(memoryview(b"abc")) == b"abc"
+    assert (started, under_test.is_done) == ([True], True)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import inspect
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -433,3 +434,17 @@ def test_a_store_that_fails_is_counted_by_method(
             made = Growth("porthole_tokens_authorized_total")
             refused(method, **values)
             assert (failures.grown, made.grown) == (1, 0)
+
+
+def test_equal_texts_of_many_consoles_are_one_object_and_no_token_is_among_them() -> None:
+    """Thousands of open consoles have the same hosts and users, and each answer is parsed by itself."""
+    texts = {"host": "192.0.2.1", "access_url": "http://x/", "compute_host": "c1", "user_id": "rita", "run": "12-34"}
+    value = {"instance_uuid": "i-1", "console_type": "novnc", "port": 5900, "owner": {"user_id": "u"}, **texts}
+    first, second = (ConnectInfo.from_primitive(rpcapi._share_texts(json.loads(json.dumps(value)))) for _ in range(2))
+    for name in ("instance_uuid", *texts):
+        with naming(name):
+            assert getattr(first, name) is getattr(second, name)
+    assert first.owner is not None
+    assert second.owner is not None
+    assert first.owner.user_id is second.owner.user_id
+    assert rpcapi._share.cache_info().maxsize == 4096

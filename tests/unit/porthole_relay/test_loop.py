@@ -228,18 +228,20 @@ def test_stop_makes_the_calls_that_are_due_first():
 
 
 def test_a_stopped_loop_has_no_thread_and_no_descriptors_and_takes_calls_in_vain():
-    before = descriptors(), threading.active_count()
+    threads, before = set(threading.enumerate()), descriptors()
     loop = Loop("test")
     loop.start()
     loop.stop()
-    assert (descriptors(), threading.active_count()) == before
+    assert set(threading.enumerate()) <= threads
+    # What an earlier test left may be closed meanwhile.
+    assert descriptors() <= before
     loop.call_soon(lambda: pytest.fail("a call was made after the end"))
 
 
 def test_a_loop_that_was_never_started_stops_too():
     before = descriptors()
     Loop("test").stop()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_a_blocked_loop_is_shown_and_not_waited_for(caplog, capfd):

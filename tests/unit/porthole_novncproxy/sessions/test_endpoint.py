@@ -43,10 +43,12 @@ class Sessions:
             raise TimeoutError
         return list(self.open)
 
-    def end_by(self, is_meant: Any, user: str, end: Any, timeout_s: float) -> list[tuple[Any, Any]]:
-        meant = [item for item in self.list_open(timeout_s) if is_meant(*item)]
-        self.ends.append(([session.subject.session_id for session, _ in meant], user, end.code, end.reason))
-        return meant
+    def end_by(self, sessions: Any, user: str, end: Any, on_ended: Any) -> int:
+        self.ends.append(([session.subject.session_id for session in sessions], user, end.code, end.reason))
+        for session, admission in self.open:
+            if session in sessions:
+                on_ended(session, admission)
+        return len(sessions)
 
 
 class House:

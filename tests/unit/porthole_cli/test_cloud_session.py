@@ -10,8 +10,8 @@ from keystoneauth1 import adapter, noauth
 from keystoneauth1.identity import generic
 
 from porthole_cli.client import ComputeClient
+from porthole_cli.cloud_session import CloudSession
 from porthole_cli.errors import AnswerInvalid, ApiRefused, ApiUnavailable
-from porthole_cli.session import CloudSession
 from support.canned_answers import http, say, serve
 from support.nova_api import NovaApi
 
