@@ -14,6 +14,7 @@ from typing import Any
 import bcrypt
 import pytest
 
+from support.cases import naming
 from support.console import token_of
 from support.daemons import Porthole
 from support.memcached import Memcached
@@ -104,9 +105,24 @@ def test_answers_at_each_microversion_are_those_of_its_document(porthole: Portho
         assert asker.ask(tokens, token=token, user=RITA)[0] == 403
 
 
+def test_every_operation_needs_a_password(porthole: Porthole) -> None:
+    document = Asker(porthole, "2.96").document
+    public = {"/", "/v2.1", "/v2.1/openapi.json"}
+    asked = [(method, path) for path, operations in document["paths"].items() for method in operations]
+    assert len(asked) > 15
+    for method, path in asked:
+        with naming(method, path):
+            names = {"id": UUID, "project_id": "rita", "token": UNKNOWN_UUID}
+            body = b"{}" if method == "post" else None
+            answer = porthole.send(
+                path.format(**names), body, {"OpenStack-API-Version": "compute 2.96"}, method.upper()
+            )
+            assert answer.status == (200 if path in public else 401)
+
+
 @pytest.mark.parametrize(("version", "examples"), [("2.1", 3), ("2.96", 6)])
 def test_schemathesis_finds_no_fault(porthole: Porthole, tmp_path: Path, version: str, examples: int) -> None:
-    """Hundreds of requests that it makes up of the document: valid, almost valid, and without a password."""
+    """Hundreds of requests that it makes up of the document: valid, and almost valid."""
     report = run_schemathesis(
         f"{porthole.api_url}/v2.1/openapi.json",
         tmp_path,
