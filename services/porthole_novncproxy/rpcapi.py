@@ -25,7 +25,7 @@ SESSIONS_VERSION = "1.3"
 # The most sessions of one answer: 0.5 MiB.
 MAX_SESSIONS = 1001
 # How long a process may take to list or end its sessions: users wait for the slowest one.
-SESSIONS_TIMEOUT_S = 1.0
+SESSIONS_TIMEOUT_S = 0.8
 
 
 class NovncProxyAPI:

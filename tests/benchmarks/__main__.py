@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import api, console, fuzz, hostile, idle, latency, rpc, throughput
+from benchmarks import api, console, fuzz, hostile, idle, latency, rpc, sessions, throughput
 from benchmarks.table import Row, describe_machine, format_table
 
 SUITES: dict[str, Callable[[], list[Row]]] = {
@@ -20,6 +20,7 @@ SUITES: dict[str, Callable[[], list[Row]]] = {
     "idle": idle.run,
     "fuzz": fuzz.run,
     "hostile": hostile.run,
+    "sessions": sessions.run,
 }
 
 

@@ -41,9 +41,9 @@ def run() -> list[Row]:
 
 def _idle_rows(bed: Bed) -> list[Row]:
     with contextlib.ExitStack() as stack:
-        _open(stack, bed, WARM_UP)
+        open_consoles(stack, bed, WARM_UP)
         before = pss_kib(bed.proxy_pid)
-        _open(stack, bed, CONSOLES - WARM_UP)
+        open_consoles(stack, bed, CONSOLES - WARM_UP)
         each = (pss_kib(bed.proxy_pid) - before) / (CONSOLES - WARM_UP)
         used, begun = cpu_seconds([bed.proxy_pid]), time.monotonic()
         time.sleep(IDLE_S)
@@ -64,7 +64,7 @@ def _websockify_kib(bed: Bed) -> float:
         return (sum(pss_kib(one) for one in tree(pid)) - before) / _PEER_CONSOLES
 
 
-def _open(stack: contextlib.ExitStack, bed: Bed, count: int) -> None:
+def open_consoles(stack: contextlib.ExitStack, bed: Bed, count: int) -> None:
     """Open ``count`` consoles from several threads, each of which answers pings."""
     socks: list[socket.socket] = []
 

@@ -42,7 +42,7 @@ _REVOCATION_MEMORY_S = 1000.0
 # with thousands of guests ends, each revocation must not look at all others.
 _MIN_SWEPT = 256
 # How long the loop may take to list sessions for a user, or to end them: it does so in its next turn.
-LOOP_TIMEOUT_S = 0.8
+LOOP_TIMEOUT_S = 0.6
 # The reason in the close frame; the console page has a longer text for each.
 REVOKED_WORDS = {
     RevocationReason.ENDED: "The console was revoked",
