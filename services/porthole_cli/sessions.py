@@ -91,6 +91,9 @@ class ListSessions(Lister):
             for session in itertools.islice(sessions, parsed_args.limit)
         ]
         warn_of(unreachable)
+        if not rows and not unreachable:
+            # On stderr: scripts read the rows on stdout, and to a person an empty table looks like an error.
+            sys.stderr.write("There are no such console sessions.\n")
         return tuple(columns), rows
 
 

@@ -58,6 +58,12 @@ def test_a_server_is_found_by_its_name_and_ended_ones_have_an_end() -> None:
         assert request.query == {"server": UUID, "state": "ended", "limit": "500"}
 
 
+def test_an_empty_list_says_so() -> None:
+    with NovaApi() as api:
+        api.answers[KEY] = (200, {"sessions": [], "unreachable": []})
+        assert run(api, "list", "-f", "value") == (0, "", "There are no such console sessions.\n")
+
+
 def test_one_is_shown() -> None:
     with NovaApi() as api:
         api.answers[f"GET {ONE}"] = (200, {"session": SESSION})
