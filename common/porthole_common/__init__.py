@@ -17,6 +17,7 @@
   notifications, in the terms of :mod:`cadf`.
 * :mod:`forwarded`: what reverse proxies say about a request, by one rule for the api and the proxy.
 * :mod:`open_session`: what a proxy tells of an open console, and the filter of a list of them.
+* :mod:`list_filters`: what the filters of sessions and of the history have in common.
 * :mod:`static_files`: a folder served to browsers, without a way out of it.
 * :mod:`primitives`: values from outside, of their type and within their bounds.
 * :mod:`allowance`: how often a source may fail, for passwords and for tokens. :mod:`recent`: what was so a moment ago.

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 class PortholeError(Exception):
     """Root of the tree: every failure that Porthole has a type for.
 
-    ``words`` says what has happened; it has the names of fields in braces.
+    ``words`` is the text for people, in which a field's name in braces stands for its value.
     """
 
     words: ClassVar[str] = ""

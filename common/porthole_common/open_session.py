@@ -15,13 +15,13 @@ from typing import Any, Self
 
 from porthole_common import errors
 from porthole_common.history.event import clean_text
+from porthole_common.list_filters import parse_filters
 from porthole_common.model import is_uuid
 from porthole_common.primitives import read_int, read_text, read_time
 
 # The filters that a session must equal; beside them there are ``since`` and ``until``, for its opening.
 EQUAL = ("session", "server", "project_id", "user_id", "host", "client")
 MAX_USER_AGENT_CHARS = 128
-_MAX_FILTER_CHARS = 255
 _TIME_SHIFT, _VERSION_SHIFT = 80, 76
 
 
@@ -93,17 +93,7 @@ class SessionFilter:
 
         :raises RequestInvalid: when a filter is not known, is no plain text of up to 255 characters, or no time.
         """
-        equal: dict[str, str] = {}
-        times: dict[str, datetime] = {}
-        for name, item in value.items():
-            if not isinstance(item, str) or len(item) > _MAX_FILTER_CHARS or not item.isprintable():
-                raise errors.RequestInvalid(f"Invalid input for filter {name[:64]}: it is not short plain text.")
-            if name in ("since", "until"):
-                times[name] = _read_moment(name, item)
-            elif name in EQUAL:
-                equal[name] = item
-            else:
-                raise errors.RequestInvalid(f"There is no filter {name[:64]!r}.")
+        equal, times = parse_filters(value, EQUAL, lambda moment: moment.astimezone(UTC))
         return cls(equal, **times)
 
     def to_primitive(self) -> dict[str, str]:
@@ -160,15 +150,3 @@ def _read_plain(value: Any) -> str | None:
     if text is not None and not text.isprintable():
         raise ValueError("it has characters that cannot be printed")
     return text
-
-
-def _read_moment(name: str, text: str) -> datetime:
-    try:
-        at = datetime.fromisoformat(text)
-        if at.tzinfo is None:
-            raise ValueError("it has no offset")
-        return at.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise errors.RequestInvalid(
-            f"Invalid input for {name}: it must be a time with its offset, such as 2026-07-01T12:00:00Z."
-        ) from None

@@ -31,6 +31,10 @@ class Recent(Generic[Key]):
         ends_at = self._ends_at.get(key)
         return ends_at is not None and ends_at > self._clock()
 
+    def list_keys(self) -> list[Key]:
+        """Return the keys that were added less than ``seconds`` ago."""
+        return [key for key in self._ends_at if self.has(key)]
+
     def add(self, key: Key) -> None:
         """Remember the key from now on."""
         self._ends_at[key] = self._clock() + self._seconds

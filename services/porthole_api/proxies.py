@@ -72,7 +72,6 @@ class Roster:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._heard: Recent[str] = Recent(clock, FORGET_S, MAX_PROCESSES)
-        self._names: set[str] = set()
         self._asked_at: float | None = None
         self._lock = threading.Lock()
 
@@ -83,9 +82,6 @@ class Roster:
             return
         with self._lock:
             self._heard.add(name)
-            self._names.add(name)
-            if len(self._names) > MAX_PROCESSES:
-                self._forget()
 
     def note_asked(self) -> None:
         """Note that all were asked, for the first time or again."""
@@ -96,11 +92,7 @@ class Roster:
     def list_names(self) -> list[str]:
         """Return the names that are known, in order."""
         with self._lock:
-            self._forget()
-            return sorted(self._names)
-
-    def _forget(self) -> None:
-        self._names = {name for name in self._names if self._heard.has(name)}
+            return sorted(self._heard.list_keys())
 
     def missing_s(self) -> float | None:
         """Return how long the first answers may still be on their way; None when nobody was asked yet."""
@@ -166,10 +158,6 @@ class ProxySessions:
             proxy,
         )
         return sum(counts), unreachable
-
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.close()
 
     def _ask_all(
         self, context: RequestContext, ask: Callable[[str], Result], only: str | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 from cliff.lister import Lister
 
-from porthole_cli.arguments import parse_limit
+from porthole_cli.arguments import add_filters, find_value, parse_limit, read_filters
 from porthole_cli.client import ComputeClient
 from porthole_cli.cloud import open_cloud
 
@@ -49,8 +49,7 @@ class ListAudit(Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the filters."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        for name, text in _FILTERS.items():
-            parser.add_argument(f"--{name}", metavar=name.upper().replace("-", "_"), help=text)
+        add_filters(parser, _FILTERS)
         parser.add_argument(
             "--limit", type=parse_limit, default=_DEFAULT_LIMIT, metavar="N", help="At most N events (default: 100)."
         )
@@ -58,18 +57,10 @@ class ListAudit(Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         """Return the header and one row per event."""
-        names = [name.replace("-", "_") for name in _FILTERS]
-        filters = {name: value for name in names if (value := getattr(parsed_args, name)) is not None}
+        filters = read_filters(parsed_args, _FILTERS)
         events = ComputeClient(open_cloud(self.app_args)).list_audit(filters, parsed_args.limit)
         rows = [
-            tuple(_find(event, path) for path in _COLUMNS.values())
+            tuple(find_value(event, path) for path in _COLUMNS.values())
             for event in itertools.islice(events, parsed_args.limit)
         ]
         return tuple(_COLUMNS), rows
-
-
-def _find(event: dict[str, Any], path: tuple[str, ...]) -> Any:
-    value: Any = event
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return "" if value is None else value

@@ -13,7 +13,7 @@ from cliff.command import Command
 from cliff.lister import Lister
 from cliff.show import ShowOne
 
-from porthole_cli.arguments import parse_limit
+from porthole_cli.arguments import add_filters, find_value, parse_limit, read_filters
 from porthole_cli.client import ComputeClient
 from porthole_cli.cloud import open_cloud
 from porthole_cli.output import make_harmless
@@ -63,8 +63,7 @@ class ListSessions(Lister):
         """Add the filters."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument("--ended", action="store_true", help="Sessions that have ended.")
-        for name, text in _FILTERS.items():
-            parser.add_argument(f"--{name}", metavar=name.upper().replace("-", "_"), help=text)
+        add_filters(parser, _FILTERS)
         parser.add_argument(
             "--limit",
             type=parse_limit,
@@ -77,8 +76,7 @@ class ListSessions(Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         """Return the header and one row per session."""
         client = ComputeClient(open_cloud(self.app_args))
-        names = [name.replace("-", "_") for name in _FILTERS]
-        filters = {name: value for name in names if (value := getattr(parsed_args, name)) is not None}
+        filters = read_filters(parsed_args, _FILTERS)
         if "server" in filters:
             filters["server"] = client.find_server(filters["server"])["id"]
         if parsed_args.ended:
@@ -87,7 +85,7 @@ class ListSessions(Lister):
         sessions = client.list_sessions(filters, parsed_args.limit, unreachable)
         columns = _ENDED_COLUMNS if parsed_args.ended else _COLUMNS
         rows = [
-            tuple(_find(session, path) for path in columns.values())
+            tuple(find_value(session, path) for path in columns.values())
             for session in itertools.islice(sessions, parsed_args.limit)
         ]
         warn_of(unreachable)
@@ -109,9 +107,9 @@ class ShowSession(ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[Any, ...]]:
         """Return the names and the values of the session."""
         session = ComputeClient(open_cloud(self.app_args)).get_session(parsed_args.session)
-        shown = {name: _find(session, path) for name, path in _COLUMNS.items()}
+        shown = {name: find_value(session, path) for name, path in _COLUMNS.items()}
         shown |= {
-            "User agent": _find(session, ("client", "user_agent")),
+            "User agent": find_value(session, ("client", "user_agent")),
             "Bytes to the client": session.get("bytes_to_client"),
             "Bytes from the client": session.get("bytes_from_client"),
         }
@@ -150,10 +148,3 @@ def warn_of(unreachable: list[str]) -> None:
     if unreachable:
         names = ", ".join(dict.fromkeys(unreachable))
         sys.stderr.write(make_harmless(f"Not complete: no answer from {names}.\n"))
-
-
-def _find(session: dict[str, Any], path: tuple[str, ...]) -> Any:
-    value: Any = session
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return "" if value is None else value

@@ -62,16 +62,7 @@ class NovncProxyAPI:
         :raises RequestInvalid: when the marker is malformed.
         :raises RemoteFailure: also when that process's version has no such method.
         """
-        values = self._sessions.call(
-            context,
-            "list_sessions",
-            server=server,
-            deadline=Deadline(),
-            log_failures=False,
-            filters=asked.to_primitive(),
-            limit=limit,
-            marker=marker,
-        )
+        values = self._ask_sessions(context, "list_sessions", server, asked, limit=limit, marker=marker)
         try:
             return [OpenSession.from_primitive(value) for value in values]
         except (TypeError, ValueError) as exc:
@@ -92,17 +83,15 @@ class NovncProxyAPI:
 
         :raises RemoteFailure: also when that process's version has no such method.
         """
-        count = self._sessions.call(
-            context,
-            "end_sessions",
-            server=server,
-            deadline=Deadline(),
-            log_failures=False,
-            filters=asked.to_primitive(),
-            user_id=user_id,
-            name=name,
-            reason=reason,
-        )
+        count = self._ask_sessions(context, "end_sessions", server, asked, user_id=user_id, name=name, reason=reason)
         if isinstance(count, bool) or not isinstance(count, int) or count < 0:
             raise errors.RemoteFailure(TOPIC, "end_sessions")
         return count
+
+    def _ask_sessions(
+        self, context: RequestContext, method: str, server: str, asked: SessionFilter, **arguments: Any
+    ) -> Any:
+        filters = asked.to_primitive()
+        return self._sessions.call(
+            context, method, server=server, deadline=Deadline(), log_failures=False, filters=filters, **arguments
+        )

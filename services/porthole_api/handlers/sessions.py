@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Console sessions: who is on, and ending it.
+"""Console sessions: which are open, which have ended, and how a user ends one.
 
 Open sessions are gathered from the proxies at each request; ended ones are read from the history. Called through the
 URL table.
@@ -13,7 +13,7 @@ import webob
 from porthole_api import paging
 from porthole_api.bodies import read_json, validate
 from porthole_api.directory import Directory
-from porthole_api.handlers.audit import EventLister
+from porthole_api.handlers.project_lists import EventLister, ListRules, list_events, read_query
 from porthole_api.policies import sessions as rules
 from porthole_api.policy import Policy
 from porthole_api.request import Request, build_json
@@ -29,8 +29,9 @@ PATH = "/porthole/v1/sessions"
 STATES = ("active", "ended")
 FILTERS = ("server", "project_id", "user_id", "host", "client", "since", "until")
 _KNOWN = {*FILTERS, "state", "limit", "marker"}
+_RULES = ListRules(rules.INDEX, rules.INDEX_ALL_PROJECTS)
 _END_SESSION = load_validator("end_session")
-# What a user who may not see the proxies' names is told of one that does not answer.
+# The word for a proxy that does not answer, for users who may not see the names of proxies.
 _HIDDEN = "a console proxy"
 
 
@@ -66,11 +67,12 @@ class SessionsHandler:
 
         ``unreachable``: the processes of the proxy that did not answer; their sessions are missing.
         """
-        pairs = request.parse_query_pairs()
-        query = dict(pairs)
-        state = _check_names(query, len(pairs))
+        pairs, query = read_query(request, _KNOWN)
+        state = query.get("state", STATES[0])
+        if state not in STATES:
+            raise errors.RequestInvalid(f"Invalid input for state: it must be one of {', '.join(STATES)}.")
         filters = {name: query[name] for name in FILTERS if name in query}
-        sees_all = self._restrict(request.context, filters)
+        sees_all = _RULES.restrict(self.policy, request.context, filters)
         limit = paging.parse_limit(query.get("limit", "0"))
         list_page = self._list_ended if state == "ended" else self._list_active
         sessions, marker, unreachable = list_page(request.context, filters, limit, query.get("marker"), sees_all)
@@ -109,7 +111,7 @@ class SessionsHandler:
         try:
             ended, unreachable = self.sessions.end_sessions(request.context, SessionFilter({"server": uuid}), reason)
         finally:
-            # Behind the first step, whose words the clients see; what it could not end, or was opened since, ends so.
+            # The clients see the words of the first step. The revocation ends what that step did not reach.
             revoked = self.consoleauth.delete_tokens_for_instance(request.context, uuid)
         sees_all = self.policy.allows(request.context, rules.INDEX_ALL_PROJECTS)
         return build_json({"ended": ended, "revoked": revoked, "unreachable": _name(unreachable, sees_all)})
@@ -118,7 +120,7 @@ class SessionsHandler:
         self, context: RequestContext, filters: dict[str, str], limit: int, marker: str | None, sees_all: bool
     ) -> tuple[list[dict[str, Any]], str | None, list[str]]:
         """Return a page, the marker of the next one if there is one, and the proxies that did not answer."""
-        # At the door: without a proxy nobody else would look at them.
+        # Checked here, since without a proxy nobody else would check them.
         asked = SessionFilter.from_primitive(filters)
         after = None if marker is None else check_marker(marker)
         found, has_more, unreachable = self.sessions.list_sessions(context, asked, limit, after)
@@ -129,32 +131,14 @@ class SessionsHandler:
         self, context: RequestContext, filters: dict[str, str], limit: int, marker: str | None, sees_all: bool
     ) -> tuple[list[dict[str, Any]], str | None, list[str]]:
         wanted = {**filters, "kind": str(EventKind.SESSION_CLOSED)}
-        try:
-            events, has_more = self.consoleauth.list_events(context, wanted, limit, marker)
-        except errors.HistoryUnavailable as exc:
-            # The reason may quote the database, with its address.
-            raise exc if sees_all else errors.HistoryUnavailable("it cannot be read now") from None
+        events, has_more = list_events(self.consoleauth, context, wanted, limit, marker, sees_all)
         shown = [self._build_ended(event, sees_all) for event in events]
         return shown, events[-1].id if has_more else None, []
-
-    def _restrict(self, context: RequestContext, filters: dict[str, str]) -> bool:
-        """Restrict the filters to the user's project; return whether the user sees all projects.
-
-        :raises PolicyForbidden: when the user may see no sessions, or asks for another project's or for a host's.
-        """
-        if self.policy.allows(context, rules.INDEX_ALL_PROJECTS):
-            return True
-        self.policy.authorize(context, rules.INDEX)
-        is_foreign = filters.get("project_id", context.project_id) != context.project_id
-        if is_foreign or "host" in filters or context.project_id is None:
-            raise errors.PolicyForbidden(rules.INDEX_ALL_PROJECTS)
-        filters["project_id"] = context.project_id
-        return False
 
     def _find(self, context: RequestContext, session_id: str, rule: str) -> OpenSession:
         """Return the open session.
 
-        :raises SessionNotFound: when nobody has it, or it is another project's.
+        :raises SessionNotFound: when it is not open, or belongs to another project.
         :raises PolicyForbidden: when the user may see it, but not do this.
         :raises RpcUnavailable: when it is not found, and a proxy does not answer.
         """
@@ -215,22 +199,6 @@ class SessionsHandler:
             "bytes_from_client": source.bytes_from_client,
         }
         return shown | ({"proxy": source.proxy, "compute_host": source.compute_host} if sees_all else {})
-
-
-def _check_names(query: dict[str, str], count: int) -> str:
-    """Return the state that is asked for.
-
-    :raises RequestInvalid: when a parameter is unknown or given twice, or the state is not one of :data:`STATES`.
-    """
-    unknown = sorted(query.keys() - _KNOWN)
-    if unknown:
-        raise errors.RequestInvalid(f"There is no query parameter {unknown[0][:64]!r}.")
-    if count != len(query):
-        raise errors.RequestInvalid("A query parameter is given twice.")
-    state = query.get("state", STATES[0])
-    if state not in STATES:
-        raise errors.RequestInvalid(f"Invalid input for state: it must be one of {', '.join(STATES)}.")
-    return state
 
 
 def _read_reason(request: Request) -> str:

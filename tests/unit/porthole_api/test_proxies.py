@@ -132,7 +132,6 @@ def test_a_request_does_not_wait_for_one_that_never_answers() -> None:
     house.proxies.open["b"] = [session]
     assert house.sessions.list_sessions(CONTEXT, ALL, 9) == ([session], False, ["a"])
     house.proxies.held.set()
-    house.sessions.close()
 
 
 def test_what_one_process_answers_costs_no_other_one(house: House) -> None:
